@@ -1,0 +1,70 @@
+"""The command `antvisionps …` for people. Stages have scripts of their own; this only looks and sets up."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from antvisionps.stage import run_stage
+
+PROJECT_ROOT = Path()
+"""Commands run from the project's root, as DVC's do."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    run_stage(lambda: args.run(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="antvisionps", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
+    doctor.set_defaults(run=_doctor)
+
+    use = commands.add_parser("use", help="make a profile the params.yaml that the pipeline runs with")
+    use.add_argument("profile", type=Path, metavar="profiles/NAME.yaml")
+    use.add_argument("--force", action="store_true", help="overwrite a params.yaml that you changed")
+    use.set_defaults(run=_use)
+
+    results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
+    results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
+    results.set_defaults(run=_results)
+    return parser
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from antvisionps.doctor import examine
+
+    findings = []
+    for finding in examine(PROJECT_ROOT):
+        print(f"{finding.severity:6}{finding.subject:34}{finding.message}", flush=True)
+        findings.append(finding)
+    remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.severity == "wrong")
+    hints = dict.fromkeys(f.remedy for f in findings if f.remedy and f.severity == "note")
+    for heading, commands in (("To mend what is wrong:", remedies), ("Worth a look:", hints)):
+        if commands:
+            print("", heading, *(f"  {command}" for command in commands), sep="\n")
+    if any(finding.severity == "wrong" for finding in findings):
+        raise SystemExit(1)
+
+
+def _use(args: argparse.Namespace) -> None:
+    from antvisionps.profiles import use_profile
+
+    use_profile(args.profile, project_root=PROJECT_ROOT, force=args.force)
+    print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
+
+
+def _results(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from antvisionps.report.pq_table import pq_table, read_summary
+
+    Console().print(pq_table(read_summary(args.summary)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Every error that this package raises on purpose. Each message says what was expected, what came, where, and what
+to do about it."""
+
+
+class AntVisionPSError(Exception):
+    """Base of all errors below; the command line prints its message without a traceback."""
+
+
+class ParamsError(AntVisionPSError):
+    """params.yaml (or a profile) holds an unknown key, a value out of range or settings that contradict each other."""
+
+
+class DataError(AntVisionPSError):
+    """A data set breaks the COCO panoptic format, or its splits leak."""
+
+
+class CacheError(AntVisionPSError):
+    """A prediction cache is missing, truncated, of another schema, of another data set or inconsistent in itself."""
+
+
+class ModelError(AntVisionPSError):
+    """A model cannot be built, trained or given these weights."""

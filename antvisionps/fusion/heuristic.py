@@ -1,0 +1,339 @@
+"""The panoptic map of one image from instances and a semantic map: the heuristic of Kirillov et al. 2019 (Panoptic
+Segmentation, section 7), with the exact rules of panopticapi's `combine_semantic_and_instance_predictions`, and with
+what others have added to it.
+
+Instances are pasted one by one, each on the pixels that are still free, unless too much of it is taken; then every
+stuff category gets the free pixels of its class, unless they are too few. Two things differ from panopticapi on
+purpose: a segment without a pixel is never listed (panopticapi lists one when no threshold forbids it, and its own
+scorer then rejects the file), and segment ids count 1, 2, 3 … within the image instead of being random colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import cv2
+import numpy as np
+
+from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.coco_panoptic import measure_segments
+from antvisionps.fusion.nms import keep_best_boxes
+from antvisionps.predictions.instances import ImageInstances
+
+
+class FallReason(StrEnum):
+    """Why a candidate is not in the panoptic map, the first that applies in this order."""
+
+    ROUTED_AWAY = "routed_away"
+    LOW_SCORE = "low_score"
+    NMS = "nms"
+    EMPTY = "empty"
+    OVERLAP_FRAC = "overlap_frac"
+    OUTVOTED = "outvoted"
+    LOW_CONFIDENCE = "low_confidence"
+    AREA = "area"
+
+
+@dataclass(frozen=True, slots=True)
+class HeuristicRules:
+    """What lives: score >= min_score, taken fraction <= max_overlap_frac, free stuff pixels >= min_stuff_area_px.
+
+    `min_scores` (category_id → min_score) overrides min_score. `max_nms_iou`: of two instances of any categories whose
+    boxes overlap by more, only the better stays; None keeps both. `min_stuff_confidence`: a connected component of a
+    stuff category whose mean confidence is lower is given up. `on_top`: pairs of categories (upper, lower) of which an
+    instance of the upper is pasted over one of the lower even if that came first.
+    """
+
+    min_score: float
+    max_overlap_frac: float
+    min_stuff_area_px: int
+    max_nms_iou: float | None = None
+    min_stuff_confidence: float = 0.0
+    min_scores: Mapping[int, float] = field(default_factory=dict)
+    on_top: frozenset[tuple[int, int]] = frozenset()
+
+
+PRESETS: Mapping[str, HeuristicRules] = {
+    "panopticapi": HeuristicRules(0.5, 0.5, 64 * 64),
+    "detectron2": HeuristicRules(0.5, 0.5, 4096),
+    "mmdet": HeuristicRules(0.6, 0.5, 4096, max_nms_iou=0.5),
+    "upsnet": HeuristicRules(0.6, 0.3, 4096, max_nms_iou=0.5),
+}
+"""The thresholds of others: panopticapi's script, detectron2's Panoptic FPN, mmdet's HeuristicFusionHead in its
+Panoptic FPN, and UPSNet's, which it uses with a panoptic head."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusedSegment:
+    """A segment of the map. Stuff has no score, and its end names every end whose semantics were averaged."""
+
+    segment_id: int
+    category_id: int
+    area_px: int
+    bbox_xywh: tuple[int, int, int, int]
+    score: float | None
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class FallenCandidate:
+    """An instance or stuff region that did not make it. `free_px`: what nobody had taken of it, None if never asked."""
+
+    category_id: int
+    area_px: int
+    free_px: int | None
+    score: float | None
+    end: str
+    reason: FallReason
+
+
+@dataclass(frozen=True, eq=False)
+class FusedImage:
+    """segment_ids (height, width) int32, 0 = void · segments in ascending id · the candidates that fell."""
+
+    segment_ids: np.ndarray
+    segments: tuple[FusedSegment, ...]
+    fallen: tuple[FallenCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One instance of `source` that might enter the map."""
+
+    category_id: int
+    score: float
+    area_px: int
+    end: str
+    source: ImageInstances
+    index: int
+
+    def fall(self, reason: FallReason, *, free_px: int | None = None) -> FallenCandidate:
+        return FallenCandidate(self.category_id, self.area_px, free_px, self.score, self.end, reason)
+
+
+def fuse_image(
+    instances: Mapping[str, ImageInstances],
+    class_map: np.ndarray,
+    *,
+    categories: CategorySet,
+    end_of_category: Mapping[int, str] | None,
+    semantic_end: str,
+    rules: HeuristicRules,
+    confidence: np.ndarray | None = None,
+) -> FusedImage:
+    """The panoptic map of one image.
+
+    `instances` is end → what it found, at the size of `class_map` (height, width) uint8 class indices; thing classes in
+    the latter leave their pixels void. `end_of_category` names the end whose instances it takes; None takes all.
+    `confidence` (height, width) float32 is only needed where the rules have a min_stuff_confidence. Of equal scores the
+    first end's, and within an end the first, goes first. Without instances and stuff the map is all void.
+    """
+    alive, fallen = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
+    columns_first = np.zeros(class_map.shape[::-1], dtype=np.int32)
+    pasted, without_room = _paste_instances(columns_first, alive, rules)
+    segment_ids = cv2.transpose(columns_first)
+    free_classes = np.where(segment_ids == VOID_SEGMENT_ID, class_map, np.uint8(VOID_CLASS_INDEX))
+    doubtful: dict[int, int] = {}
+    if rules.min_stuff_confidence > 0:
+        if confidence is None:
+            raise ValueError("min_stuff_confidence needs the confidence of each pixel")
+        doubtful = _give_up_components(free_classes, confidence, categories, rules.min_stuff_confidence)
+    stuff_ids, too_small = paste_stuff(
+        segment_ids,
+        free_classes,
+        class_map,
+        doubtful,
+        categories=categories,
+        semantic_end=semantic_end,
+        first_segment_id=len(pasted) + 1,
+        min_stuff_area_px=rules.min_stuff_area_px,
+    )
+    segments = describe_segments(segment_ids, pasted, stuff_ids, semantic_end)
+    return FusedImage(segment_ids, segments, tuple(fallen + without_room + too_small))
+
+
+def choose_candidates(
+    instances: Mapping[str, ImageInstances],
+    *,
+    end_of_category: Mapping[int, str] | None,
+    rules: HeuristicRules,
+) -> tuple[list[Candidate], list[FallenCandidate]]:
+    """Who may enter the map, best first, and who fell before masks were looked at."""
+    fallen = []
+    alive = []
+    for candidate in (found for end, image in instances.items() for found in _list_candidates(end, image)):
+        if end_of_category is not None and end_of_category[candidate.category_id] != candidate.end:
+            fallen.append(candidate.fall(FallReason.ROUTED_AWAY))
+        elif candidate.score < rules.min_scores.get(candidate.category_id, rules.min_score):
+            fallen.append(candidate.fall(FallReason.LOW_SCORE))
+        else:
+            alive.append(candidate)
+    alive.sort(key=lambda candidate: -candidate.score)
+    if rules.max_nms_iou is None or not alive:
+        return alive, fallen
+    boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
+    is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
+    fallen += [candidate.fall(FallReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
+    return [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept], fallen
+
+
+def _list_candidates(end: str, image: ImageInstances) -> list[Candidate]:
+    columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
+    return [
+        Candidate(category_id, score, area_px, end, image, index)
+        for index, (category_id, score, area_px) in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def crop_masks(candidates: Sequence[Candidate]) -> list[tuple[int, int, np.ndarray]]:
+    """Left-most column, top row and (columns, rows) bool of each candidate's mask; see `MaskRuns.crop`."""
+    crops: list[tuple[int, int, np.ndarray]] = [(0, 0, np.zeros((0, 0), dtype=bool))] * len(candidates)
+    positions_of: dict[int, list[int]] = {}
+    for position, candidate in enumerate(candidates):
+        positions_of.setdefault(id(candidate.source), []).append(position)
+    for positions in positions_of.values():
+        source = candidates[positions[0]].source
+        runs = source.parse([candidates[position].index for position in positions])
+        for row, position in enumerate(positions):
+            crops[position] = runs.crop(row)
+    return crops
+
+
+def _paste_instances(
+    columns_first: np.ndarray, candidates: list[Candidate], rules: HeuristicRules
+) -> tuple[list[Candidate], list[FallenCandidate]]:
+    """Pastes into the (width, height) map, in order, ids from 1; returns who has which id, and who fell.
+
+    The union of the accepted masks, which panopticapi measures the overlap against, is just where the map is not void.
+    """
+    pasted: list[Candidate] = []
+    fallen = []
+    for candidate, (left, top, mask) in zip(candidates, crop_masks(candidates), strict=True):
+        if candidate.area_px == 0:
+            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+            continue
+        window = columns_first[left : left + mask.shape[0], top : top + mask.shape[1]]
+        visible = mask & _may_take(window, candidate, pasted, rules.on_top)
+        free_px = int(np.count_nonzero(visible))
+        if (candidate.area_px - free_px) / candidate.area_px > rules.max_overlap_frac:
+            fallen.append(candidate.fall(FallReason.OVERLAP_FRAC, free_px=free_px))
+        elif free_px == 0:
+            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+        else:
+            pasted.append(candidate)
+            window[visible] = len(pasted)
+    return (pasted, fallen) if not rules.on_top else _leave_out_buried(columns_first, pasted, fallen)
+
+
+def _may_take(
+    window: np.ndarray, candidate: Candidate, pasted: list[Candidate], on_top: frozenset[tuple[int, int]]
+) -> np.ndarray:
+    """Where the candidate finds void or, under the rules of occlusion, an instance that it lies on."""
+    if not on_top:
+        return window == VOID_SEGMENT_ID
+    is_below = [(candidate.category_id, other.category_id) in on_top for other in pasted]
+    return np.array([True, *is_below])[window]
+
+
+def _leave_out_buried(
+    columns_first: np.ndarray, pasted: list[Candidate], fallen: list[FallenCandidate]
+) -> tuple[list[Candidate], list[FallenCandidate]]:
+    """Without the instances that others were pasted over entirely; the rest are numbered without a gap."""
+    is_visible = np.bincount(columns_first.ravel(), minlength=len(pasted) + 1) > 0
+    is_visible[VOID_SEGMENT_ID] = True
+    if not is_visible.all():
+        new_id = np.cumsum(is_visible, dtype=np.int32) - 1
+        columns_first[...] = new_id[columns_first]
+    buried = [
+        candidate.fall(FallReason.EMPTY, free_px=0)
+        for candidate, seen in zip(pasted, is_visible[1:], strict=True)
+        if not seen
+    ]
+    return [candidate for candidate, seen in zip(pasted, is_visible[1:], strict=True) if seen], fallen + buried
+
+
+def _give_up_components(
+    free_classes: np.ndarray, confidence: np.ndarray, categories: CategorySet, min_confidence: float
+) -> dict[int, int]:
+    """Voids the 8-connected components of low mean confidence; returns class index → pixels that it lost so."""
+    lost = {}
+    for category in categories.stuff:
+        class_index = categories.class_index(category.category_id)
+        is_class = (free_classes == class_index).view(np.uint8)
+        if not is_class.any():
+            continue
+        count, component = cv2.connectedComponents(is_class, connectivity=8)
+        area_px = np.bincount(component.ravel(), minlength=count)
+        mean = np.bincount(component.ravel(), weights=confidence.ravel(), minlength=count) / np.maximum(area_px, 1)
+        is_doubtful = mean < min_confidence
+        is_doubtful[0] = False  # what is not of this class
+        free_classes[is_doubtful[component]] = VOID_CLASS_INDEX
+        lost[class_index] = int(area_px[is_doubtful].sum())
+    return lost
+
+
+def paste_stuff(
+    segment_ids: np.ndarray,
+    free_classes: np.ndarray,
+    class_map: np.ndarray,
+    doubtful: Mapping[int, int],
+    *,
+    categories: CategorySet,
+    semantic_end: str,
+    first_segment_id: int,
+    min_stuff_area_px: int,
+) -> tuple[dict[int, int], list[FallenCandidate]]:
+    """Gives the void pixels to the stuff classes, in class order; returns segment_id → category_id, and who fell.
+
+    free_classes holds the class where nobody is, VOID_CLASS_INDEX elsewhere.
+    """
+    area_of, free_of = _count_classes(class_map), _count_classes(free_classes)
+    category_of_segment: dict[int, int] = {}
+    fallen = []
+    segment_of_class = np.zeros(256, dtype=np.int32)
+    for category in categories.stuff:
+        class_index = categories.class_index(category.category_id)
+        area_px, free_px = area_of[class_index], free_of[class_index]
+        if area_px == 0:
+            continue
+        lost_px = doubtful.get(class_index, 0)
+        if free_px == 0 or free_px < min_stuff_area_px:
+            if free_px + lost_px == 0:
+                reason = FallReason.EMPTY
+            else:
+                is_enough = free_px + lost_px >= max(1, min_stuff_area_px)
+                reason = FallReason.LOW_CONFIDENCE if is_enough else FallReason.AREA
+            fallen.append(FallenCandidate(category.category_id, area_px, free_px, None, semantic_end, reason))
+            continue
+        segment_id = first_segment_id + len(category_of_segment)
+        category_of_segment[segment_id] = category.category_id
+        segment_of_class[class_index] = segment_id
+    segment_ids += cv2.LUT(free_classes, segment_of_class)
+    return category_of_segment, fallen
+
+
+def _count_classes(class_map: np.ndarray) -> list[int]:
+    """Pixels of each value of (height, width) uint8."""
+    if class_map.size >= 2**24:  # where OpenCV's float32 counts are no longer exact
+        return np.bincount(class_map.ravel(), minlength=256).tolist()
+    return cv2.calcHist([class_map], [0], None, [256], [0, 256])[:, 0].astype(int).tolist()
+
+
+def describe_segments(
+    segment_ids: np.ndarray, pasted: list[Candidate], stuff: dict[int, int], semantic_end: str
+) -> tuple[FusedSegment, ...]:
+    category_ids = {segment_id: instance.category_id for segment_id, instance in enumerate(pasted, start=1)} | stuff
+    measured = measure_segments(segment_ids, category_ids=category_ids)
+    return tuple(
+        FusedSegment(
+            segment_id=region.segment_id,
+            category_id=region.category_id,
+            area_px=region.area_px,
+            bbox_xywh=region.bbox_xywh,
+            score=None if region.segment_id in stuff else pasted[region.segment_id - 1].score,
+            end=semantic_end if region.segment_id in stuff else pasted[region.segment_id - 1].end,
+        )
+        for region in measured
+    )

@@ -1,0 +1,186 @@
+"""UPSNet's panoptic head at test time (Xiong et al. 2019, UPSNet, section 3.3), from cached probabilities.
+
+Every pixel goes to the largest of: a logit for each stuff class; for each instance, inside its box, the logit of its
+class plus its mask's; and "unknown", the largest thing logit less the largest that an instance brought there. What
+falls to unknown is void. An instance whose region is by half or more one stuff class of the semantic map becomes that
+stuff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.fusion.heuristic import (
+    Candidate,
+    FallenCandidate,
+    FallReason,
+    FusedImage,
+    HeuristicRules,
+    choose_candidates,
+    crop_masks,
+    describe_segments,
+    paste_stuff,
+)
+from antvisionps.fusion.semantic_average import SemanticAverage
+from antvisionps.predictions.instances import ImageInstances
+
+MIN_STUFF_SHARE = 0.5
+"""Part of an instance's region that one stuff class must hold of the semantic map to take the region over."""
+
+UNKNOWN = -1
+
+MAX_MASK_LOGIT = float(np.log(509))
+"""Of a mask probability within half an 8-bit step of 0 or 1."""
+
+
+def panoptic_argmax(
+    semantic_logits: np.ndarray,
+    class_indices: np.ndarray,
+    *,
+    things: int,
+    boxes_xywh: np.ndarray,
+    instance_classes: np.ndarray,
+    mask_logits: np.ndarray,
+) -> np.ndarray:
+    """(H, W) int32 channels: a stuff class index; 256 + n for instance n; UNKNOWN.
+
+    semantic_logits (K, H, W) of classes class_indices (K,), of which those below `things` are things; the logit of a
+    class not listed is 0 everywhere · boxes_xywh (N, 4) in pixels, widened to whole ones · instance_classes (N,) ·
+    mask_logits (N, h, w), resized bilinearly into the boxes. The first channel wins a tie: stuff in class order, then
+    instances, then unknown. Without listed stuff the best stuff logit is 0, of the first stuff class.
+    """
+    _, height, width = semantic_logits.shape
+    nothing = np.zeros((height, width), dtype=np.float32)
+    plane_of_class = dict(zip(class_indices.tolist(), semantic_logits, strict=True))
+    best = np.full((height, width), -np.inf, dtype=np.float32)
+    channel = np.full((height, width), things, dtype=np.int32)
+    for class_index in sorted({things, *plane_of_class} - set(range(things))):
+        plane = plane_of_class.get(class_index, nothing)
+        channel[plane > best] = class_index
+        np.maximum(best, plane, out=best)
+    claimed = np.zeros_like(nothing)
+    for index, (box, class_index) in enumerate(zip(boxes_xywh, instance_classes.tolist(), strict=True)):
+        rows, columns, mask = _resize_into_box(mask_logits[index], box, hw=(height, width))
+        thing = plane_of_class.get(class_index, nothing)[rows, columns]
+        logit = thing + mask
+        channel[rows, columns][logit > best[rows, columns]] = 256 + index
+        np.maximum(best[rows, columns], logit, out=best[rows, columns])
+        np.maximum(claimed[rows, columns], thing, out=claimed[rows, columns])
+    thing_planes = [plane for class_index, plane in plane_of_class.items() if class_index < things]
+    channel[np.max([nothing, *thing_planes], axis=0) - claimed > best] = UNKNOWN
+    return channel
+
+
+def _resize_into_box(
+    mask_logits: np.ndarray, box_xywh: np.ndarray, *, hw: tuple[int, int]
+) -> tuple[slice, slice, np.ndarray]:
+    """Rows and columns of the image that the box covers, and the mask's logits there."""
+    left, top = np.floor(box_xywh[:2]).astype(int).tolist()
+    right, bottom = np.ceil(box_xywh[:2] + box_xywh[2:]).astype(int).tolist()
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    resized = cv2.resize(mask_logits, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = max(y0, min(bottom, hw[0])), max(x0, min(right, hw[1]))
+    return slice(y0, y1), slice(x0, x1), resized[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def mask_probs_to_logits(mask_probs: np.ndarray) -> np.ndarray:
+    """float32 logits of uint8 probabilities (255 = 1), within ± MAX_MASK_LOGIT."""
+    probs = np.clip(mask_probs.astype(np.float32) / 255, 1 / 510, 509 / 510)
+    return np.log(probs / (1 - probs)).astype(np.float32)
+
+
+def fuse_image_by_head(
+    instances: Mapping[str, ImageInstances],
+    semantics: SemanticAverage,
+    *,
+    categories: CategorySet,
+    end_of_category: Mapping[int, str] | None,
+    semantic_end: str,
+    rules: HeuristicRules,
+) -> FusedImage:
+    """The panoptic map of one image; arguments as those of the heuristic's `fuse_image`.
+
+    Of the rules it takes the scores, the NMS, the overlap (within each category) and the area of stuff. Raises
+    ValueError where instances have no mask probabilities.
+    """
+    class_map = semantics.class_map()
+    candidates, fallen = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
+    kept, overlapping = _drop_overlapping(candidates, class_map.shape, rules.max_overlap_frac)
+    channel = panoptic_argmax(
+        semantics.logits(),
+        semantics.class_indices,
+        things=len(categories.things),
+        boxes_xywh=np.array([c.source.boxes_xywh[c.index] for c in kept], dtype=np.float64).reshape(-1, 4),
+        instance_classes=np.array([categories.class_index(c.category_id) for c in kept], dtype=np.int64),
+        mask_logits=_mask_logits(kept),
+    )
+    segment_ids, pasted, outvoted = _give_regions(channel, class_map, kept, things=len(categories.things))
+    is_stuff = (channel >= 0) & (channel < 256)
+    stuff_classes = np.where(is_stuff, channel, VOID_CLASS_INDEX).astype(np.uint8)
+    stuff, too_small = paste_stuff(
+        segment_ids,
+        stuff_classes,
+        class_map,
+        {},
+        categories=categories,
+        semantic_end=semantic_end,
+        first_segment_id=len(pasted) + 1,
+        min_stuff_area_px=rules.min_stuff_area_px,
+    )
+    segments = describe_segments(segment_ids, pasted, stuff, semantic_end)
+    return FusedImage(segment_ids, segments, tuple(fallen + overlapping + outvoted + too_small))
+
+
+def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:
+    grids = []
+    for candidate in candidates:
+        if candidate.source.mask_probs is None:
+            raise ValueError(f"image {candidate.source.image_id}: end {candidate.end} has no mask_probs")
+        grids.append(candidate.source.mask_probs[candidate.index])
+    return mask_probs_to_logits(np.array(grids)) if grids else np.zeros((0, 1, 1), dtype=np.float32)
+
+
+def _drop_overlapping(
+    candidates: list[Candidate], hw: tuple[int, ...], max_overlap_frac: float
+) -> tuple[list[Candidate], list[FallenCandidate]]:
+    """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac."""
+    canvas_of: dict[int, np.ndarray] = {}
+    kept, fallen = [], []
+    for candidate, (left, top, mask) in zip(candidates, crop_masks(candidates), strict=True):
+        if candidate.area_px == 0:
+            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+            continue
+        canvas = canvas_of.setdefault(candidate.category_id, np.zeros(hw[::-1], dtype=bool))
+        window = canvas[left : left + mask.shape[0], top : top + mask.shape[1]]
+        taken_px = int(np.count_nonzero(mask & window))
+        if taken_px / candidate.area_px > max_overlap_frac:
+            fallen.append(candidate.fall(FallReason.OVERLAP_FRAC, free_px=candidate.area_px - taken_px))
+        else:
+            window |= mask
+            kept.append(candidate)
+    return kept, fallen
+
+
+def _give_regions(
+    channel: np.ndarray, class_map: np.ndarray, candidates: list[Candidate], *, things: int
+) -> tuple[np.ndarray, list[Candidate], list[FallenCandidate]]:
+    """Segment ids of the instances that keep their region; regions that stuff takes over get its class in `channel`."""
+    segment_ids = np.full(channel.shape, VOID_SEGMENT_ID, dtype=np.int32)
+    pasted, fallen = [], []
+    for index, candidate in enumerate(candidates):
+        region = channel == 256 + index
+        votes = np.bincount(class_map[region], minlength=things + 1)
+        if votes.sum() == 0:
+            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+        elif votes[things:].max() >= MIN_STUFF_SHARE * votes.sum():
+            channel[region] = things + int(votes[things:].argmax())
+            fallen.append(candidate.fall(FallReason.OUTVOTED, free_px=int(votes.sum())))
+        else:
+            pasted.append(candidate)
+            segment_ids[region] = len(pasted)
+    return segment_ids, pasted, fallen

@@ -1,0 +1,65 @@
+"""The DC head: LWL-HTC's semantic branch with deformable convolutions on every level (the report's figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.ops import DeformConv2dPack
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from antvisionps.categories import VOID_CLASS_INDEX
+
+NUM_DEFORMABLE = 3
+"""Deformable convolutions a level, as the figure draws them."""
+
+
+@MODELS.register_module()
+class DeformableFusionHead(BaseModule):
+    """Pyramid levels, each (N, channels, h, w), to class logits and a feature, both on the grid of `fusion_level`.
+
+    Each level passes three 3x3 deformable convolutions (v1, offsets start at zero) with ReLU and a 1x1 convolution, is
+    resized bilinearly to the fusion level, and is added; two 1x1 convolutions give the feature (with ReLU) and the
+    logits. `shared` uses one set of deformable convolutions for all levels. Stands in for mmdet's FusedSemanticHead.
+    """
+
+    def __init__(
+        self, *, num_levels: int, fusion_level: int, channels: int, num_classes: int, shared: bool, loss_weight: float
+    ) -> None:
+        super().__init__()
+        self.fusion_level = fusion_level
+        self.loss_weight = loss_weight
+        towers = 1 if shared else num_levels
+        self.towers = nn.ModuleList(
+            nn.ModuleList(DeformConv2dPack(channels, channels, 3, padding=1) for _ in range(NUM_DEFORMABLE))
+            for _ in range(towers)
+        )
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(num_levels))
+        self.conv_embedding = nn.Conv2d(channels, channels, 1)
+        self.conv_logits = nn.Conv2d(channels, num_classes, 1)
+
+    def init_weights(self) -> None:
+        """He initialisation; the offsets keep their zeros."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d | DeformConv2dPack) and not name.endswith("conv_offset"):
+                nn.init.kaiming_normal_(module.get_parameter("weight"), nonlinearity="relu")
+        nn.init.normal_(self.conv_logits.weight, std=0.01)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, num_classes, h, w) and feature (N, channels, h, w)."""
+        target_hw = levels[self.fusion_level].shape[-2:]
+        fused = levels[self.fusion_level].new_zeros(())
+        for index, (level, lateral) in enumerate(zip(levels, self.laterals, strict=True)):
+            x = level
+            for conv in self.towers[index % len(self.towers)].children():
+                x = F.relu(conv(x))
+            fused = fused + F.interpolate(lateral(x), size=target_hw, mode="bilinear", align_corners=False)
+        return self.conv_logits(fused), F.relu(self.conv_embedding(fused))
+
+    def loss(self, logits: Tensor, class_indices: Tensor) -> Tensor:
+        """Weighted cross entropy on the head's own grid; `class_indices` (N, 1, H, W), void left out."""
+        truth = F.interpolate(class_indices.float(), size=logits.shape[-2:], mode="nearest")[:, 0].long()
+        total = F.cross_entropy(logits, truth, ignore_index=VOID_CLASS_INDEX, reduction="sum")
+        return self.loss_weight * total / (truth != VOID_CLASS_INDEX).sum().clamp(min=1)

@@ -1,0 +1,27 @@
+"""Which device the networks run on, and that they run reproducibly on it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from antvisionps.errors import ModelError
+
+
+def select_device(choice: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"; call it before anything touches CUDA.
+
+    On the CPU torch is told to refuse operators whose result depends on the order of threads. Raises ModelError when
+    CUDA is asked for and there is none.
+    """
+    if choice == "cpu":
+        # mmengine's Runner takes a GPU whenever it sees one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise ModelError("runtime.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
+    if available and choice != "cpu":
+        return torch.device("cuda")
+    torch.use_deterministic_algorithms(True)
+    return torch.device("cpu")

@@ -1,0 +1,226 @@
+"""LWL-HTC, the second end: Hybrid Task Cascade whose semantic branch predicts all classes (Chen et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from mmdet.models.detectors import HybridTaskCascade
+from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
+from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+
+from antvisionps.categories import VOID_CLASS_INDEX
+from antvisionps.errors import ModelError
+from antvisionps.models import two_stage
+from antvisionps.models.backbones import describe_backbone
+from antvisionps.models.dc_head import DeformableFusionHead
+from antvisionps.models.uncertainty import Balance, UncertaintyWeighting
+
+STAGE_IOUS = (0.5, 0.6, 0.7)
+STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+STAGE_BOX_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+"""IoU, loss weight and target scale of the three stages (Cai and Vasconcelos 2018; Chen et al. 2019, section 4.2)."""
+
+LOSS_NAMES = (
+    "loss_rpn_cls",
+    "loss_rpn_bbox",
+    "loss_semantic_seg",
+    *(f"s{stage}.loss_{term}" for stage in range(len(STAGE_IOUS)) for term in ("cls", "bbox", "mask")),
+)
+"""What mmdet's HybridTaskCascade gives to be minimised."""
+
+
+@dataclass(frozen=True)
+class HtcFeatures:
+    """Of a batch of one image: P2-P6, the semantic logits (1, C, h, w) and the embedding that the RoI heads add."""
+
+    pyramid: tuple[Tensor, ...]
+    semantic_logits: Tensor
+    semantic_embedding: Tensor
+
+
+@MODELS.register_module()
+class LwlHtc(HybridTaskCascade):
+    """The network; made by `build_lwl_htc`. At test time it is a `two_stage.BoxScorer`.
+
+    Unlike mmdet's, it keeps the semantic branch's output at test time and averages the masks of all three stages, as
+    the paper does.
+    """
+
+    def __init__(self, *, semantic_stride: int, uncertainty: Balance | None, **detector: Any) -> None:
+        super().__init__(**detector)
+        self.semantic_stride = semantic_stride
+        self.weighting = None
+        if uncertainty is not None:
+            self.weighting = UncertaintyWeighting(balance=uncertainty, loss_names=LOSS_NAMES)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
+        """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
+        losses = super().loss(batch_inputs, batch_data_samples)
+        return losses if self.weighting is None else self.weighting(losses)
+
+    def extract(self, images: Tensor) -> HtcFeatures:
+        pyramid = self.extract_feat(images)
+        logits, embedding = self.roi_head.semantic_head(pyramid)
+        return HtcFeatures(pyramid, logits, embedding)
+
+    def propose(self, features: HtcFeatures, sample: DetDataSample) -> tuple[Tensor, Tensor]:
+        return two_stage.propose_with_rpn(self.rpn_head, features.pyramid, sample)
+
+    def score_boxes(
+        self, features: HtcFeatures, boxes_xyxy: Tensor, input_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes are refined stage after stage; class logits are averaged over the stages."""
+        rois = two_stage.rois_of_one_image(boxes_xyxy)
+        rois, (class_logits,), (deltas,) = self.roi_head._refine_roi(
+            x=features.pyramid,
+            rois=rois,
+            batch_img_metas=[{"img_shape": input_hw}],
+            num_proposals_per_img=(len(boxes_xyxy),),
+            semantic_feat=features.semantic_embedding,
+        )
+        coder = self.roi_head.bbox_head[-1].bbox_coder
+        return coder.decode(rois[0][:, 1:], deltas, max_shape=input_hw), class_logits.softmax(dim=1)
+
+    def mask_logits(self, features: HtcFeatures, boxes_xyxy: Tensor, class_indices: Tensor) -> Tensor:
+        """Logits of the mean mask probability of the three stages."""
+        roi_features = self._mask_roi_features(features, two_stage.rois_of_one_image(boxes_xyxy))
+        probabilities = []
+        previous = None
+        for head in self.roi_head.mask_head:
+            logits, previous = head(roi_features, previous)
+            probabilities.append(logits[range(len(logits)), class_indices].sigmoid())
+        return torch.stack(probabilities).mean(dim=0).logit(eps=1e-6)
+
+    def semantic_probabilities(self, features: HtcFeatures) -> Tensor:
+        return features.semantic_logits[0].softmax(dim=0)
+
+    def _mask_roi_features(self, features: HtcFeatures, rois: Tensor) -> Tensor:
+        extractor = self.roi_head.mask_roi_extractor[-1]
+        roi_features = extractor(features.pyramid[: extractor.num_inputs], rois)
+        embedding = self.roi_head.semantic_roi_extractor([features.semantic_embedding], rois)
+        return roi_features + F.adaptive_avg_pool2d(embedding, roi_features.shape[-2:])
+
+
+def build_lwl_htc(
+    *,
+    num_things: int,
+    num_classes: int,
+    backbone: Mapping[str, Any],
+    fpn_channels: int,
+    anchor_scale: float,
+    train_proposals: int,
+    test_proposals: int,
+    rois_per_image: int,
+    box_fc_channels: int,
+    mask_convs: int,
+    semantic_level: int,
+    semantic_convs: int,
+    semantic_loss_weight: float,
+    deformable_semantic_head: Literal["shared", "per_level"] | None,
+    uncertainty: Balance | None,
+) -> LwlHtc:
+    """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
+
+    `num_classes` counts things and stuff, things first. `semantic_level` is the pyramid level that the semantic branch
+    fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of HTC's own
+    branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. `uncertainty` learns the
+    balance of the losses by task or by term; None leaves them as they are. Raises ModelError on an unknown backbone or
+    level.
+    """
+    if not 0 <= semantic_level < len(two_stage.STRIDES):
+        raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
+    spec = describe_backbone(**backbone)
+    stride = two_stage.STRIDES[semantic_level]
+    if deformable_semantic_head is None:
+        semantic_head = _fused_semantic_head(
+            level=semantic_level,
+            convs=semantic_convs,
+            channels=fpn_channels,
+            num_classes=num_classes,
+            loss_weight=semantic_loss_weight,
+        )
+    else:
+        semantic_head = {
+            "type": DeformableFusionHead,
+            "num_levels": len(two_stage.STRIDES),
+            "fusion_level": semantic_level,
+            "channels": fpn_channels,
+            "num_classes": num_classes,
+            "shared": deformable_semantic_head == "shared",
+            "loss_weight": semantic_loss_weight,
+        }
+    roi_head = {
+        "type": HybridTaskCascadeRoIHead,
+        "num_stages": len(STAGE_IOUS),
+        "stage_loss_weights": list(STAGE_LOSS_WEIGHTS),
+        "bbox_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.BOX_ROI_SIZE),
+        "bbox_head": [
+            two_stage.box_head(
+                channels=fpn_channels,
+                fc_channels=box_fc_channels,
+                num_things=num_things,
+                class_agnostic=True,
+                target_stds=stds,
+            )
+            for stds in STAGE_BOX_STDS
+        ],
+        "mask_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.MASK_ROI_SIZE),
+        "mask_head": [
+            two_stage.mask_head(
+                kind="HTCMaskHead",
+                channels=fpn_channels,
+                num_convs=mask_convs,
+                num_things=num_things,
+                with_conv_res=stage > 0,
+            )
+            for stage in range(len(STAGE_IOUS))
+        ],
+        "semantic_roi_extractor": two_stage.roi_extractor(
+            channels=fpn_channels, size=two_stage.MASK_ROI_SIZE, strides=(stride,)
+        ),
+        "semantic_head": semantic_head,
+    }
+    return LwlHtc(
+        semantic_stride=stride,
+        uncertainty=uncertainty,
+        backbone=spec.config,
+        neck=two_stage.fpn(spec, fpn_channels),
+        rpn_head=ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale)),
+        roi_head=ConfigDict(roi_head),
+        train_cfg=ConfigDict(
+            **two_stage.rpn_train_cfg(max_proposals=train_proposals),
+            rcnn=[two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=iou) for iou in STAGE_IOUS],
+        ),
+        test_cfg=two_stage.test_cfg(max_proposals=test_proposals),
+        data_preprocessor=two_stage.data_preprocessor(spec),
+    )
+
+
+def _fused_semantic_head(
+    *, level: int, convs: int, channels: int, num_classes: int, loss_weight: float
+) -> dict[str, Any]:
+    """HTC's own semantic branch (Chen et al. 2019, figure 3)."""
+    return {
+        "type": FusedSemanticHead,
+        "num_ins": len(two_stage.STRIDES),
+        "fusion_level": level,
+        "seg_scale_factor": 1 / two_stage.STRIDES[level],
+        "num_convs": convs,
+        "in_channels": channels,
+        "conv_out_channels": channels,
+        "num_classes": num_classes,
+        "loss_seg": {
+            "type": "CrossEntropyLoss",
+            "ignore_index": VOID_CLASS_INDEX,
+            "avg_non_ignore": True,
+            "loss_weight": loss_weight,
+        },
+    }

@@ -1,0 +1,238 @@
+"""Training on mmengine's Runner: seeded, resumable after a kill, with progress and DVCLive curves.
+
+Nothing random outlives an iteration: the samples, and torch's generator, are set from (seed, iteration). So a run that
+was killed and resumed ends in the same weights as one that was not (on the CPU; CUDA's sums are unordered).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import sys
+import uuid
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dvclive import Live
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from antvisionps.errors import ModelError
+from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.training_data import Sample, SampleOrder, collate
+from antvisionps.progress import progress
+
+
+def train(
+    build_model: Callable[[], BaseModel],
+    samples: Dataset[Sample],
+    *,
+    name: str,
+    num_images: int,
+    seed: int,
+    iterations: int,
+    batch_size: int,
+    warmup_iterations: int,
+    policy: str,
+    milestones: tuple[int, ...],
+    optimizer: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    checkpoint_interval: int,
+    curve_interval: int,
+    workers: int,
+    work_dir: Path,
+    curves_dir: Path,
+) -> BaseModel:
+    """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`.
+
+    Checkpoints are kept in `work_dir`; if it holds some of an interrupted run, that run goes on, so the caller gives
+    every different run another folder. Curves are written to `curves_dir` as DVCLive's TSV files. Raises ModelError
+    when the loss is no longer finite.
+    """
+    torch.manual_seed(seed)
+    model = build_model()
+    save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
+    # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
+    batches = memory["accumulated_batches"]
+    loader = DataLoader(
+        samples,
+        batch_size=batch_size,
+        sampler=SampleOrder(num_images=num_images, seed=seed),
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread_a_worker,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        import mmdet.datasets  # noqa: F401  the Runner imports it, and it prints about a package that nobody needs
+    work_dir.mkdir(parents=True, exist_ok=True)
+    _drop_damaged_checkpoint(work_dir)
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        train_cfg={
+            "type": "IterBasedTrainLoop",
+            "max_iters": iterations * batches,
+            "val_interval": iterations * batches + 1,
+        },
+        optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
+        param_scheduler=_schedule(
+            iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
+        ),
+        default_hooks={
+            "timer": None,
+            "logger": None,
+            "sampler_seed": None,
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "by_epoch": False,
+                "interval": checkpoint_interval * batches,
+                "max_keep_ckpts": 2,
+            },
+        },
+        custom_hooks=[
+            ReseedHook(seed),
+            PlainCheckpointHook(),
+            ProgressHook(name, iterations * batches),
+            CurvesHook(curves_dir, interval=curve_interval * batches),
+        ],
+        resume=True,
+        randomness={"seed": seed},
+        log_level="ERROR",
+        default_scope="mmdet",
+        experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
+    )
+    with warnings.catch_warnings():
+        # The learning rate moves with every batch, so with accumulated ones before the first step.
+        warnings.filterwarnings("ignore", message="Detected call of `scheduler.step")
+        return runner.train()
+
+
+def _one_thread_a_worker(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _schedule(iterations: int, warmup: int, policy: str, milestones: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Linear warm-up, then a cosine to zero or steps of a tenth at the milestones."""
+    schedule: list[dict[str, Any]] = []
+    if warmup:
+        schedule.append({"type": "LinearLR", "start_factor": 0.001, "by_epoch": False, "begin": 0, "end": warmup})
+    if policy == "cosine":
+        cosine = {"type": "CosineAnnealingLR", "by_epoch": False, "eta_min": 0.0}
+        schedule.append(cosine | {"T_max": iterations - warmup, "begin": warmup, "end": iterations})
+    else:
+        schedule.append({"type": "MultiStepLR", "by_epoch": False, "milestones": list(milestones), "gamma": 0.1})
+    return schedule
+
+
+def _drop_damaged_checkpoint(work_dir: Path) -> None:
+    """A kill can leave the newest checkpoint unreadable; training then starts afresh instead of failing for ever."""
+    pointer = work_dir / "last_checkpoint"
+    if not pointer.exists():
+        return
+    checkpoint = Path(pointer.read_text().strip())
+    if not zipfile.is_zipfile(checkpoint):  # torch's files are zip archives, whose index is written last
+        print(f"{pointer}: the checkpoint it names cannot be read; training starts again", file=sys.stderr)
+        shutil.rmtree(work_dir)
+        work_dir.mkdir(parents=True)
+
+
+def _drop_points_after(curves_dir: Path, *, step: int) -> None:
+    """What was logged between the checkpoint and the kill is logged once more by the resumed run."""
+    for path in curves_dir.rglob("*.tsv"):
+        header, *rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, *(row for row in rows if int(row.split("\t", 1)[0]) <= step)]))
+
+
+class ReseedHook(Hook):
+    """Sets torch's and numpy's global generators from (seed, iteration) before every iteration."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        state = np.random.SeedSequence((self._seed, runner.iter)).generate_state(2)
+        torch.manual_seed(int(state[0]))
+        np.random.seed(int(state[1]))
+
+
+class PlainCheckpointHook(Hook):
+    """Keeps mmengine's history of logged values out of checkpoints: torch does not load its objects safely."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["message_hub"]["log_scalars"] = {}
+
+
+class ProgressHook(Hook):
+    """A progress bar with the current loss; refuses to go on when the loss is not finite."""
+
+    def __init__(self, name: str, iterations: int) -> None:
+        self._name = name
+        self._iterations = iterations
+
+    def before_train(self, runner: Runner) -> None:
+        self._bar = progress(
+            description=f"train {self._name}", total=self._iterations, initial=runner.iter, unit="iteration"
+        )
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        loss = outputs["loss"].item() if outputs else float("nan")
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"{self._name}: the loss is {loss} at iteration {runner.iter + 1}; lower the learning rate or "
+                "max_grad_norm, or lengthen the warm-up"
+            )
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self, runner: Runner) -> None:
+        self._bar.close()
+
+
+class CurvesHook(Hook):
+    """Every loss and the learning rate, averaged over `interval` iterations, as DVCLive curves."""
+
+    def __init__(self, curves_dir: Path, *, interval: int) -> None:
+        self._curves_dir = curves_dir
+        self._interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        resumed = runner.iter > 0
+        if resumed:
+            _drop_points_after(self._curves_dir, step=runner.iter)
+        self._live = Live(str(self._curves_dir), resume=resumed, save_dvc_exp=False, dvcyaml=None, report=None)
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        for key, value in (outputs or {}).items():
+            self._sums[key] = self._sums.get(key, 0.0) + value.item()
+        self._count += 1
+        if (runner.iter + 1) % self._interval == 0:
+            self._write(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._live.end()
+
+    def _write(self, runner: Runner) -> None:
+        self._live.step = runner.iter + 1
+        for key, value in sorted(self._sums.items()):
+            self._live.log_metric(key.replace(".", "/"), value / self._count, timestamp=False)
+        self._live.log_metric("learning_rate", runner.optim_wrapper.get_lr()["lr"][0], timestamp=False)
+        self._live.make_summary()
+        self._sums, self._count = {}, 0

@@ -1,0 +1,152 @@
+"""Training samples: photos and panoptic truth, augmented, in mmdet's structures.
+
+What sample k of a run holds is a pure function of the seed and k, so that workers, resuming and the order of loading
+change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
+from torch.utils.data import Dataset, Sampler
+
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
+from antvisionps.models.resizing import resize_photo, resized_hw
+
+Sample = dict[str, Any]
+
+
+class SampleOrder(Sampler[tuple[int, int]]):
+    """Endless (sample number, image position) pairs: every image once an epoch, reshuffled by (seed, epoch)."""
+
+    def __init__(self, *, num_images: int, seed: int) -> None:
+        self._num_images = num_images
+        self._seed = seed
+        self._first = 0
+
+    def skip(self, num_samples: int) -> None:
+        """Starts later, where an interrupted run stopped."""
+        self._first = num_samples
+
+    def __len__(self) -> int:
+        """Samples in an epoch; mmengine asks for it."""
+        return self._num_images
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        number = self._first
+        while True:
+            epoch, position = divmod(number, self._num_images)
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._num_images)
+            for image_position in order[position:]:
+                yield number, int(image_position)
+                number += 1
+
+
+class TrainingSamples(Dataset[Sample]):
+    """(sample number, image position) to an augmented image with its instances and semantic truth.
+
+    The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the samples
+    are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
+    """
+
+    def __init__(
+        self,
+        dataset: PanopticDataset,
+        *,
+        seed: int,
+        short_sides_px: Sequence[int],
+        max_long_side_px: int,
+        flip: bool,
+        photometric: float,
+    ) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._short_sides_px = tuple(short_sides_px)
+        self._max_long_side_px = max_long_side_px
+        self._flip = flip
+        self._photometric = photometric
+        # mmengine shows this to its visualizer and warns where it is missing.
+        self.metainfo = {"classes": tuple(category.name for category in dataset.categories.categories)}
+
+    def __len__(self) -> int:
+        return len(self._dataset.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        number, position = key
+        rng = np.random.default_rng((self._seed, number, 1))
+        image = self._dataset.images[position]
+        photo = self._dataset.load_photo(image)
+        segment_ids = self._dataset.load_segment_ids(image).astype(np.int32)
+        short_side = int(rng.choice(self._short_sides_px))
+        photo, segment_ids = _resize(photo, segment_ids, short_side, self._max_long_side_px)
+        if self._flip and rng.random() < 0.5:
+            photo, segment_ids = photo[:, ::-1], segment_ids[:, ::-1]
+        photo = _jitter_colors(photo, rng, self._photometric)
+        return make_sample(photo, segment_ids, image=image, categories=self._dataset.categories)
+
+
+def collate(samples: list[Sample]) -> dict[str, list[Any]]:
+    """Images of different sizes stay a list; the data preprocessor pads them."""
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+def make_sample(photo: np.ndarray, segment_ids: np.ndarray, *, image: PanopticImage, categories: CategorySet) -> Sample:
+    """mmdet's sample of an (H, W, 3) RGB photo and its (H, W) segment ids.
+
+    Thing segments become instances with tight boxes xyxy; crowds become ignored boxes, so that detections in them are
+    neither right nor wrong. Segments that vanished when the image shrank are left out.
+    """
+    things = [s for s in image.segments if categories.by_id(s.category_id).is_thing]
+    masks = [segment_ids == s.segment_id for s in things]
+    seen = [(s, mask) for s, mask in zip(things, masks, strict=True) if mask.any()]
+    instances = [(s, mask) for s, mask in seen if not s.is_crowd]
+    height, width = segment_ids.shape
+
+    sample = DetDataSample(
+        metainfo={"img_id": image.image_id, "img_shape": (height, width), "ori_shape": (image.height, image.width)}
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=_boxes_xyxy([mask for _, mask in instances]),
+        labels=torch.tensor([categories.class_index(s.category_id) for s, _ in instances], dtype=torch.long),
+        masks=BitmapMasks([mask.astype(np.uint8) for _, mask in instances], height, width),
+    )
+    sample.ignored_instances = InstanceData(bboxes=_boxes_xyxy([mask for s, mask in seen if s.is_crowd]))
+    semantic = class_index_map(segment_ids, image, categories)
+    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(semantic.astype(np.int64))[None])
+    return {"inputs": torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))), "data_samples": sample}
+
+
+def _resize(
+    photo: np.ndarray, segment_ids: np.ndarray, short_side_px: int, max_long_side_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    hw = resized_hw(segment_ids.shape, short_side_px=short_side_px, max_long_side_px=max_long_side_px)
+    if hw == segment_ids.shape:
+        return photo, segment_ids
+    return resize_photo(photo, hw), cv2.resize(segment_ids, (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _jitter_colors(photo: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    if strength == 0:
+        return photo
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
+    x = photo.astype(np.float32) * brightness
+    x = (x - x.mean()) * contrast + x.mean()
+    grey = x.mean(axis=2, keepdims=True)
+    return np.clip((x - grey) * saturation + grey, 0, 255).astype(np.uint8)
+
+
+def _boxes_xyxy(masks: list[np.ndarray]) -> torch.Tensor:
+    """(N, 4) float32 tight boxes; the right and lower edges lie after the last pixel."""
+    boxes = np.zeros((len(masks), 4), dtype=np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return torch.from_numpy(boxes)

@@ -1,0 +1,226 @@
+"""Instances in the cache: one row an instance, sorted by (image_id, -score, order of prediction)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from antvisionps.categories import CategorySet
+from antvisionps.errors import CacheError
+from antvisionps.predictions.rle import MaskRuns, parse_runs
+from antvisionps.predictions.schema import (
+    INSTANCES_SCHEMA,
+    MASK_PROBS_SIZE,
+    REMEDY,
+    CacheHeader,
+    CacheIdentity,
+    CacheReader,
+    CacheWriter,
+)
+
+_INDEX_COLUMNS = ("image_id", "height", "width", "instances")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageInstances:
+    """The N instances that an end found in one image; N = 0 is an image in which it found none.
+
+    category_ids (N,) int32 · scores (N,) float32, finite · boxes_xywh (N, 4) float32 in pixels of the original image ·
+    rles: N COCO compressed counts at the original size · mask_probs (N, 28, 28) uint8 (255 = 1) or None.
+    `stored_areas_px` (N,) are areas that a cache names: the masks are then only parsed, and checked against them, when
+    used. `source` is that cache, for messages. Raises CacheError if a shape, dtype, score or mask is not so.
+    """
+
+    image_id: int
+    height: int
+    width: int
+    category_ids: np.ndarray
+    scores: np.ndarray
+    boxes_xywh: np.ndarray
+    rles: list[bytes]
+    mask_probs: np.ndarray | None
+    stored_areas_px: np.ndarray | None = None
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.rles)
+        self._require("category_ids", self.category_ids, (count,), np.int32)
+        self._require("scores", self.scores, (count,), np.float32)
+        self._require("boxes_xywh", self.boxes_xywh, (count, 4), np.float32)
+        if self.mask_probs is not None:
+            self._require("mask_probs", self.mask_probs, (count, MASK_PROBS_SIZE, MASK_PROBS_SIZE), np.uint8)
+        for name in ("scores", "boxes_xywh"):
+            bad = np.argwhere(~np.isfinite(getattr(self, name)))
+            if len(bad):
+                index = int(bad[0, 0])
+                value = getattr(self, name)[index].tolist()
+                raise CacheError(f"image {self.image_id}: expected finite {name}, got {value} in instance {index}")
+        if self.stored_areas_px is None:
+            _ = self.runs
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    @cached_property
+    def runs(self) -> MaskRuns:
+        """All masks, parsed."""
+        return self.parse(range(len(self)))
+
+    @property
+    def areas_px(self) -> np.ndarray:
+        """(N,) foreground pixels of each mask."""
+        return self.runs.areas_px() if self.stored_areas_px is None else self.stored_areas_px
+
+    def parse(self, indices: Sequence[int]) -> MaskRuns:
+        """The masks of some instances, in the order asked for. Raises CacheError on a bad one."""
+        try:
+            runs = parse_runs([self.rles[index] for index in indices], height=self.height, width=self.width)
+        except ValueError as error:
+            raise self._bad_masks(f" of {self.height} x {self.width} px: {error}") from error
+        if self.stored_areas_px is not None and (runs.areas_px() != self.stored_areas_px[list(indices)]).any():
+            raise self._bad_masks(": area_px disagrees with the masks")
+        return runs
+
+    def _bad_masks(self, problem: str) -> CacheError:
+        if self.source is None:
+            return CacheError(f"image {self.image_id}{problem}")
+        return CacheError(f"{self.source}: image {self.image_id}{problem}; {REMEDY}")
+
+    def sorted_by_score(self) -> ImageInstances:
+        """The same instances, highest score first; equal scores keep their order."""
+        order = np.argsort(-self.scores, kind="stable")
+        return ImageInstances(
+            image_id=self.image_id,
+            height=self.height,
+            width=self.width,
+            category_ids=self.category_ids[order],
+            scores=self.scores[order],
+            boxes_xywh=self.boxes_xywh[order],
+            rles=[self.rles[index] for index in order],
+            mask_probs=None if self.mask_probs is None else self.mask_probs[order],
+            stored_areas_px=self.areas_px[order],
+        )
+
+    def _require(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise CacheError(
+                f"image {self.image_id}: expected {name} {shape} {np.dtype(dtype)} for its {len(self.rles)} masks, got "
+                f"{array.shape} {array.dtype}"
+            )
+
+
+class InstancesWriter(CacheWriter):
+    """Writes `instances.parquet`; every image of the split has to be written, also one without an instance.
+
+    An image without an instance has no row, so the images themselves (id, height, width, number of instances) stand in
+    the file's metadata.
+    """
+
+    def __init__(self, path: Path, header: CacheHeader) -> None:
+        super().__init__(path, header, INSTANCES_SCHEMA, compression="zstd", compression_level=3)
+        self._index: dict[str, list[int]] = {name: [] for name in _INDEX_COLUMNS}
+
+    def write(self, image: ImageInstances) -> None:
+        """Appends one image. Image ids have to ascend. Raises CacheError also on a category that is no thing."""
+        _refuse_other_than_things(image, self.header.categories)
+        self._append(image.image_id, _to_rows(image.sorted_by_score()))
+        for name, value in zip(_INDEX_COLUMNS, (image.image_id, image.height, image.width, len(image)), strict=True):
+            self._index[name].append(int(value))
+
+    def _closing_metadata(self) -> dict[str, str]:
+        return {"antvisionps.images": json.dumps(self._index, separators=(",", ":"))}
+
+
+class InstancesReader(CacheReader[ImageInstances]):
+    """Reads `instances.parquet`: iterate over it, or `read(image_id)`. Leave `mask_probs` out where masks suffice.
+
+    With `check_masks` every mask is parsed when its image is read; without, only when it is used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        expect: CacheIdentity | None = None,
+        *,
+        images: Mapping[int, tuple[int, int]] | None = None,
+        mask_probs: bool = True,
+        check_masks: bool = True,
+    ) -> None:
+        columns = [name for name in INSTANCES_SCHEMA.names if mask_probs or name != "mask_probs"]
+        super().__init__(path, INSTANCES_SCHEMA, expect=expect, images=images, columns=columns)
+        self._check_masks = check_masks
+
+    def _read_index(self, metadata: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        try:
+            index = json.loads(metadata["images"])
+            image_ids, heights, widths, counts = (np.array(index[name], dtype=np.int64) for name in _INDEX_COLUMNS)
+            return image_ids, np.stack([heights, widths], axis=1), counts
+        except (KeyError, ValueError, TypeError) as error:
+            raise CacheError(f"{self.path}: its list of images is damaged ({error}); run `dvc repro`") from error
+
+    def _build(self, image_id: int, height: int, width: int, rows: pa.Table) -> ImageInstances:
+        image = ImageInstances(
+            image_id=image_id,
+            height=height,
+            width=width,
+            category_ids=rows["category_id"].to_numpy(),
+            scores=rows["score"].to_numpy(),
+            boxes_xywh=rows["bbox_xywh"].combine_chunks().flatten().to_numpy().reshape(-1, 4),
+            rles=rows["rle"].to_pylist(),
+            mask_probs=_stack_mask_probs(image_id, rows),
+            stored_areas_px=rows["area_px"].to_numpy(),
+            source=None if self._check_masks else self.path,
+        )
+        if self._check_masks:
+            _ = image.runs
+        _refuse_other_than_things(image, self.header.categories)
+        if (np.diff(image.scores) > 0).any():
+            raise CacheError(f"image {image_id}: instances are not sorted by score")
+        return image
+
+
+def _to_rows(image: ImageInstances) -> pa.RecordBatch:
+    count = len(image)
+    boxes = pa.FixedSizeListArray.from_arrays(
+        pa.array(image.boxes_xywh.ravel()), type=INSTANCES_SCHEMA.field("bbox_xywh").type
+    )
+    probs = [None] * count if image.mask_probs is None else [grid.tobytes() for grid in image.mask_probs]
+    return pa.record_batch(
+        [
+            pa.array(np.full(count, image.image_id, dtype=np.int64)),
+            pa.array(np.full(count, image.height, dtype=np.int32)),
+            pa.array(np.full(count, image.width, dtype=np.int32)),
+            pa.array(image.category_ids),
+            pa.array(image.scores),
+            boxes,
+            pa.array(image.areas_px.astype(np.int32)),
+            pa.array(image.rles, type=pa.binary()),
+            pa.array(probs, type=pa.binary()),
+        ],
+        schema=INSTANCES_SCHEMA,
+    )
+
+
+def _stack_mask_probs(image_id: int, rows: pa.Table) -> np.ndarray | None:
+    if "mask_probs" not in rows.column_names:
+        return None
+    grids = rows["mask_probs"].to_pylist()
+    if not any(grid is not None for grid in grids):
+        return None
+    if any(grid is None or len(grid) != MASK_PROBS_SIZE**2 for grid in grids):
+        raise CacheError(f"image {image_id}: expected mask_probs of {MASK_PROBS_SIZE**2} bytes in all rows or in none")
+    return np.frombuffer(b"".join(grids), dtype=np.uint8).reshape(-1, MASK_PROBS_SIZE, MASK_PROBS_SIZE)
+
+
+def _refuse_other_than_things(image: ImageInstances, categories: CategorySet) -> None:
+    for category_id in np.unique(image.category_ids).tolist():
+        if category_id not in categories:
+            raise CacheError(f"image {image.image_id}: unknown category {category_id}")
+        if not categories.by_id(category_id).is_thing:
+            raise CacheError(f"image {image.image_id}: an instance of category {category_id}, which is stuff")

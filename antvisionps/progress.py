@@ -1,0 +1,18 @@
+"""Progress bars that also make sense in a log file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Where stderr is no terminal, every refresh is a line of its own."""
+
+
+def progress(items: Iterable[Any] | None = None, *, description: str, total: int | None, unit: str, **bar: Any) -> tqdm:
+    """A bar over `items`, or one to `update` by hand; lines some seconds apart where stderr is no terminal."""
+    interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    return tqdm(items, desc=description, total=total, unit=unit, mininterval=interval, maxinterval=2 * interval, **bar)

@@ -1,0 +1,61 @@
+"""Pictures of panoptic maps: category colours over the photo, instances of a category told apart by shade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import Segment
+
+_OPACITY = 0.55
+_SHADES = (1.0, 0.72, 1.25, 0.85, 1.12, 0.6)
+_BOUNDARY_RGB = (255, 255, 255)
+_CAPTION_HEIGHT_PX, _GAP_PX = 24, 4
+_MIN_PANEL_WIDTH_PX = 256
+
+
+def draw_overlay(
+    photo: np.ndarray, segment_ids: np.ndarray, segments: Sequence[Segment], categories: CategorySet
+) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: the photo (H, W, 3) tinted by segment_ids (H, W), with white lines between segments.
+
+    Void keeps the photo, darkened. The n-th thing of a category in an image gets the n-th shade of its colour.
+    """
+    color_of_position = np.zeros((len(segments) + 1, 3), dtype=np.float32)
+    position_of_id = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
+    seen: dict[int, int] = {}
+    for position, segment in enumerate(sorted(segments, key=lambda segment: segment.segment_id), start=1):
+        category = categories.by_id(segment.category_id)
+        nth = seen.get(segment.category_id, 0)
+        seen[segment.category_id] = nth + 1
+        shade = _SHADES[nth % len(_SHADES)] if category.is_thing else 1.0
+        color_of_position[position] = np.clip(np.array(category.color_rgb) * shade, 0, 255)
+        position_of_id[segment.segment_id] = position
+    tint = color_of_position[position_of_id[segment_ids]]
+    picture = np.rint(photo * (1 - _OPACITY) + tint * _OPACITY).astype(np.uint8)
+    picture[boundaries(segment_ids)] = _BOUNDARY_RGB
+    return picture
+
+
+def boundaries(segment_ids: np.ndarray) -> np.ndarray:
+    """(H, W) bool, the pixels whose right or lower neighbour is of another segment."""
+    differs = np.zeros(segment_ids.shape, dtype=bool)
+    differs[:, :-1] |= segment_ids[:, :-1] != segment_ids[:, 1:]
+    differs[:-1] |= segment_ids[:-1] != segment_ids[1:]
+    return differs
+
+
+def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """One RGB picture of (caption, RGB) panels of one size; small ones are enlarged by a whole factor."""
+    columns = []
+    for caption, picture in panels:
+        factor = -(-_MIN_PANEL_WIDTH_PX // picture.shape[1])
+        enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        strip = np.full((_CAPTION_HEIGHT_PX, enlarged.shape[1], 3), 255, dtype=np.uint8)
+        cv2.putText(strip, caption, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        gap = np.full((strip.shape[0] + enlarged.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
+        columns += [np.concatenate([strip, enlarged]), gap]
+    return np.concatenate(columns[:-1], axis=1)

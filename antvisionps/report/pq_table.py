@@ -1,0 +1,54 @@
+"""The table of panoptic quality that people look at first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from antvisionps.errors import DataError
+
+Summary = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+"""System → All, Things, Stuff → PQ, SQ, RQ in percent; None where there is nothing to measure."""
+
+
+SUFFIX_OF_GROUP = {"All": "", "Things": "Th", "Stuff": "St"}
+"""How the field abbreviates: PQ, PQTh, PQSt."""
+
+
+def pq_table(summary: Summary) -> Table:
+    """A row for each system, a column for each group and measure, in the summary's order."""
+    table = Table(title="Panoptic quality on val, percent (Th: things, St: stuff)", box=SIMPLE_HEAD)
+    table.add_column("system", no_wrap=True)
+    for group, measures in next(iter(summary.values()), {}).items():
+        for measure in measures:
+            table.add_column(measure + SUFFIX_OF_GROUP.get(group, f" {group}"), justify="right", no_wrap=True)
+    for system, groups in summary.items():
+        values = [value for measures in groups.values() for value in measures.values()]
+        table.add_row(system, *("–" if value is None else f"{value:.1f}" for value in values))
+    return table
+
+
+def read_summary(path: Path) -> Summary:
+    """What stage score wrote to panoptic.json. Raises DataError if it is missing or broken."""
+    try:
+        summary: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(system): {
+                str(group): {
+                    str(measure): None if value is None else float(value) for measure, value in measures.items()
+                }
+                for group, measures in groups.items()
+            }
+            for system, groups in summary.items()
+        }
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro score`") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: expected the summary that stage score writes ({error}); run `dvc repro score`"
+        ) from error

@@ -1,0 +1,87 @@
+"""What a system is: an end alone or all ends together, as its parameters, the routing and the calibration have it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from antvisionps.categories import CategorySet
+from antvisionps.errors import CacheError, ParamsError
+from antvisionps.fusion.calibration import Calibration
+from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
+from antvisionps.fusion.routing import routes_from_json
+from antvisionps.fusion.system import FusionSettings, Method
+
+ROUTING_FILE = "routing.json"
+
+
+def plain_settings(
+    name: str,
+    *,
+    ends: Sequence[str],
+    categories: CategorySet,
+    routing_dir: Path | None,
+    routing: Literal["best_ap", "single"],
+    method: Method,
+    preset: str | None,
+    semantic_weights: Mapping[str, float],
+    **thresholds: Any,
+) -> FusionSettings:
+    """How the system is fused: an end of that name alone, else all ends.
+
+    `thresholds` are HeuristicRules' own, unless a preset takes their place. Raises ParamsError without the folder of
+    the routing, CacheError on a missing or unfit routing table.
+    """
+    rules = HeuristicRules(**thresholds) if preset is None else PRESETS[preset]
+    if name in ends:
+        return FusionSettings(method, rules, {name: 1.0}, None)
+    if routing_dir is None:
+        raise ParamsError(f"--system {name} needs --routing, the folder that stage evaluate_heldout wrote")
+    routes = _read_routing(routing_dir / ROUTING_FILE, ends=ends, categories=categories, routing=routing)
+    return FusionSettings(method, rules, {end: semantic_weights[end] for end in ends}, routes)
+
+
+def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir: Path | None) -> FusionSettings:
+    """The settings with what stage calibrate found. Raises CacheError where it left nothing for this system."""
+    if calibration_dir is None:
+        raise ParamsError("fuse.calibrated needs --calibration, the folder that stage calibrate wrote")
+    path = calibration_dir / f"{name}.json"
+    calibration = Calibration.from_json(_read_json(path, "calibrate"), where=str(path))
+    rules = replace(
+        settings.rules,
+        min_score=calibration.min_score,
+        min_scores=calibration.min_scores,
+        max_overlap_frac=calibration.max_overlap_frac,
+        min_stuff_area_px=calibration.min_stuff_area_px,
+        min_stuff_confidence=calibration.min_stuff_confidence,
+        on_top=calibration.on_top,
+    )
+    if set(calibration.weight_of_end) != set(settings.weight_of_end):
+        raise CacheError(
+            f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
+        )
+    return replace(settings, rules=rules, weight_of_end=calibration.weight_of_end)
+
+
+def _read_routing(
+    path: Path, *, ends: Sequence[str], categories: CategorySet, routing: Literal["best_ap", "single"]
+) -> Mapping[int, str]:
+    document = _read_json(path, "evaluate_heldout")
+    routes = routes_from_json(document, categories=categories, ends=ends, where=str(path))
+    if routing == "best_ap":
+        return {category_id: route.end for category_id, route in routes.items()}
+    single = document.get("better_overall")
+    if routes and single not in ends:
+        raise CacheError(f"{path}: names no end that is better overall; run `dvc repro evaluate_heldout`")
+    return dict.fromkeys(routes, single)
+
+
+def _read_json(path: Path, stage: str) -> Any:
+    what = {"evaluate_heldout": "routing table", "calibrate": "calibration"}[stage]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{path}: no readable {what} ({error}); run `dvc repro {stage}`") from error

@@ -1,0 +1,370 @@
+"""How fast the stages `fuse` and `score` are: against doing it the plain way, and against the floor.
+
+    python benchmarks/fusion.py --images 400 --distinct 50 --plain-images 40
+
+makes a COCO-like split and the caches of two ends in a temporary folder, then times, on the same cores:
+
+plain   full-resolution bilinear maps of all 133 classes from both ends, averaged, argmax; RLE of every stuff class;
+        panopticapi's combine; panopticapi's PQ. The 160 MB of maps an image that have to be read where there is no such
+        cache are left out.
+ours    `stages/fuse.py` and `stages/score.py` as DVC runs them, start-up included.
+floor   only decoding the caches' planes, encoding the maps, and decoding those and the true ones again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import hotcoco.panoptic as hotcoco
+import numpy as np
+import panopticapi.combine_semantic_and_instance_predictions as combine
+import panopticapi.evaluation as evaluation
+from coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
+from pycocotools import mask as coco_mask
+from ruamel.yaml import YAML
+
+from antvisionps.coco_panoptic import write_segment_ids_png
+from antvisionps.datasets.splits import open_split
+from antvisionps.evaluation.panoptic_quality import count_matches
+from antvisionps.fusion.heuristic import PRESETS, fuse_image
+from antvisionps.fusion.semantic_average import semantic_class_map
+from antvisionps.parallel import map_images
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
+from antvisionps.predictions.semantic import SemanticReader
+
+PROJECT = Path(__file__).parents[1]
+Row = dict[str, Any]
+MIN_SCORE, MAX_OVERLAP_FRAC, MIN_STUFF_AREA_PX = 0.5, 0.5, 4096
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--distinct", type=int, default=50, help="images that differ; the rest repeat them")
+    parser.add_argument("--plain-images", type=int, default=40, help="images that the plain way is timed on")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=Path, help="keep the generated files here, and use those of an earlier run")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        root = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not (root / "routing").is_dir():
+            # In a process of its own: the timed processes are forked, and a fork of one that has used Arrow may hang.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                pool.submit(write_coco_like, root, images=arguments.images, distinct=arguments.distinct).result()
+        benchmark(root, images=arguments.images, plain_images=arguments.plain_images, workers=arguments.workers)
+        print_sizes(root, arguments.images)
+
+
+def print_sizes(root: Path, images: int) -> None:
+    caches = sum(path.stat().st_size for path in (root / "predictions").rglob("*.parquet"))
+    float16_maps = 2 * len(STRIDE_OF_END) * len(CATEGORIES) * HEIGHT * WIDTH
+    results = sum(len(json.dumps(row)) for row in coco_results(root, range(10))) / 10
+    print(f"\ncache, bytes an image, both ends   {caches / images:12,.0f}")
+    print(f"as full float16 maps                {float16_maps:12,.0f}")
+    print(f"its instances as COCO results JSON  {results:12,.0f}")
+
+
+def benchmark(root: Path, *, images: int, plain_images: int, workers: int) -> None:
+    print(f"\n{images} images, {workers} workers; plain on {plain_images}; ms an image of wall clock (and of CPU)")
+    rows: dict[str, tuple[float, float]] = {}
+    rows |= time_plain(root, plain_images, workers)
+    rows |= time_ours(root, images, workers)
+    rows |= time_floor(root, images, workers)
+    rows |= time_scoring(root, images)
+    for name, (wall, cpu) in rows.items():
+        print(f"{name:44s}{wall:9.2f}{cpu:9.2f}")
+    plain, ours = (np.array(rows[name]) for name in ("plain: all", "ours: all"))
+    print(f"{'plain / ours':44s}" + "".join(f"{ratio:9.1f}" for ratio in plain / ours))
+    print(f"5,000 images at this rate: {5 * ours[0]:.0f} s; peak memory of the largest process: {peak_mib():.0f} MiB")
+    print("\nparts, one process, ms an image of CPU")
+    for name, cpu in time_parts(root, min(images, 40)).items():
+        print(f"{name:44s}{cpu:9.2f}")
+
+
+def timed(run: Callable[[], Any], images: int) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), cpu_s()
+    run()
+    return 1000 * (time.perf_counter() - wall) / images, 1000 * (cpu_s() - cpu) / images
+
+
+def cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def add(rows: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    return sum(wall for wall, _ in rows.values()), sum(cpu for _, cpu in rows.values())
+
+
+# The plain way
+
+
+def time_plain(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
+    (root / "plain").mkdir(exist_ok=True)
+    found: list[tuple[list[Row], list[Row]]] = []
+    predicted: list[Row] = []
+    pairs: list[tuple[Row, Row]] = []
+
+    def average() -> None:
+        found.extend(map_images(partial(_open_average, root), range(images), workers=workers, description="average"))
+
+    def paste() -> None:
+        predicted.extend(map_images(partial(_open_combine, root), found, workers=workers, description="combine"))
+
+    def score() -> None:
+        truth = json.loads((root / "prepared" / "val.json").read_text())["annotations"][:images]
+        pairs.extend(zip(truth, predicted, strict=True))
+        for _ in map_images(partial(_open_pq, root), pairs, workers=workers, description="PQ"):
+            pass
+
+    rows = {
+        "plain: average, argmax, RLE": timed(average, images),
+        "plain: panopticapi combine": timed(paste, images),
+        "plain: panopticapi PQ": timed(score, images),
+    }
+    return rows | {"plain: all": add(rows)}
+
+
+def _open_average(root: Path) -> Callable[[int], tuple[list[Row], list[Row]]]:
+    cv2.setNumThreads(1)
+    readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
+
+    def full_resolution(image_id: int) -> tuple[list[Row], list[Row]]:
+        average = np.zeros((len(CATEGORIES), HEIGHT, WIDTH), dtype=np.float32)
+        for reader in readers:
+            image = reader.read(image_id)
+            probs = np.zeros((len(CATEGORIES), *image.planes.shape[1:]), dtype=np.float32)
+            probs[image.category_ids - 1] = image.planes / np.float32(255)
+            for class_index, plane in enumerate(probs):
+                average[class_index] += 0.5 * cv2.resize(plane, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+        class_map = average.argmax(axis=0)
+        stuff = []
+        for category in CATEGORIES.stuff:
+            mask = class_map == CATEGORIES.class_index(category.category_id)
+            if mask.any():
+                rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+                segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
+                stuff.append({"image_id": image_id, "category_id": category.category_id, "segmentation": segmentation})
+        return coco_results(root, range(image_id, image_id + 1)), stuff
+
+    return full_resolution
+
+
+def _open_combine(root: Path) -> Callable[[tuple[list[Row], list[Row]]], Row]:
+    categories = {row["id"]: row for row in CATEGORIES.to_json()}
+
+    def run(found: tuple[list[Row], list[Row]]) -> Row:
+        instances, stuff = found
+        image_id = stuff[0]["image_id"]
+        kept = sorted((row for row in instances if row["score"] >= MIN_SCORE), key=lambda row: -row["score"])
+        image = {"height": HEIGHT, "width": WIDTH, "file_name": f"{image_id:012d}.jpg"}
+        out, limits = str(root / "plain"), (MAX_OVERLAP_FRAC, MIN_STUFF_AREA_PX)
+        with contextlib.redirect_stdout(io.StringIO()):
+            (row,) = combine.combine_to_panoptic_single_core(
+                0, [image_id], {image_id: image}, {image_id: kept}, {image_id: stuff}, out, *limits, categories
+            )
+        return row
+
+    return run
+
+
+def _open_pq(root: Path) -> Callable[[tuple[Row, Row]], None]:
+    categories = {row["id"]: row for row in CATEGORIES.to_json()}
+
+    def run(pair: tuple[Row, Row]) -> None:
+        folders = str(root / "prepared" / "panoptic_val"), str(root / "plain")
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.pq_compute_single_core(0, [pair], *folders, categories)
+
+    return run
+
+
+def coco_results(root: Path, image_ids: range) -> list[Row]:
+    """The routed instances as the rows of a COCO results file."""
+    routes = json.loads((root / "routing" / "routing.json").read_text())["categories"]
+    end_of = {row["category_id"]: row["end"] for row in routes}
+    rows = []
+    for end, path in zip(STRIDE_OF_END, cache_paths(root, INSTANCES_FILE), strict=True):
+        with InstancesReader(path, mask_probs=False) as reader:
+            for image in map(reader.read, image_ids):
+                for category_id, score, rle in zip(
+                    image.category_ids.tolist(), image.scores.tolist(), image.rles, strict=True
+                ):
+                    if end_of[category_id] == end:
+                        mask = {"size": [HEIGHT, WIDTH], "counts": rle.decode()}
+                        rows.append(
+                            {
+                                "image_id": image.image_id,
+                                "category_id": category_id,
+                                "score": score,
+                                "segmentation": mask,
+                            }
+                        )
+    return rows
+
+
+def cache_paths(root: Path, file_name: str) -> list[Path]:
+    return [cache_path(root / "predictions", end=end, split="val", file_name=file_name) for end in STRIDE_OF_END]
+
+
+# Ours
+
+
+def time_ours(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
+    params = write_params(root / "params.yaml", workers)
+    places = ["--params", params, "--prepared", root / "prepared"]
+    fused, predictions = root / "fused", ["--predictions", root / "predictions", "--routing", root / "routing"]
+    rows = {
+        "ours: stage fuse": timed(
+            partial(run_stage, "fuse", "--system", "fusion", *places, *predictions, "--out", fused / "fusion"), images
+        ),
+        "ours: stage score": timed(
+            partial(
+                run_stage,
+                *("score", *places, "--fused", fused, "--out", root / "metrics", "--overlays", root / "overlays"),
+            ),
+            images,
+        ),
+    }
+    return rows | {"ours: all": add(rows)}
+
+
+def write_params(path: Path, workers: int) -> Path:
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(PROJECT / "params.yaml")
+    document["fuse"]["systems"] = ["fusion"]
+    document["fuse"]["min_stuff_area_px"] = MIN_STUFF_AREA_PX
+    document["score"]["overlay_images"] = 0
+    document["runtime"]["workers"] = workers
+    with path.open("w") as file:
+        yaml.dump(document, file)
+    return path
+
+
+def run_stage(name: str, *arguments: Any) -> None:
+    command = [sys.executable, PROJECT / "stages" / f"{name}.py", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
+    """PQ of the fused maps alone, without start-up, by this package and by hotcoco (which uses every core)."""
+    sys.path.insert(0, str(PROJECT / "stages"))
+    import score
+
+    truth = open_split(root / "prepared", "val")
+    cores = len(os.sched_getaffinity(0))
+
+    def ours() -> None:
+        score.count_systems(truth, {"fusion": score.open_fused(root / "fused" / "fusion", truth)}, workers=cores)
+
+    def theirs() -> None:
+        folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]
+        with contextlib.redirect_stdout(io.StringIO()):
+            hotcoco.pq_compute(str(truth.annotations), str(root / "fused" / "fusion" / "panoptic.json"), *folders)
+
+    return {f"PQ alone: ours, {cores} processes": timed(ours, images), "PQ alone: hotcoco": timed(theirs, images)}
+
+
+# The floor
+
+
+def time_floor(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
+    def run() -> None:
+        for _ in map_images(partial(_open_floor, root), range(images), workers=workers, description="floor"):
+            pass
+
+    return {"floor: decode cache, write and read PNGs": timed(run, images)}
+
+
+def _open_floor(root: Path) -> Callable[[int], None]:
+    cv2.setNumThreads(1)
+    readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
+    truth, out = open_split(root / "prepared", "val"), root / "floor"
+    out.mkdir(exist_ok=True)
+
+    def decode_and_encode(image_id: int) -> None:
+        for reader in readers:
+            reader.read(image_id)
+        segment_ids = truth.load_segment_ids(truth.images[image_id])
+        write_segment_ids_png(out / truth.images[image_id].panoptic_file_name, segment_ids)
+        cv2.imread(str(out / truth.images[image_id].panoptic_file_name))
+
+    return decode_and_encode
+
+
+# Parts
+
+
+def time_parts(root: Path, images: int) -> dict[str, float]:
+    """CPU time of the engine's parts and, where others have such a part, theirs."""
+    cv2.setNumThreads(1)
+    truth = open_split(root / "prepared", "val")
+    end_of = {
+        row["category_id"]: row["end"]
+        for row in json.loads((root / "routing" / "routing.json").read_text())["categories"]
+    }
+    out = root / "parts"
+    out.mkdir(exist_ok=True)
+    spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def part(name: str) -> Iterator[None]:
+        before = time.process_time()
+        yield
+        spent[name] = spent.get(name, 0.0) + 1000 * (time.process_time() - before) / images
+
+    semantic_readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
+    instances_readers = {
+        end: InstancesReader(path, mask_probs=False, check_masks=False)
+        for end, path in zip(STRIDE_OF_END, cache_paths(root, INSTANCES_FILE), strict=True)
+    }
+    for index, image in enumerate(truth.images[:images]):
+        with part("read planes"):
+            semantics = [reader.read(index) for reader in semantic_readers]
+        with part("read instances"):
+            instances = {end: reader.read(index) for end, reader in instances_readers.items()}
+        with part("semantic average and argmax"):
+            class_map = semantic_class_map(semantics, weights=[1.0, 1.0], categories=CATEGORIES)
+        with part("heuristic"):
+            fused = fuse_image(
+                instances,
+                class_map,
+                categories=CATEGORIES,
+                end_of_category=end_of,
+                semantic_end="both",
+                rules=PRESETS["panopticapi"],
+            )
+        with part("write map"):
+            write_segment_ids_png(out / image.panoptic_file_name, fused.segment_ids)
+        with part("read both maps"):
+            true_ids = truth.load_segment_ids(image)
+            cv2.imread(str(out / image.panoptic_file_name))
+        with part("match segments"):
+            count_matches(true_ids=true_ids, true=image.segments, predicted_ids=true_ids, predicted=image.segments)
+    return spent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""mmdet's own Panoptic FPN (Kirillov et al. 2019), the yardstick that the benchmarks hold E-UPS against.
+
+As a program it trains one on a prepared data set and fills a cache, with the settings of a params file's E-UPS.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from antvisionps.categories import VOID_CLASS_INDEX
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.models import two_stage
+from antvisionps.models.backbones import describe_backbone
+from antvisionps.models.device import select_device
+from antvisionps.models.e_ups import EUps, plain_roi_head
+from antvisionps.models.pyramid import feature_pyramid
+from antvisionps.params import load_params
+from antvisionps.stage import run_stage
+
+# mmdet can be imported once antvisionps.models has put mmcv's operators in place.
+# isort: split
+from mmdet.models.detectors import PanopticFPN
+from mmdet.models.seg_heads import PanopticFPNHead
+from mmengine.config import ConfigDict
+
+END = "panoptic_fpn"
+SHARED_WITH_E_UPS = (
+    "backbone", "fpn_channels", "anchor_scale", "train_proposals", "rois_per_image", "box_fc_channels", "mask_convs",
+)  # fmt: skip
+"""Settings of an E-UPS network that this one has too."""
+
+
+class StockPanopticFpn(PanopticFPN):
+    """mmdet's network and losses; at test time a `two_stage.BoxScorer`, so that both ends share all that follows."""
+
+    semantic_stride = two_stage.STRIDES[0]
+
+    extract = EUps.extract
+    propose = EUps.propose
+    score_boxes = EUps.score_boxes
+    mask_logits = EUps.mask_logits
+
+    def semantic_probabilities(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Its one channel for all things stands at the first thing class: the heuristic only asks which stuff wins."""
+        head = self.semantic_head
+        probabilities = head(features)["seg_preds"][0].softmax(dim=0)
+        things = probabilities.new_zeros(head.num_things_classes, *probabilities.shape[1:])
+        things[0] = probabilities[-1]
+        return torch.cat([things, probabilities[:-1]])
+
+
+def build_panoptic_fpn(
+    *,
+    num_things: int,
+    num_classes: int,
+    backbone: Mapping[str, Any],
+    fpn_channels: int,
+    anchor_scale: float,
+    train_proposals: int,
+    test_proposals: int,
+    rois_per_image: int,
+    box_fc_channels: int,
+    mask_convs: int,
+) -> StockPanopticFpn:
+    """mmdet's configs/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py with these sizes: its semantic head, loss weights
+    (0.5 for semantics), L1 loss and merging of thing classes into one, on the backbone, pyramid and boxes that E-UPS
+    has."""
+    spec = describe_backbone(**backbone)
+    l1 = {"type": "L1Loss", "loss_weight": 1.0}
+    roi_head = plain_roi_head(
+        channels=fpn_channels, fc_channels=box_fc_channels, num_convs=mask_convs, num_things=num_things
+    )
+    return StockPanopticFpn(
+        backbone=spec.config,
+        neck=feature_pyramid(spec, channels=fpn_channels, image_context=False, balanced_level=None),
+        rpn_head=ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale) | {"loss_bbox": l1}),
+        roi_head=ConfigDict(roi_head | {"bbox_head": roi_head["bbox_head"] | {"loss_bbox": l1}}),
+        semantic_head={
+            "type": PanopticFPNHead,
+            "num_things_classes": num_things,
+            "num_stuff_classes": num_classes - num_things,
+            "in_channels": fpn_channels,
+            "inner_channels": fpn_channels // 2,
+            "norm_cfg": {"type": "GN", "num_groups": min(32, fpn_channels // 2), "requires_grad": True},
+            "loss_seg": {"type": "CrossEntropyLoss", "ignore_index": VOID_CLASS_INDEX, "loss_weight": 0.5},
+        },
+        train_cfg=ConfigDict(
+            **two_stage.rpn_train_cfg(max_proposals=train_proposals),
+            rcnn=two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=0.5),
+        ),
+        test_cfg=two_stage.test_cfg(max_proposals=test_proposals),
+        data_preprocessor=two_stage.data_preprocessor(spec),
+    )
+
+
+def main() -> None:
+    # These need dvclive, which the memory benchmark does without.
+    from antvisionps.models.ends import fill_cache
+    from antvisionps.models.member import train_member
+    from antvisionps.models.weights import load_weights, weights_sha256
+    from antvisionps.predictions.schema import CacheHeader
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("params", "prepared", "work", "models", "predictions"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    device = select_device(params.runtime.device)
+    settings = params.train_e_ups.networks["base"].model_dump(mode="json")
+    network = {key: settings[key] for key in SHARED_WITH_E_UPS}
+    folder = arguments.models / "base"
+    fingerprint = dataset_fingerprint(arguments.prepared)
+    if not folder.exists():
+        train_member(
+            open_split(arguments.prepared, "train"),
+            build=build_panoptic_fpn,
+            end=END,
+            network=network,
+            **params.train_e_ups.keyword_arguments(),
+            checkpoint_interval=params.runtime.checkpoint_interval,
+            loader_workers=params.runtime.loader_workers,
+            dataset_fingerprint=fingerprint,
+            work_dir=arguments.work,
+            out_dir=folder,
+        )
+    dataset = open_split(arguments.prepared, "val")
+    model = build_panoptic_fpn(
+        num_things=len(dataset.categories.things),
+        num_classes=len(dataset.categories),
+        test_proposals=params.predict.max_proposals,
+        **network,
+    )
+    load_weights(folder, model)
+    header = CacheHeader(
+        end=END,
+        split="val",
+        dataset_fingerprint=fingerprint,
+        categories=dataset.categories,
+        weights_sha256=weights_sha256([folder]),
+    )
+    out_dir = arguments.predictions / END / "val"
+    networks = [model.to(device).eval()]
+    fill_cache(dataset, networks, [1.0], header=header, out_dir=out_dir, **params.predict.keyword_arguments())
+
+
+if __name__ == "__main__":
+    run_stage(main)

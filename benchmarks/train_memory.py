@@ -1,0 +1,275 @@
+"""Peak memory and speed of a training step of every Table 1 variant at paper size, on random data.
+
+    python -m benchmarks.train_memory --device cuda            # the whole table, 6 to 8 minutes
+    python -m benchmarks.train_memory --device cpu --quick     # small pictures, to see that it runs
+
+First, SENet-154 with BFP and LSH has to lower its loss within 30 steps; the exit status says whether it did. Then every
+row trains for a few steps as stage train_e_ups does: same network, same optimiser, same mixed precision. 800 px means
+800 x 1088 with one image, 1024 px means 1024 x 1376 with two (COCO's 4:3, padded to multiples of 32). The table is
+printed row by row, so that an interrupted run keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticImage, measure_segments
+from antvisionps.models.e_ups import build_e_ups
+from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.training_data import collate, make_sample
+from antvisionps.params import load_params
+from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
+
+PROFILE = Path("profiles/coco_paper.yaml")
+NUM_THINGS, NUM_STUFF = 80, 53
+STOCK = "mmdet Panoptic FPN, R101"
+HARDEST = "se154_bfp_lsh"
+ORDER = (
+    HARDEST,
+    STOCK,
+    "r101_dcn",
+    "r101_dcn_bfp_lsh",
+    "se154",
+    "se154_lsh",
+    "r50",
+    "r101_dcn_bfp",
+    "r101_dcn_lsh",
+    "se154_bfp",
+)
+"""What matters most first: --time-limit-s cuts the end off."""
+
+CHECKPOINTED = (1, 2, 3, 4)
+STEPS_THAT_LOWER_THE_LOSS = 30
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Size:
+    name: str
+    hw: tuple[int, int]
+    batch_size: int
+
+
+SIZES = (Size("800", (800, 1088), 1), Size("1024", (1024, 1376), 2))
+QUICK_SIZES = (Size("64", (64, 96), 1),)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="one small size, one timed step")
+    parser.add_argument("--variants", nargs="+", choices=ORDER, default=list(ORDER))
+    parser.add_argument("--time-limit-s", type=float, default=450, help="rows that would start later are left out")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)  # mmengine tells the initialisation of every tensor
+    device = torch.device(arguments.device)
+    sizes = QUICK_SIZES if arguments.quick else SIZES
+    warmup, timed = (1, 1) if arguments.quick else (2, 5)
+    started = time.perf_counter()
+
+    describe(device)
+    learned = arguments.quick or report_learning(device, sizes[-1])
+    print("\n| variant | px | batch | checkpointing | autocast | peak GiB | reserved GiB | ms a step | images/s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for variant in arguments.variants:
+        for row in rows_of(variant, sizes, device=device, warmup=warmup, timed=timed):
+            print(row, flush=True)
+            if time.perf_counter() - started > arguments.time_limit_s:
+                print(f"\nstopped after {arguments.time_limit_s:.0f} s, within {variant}", flush=True)
+                sys.exit(not learned)
+    print(f"\n{time.perf_counter() - started:.0f} s in all", flush=True)
+    sys.exit(not learned)
+
+
+def describe(device: torch.device) -> None:
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{where}, torch {torch.__version__}, TF32 convolutions {torch.backends.cudnn.allow_tf32}", flush=True)
+
+
+def report_learning(device: torch.device, size: Size) -> bool:
+    """Whether 30 steps on one batch lower the loss of the network that the report could not fit."""
+    autocast = "bfloat16" if device.type == "cuda" else None
+    model = build(HARDEST).to(device)
+    save_memory(model, checkpointed_stages=CHECKPOINTED, channels_last=False)
+    batch = random_batch(size, seed=0)
+    calibrate_norms(model, batch)
+    # AdamW, because SGD needs a warm-up of more steps than these on a network whose backbone is random too.
+    wrapper = optimizer_of(model, autocast=autocast, kind="adamw", learning_rate=5e-5)
+    model.train()
+    losses = []
+    with peak_memory(device) as peak:
+        for step in range(STEPS_THAT_LOWER_THE_LOSS):
+            torch.manual_seed(step)
+            losses.append(float(model.train_step(batch, wrapper)["loss"]))
+    first, last = losses[0], statistics.mean(losses[-5:])
+    print(
+        f"{HARDEST}, {size.name} px, batch {size.batch_size}, checkpointing, autocast {autocast}: loss of the first of "
+        f"{STEPS_THAT_LOWER_THE_LOSS} steps {first:.3f}, mean of the last five {last:.3f}; peak GiB {peak()}",
+        flush=True,
+    )
+    return last < first
+
+
+def rows_of(variant: str, sizes: tuple[Size, ...], *, device: torch.device, warmup: int, timed: int) -> Iterator[str]:
+    """The table's rows of one variant: every size, with and without checkpointing and autocast."""
+    model = build(variant, rois_per_image=16 if sizes == QUICK_SIZES else None).to(device)
+    calibrate_norms(model, random_batch(QUICK_SIZES[0], seed=1))
+    precisions = (None, "bfloat16") if device.type == "cuda" else (None,)
+    for checkpointing in (False, True):
+        if checkpointing:
+            save_memory(model, checkpointed_stages=CHECKPOINTED, channels_last=False)
+        for size, autocast in itertools.product(sizes, precisions):
+            measured = measure(model, size, autocast=autocast, device=device, warmup=warmup, timed=timed)
+            setting = f"{size.batch_size} | {'yes' if checkpointing else 'no'} | {autocast or 'no'}"
+            yield f"| {variant} | {size.name} | {setting} | {measured} |"
+    del model
+    release()
+
+
+def measure(model: Any, size: Size, *, autocast: str | None, device: torch.device, warmup: int, timed: int) -> str:
+    """Peak memory, time a step and images a second, as cells of the table."""
+    batches = [random_batch(size, seed=seed) for seed in range(2)]
+    # So small a step that the random network stays what it is.
+    wrapper = optimizer_of(model, learning_rate=1e-7, autocast=autocast)
+    model.train()
+    seconds = []
+    try:
+        with peak_memory(device) as peak:
+            for step in range(warmup + timed):
+                torch.manual_seed(step)
+                start = time.perf_counter()
+                model.train_step(batches[step % 2], wrapper)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - start)
+            memory = peak()
+    except torch.cuda.OutOfMemoryError:
+        memory, seconds = "out of memory | ", []
+    finally:
+        model.zero_grad(set_to_none=True)
+        del wrapper
+        release()
+    if not seconds:
+        return f"{memory} | – | –"
+    step_s = statistics.median(seconds[warmup:])
+    return f"{memory} | {1000 * step_s:.0f} | {size.batch_size / step_s:.2f}"
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], str]]:
+    """Gives a function that tells the peak since entry: allocated and reserved on a GPU, resident on a CPU."""
+    release()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: " | ".join(
+            f"{peak(device) / GIB:.2f}" for peak in (torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved)
+        )
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again
+        yield lambda: f"{_resident_high_water_bytes() / GIB:.2f} | –"
+
+
+def _resident_high_water_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def build(variant: str, *, rois_per_image: int | None = None) -> Any:
+    """The network of that name in the paper's profile, or mmdet's own, with random weights."""
+    networks = load_params(PROFILE).train_e_ups.networks
+    torch.manual_seed(0)
+    classes = {"num_things": NUM_THINGS, "num_classes": NUM_THINGS + NUM_STUFF}
+    settings = networks["r101_dcn" if variant == STOCK else variant].model_dump(mode="json")
+    settings["backbone"]["weights"] = None
+    settings["rois_per_image"] = rois_per_image or settings["rois_per_image"]
+    if variant == STOCK:
+        settings["backbone"]["deformable"] = False
+        shared = {key: settings[key] for key in SHARED_WITH_E_UPS}
+        model = build_panoptic_fpn(**classes, test_proposals=1000, **shared)
+    else:
+        model = build_e_ups(**classes, test_proposals=1000, **settings)
+    model.init_weights()
+    return model
+
+
+def calibrate_norms(model: Any, batch: dict[str, list[Any]]) -> None:
+    """Gives frozen batch norms the statistics that pretraining would have: without, activations grow from block to
+    block until they overflow."""
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    model.backbone.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+        # mmdet starts the last norm of a block at 0, which a frozen norm would never leave.
+        nn.init.ones_(norm.weight)
+    with torch.no_grad():
+        model.backbone(model.data_preprocessor(batch, True)["inputs"])
+    model.backbone.train()
+
+
+def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
+    """The profile's SGD with these changes, as stage train_e_ups would make it."""
+    settings = load_params(PROFILE).train_e_ups.optimizer.model_dump() | changes
+    return build_optim_wrapper(model, optim_wrapper(**settings, autocast=autocast, accumulated_batches=1))
+
+
+def random_batch(size: Size, *, seed: int) -> dict[str, list[Any]]:
+    """Noise with 16 rectangular things on bands of stuff, as the data loader would give it."""
+    return collate([random_sample(size.hw, seed=(seed, index)) for index in range(size.batch_size)])
+
+
+def random_sample(hw: tuple[int, int], *, seed: tuple[int, int]) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    height, width = hw
+    segment_ids = np.zeros(hw, dtype=np.int32)
+    category_ids = {}
+    for band in range(4):
+        segment_ids[band * height // 4 : (band + 1) * height // 4] = band + 1
+        category_ids[band + 1] = NUM_THINGS + 1 + int(rng.integers(NUM_STUFF))
+    for thing in range(16):
+        h, w = (max(8, int(side * rng.uniform(0.05, 0.4))) for side in hw)
+        top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
+        segment_ids[top : top + h, left : left + w] = 10 + thing
+        category_ids[10 + thing] = 1 + int(rng.integers(NUM_THINGS))
+    photo = rng.integers(0, 255, (*hw, 3)).astype(np.uint8) // 2 + (segment_ids[..., None] * 5 % 128).astype(np.uint8)
+    visible = {segment_id: category_ids[segment_id] for segment_id in np.unique(segment_ids).tolist()}
+    segments = measure_segments(segment_ids, category_ids=visible, crowd_ids=set())
+    image = PanopticImage(1, "1.png", "1.png", height, width, segments)
+    return make_sample(photo, segment_ids, image=image, categories=categories())
+
+
+def categories() -> CategorySet:
+    names = [
+        {"id": i + 1, "name": f"category {i + 1}", "isthing": int(i < NUM_THINGS)}
+        for i in range(NUM_THINGS + NUM_STUFF)
+    ]
+    return CategorySet.from_json(names, where="benchmark")
+
+
+if __name__ == "__main__":
+    main()

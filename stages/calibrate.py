@@ -1,0 +1,216 @@
+"""Stage `calibrate`: the thresholds and semantic weights of a system that give the best PQ on the held-out split."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from antvisionps.atomic import atomic_file
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.datasets.splits import SplitName, dataset_fingerprint, open_split
+from antvisionps.evaluation.panoptic_quality import (
+    MatchCounts,
+    class_quality,
+    count_matches,
+    group_quality,
+    total_counts,
+)
+from antvisionps.fusion.calibration import (
+    Calibration,
+    choose_min_scores,
+    choose_on_top,
+    count_visible,
+    try_stuff,
+    try_thresholds,
+    try_weights,
+)
+from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average
+from antvisionps.parallel import map_images
+from antvisionps.params import FUSION_SYSTEM, load_params
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.stage import run_stage
+from antvisionps.systems import plain_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--system", required=True, help=f"{FUSION_SYSTEM}, or the name of one end")
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
+    parser.add_argument("--routing", type=Path, help=f"what stage evaluate_heldout wrote; only for {FUSION_SYSTEM}")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    categories = open_split(arguments.prepared, "heldout").categories
+    params.refuse_unknown_system(arguments.system)
+    start = params.calibrate.model_dump(exclude={"min_heldout_instances"})
+    settings = plain_settings(
+        arguments.system,
+        ends=params.ends,
+        categories=categories,
+        routing_dir=arguments.routing,
+        routing=params.fuse.routing,
+        method=params.fuse.method[arguments.system],
+        preset=None,
+        semantic_weights=dict.fromkeys(params.ends, 1.0),
+        **start,
+    )
+    trials = Trials(arguments.prepared, arguments.predictions, categories, params.runtime.workers)
+    calibration = calibrate(settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
+    with atomic_file(arguments.out) as unfinished:
+        unfinished.write_text(json.dumps(calibration.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Runs settings over the held-out images, all in one pass, and remembers nothing."""
+
+    prepared: Path
+    predictions: Path
+    categories: CategorySet
+    workers: int
+
+    def counts(self, settings: Sequence[FusionSettings]) -> list[MatchCounts]:
+        """The total counts of each."""
+        images = open_split(self.prepared, "heldout").images
+        open_work = partial(open_trying, self.prepared, self.predictions, settings)
+        totals = None
+        for of_image in map_images(open_work, images, workers=self.workers, description="calibrate"):
+            totals = of_image if totals is None else [total_counts(pair) for pair in zip(totals, of_image, strict=True)]
+        return totals or []
+
+    def wins(self, settings: FusionSettings) -> np.ndarray:
+        """See `count_visible`, over all images."""
+        images = open_split(self.prepared, "heldout").images
+        open_work = partial(_open_watching, self.prepared, self.predictions, settings)
+        return sum(map_images(open_work, images, workers=self.workers, description="occlusions"), np.zeros(()))
+
+    def pq(self, counts: MatchCounts) -> float:
+        """Of all categories; 0 where there is nothing to measure."""
+        ids = self.categories.category_ids.tolist()
+        quality = group_quality(class_quality(counts), ids).pq
+        return 0.0 if math.isnan(quality) else quality
+
+
+def calibrate(settings: FusionSettings, trials: Trials, *, min_heldout_instances: int) -> Calibration:
+    """Coordinate by coordinate: weights, scores and overlap, scores of each class, order, stuff.
+
+    A step is taken only if it raises PQ, so the result is never worse held-out than the settings it began with.
+    """
+    (before,) = trials.counts([settings])
+    best, best_pq = settings, trials.pq(before)
+
+    def take_best(tried: Sequence[FusionSettings]) -> list[MatchCounts]:
+        nonlocal best, best_pq
+        counts = trials.counts(tried) if tried else []
+        for candidate, found in zip(tried, counts, strict=True):
+            if trials.pq(found) > best_pq:
+                best, best_pq = candidate, trials.pq(found)
+        return counts
+
+    take_best(list(try_weights(best)))
+    thresholds = list(try_thresholds(best))
+    counts = take_best(thresholds)
+    pq_of_class = {
+        tried.rules.min_score: {category_id: quality.pq for category_id, quality in class_quality(found).items()}
+        for tried, found in zip(thresholds, counts, strict=True)
+        if tried.rules.max_overlap_frac == best.rules.max_overlap_frac
+    }
+    (reached,) = trials.counts([best])
+    pq_of_class[best.rules.min_score] = {c: quality.pq for c, quality in class_quality(reached).items()}
+    min_scores = choose_min_scores(
+        pq_of_class,
+        n_true=_true_things(before, trials.categories),
+        min_instances=min_heldout_instances,
+        default=best.rules.min_score,
+    )
+    take_best([replace(best, rules=replace(best.rules, min_scores=min_scores))] if min_scores else [])
+    if best.method == "heuristic":
+        thing_ids = [category.category_id for category in trials.categories.things]
+        on_top = choose_on_top(trials.wins(best), thing_ids, min_overlaps=min_heldout_instances)
+        take_best([replace(best, rules=replace(best.rules, on_top=on_top))] if on_top else [])
+    take_best(list(try_stuff(best)))
+    return Calibration.of(best, heldout_pq={"plain": trials.pq(before), "calibrated": best_pq})
+
+
+def _true_things(counts: MatchCounts, categories: CategorySet) -> dict[int, int]:
+    things = {category.category_id for category in categories.things}
+    true = zip(counts.category_ids.tolist(), (counts.tp + counts.fn).tolist(), strict=True)
+    return {category_id: number for category_id, number in true if category_id in things}
+
+
+def open_trying(
+    prepared: Path, predictions: Path, settings: Sequence[FusionSettings], split: SplitName = "heldout"
+) -> Callable[[PanopticImage], list[MatchCounts]]:
+    """What fuses an image by every one of the settings, of the same ends, and counts how well it did."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    dataset = open_split(prepared, split)
+    caches = SplitCaches(predictions, split, dataset_fingerprint(prepared), dataset)
+    ends = list(settings[0].weight_of_end)
+    needs_probs = any(tried.method == "panoptic_head" for tried in settings)
+    instances = caches.open_instances(ends, mask_probs=needs_probs)
+    semantics = caches.open_semantics(ends)
+
+    def try_all(image: PanopticImage) -> list[MatchCounts]:
+        true_ids = dataset.load_segment_ids(image)
+        found = {end: reader.read(image.image_id) for end, reader in instances.items()}
+        planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
+        averages = {}
+        counted = []
+        for tried in settings:
+            key = tuple(tried.weight_of_end.items())
+            if key not in averages:
+                averages[key] = average_weighted(planes, tried.weight_of_end, categories=dataset.categories)
+            fused = fuse_average(found, averages[key], semantic_end="", categories=dataset.categories, settings=tried)
+            segments = [
+                Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
+            ]
+            counted.append(
+                count_matches(
+                    true_ids=true_ids, true=image.segments, predicted_ids=fused.segment_ids, predicted=segments
+                )
+            )
+        return counted
+
+    return try_all
+
+
+def _open_watching(
+    prepared: Path, predictions: Path, settings: FusionSettings
+) -> Callable[[PanopticImage], np.ndarray]:
+    dataset = open_split(prepared, "heldout")
+    caches = SplitCaches(predictions, "heldout", dataset_fingerprint(prepared), dataset)
+    instances = caches.open_instances(list(settings.weight_of_end))
+
+    def watch(image: PanopticImage) -> np.ndarray:
+        return count_visible(
+            {end: reader.read(image.image_id) for end, reader in instances.items()},
+            _category_map(dataset, image),
+            categories=dataset.categories,
+            settings=settings,
+        )
+
+    return watch
+
+
+def _category_map(dataset: PanopticDataset, image: PanopticImage) -> np.ndarray:
+    """(H, W) int32 category ids of the truth, 0 where void."""
+    segment_ids = dataset.load_segment_ids(image)
+    categories = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
+    for segment in image.segments:
+        categories[segment.segment_id] = segment.category_id
+    return categories[segment_ids]
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,225 @@
+"""Second half of stage `score`: where the fusion loses PQ on val, by how much it would gain if one part were perfect.
+
+Each row replaces one part by the truth and keeps the rest: the semantic map, the instances, the routing (each category
+from the end that does better on val), the order in which instances are pasted (by their IoU with the truth). Always
+under the heuristic, whatever the system's method. No result of it is used anywhere: it looks at the truth of val.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from antvisionps.atomic import atomic_file
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment, class_index_map
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.evaluation.panoptic_quality import (
+    MatchCounts,
+    class_quality,
+    count_matches,
+    group_quality,
+    total_counts,
+)
+from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image
+from antvisionps.fusion.system import FusionSettings, average_weighted
+from antvisionps.parallel import map_images
+from antvisionps.params import FUSION_SYSTEM, load_params
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.stage import run_stage
+from antvisionps.systems import calibrated_settings, plain_settings
+
+AS_FUSED, TRUE_SEMANTICS, TRUE_INSTANCES = "as fused", "true semantics", "true instances"
+PERFECT_ROUTING, PERFECT_ORDER = "perfect routing", "perfect order"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
+    parser.add_argument("--routing", type=Path, required=True, help="what stage evaluate_heldout wrote")
+    parser.add_argument("--calibration", type=Path, help="what stage calibrate wrote; only for fuse.calibrated")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    truth = open_split(arguments.prepared, "val")
+    settings = plain_settings(
+        FUSION_SYSTEM,
+        ends=params.ends,
+        categories=truth.categories,
+        routing_dir=arguments.routing,
+        **params.fuse.keyword_arguments(FUSION_SYSTEM),
+    )
+    if params.fuse.calibrated:
+        settings = calibrated_settings(FUSION_SYSTEM, settings, calibration_dir=arguments.calibration)
+    counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=params.runtime.workers)
+    write_budget(arguments.out, counts, truth)
+
+
+def count_budget(
+    prepared: Path, predictions: Path, truth: PanopticDataset, settings: FusionSettings, *, workers: int
+) -> dict[str, MatchCounts]:
+    """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
+    thing_ids = [category.category_id for category in truth.categories.things]
+    alone = {end: replace(settings, end_of_category=dict.fromkeys(thing_ids, end)) for end in settings.weight_of_end}
+
+    def count(routings: Mapping[str, FusionSettings]) -> dict[str, MatchCounts]:
+        open_work = partial(_open_counting, prepared, predictions, settings, routings)
+        images = list(map_images(open_work, truth.images, workers=workers, description="error budget"))
+        return {name: total_counts([image[name] for image in images]) for name in images[0]}
+
+    quality_of = {end: class_quality(found) for end, found in count(alone).items() if end in alone}
+    best_end = {
+        category_id: max(alone, key=lambda end: getattr(quality_of[end].get(category_id), "pq", 0.0))
+        for category_id in thing_ids
+    }
+    return count({PERFECT_ROUTING: replace(settings, end_of_category=best_end)})
+
+
+def _open_counting(
+    prepared: Path, predictions: Path, settings: FusionSettings, routings: Mapping[str, FusionSettings]
+) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    dataset = open_split(prepared, "val")
+    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
+    instances_readers = caches.open_instances(list(settings.weight_of_end))
+    semantic_readers = caches.open_semantics([end for end, weight in settings.weight_of_end.items() if weight > 0])
+
+    def count(image: PanopticImage) -> dict[str, MatchCounts]:
+        true_ids = dataset.load_segment_ids(image)
+        planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
+        found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
+        average = average_weighted(planes, settings.weight_of_end, categories=dataset.categories)
+        predicted, true = average.class_map(), _TrueImage(image, true_ids, dataset)
+        unlimited = HeuristicRules(0.0, settings.rules.max_overlap_frac, settings.rules.min_stuff_area_px)
+
+        def fuse(
+            instances: Mapping[str, ImageInstances],
+            class_map: np.ndarray,
+            end_of_category: Mapping[int, str] | None = settings.end_of_category,
+            rules: HeuristicRules = settings.rules,
+        ) -> MatchCounts:
+            fused = fuse_image(
+                instances,
+                class_map,
+                categories=dataset.categories,
+                end_of_category=end_of_category,
+                semantic_end="",
+                rules=rules,
+                confidence=average.confidence() if rules.min_stuff_confidence > 0 else None,
+            )
+            return true.count(fused)
+
+        return {
+            AS_FUSED: fuse(found, predicted),
+            TRUE_SEMANTICS: fuse(found, true.class_map(), rules=replace(settings.rules, min_stuff_confidence=0.0)),
+            TRUE_INSTANCES: fuse({"": true.instances()}, predicted, None, unlimited),
+            **{name: fuse(found, predicted, routing.end_of_category) for name, routing in routings.items()},
+            PERFECT_ORDER: fuse(true.order(found, settings), predicted, None, unlimited),
+        }
+
+    return count
+
+
+@dataclass(frozen=True)
+class _TrueImage:
+    image: PanopticImage
+    segment_ids: np.ndarray
+    dataset: PanopticDataset
+
+    def count(self, fused: FusedImage) -> MatchCounts:
+        segments = [
+            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
+        ]
+        return count_matches(
+            true_ids=self.segment_ids,
+            true=self.image.segments,
+            predicted_ids=fused.segment_ids,
+            predicted=segments,
+        )
+
+    def class_map(self) -> np.ndarray:
+        return class_index_map(self.segment_ids, self.image, self.dataset.categories)
+
+    def instances(self) -> ImageInstances:
+        """Every true thing but crowds, with a score of 1."""
+        things = [
+            segment
+            for segment in self.image.segments
+            if self.dataset.categories.by_id(segment.category_id).is_thing and not segment.is_crowd
+        ]
+        rles = [rle for thing in things for rle in encode_masks((self.segment_ids == thing.segment_id)[None])]
+        return ImageInstances(
+            image_id=self.image.image_id,
+            height=self.image.height,
+            width=self.image.width,
+            category_ids=np.array([thing.category_id for thing in things], dtype=np.int32),
+            scores=np.ones(len(things), dtype=np.float32),
+            boxes_xywh=np.array([thing.bbox_xywh for thing in things], dtype=np.float32).reshape(-1, 4),
+            rles=rles,
+            mask_probs=None,
+        )
+
+    def order(self, found: Mapping[str, ImageInstances], settings: FusionSettings) -> dict[str, ImageInstances]:
+        """The candidates that the rules let in; their scores are the best IoU with a thing of their category."""
+        candidates, _ = choose_candidates(found, end_of_category=settings.end_of_category, rules=settings.rules)
+        true = self.instances()
+        ordered = {}
+        for end, instances in found.items():
+            kept = [candidate.index for candidate in candidates if candidate.end == end]
+            ordered[end] = replace(
+                instances,
+                category_ids=instances.category_ids[kept],
+                scores=_best_ious(instances, kept, true),
+                boxes_xywh=instances.boxes_xywh[kept],
+                rles=[instances.rles[index] for index in kept],
+                stored_areas_px=instances.areas_px[kept],
+            )
+        return ordered
+
+
+def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstances) -> np.ndarray:
+    """(n,) float32, of each of the found instances the largest IoU with a true one of its category."""
+    best = np.zeros(len(indices), dtype=np.float32)
+    if not len(indices) or not len(true):
+        return best
+    size = [found.height, found.width]
+    ious = coco_mask.iou(
+        [{"size": size, "counts": found.rles[index]} for index in indices],
+        [{"size": size, "counts": rle} for rle in true.rles],
+        [0] * len(true),
+    )
+    ious[found.category_ids[list(indices)][:, None] != true.category_ids] = 0
+    return ious.max(axis=1).astype(np.float32)
+
+
+def write_budget(path: Path, counts: Mapping[str, MatchCounts], truth: PanopticDataset) -> None:
+    groups = {
+        "PQ": truth.categories.categories,
+        "PQ_things": truth.categories.things,
+        "PQ_stuff": truth.categories.stuff,
+    }
+    with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["perfect", *groups])
+        for name, total in counts.items():
+            of_class = class_quality(total)
+            qualities = [
+                group_quality(of_class, [category.category_id for category in categories])
+                for categories in groups.values()
+            ]
+            writer.writerow([name, *(100 * quality.pq if quality.n_categories else "" for quality in qualities)])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,166 @@
+"""Stage `fuse`: the panoptic maps of the val split, of one end alone or of all ends together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.atomic import atomic_folder
+from antvisionps.coco_panoptic import (
+    PanopticImage,
+    Segment,
+    write_panoptic_json,
+    write_segment_ids_png,
+)
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.fusion.heuristic import FallenCandidate, FusedSegment
+from antvisionps.fusion.system import FusionSettings, fuse_predictions
+from antvisionps.parallel import map_images
+from antvisionps.params import FUSION_SYSTEM, load_params
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.stage import run_stage
+from antvisionps.systems import calibrated_settings, plain_settings
+
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("segment_id", pa.int32()),
+        ("category_id", pa.int32()),
+        ("area_px", pa.int32()),
+        ("score", pa.float32()),
+        ("end", pa.string()),
+    ]
+)
+CANDIDATES_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("category_id", pa.int32()),
+        ("area_px", pa.int32()),
+        ("free_px", pa.int32()),
+        ("score", pa.float32()),
+        ("end", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+IMAGES_PER_ROW_GROUP = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--system", required=True, help=f"{FUSION_SYSTEM}, or the name of one end")
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
+    parser.add_argument("--routing", type=Path, help=f"what stage evaluate_heldout wrote; only for {FUSION_SYSTEM}")
+    parser.add_argument("--calibration", type=Path, help="what stage calibrate wrote; only for fuse.calibrated")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    categories = open_split(arguments.prepared, "val").categories
+    params.refuse_unknown_system(arguments.system)
+    settings = plain_settings(
+        arguments.system,
+        ends=params.ends,
+        categories=categories,
+        routing_dir=arguments.routing,
+        **params.fuse.keyword_arguments(arguments.system),
+    )
+    if params.fuse.calibrated:
+        settings = calibrated_settings(arguments.system, settings, calibration_dir=arguments.calibration)
+    fuse(
+        arguments.out,
+        settings=settings,
+        prepared=arguments.prepared,
+        predictions=arguments.predictions,
+        workers=params.runtime.workers,
+    )
+
+
+def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Path, workers: int) -> None:
+    dataset = open_split(prepared, "val")
+    with atomic_folder(out) as folder:
+        maps = folder / "panoptic"
+        maps.mkdir()
+        open_work = partial(_open_fusing, maps, settings, prepared, predictions)
+        images = []
+        with (
+            _table_writer(folder / "segments.parquet", SEGMENTS_SCHEMA) as write_segments,
+            _table_writer(folder / "candidates.parquet", CANDIDATES_SCHEMA) as write_candidates,
+        ):
+            for image, segments, candidates in map_images(
+                open_work, dataset.images, workers=workers, description=f"fuse {out.name}"
+            ):
+                images.append(image)
+                write_segments(segments)
+                write_candidates(candidates)
+        write_panoptic_json(folder / "panoptic.json", categories=dataset.categories, images=images)
+
+
+FusedRows = tuple[PanopticImage, pa.RecordBatch, pa.RecordBatch]
+
+
+def _open_fusing(
+    maps: Path, settings: FusionSettings, prepared: Path, predictions: Path
+) -> Callable[[PanopticImage], FusedRows]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    dataset = open_split(prepared, "val")
+    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
+    weights = settings.weight_of_end
+    instances = caches.open_instances(list(weights), mask_probs=settings.method == "panoptic_head")
+    semantics = caches.open_semantics([end for end, weight in weights.items() if weight > 0])
+
+    def fuse_and_write(image: PanopticImage) -> FusedRows:
+        fused = fuse_predictions(
+            {end: reader.read(image.image_id) for end, reader in instances.items()},
+            {end: reader.read(image.image_id) for end, reader in semantics.items()},
+            categories=dataset.categories,
+            settings=settings,
+        )
+        file_name = f"{image.image_id:012d}.png"
+        write_segment_ids_png(maps / file_name, fused.segment_ids)
+        segments = tuple(
+            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
+        )
+        described = replace(image, panoptic_file_name=file_name, segments=segments)
+        return described, _rows(image, fused.segments, SEGMENTS_SCHEMA), _rows(image, fused.fallen, CANDIDATES_SCHEMA)
+
+    return fuse_and_write
+
+
+def _rows(
+    image: PanopticImage, records: Sequence[FusedSegment] | Sequence[FallenCandidate], schema: pa.Schema
+) -> pa.RecordBatch:
+    columns = [[getattr(record, name) for record in records] for name in schema.names if name != "image_id"]
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, schema.types[1:], strict=True)]
+    return pa.record_batch([pa.array([image.image_id] * len(records), pa.int64()), *arrays], schema=schema)
+
+
+@contextmanager
+def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Yields what appends rows to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
+    pending: list[pa.RecordBatch] = []
+
+    def flush() -> None:
+        writer.write_table(pa.Table.from_batches(pending, schema=schema).combine_chunks())
+        pending.clear()
+
+    def write(rows: pa.RecordBatch) -> None:
+        pending.append(rows)
+        if len(pending) == IMAGES_PER_ROW_GROUP:
+            flush()
+
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        yield write
+        flush()
+
+
+if __name__ == "__main__":
+    run_stage(main)

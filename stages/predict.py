@@ -1,0 +1,54 @@
+"""Stage `predict@end-split`: what an end's trained networks say of every image of a split, into the cache."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.models.device import select_device
+from antvisionps.models.ends import fill_cache, open_networks
+from antvisionps.models.weights import weights_sha256
+from antvisionps.params import load_params
+from antvisionps.predictions.schema import CacheHeader
+from antvisionps.stage import run_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--end", required=True, help="one of ends")
+    parser.add_argument("--split", required=True, choices=("heldout", "val"))
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--models", type=Path, required=True, help="folder of the end's trained networks")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cache")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    dataset = open_split(arguments.prepared, arguments.split)
+    weights = params.predict.member_weights[arguments.end]
+    folders = [arguments.models / member for member in weights]
+    networks = open_networks(
+        folders,
+        categories=dataset.categories,
+        max_proposals=params.predict.max_proposals,
+        device=select_device(params.runtime.device),
+    )
+    header = CacheHeader(
+        end=arguments.end,
+        split=arguments.split,
+        dataset_fingerprint=dataset_fingerprint(arguments.prepared),
+        categories=dataset.categories,
+        weights_sha256=weights_sha256(folders),
+    )
+    fill_cache(
+        dataset,
+        networks,
+        list(weights.values()),
+        header=header,
+        out_dir=arguments.out,
+        **params.predict.keyword_arguments(),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

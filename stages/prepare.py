@@ -1,0 +1,48 @@
+"""Stage `prepare`: the data set of params.yaml, checked and split into train, heldout and val."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.datasets.splits import SplitFiles, prepare_coco_panoptic
+from antvisionps.params import Prepare, load_params
+from antvisionps.stage import run_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    prepare(arguments.out, params.prepare, workers=params.runtime.workers)
+
+
+def prepare(out: Path, params: Prepare, *, workers: int) -> None:
+    if params.source == "scenes" and params.scenes is not None:
+        prepare_scenes(
+            out,
+            train_images=params.scenes.train_images,
+            val_images=params.scenes.val_images,
+            height=params.scenes.height_px,
+            width=params.scenes.width_px,
+            heldout_images=params.heldout_images,
+            seed=params.seed,
+            workers=workers,
+        )
+    elif params.coco_panoptic is not None:
+        prepare_coco_panoptic(
+            out,
+            root=params.coco_panoptic.root,
+            train=SplitFiles(**params.coco_panoptic.train.model_dump()),
+            val=SplitFiles(**params.coco_panoptic.val.model_dump()),
+            heldout_images=params.heldout_images,
+            seed=params.seed,
+            workers=workers,
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)

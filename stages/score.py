@@ -1,0 +1,254 @@
+"""Stage `score`: PQ, SQ and RQ of every fused system on the val split, with tables and pictures to look at."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from antvisionps.atomic import atomic_folder
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticDataset, read_panoptic
+from antvisionps.datasets.splits import open_split
+from antvisionps.errors import DataError
+from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
+from antvisionps.evaluation.panoptic_quality import (
+    SIZES,
+    MatchCounts,
+    Quality,
+    class_quality,
+    group_quality,
+    match_segments,
+    total_counts,
+)
+from antvisionps.parallel import map_images
+from antvisionps.params import load_params
+from antvisionps.report.overlays import draw_overlay, side_by_side
+from antvisionps.report.pq_table import Summary, pq_table
+from antvisionps.stage import run_stage
+
+MEASURES = ("PQ", "SQ", "RQ")
+PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--fused", type=Path, required=True, help="folder of all systems' fused maps")
+    parser.add_argument("--out", type=Path, required=True, help="folder of metrics to write, replaced whole")
+    parser.add_argument("--overlays", type=Path, required=True, help="folder of pictures to write, replaced whole")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    truth = open_split(arguments.prepared, "val")
+    systems = {name: open_fused(arguments.fused / name, truth) for name in params.fuse.systems}
+    counts = count_systems(truth, systems, workers=params.runtime.workers)
+    draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
+    summary = write_metrics(arguments.out, counts, truth, draws)
+    write_overlays(arguments.overlays, truth, systems, images=params.score.overlay_images)
+    Console().print(pq_table(summary))
+
+
+def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
+    """What stage fuse wrote. Raises DataError if it is not of the same images and categories as the truth."""
+    fused = read_panoptic(folder / "panoptic.json", images_dir=truth.images_dir, panoptic_dir=folder / "panoptic")
+    if [image.image_id for image in fused.images] != [image.image_id for image in truth.images]:
+        raise DataError(
+            f"{fused.annotations}: expected the images of {truth.annotations}, got others; run `dvc repro fuse`"
+        )
+    if fused.categories != truth.categories:
+        raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; run `dvc repro fuse`")
+    return fused
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """The counts of one image, of all segments and of the things of each size."""
+
+    all: MatchCounts
+    of_size: Mapping[str, MatchCounts]
+
+
+def count_systems(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, workers: int
+) -> dict[str, list[ImageCounts]]:
+    """System → the counts of each image, in the order of the truth's images."""
+    open_work = partial(_open_counting, truth, systems)
+    counted = map_images(open_work, range(len(truth.images)), workers=workers, description="score")
+    of_system = zip(*counted, strict=True)
+    return {name: list(of_images) for name, of_images in zip(systems, of_system, strict=True)}
+
+
+def _open_counting(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset]
+) -> Callable[[int], list[ImageCounts]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    thing_ids = [category.category_id for category in truth.categories.things]
+
+    def count(index: int) -> list[ImageCounts]:
+        true = truth.images[index]
+        true_ids = truth.load_segment_ids(true)
+        counted = []
+        for fused in systems.values():
+            matches = match_segments(
+                true_ids=true_ids,
+                true=true.segments,
+                predicted_ids=fused.load_segment_ids(fused.images[index]),
+                predicted=fused.images[index].segments,
+            )
+            of_size = {size: matches.counts_of_size(size, thing_ids) for size in SIZES}
+            counted.append(ImageCounts(matches.counts(), of_size))
+        return counted
+
+    return count
+
+
+def groups(categories: CategorySet) -> dict[str, list[int]]:
+    return {
+        "All": [category.category_id for category in categories.categories],
+        "Things": [category.category_id for category in categories.things],
+        "Stuff": [category.category_id for category in categories.stuff],
+    }
+
+
+def percentages(quality: Quality) -> dict[str, float | None]:
+    """PQ, SQ, RQ times 100; None where the group has no category to measure."""
+    values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
+    return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
+
+
+def write_metrics(
+    out: Path, counts: Mapping[str, Sequence[ImageCounts]], truth: PanopticDataset, draws: np.ndarray
+) -> Summary:
+    """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
+    of_all = {name: [image.all for image in of_images] for name, of_images in counts.items()}
+    totals = {name: total_counts(of_images) for name, of_images in of_all.items()}
+    summary = {
+        name: {
+            group: percentages(group_quality(class_quality(total), category_ids))
+            for group, category_ids in groups(truth.categories).items()
+        }
+        for name, total in totals.items()
+    }
+    with atomic_folder(out) as folder:
+        (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        _write_per_class(folder / "per_class.csv", totals, truth.categories)
+        _write_per_size(folder / "per_size.csv", counts)
+        _write_intervals(folder / "intervals.csv", of_all, truth.categories, draws)
+        pq.write_table(_per_image_table(of_all, truth), folder / "per_image.parquet", compression="zstd")
+    return summary
+
+
+def _write_per_class(path: Path, totals: Mapping[str, MatchCounts], categories: CategorySet) -> None:
+    """A row for each system and category that has a true or a predicted segment; categories in class order."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["category", "system", *MEASURES, "tp", "fp", "fn"])
+        qualities = {name: class_quality(total) for name, total in totals.items()}
+        for category in categories.categories:
+            for name, total in totals.items():
+                quality = qualities[name].get(category.category_id)
+                if quality is None:
+                    continue
+                row = int(np.searchsorted(total.category_ids, category.category_id))
+                tp, fp, fn = (int(column[row]) for column in (total.tp, total.fp, total.fn))
+                writer.writerow([category.name, name, *percentages(quality).values(), tp, fp, fn])
+
+
+def _write_per_size(path: Path, counts: Mapping[str, Sequence[ImageCounts]]) -> None:
+    """A row for each system and size of things; no PQ where no thing is of that size."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["system", "size", *MEASURES, "tp", "fp", "fn"])
+        for name, of_images in counts.items():
+            for size in SIZES:
+                total = total_counts([image.of_size[size] for image in of_images])
+                quality = group_quality(class_quality(total), total.category_ids.tolist())
+                sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
+                writer.writerow([name, size, *percentages(quality).values(), *sums])
+
+
+def _write_intervals(
+    path: Path, counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
+) -> None:
+    """PQ of every system, and of every two the difference (`minus` is the second), with 95 % intervals over images.
+
+    Both systems of a difference are scored on the same resampled images.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
+        for group, category_ids in groups(categories).items():
+            once = np.ones((1, draws.shape[1]), dtype=draws.dtype)
+            pq_of = {name: resampled_pq(images, once, category_ids=category_ids)[0] for name, images in counts.items()}
+            samples = {name: resampled_pq(images, draws, category_ids=category_ids) for name, images in counts.items()}
+            for name in counts:
+                _write_interval(writer, [group, name, ""], pq_of[name], samples[name])
+            for second, first in itertools.combinations(counts, 2):
+                difference = samples[first] - samples[second]
+                _write_interval(writer, [group, first, second], pq_of[first] - pq_of[second], difference)
+
+
+def _write_interval(writer: Any, row: list[str], value: float, samples: np.ndarray) -> None:
+    interval = percentile_interval(samples)
+    numbers = ("" if math.isnan(number) else 100 * number for number in (value, interval.low, interval.high))
+    writer.writerow([*row, *map(str, numbers)])
+
+
+PER_IMAGE_SCHEMA = pa.schema(
+    [
+        ("system", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("tp", pa.int64()),
+        ("fp", pa.int64()),
+        ("fn", pa.int64()),
+        ("iou_sum", pa.float64()),
+    ]
+)
+
+
+def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
+    """Enough to compute the PQ of any subset of images again, or to bootstrap it."""
+    tables = []
+    for name, of_images in counts.items():
+        lengths = [len(image.category_ids) for image in of_images]
+        image_ids = np.repeat([image.image_id for image in truth.images], lengths)
+        columns = [
+            np.concatenate([getattr(image, field) for image in of_images])
+            for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
+        ]
+        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=PER_IMAGE_SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int) -> None:
+    """A picture for each of the first images: photo, truth, every system."""
+    with atomic_folder(out) as folder:
+        for index, image in enumerate(truth.images[:images]):
+            photo = truth.load_photo(image)
+            panels = [("photo", photo)]
+            for name, dataset in {"truth": truth, **systems}.items():
+                shown = dataset.images[index]
+                ids = dataset.load_segment_ids(shown)
+                panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
+            picture = side_by_side(panels)
+            encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
+            (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())
+
+
+if __name__ == "__main__":
+    run_stage(main)

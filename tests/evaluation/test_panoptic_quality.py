@@ -1,0 +1,203 @@
+import contextlib
+import io
+import math
+
+import numpy as np
+import pytest
+from panopticapi.evaluation import pq_compute_single_core
+from panopticapi.utils import id2rgb
+from PIL import Image
+
+from antvisionps.coco_panoptic import measure_segments
+from antvisionps.evaluation.panoptic_quality import (
+    SIZES,
+    class_quality,
+    count_matches,
+    group_quality,
+    match_segments,
+    total_counts,
+)
+
+CAT, DOG, SKY = 1, 2, 3
+CATEGORIES = {CAT: {"isthing": 1}, DOG: {"isthing": 1}, SKY: {"isthing": 0}}
+
+
+def draw(picture):
+    """Letters are segments (a = 1, b = 2 …), a dot is void."""
+    return np.array([[".abcdefgh".index(pixel) for pixel in line] for line in picture.split()])
+
+
+def segments_of(ids, categories, crowds=()):
+    return measure_segments(ids, category_ids=categories, crowd_ids=frozenset(crowds))
+
+
+def count(true_ids, true_categories, predicted_ids, predicted_categories, *, crowds=()):
+    return count_matches(
+        true_ids=true_ids,
+        true=segments_of(true_ids, true_categories, crowds),
+        predicted_ids=predicted_ids,
+        predicted=segments_of(predicted_ids, predicted_categories),
+    )
+
+
+def rows(counts):
+    """category_id → (tp, fp, fn, iou_sum)"""
+    columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
+    return {category_id: tuple(values) for category_id, *values in zip(*(c.tolist() for c in columns), strict=True)}
+
+
+def test_a_perfect_map_has_a_quality_of_one():
+    ids = draw("aab aab ccc")
+    categories = {1: CAT, 2: DOG, 3: SKY}
+    counts = count(ids, categories, ids, categories)
+    assert rows(counts) == {CAT: (1, 0, 0, 1.0), DOG: (1, 0, 0, 1.0), SKY: (1, 0, 0, 1.0)}
+    assert all((q.pq, q.sq, q.rq) == (1, 1, 1) for q in class_quality(counts).values())
+
+
+def test_another_category_is_a_miss_and_a_false_alarm():
+    ids = draw("aaa aaa")
+    counts = count(ids, {1: CAT}, ids, {1: DOG})
+    assert rows(counts) == {CAT: (0, 0, 1, 0.0), DOG: (0, 1, 0, 0.0)}
+    assert class_quality(counts)[CAT].pq == 0
+
+
+def test_an_iou_of_just_a_half_is_no_match():
+    assert rows(count(draw("aaaa"), {1: CAT}, draw("aa.."), {1: CAT})) == {CAT: (0, 1, 1, 0.0)}
+    assert rows(count(draw("aaaa"), {1: CAT}, draw("aaa."), {1: CAT})) == {CAT: (1, 0, 0, 0.75)}
+
+
+def test_void_under_a_prediction_leaves_the_union():
+    assert rows(count(draw("aa...."), {1: CAT}, draw("aaaaaa"), {1: CAT})) == {CAT: (1, 0, 0, 1.0)}
+
+
+@pytest.mark.parametrize(("predicted", "false_alarms"), [("..aa", 0), (".aaa", 0), ("aaaa", 1)])
+def test_a_prediction_that_lies_mostly_on_void_is_forgiven(predicted, false_alarms):
+    counts = count(draw("bb.."), {2: SKY}, draw(predicted), {1: CAT})
+    assert rows(counts)[CAT] == (0, false_alarms, 0, 0.0)
+
+
+def test_a_crowd_is_never_missed_and_forgives_its_own_category_only():
+    crowd = draw("aaaa")
+    assert rows(count(crowd, {1: CAT}, draw("...."), {}, crowds=[1])) == {CAT: (0, 0, 0, 0.0)}
+    assert rows(count(crowd, {1: CAT}, draw("bb.."), {2: CAT}, crowds=[1])) == {CAT: (0, 0, 0, 0.0)}
+    assert rows(count(crowd, {1: CAT}, draw("bb.."), {2: DOG}, crowds=[1]))[DOG] == (0, 1, 0, 0.0)
+
+
+def test_all_void_on_both_sides_counts_nothing():
+    counts = count(draw("..."), {}, draw("..."), {})
+    assert rows(counts) == {}
+    assert class_quality(counts) == {}
+
+
+def test_an_empty_prediction_misses_everything():
+    assert rows(count(draw("aab"), {1: CAT, 2: SKY}, draw("..."), {})) == {CAT: (0, 0, 1, 0.0), SKY: (0, 0, 1, 0.0)}
+
+
+def test_a_group_without_a_category_has_no_quality_and_no_error():
+    ids = draw("aaa")
+    quality = group_quality(class_quality(count(ids, {1: SKY}, ids, {1: SKY})), [CAT, DOG])
+    assert quality.n_categories == 0
+    assert all(math.isnan(value) for value in (quality.pq, quality.sq, quality.rq))
+
+
+def test_no_image_counts_nothing():
+    assert class_quality(total_counts([])) == {}
+
+
+def test_categories_that_do_not_occur_leave_the_mean():
+    ids = draw("aaab")
+    quality = group_quality(class_quality(count(ids, {1: CAT, 2: SKY}, ids, {1: CAT, 2: SKY})), [CAT, DOG, SKY])
+    assert (quality.pq, quality.n_categories) == (1.0, 2)
+
+
+def random_map(rng, hw, segments):
+    """Blobs with large ids, as COCO has, some of them void."""
+    ids = rng.choice(2**24 - 1, segments, replace=False) + 1
+    coarse = rng.integers(0, segments + 1, (5, 5))
+    labels = coarse.repeat(6, axis=0).repeat(6, axis=1)[: hw[0], : hw[1]]
+    shift = rng.integers(-2, 3, 2)
+    return np.concatenate([[0], ids])[np.roll(labels, shift, axis=(0, 1))]
+
+
+def random_pair(rng):
+    hw = tuple(rng.integers(8, 30, 2).tolist())
+    true_ids = random_map(rng, hw, 8)
+    predicted_ids = np.roll(true_ids, rng.integers(-2, 3, 2), axis=(0, 1))
+    if rng.random() < 0.3:
+        predicted_ids = random_map(rng, hw, 6)
+    predicted_ids = np.where(rng.random(hw) < 0.1, 0, predicted_ids)
+
+    def categories(ids):
+        # Of one segment in two maps the category is mostly the same.
+        return {i: 1 + i % 3 if rng.random() < 0.8 else int(rng.integers(1, 4)) for i in np.unique(ids).tolist() if i}
+
+    true_categories = categories(true_ids)
+    crowds = [i for i in true_categories if rng.random() < 0.3]
+    true = list(segments_of(true_ids, true_categories, crowds))
+    rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
+    return true_ids, true, predicted_ids, segments_of(predicted_ids, categories(predicted_ids))
+
+
+def annotation(file_name, segments):
+    return {
+        "image_id": 1,
+        "file_name": file_name,
+        "segments_info": [
+            {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
+            for s in segments
+        ],
+    }
+
+
+def panopticapi_stats(folder, pairs):
+    annotations = []
+    for index, (true_ids, true, predicted_ids, predicted) in enumerate(pairs):
+        for kind, ids in (("true", true_ids), ("predicted", predicted_ids)):
+            (folder / kind).mkdir(exist_ok=True)
+            Image.fromarray(id2rgb(ids.astype(np.uint32))).save(folder / kind / f"{index}.png")
+        annotations.append((annotation(f"{index}.png", true), annotation(f"{index}.png", predicted)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pq_compute_single_core(0, annotations, str(folder / "true"), str(folder / "predicted"), CATEGORIES)
+
+
+def test_counts_and_qualities_are_panopticapis(tmp_path):
+    rng = np.random.default_rng(3)
+    pairs = [random_pair(rng) for _ in range(120)]
+    counts = []
+    for pair in pairs:
+        true_ids, true, predicted_ids, predicted = pair
+        found = count_matches(true_ids=true_ids, true=true, predicted_ids=predicted_ids, predicted=predicted)
+        expected = panopticapi_stats(tmp_path, [pair])
+        assert rows(found) == {
+            c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in found.category_ids.tolist()
+        }
+        counts.append(found)
+
+    total = total_counts(counts)
+    assert min(total.tp.min(), total.fp.min(), total.fn.min()) > 20
+    expected = panopticapi_stats(tmp_path, pairs)
+    assert {c: row[3] for c, row in rows(total).items()} == {c: expected[c].iou for c in (CAT, DOG, SKY)}  # to the bit
+    of_class = class_quality(total)
+    for is_thing, group in ((None, [CAT, DOG, SKY]), (True, [CAT, DOG]), (False, [SKY])):
+        mean, per_class = expected.pq_average(CATEGORIES, isthing=is_thing)
+        found = group_quality(of_class, group)
+        np.testing.assert_allclose((found.pq, found.sq, found.rq), (mean["pq"], mean["sq"], mean["rq"]), rtol=1e-12)
+        for category_id, values in per_class.items():
+            one = of_class[category_id]
+            np.testing.assert_allclose((one.pq, one.sq, one.rq), tuple(values.values()), rtol=1e-12)
+
+
+def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
+    ids = np.zeros((100, 100), dtype=np.int32)
+    ids[:31, :33], ids[40:72, :32], ids[:, 60:] = 1, 2, 3  # 1023, 1024 and 4000 px
+    predicted = np.zeros_like(ids)
+    predicted[:31, :33], predicted[80:90, :10] = 1, 2
+    categories = {1: CAT, 2: CAT, 3: SKY}
+    matches = match_segments(
+        true_ids=ids,
+        true=segments_of(ids, categories),
+        predicted_ids=np.where(predicted == 2, 2, predicted),
+        predicted=segments_of(predicted, {1: CAT, 2: DOG}),
+    )
+    found = {size: rows(matches.counts_of_size(size, [CAT, DOG])) for size in SIZES}
+    assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}

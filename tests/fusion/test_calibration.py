@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from antvisionps.categories import CategorySet
+from antvisionps.errors import CacheError
+from antvisionps.fusion.calibration import (
+    Calibration,
+    choose_min_scores,
+    choose_on_top,
+    count_visible,
+    try_stuff,
+    try_thresholds,
+    try_weights,
+)
+from antvisionps.fusion.heuristic import HeuristicRules
+from antvisionps.fusion.system import FusionSettings
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+
+CAT, DOG, SKY = 10, 20, 5
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": CAT, "name": "cat", "isthing": 1},
+        {"id": DOG, "name": "dog", "isthing": 1},
+        {"id": SKY, "name": "sky", "isthing": 0},
+    ],
+    where="test",
+)
+
+
+def settings(*ends, method="heuristic"):
+    return FusionSettings(method, HeuristicRules(0.5, 0.5, 100), dict.fromkeys(ends, 1.0), None)
+
+
+def test_weights_are_tried_for_every_mixture_of_two_ends_and_for_one_end_none():
+    tried = [trial.weight_of_end for trial in try_weights(settings("a", "b"))]
+    assert tried == [{"a": float(share), "b": float(5 - share)} for share in (1, 2, 3, 4)]
+    assert list(try_weights(settings("a"))) == []
+
+
+def test_thresholds_and_stuff_are_tried_from_where_the_settings_are():
+    assert {trial.rules.min_stuff_area_px for trial in try_thresholds(settings("a"))} == {100}
+    assert {trial.rules.min_stuff_area_px for trial in try_stuff(settings("a"))} == {25, 50, 100, 200}
+    assert {trial.rules.min_stuff_confidence for trial in try_stuff(settings("a", method="panoptic_head"))} == {0.0}
+
+
+PQ_OF_CLASS = {0.3: {CAT: 0.6, DOG: 0.5}, 0.5: {CAT: 0.4, DOG: 0.5}, 0.7: {CAT: 0.5, DOG: 0.2}}
+
+
+def test_a_class_gets_the_threshold_of_its_best_quality():
+    chosen = choose_min_scores(PQ_OF_CLASS, n_true={CAT: 12, DOG: 12}, min_instances=10, default=0.5)
+    assert chosen == {CAT: 0.3}  # a dog does no better anywhere
+
+
+def test_a_class_with_few_instances_keeps_the_threshold_of_all():
+    assert choose_min_scores(PQ_OF_CLASS, n_true={CAT: 9}, min_instances=10, default=0.5) == {}
+
+
+def test_the_category_that_is_seen_more_often_lies_on_top():
+    wins = np.array([[0, 7], [3, 0]])
+    assert choose_on_top(wins, [CAT, DOG], min_overlaps=10) == {(CAT, DOG)}
+    assert choose_on_top(wins, [CAT, DOG], min_overlaps=11) == frozenset()
+    assert choose_on_top(np.array([[0, 5], [5, 0]]), [CAT, DOG], min_overlaps=1) == frozenset()
+
+
+def found(*rows):
+    masks = np.zeros((len(rows), 6, 8), dtype=bool)
+    for mask, (_, _, (x, y, width, height)) in zip(masks, rows, strict=True):
+        mask[y : y + height, x : x + width] = True
+    return ImageInstances(
+        image_id=1,
+        height=6,
+        width=8,
+        category_ids=np.array([row[0] for row in rows], np.int32),
+        scores=np.array([row[1] for row in rows], np.float32),
+        boxes_xywh=np.array([row[2] for row in rows], np.float32),
+        rles=encode_masks(masks),
+        mask_probs=None,
+    )
+
+
+@pytest.mark.parametrize(("shown", "expected"), [(DOG, [[0, 0], [1, 0]]), (CAT, [[0, 1], [0, 0]]), (SKY, [[0, 0]] * 2)])
+def test_an_overlap_counts_for_the_category_that_the_truth_shows_there(shown, expected):
+    truth = np.full((6, 8), CAT)
+    truth[0:4, 2:4] = shown
+    instances = {"a": found((CAT, 0.9, (0, 0, 4, 6)), (DOG, 0.8, (2, 0, 4, 4)), (DOG, 0.3, (0, 0, 2, 2)))}
+    counted = count_visible(instances, truth, categories=CATEGORIES, settings=settings("a"))
+    np.testing.assert_array_equal(counted, expected)
+
+
+def test_neighbours_and_instances_of_one_category_have_no_order():
+    instances = {"a": found((CAT, 0.9, (0, 0, 4, 6)), (CAT, 0.8, (2, 0, 4, 4)), (DOG, 0.8, (6, 0, 2, 4)))}
+    counted = count_visible(instances, np.full((6, 8), CAT), categories=CATEGORIES, settings=settings("a"))
+    assert not counted.any()
+
+
+def test_a_calibration_survives_json_and_a_broken_one_is_refused():
+    rules = HeuristicRules(0.4, 0.3, 50, min_scores={CAT: 0.2}, on_top=frozenset({(DOG, CAT)}))
+    fitted = Calibration.of(FusionSettings("heuristic", rules, {"a": 2.0}, None), heldout_pq={"plain": 0.1})
+    document = json.loads(json.dumps(fitted.to_json()))
+    assert Calibration.from_json(document, where="here") == fitted
+    with pytest.raises(CacheError, match=r"here: not a calibration .*min_score.*calibrate"):
+        Calibration.from_json({}, where="here")

@@ -1,0 +1,323 @@
+from dataclasses import replace
+
+import numpy as np
+import panopticapi.combine_semantic_and_instance_predictions as oracle
+import pytest
+from panopticapi.utils import rgb2id
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from antvisionps.categories import CategorySet
+from antvisionps.fusion.heuristic import PRESETS, FallReason, HeuristicRules, fuse_image
+from antvisionps.fusion.nms import keep_best_boxes
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+
+CAT, DOG, SKY, SEA = 10, 20, 5, 15
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": CAT, "name": "cat", "isthing": 1, "color": [200, 10, 10]},
+        {"id": DOG, "name": "dog", "isthing": 1, "color": [10, 200, 10]},
+        {"id": SKY, "name": "sky", "isthing": 0, "color": [10, 10, 200]},
+        {"id": SEA, "name": "sea", "isthing": 0, "color": [10, 200, 200]},
+    ],
+    where="test",
+)
+LETTERS = {"c": 0, "d": 1, "s": 2, "w": 3}
+
+
+def draw(picture):
+    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
+
+
+def paint(picture):
+    """A class map of letters: cat, dog, sky, water."""
+    return np.array([[LETTERS[pixel] for pixel in line] for line in picture.split()], dtype=np.uint8)
+
+
+def found(*rows, hw):
+    """Instances from (category_id, score, mask)."""
+    masks = np.array([mask for _, _, mask in rows]).reshape(len(rows), *hw)
+    return ImageInstances(
+        image_id=1,
+        height=hw[0],
+        width=hw[1],
+        category_ids=np.array([category_id for category_id, _, _ in rows], np.int32),
+        scores=np.array([score for _, score, _ in rows], np.float32),
+        boxes_xywh=np.zeros((len(rows), 4), np.float32),
+        rles=encode_masks(masks) if rows else [],
+        mask_probs=None,
+    )
+
+
+def fuse(instances, class_map, **changes):
+    if isinstance(instances, ImageInstances):
+        instances = {"ups": instances}
+    settings = {"end_of_category": None, "min_score": 0.5, "max_overlap_frac": 0.5, "min_stuff_area_px": 1}
+    settings |= changes
+    place = {name: settings.pop(name) for name in ("end_of_category", "confidence") if name in settings}
+    rules = HeuristicRules(**settings)
+    return fuse_image(instances, class_map, categories=CATEGORIES, semantic_end="ups", rules=rules, **place)
+
+
+def described(fused):
+    return [(segment.segment_id, segment.category_id, segment.area_px) for segment in fused.segments]
+
+
+def reasons(fused):
+    return [(candidate.category_id, candidate.reason) for candidate in fused.fallen]
+
+
+SKY_ONLY = paint("ssss ssss ssss")
+LEFT = draw("##.. ##.. ....")
+MIDDLE = draw(".##. .##. ....")
+
+
+def test_instances_come_first_and_stuff_fills_what_is_left():
+    fused = fuse(found((CAT, 0.9, LEFT), hw=(3, 4)), SKY_ONLY)
+    np.testing.assert_array_equal(fused.segment_ids, [[1, 1, 2, 2], [1, 1, 2, 2], [2, 2, 2, 2]])
+    assert described(fused) == [(1, CAT, 4), (2, SKY, 8)]
+    assert fused.segments[0].bbox_xywh == (0, 0, 2, 2)
+    assert fused.segments[0].score == pytest.approx(0.9)
+    assert (fused.segments[1].score, fused.segments[1].end) == (None, "ups")
+    assert fused.fallen == ()
+
+
+def test_the_higher_score_is_on_top_and_the_lower_keeps_its_free_pixels():
+    fused = fuse(found((CAT, 0.6, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), SKY_ONLY)
+    np.testing.assert_array_equal(fused.segment_ids[:2], [[2, 1, 1, 3]] * 2)
+    assert [segment.category_id for segment in fused.segments] == [DOG, CAT, SKY]
+
+
+def test_of_equal_scores_the_first_is_on_top():
+    rows = (CAT, 0.75, LEFT), (DOG, 0.75, MIDDLE)
+    assert fuse(found(*rows, hw=(3, 4)), SKY_ONLY).segments[0].category_id == CAT
+    assert fuse(found(*rows[::-1], hw=(3, 4)), SKY_ONLY).segments[0].category_id == DOG
+
+
+def test_of_equal_scores_the_first_ends_is_on_top():
+    ends = {"htc": found((DOG, 0.75, MIDDLE), hw=(3, 4)), "ups": found((CAT, 0.75, LEFT), hw=(3, 4))}
+    first = fuse(ends, SKY_ONLY).segments[0]
+    assert (first.category_id, first.end) == (DOG, "htc")
+
+
+@pytest.mark.parametrize(("score", "lives"), [(0.5, True), (np.nextafter(np.float32(0.5), np.float32(0)), False)])
+def test_a_score_of_just_the_minimum_lives(score, lives):
+    fused = fuse(found((CAT, score, LEFT), hw=(3, 4)), SKY_ONLY)
+    assert (fused.segments[0].category_id == CAT) is lives
+    assert reasons(fused) == ([] if lives else [(CAT, FallReason.LOW_SCORE)])
+
+
+def test_scores_are_compared_as_the_decimal_that_the_parameter_is():
+    # As float32, 0.7 is a little below 0.7.
+    fused = fuse(found((CAT, 0.7, LEFT), hw=(3, 4)), SKY_ONLY, min_score=0.7)
+    assert reasons(fused) == [(CAT, FallReason.LOW_SCORE)]
+
+
+@pytest.mark.parametrize(("max_overlap_frac", "lives"), [(0.5, True), (0.49, False)])
+def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
+    instances = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4))
+    fused = fuse(instances, SKY_ONLY, max_overlap_frac=max_overlap_frac)
+    assert (DOG in [segment.category_id for segment in fused.segments]) is lives
+    if not lives:
+        (fallen,) = fused.fallen
+        assert (fallen.reason, fallen.area_px, fallen.free_px) == (FallReason.OVERLAP_FRAC, 4, 2)
+
+
+def test_an_instance_that_fell_takes_no_pixels():
+    rows = (CAT, 0.9, LEFT), (DOG, 0.8, draw("##.. ###. ....")), (DOG, 0.7, draw("..#. .##. ...."))
+    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY)
+    assert described(fused) == [(1, CAT, 4), (2, DOG, 2), (3, SKY, 6)]
+
+
+def test_an_empty_mask_falls():
+    fused = fuse(found((CAT, 0.9, LEFT & ~LEFT), hw=(3, 4)), SKY_ONLY)
+    assert described(fused) == [(1, SKY, 12)]
+    assert reasons(fused) == [(CAT, FallReason.EMPTY)]
+
+
+def test_no_threshold_lets_an_empty_segment_in():
+    covered = found((CAT, 0.9, np.ones((3, 4))), (DOG, 0.8, LEFT), hw=(3, 4))
+    fused = fuse(covered, SKY_ONLY, max_overlap_frac=1.0, min_stuff_area_px=0)
+    assert described(fused) == [(1, CAT, 12)]
+    assert reasons(fused) == [(DOG, FallReason.EMPTY), (SKY, FallReason.EMPTY)]
+
+
+@pytest.mark.parametrize(("min_stuff_area_px", "lives"), [(4, True), (5, False)])
+def test_stuff_of_just_the_minimum_area_lives_and_smaller_stuff_becomes_void(min_stuff_area_px, lives):
+    fused = fuse(found(hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=min_stuff_area_px)
+    assert described(fused) == [(1, SKY, 8), (2, SEA, 4)][: 1 + lives]
+    assert (fused.segment_ids[2] == (2 if lives else 0)).all()
+    assert reasons(fused) == ([] if lives else [(SEA, FallReason.AREA)])
+
+
+def test_the_area_of_stuff_is_what_instances_leave_of_it():
+    fused = fuse(found((CAT, 0.9, draw(".... .... ####")), hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=0)
+    assert described(fused) == [(1, CAT, 4), (2, SKY, 8)]
+
+
+def test_thing_pixels_that_no_instance_claims_stay_void():
+    fused = fuse(found(hw=(3, 4)), paint("ccss ddss ssss"))
+    np.testing.assert_array_equal(fused.segment_ids, [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
+
+
+def test_without_instances_and_stuff_all_is_void():
+    fused = fuse({}, paint("cccc dddd cccc"))
+    assert fused.segments == ()
+    assert not fused.segment_ids.any()
+
+
+def test_each_categorys_instances_come_from_the_end_it_is_routed_to():
+    ends = {
+        "ups": found((CAT, 0.9, LEFT), (DOG, 0.3, MIDDLE), hw=(3, 4)),
+        "htc": found((CAT, 0.8, LEFT), (DOG, 0.7, draw("...# ...# ...#")), hw=(3, 4)),
+    }
+    fused = fuse(ends, SKY_ONLY, end_of_category={CAT: "ups", DOG: "htc"})
+    assert [(s.category_id, s.end) for s in fused.segments] == [(CAT, "ups"), (DOG, "htc"), (SKY, "ups")]
+    assert [(f.category_id, f.end, f.reason) for f in fused.fallen] == [
+        (DOG, "ups", FallReason.ROUTED_AWAY),
+        (CAT, "htc", FallReason.ROUTED_AWAY),
+    ]
+
+
+def test_segment_ids_do_not_depend_on_what_was_fused_before():
+    image = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4))
+    first = fuse(image, SKY_ONLY)
+    fuse(found((DOG, 0.9, MIDDLE), hw=(3, 4)), SKY_ONLY)
+    np.testing.assert_array_equal(fuse(image, SKY_ONLY).segment_ids, first.segment_ids)
+
+
+def combine_with_panopticapi(folder, instances, class_map, *, min_score, max_overlap_frac, min_stuff_area_px):
+    """(segment ids, their categories in order) of panopticapi's own loop over one image."""
+    height, width = class_map.shape
+    kept = [
+        {
+            "category_id": int(category_id),
+            "score": float(score),
+            "segmentation": {"size": [height, width], "counts": rle},
+        }
+        for category_id, score, rle in zip(instances.category_ids, instances.scores, instances.rles, strict=True)
+        if float(score) >= min_score
+    ]
+    stuff = [
+        {"category_id": c.category_id, "segmentation": coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))}
+        for c in CATEGORIES.stuff
+        if (mask := class_map == CATEGORIES.class_index(c.category_id)).any()
+    ]
+    (annotation,) = oracle.combine_to_panoptic_single_core(
+        0,
+        [1],
+        {1: {"height": height, "width": width, "file_name": "1.jpg"}},
+        {1: sorted(kept, key=lambda instance: -instance["score"])},
+        {1: stuff},
+        str(folder),
+        max_overlap_frac,
+        min_stuff_area_px,
+        {row["id"]: row for row in CATEGORIES.to_json()},
+    )
+    with Image.open(folder / "1.png") as png:
+        ids = rgb2id(np.array(png))
+    return ids, [(segment["id"], segment["category_id"]) for segment in annotation["segments_info"]]
+
+
+def random_scene(rng):
+    hw = tuple(rng.integers(4, 40, 2).tolist())
+    rows = []
+    for _ in range(rng.integers(0, 12)):
+        mask = np.zeros(hw, dtype=bool)
+        y0, x0 = rng.integers(0, hw[0]), rng.integers(0, hw[1])
+        mask[y0 : y0 + rng.integers(0, 15), x0 : x0 + rng.integers(0, 15)] = True
+        mask &= rng.random(hw) < rng.choice([0.3, 1.0])
+        score = rng.choice([0.2, 0.5, 0.7, 0.7, rng.random()])
+        rows.append((int(rng.choice([CAT, DOG])), score, mask))
+    coarse = rng.integers(0, 4, (4, 4)).astype(np.uint8)
+    class_map = coarse.repeat(10, axis=0).repeat(10, axis=1)[: hw[0], : hw[1]]
+    return found(*rows, hw=hw), class_map
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
+    rng = np.random.default_rng(7)
+    pasted = fallen = 0
+    for _ in range(400):
+        instances, class_map = random_scene(rng)
+        settings = {
+            "min_score": float(rng.choice([0.0, 0.5, 0.7])),
+            "max_overlap_frac": float(rng.choice([0.0, 0.25, 0.5, 0.8])),
+            "min_stuff_area_px": int(rng.choice([1, 20, 60])),
+        }
+        expected_ids, expected = combine_with_panopticapi(tmp_path, instances, class_map, **settings)
+        fused = fuse(instances, class_map, **settings)
+        assert [segment.category_id for segment in fused.segments] == [category_id for _, category_id in expected]
+        renumbered = np.zeros_like(expected_ids)
+        for position, (segment_id, _) in enumerate(expected, start=1):
+            renumbered[expected_ids == segment_id] = position
+        np.testing.assert_array_equal(fused.segment_ids, renumbered)
+        for segment in fused.segments:
+            mask = fused.segment_ids == segment.segment_id
+            assert segment.area_px == mask.sum() > 0
+            as_coco = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            assert list(segment.bbox_xywh) == coco_mask.toBbox(as_coco).tolist()
+        pasted, fallen = pasted + len(fused.segments), fallen + len(fused.fallen)
+    assert pasted > 300
+    assert fallen > 300
+
+
+def boxed(instances, *boxes_xywh):
+    return replace(instances, boxes_xywh=np.array(boxes_xywh, np.float32).reshape(-1, 4))
+
+
+def test_the_presets_are_the_others_thresholds():
+    assert PRESETS["panopticapi"] == PRESETS["detectron2"] == HeuristicRules(0.5, 0.5, 64 * 64)
+    assert (PRESETS["mmdet"].min_score, PRESETS["mmdet"].max_nms_iou) == (0.6, 0.5)
+    assert (PRESETS["upsnet"].max_overlap_frac, PRESETS["upsnet"].min_stuff_area_px) == (0.3, 4096)
+
+
+def test_nms_keeps_the_better_of_two_boxes_of_any_categories():
+    instances = boxed(found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), (0, 0, 2, 2), (0, 0, 2, 2.5))
+    assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.79)) == [(DOG, FallReason.NMS)]
+    assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.81)) == []
+
+
+def test_nms_is_torchvisions():
+    torchvision = pytest.importorskip("torchvision")
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        boxes = np.concatenate([rng.uniform(0, 20, (30, 2)), rng.uniform(1, 15, (30, 2))], axis=1)
+        xyxy = torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+        kept = torchvision.ops.nms(xyxy, torch.arange(30, 0, -1, dtype=torch.float64), 0.5).numpy()
+        np.testing.assert_array_equal(np.flatnonzero(keep_best_boxes(boxes, max_iou=0.5)), np.sort(kept))
+
+
+def test_a_category_may_have_a_minimum_score_of_its_own():
+    instances = found((CAT, 0.6, LEFT), (DOG, 0.4, MIDDLE), hw=(3, 4))
+    fused = fuse(instances, SKY_ONLY, min_scores={CAT: 0.7, DOG: 0.3})
+    assert [segment.category_id for segment in fused.segments] == [DOG, SKY]
+    assert reasons(fused) == [(CAT, FallReason.LOW_SCORE)]
+
+
+def test_a_doubtful_part_of_stuff_becomes_void_and_the_rest_stays():
+    confidence = np.array([[0.9] * 2 + [0.5] * 3], np.float32).repeat(2, axis=0)
+    fused = fuse(found(hw=(2, 5)), paint("sswss sswss"), confidence=confidence, min_stuff_confidence=0.6)
+    np.testing.assert_array_equal(fused.segment_ids, [[1, 1, 0, 0, 0]] * 2)
+    assert reasons(fused) == [(SEA, FallReason.LOW_CONFIDENCE)]
+
+
+def test_without_confidence_nothing_can_be_doubtful():
+    with pytest.raises(ValueError, match="needs the confidence"):
+        fuse(found(hw=(3, 4)), SKY_ONLY, min_stuff_confidence=0.5)
+
+
+def test_a_category_that_lies_on_another_is_pasted_over_it():
+    rows = (CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE)
+    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY, max_overlap_frac=0.4, on_top=frozenset({(DOG, CAT)}))
+    np.testing.assert_array_equal(fused.segment_ids[:2], [[1, 2, 2, 3]] * 2)
+    assert described(fused) == [(1, CAT, 2), (2, DOG, 4), (3, SKY, 6)]
+
+
+def test_what_is_buried_is_no_segment_and_leaves_no_gap_in_the_ids():
+    rows = (CAT, 0.9, MIDDLE), (DOG, 0.8, draw("#### #### ...."))
+    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY, on_top=frozenset({(DOG, CAT)}))
+    assert described(fused) == [(1, DOG, 8), (2, SKY, 4)]
+    assert reasons(fused) == [(CAT, FallReason.EMPTY)]

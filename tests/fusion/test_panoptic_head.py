@@ -1,0 +1,183 @@
+import math
+
+import numpy as np
+import pytest
+
+from antvisionps.categories import CategorySet
+from antvisionps.fusion.heuristic import FallReason, HeuristicRules
+from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
+from antvisionps.fusion.semantic_average import average_semantics
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.semantic import ImageSemantics
+
+CAT, DOG, SKY, SEA = 1, 2, 3, 4
+THINGS = 2
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": CAT, "name": "cat", "isthing": 1},
+        {"id": DOG, "name": "dog", "isthing": 1},
+        {"id": SKY, "name": "sky", "isthing": 0},
+        {"id": SEA, "name": "sea", "isthing": 0},
+    ],
+    where="test",
+)
+RULES = HeuristicRules(min_score=0.6, max_overlap_frac=0.3, min_stuff_area_px=1, max_nms_iou=0.5)
+
+
+def bilinear(grid, y, x):
+    """Value at a point in pixel centres, constant beyond the outermost."""
+    y, x = min(max(y, 0), grid.shape[0] - 1), min(max(x, 0), grid.shape[1] - 1)
+    y0, x0 = int(y), int(x)
+    y1, x1 = min(y0 + 1, grid.shape[0] - 1), min(x0 + 1, grid.shape[1] - 1)
+    top = grid[y0, x0] * (1 - (x - x0)) + grid[y0, x1] * (x - x0)
+    bottom = grid[y1, x0] * (1 - (x - x0)) + grid[y1, x1] * (x - x0)
+    return top * (1 - (y - y0)) + bottom * (y - y0)
+
+
+def slow_logits(semantic_logits, class_indices, boxes, instance_classes, mask_logits, y, x):
+    """All channels at one pixel, by the definition, in their order: (stuff class, 256 + instance or UNKNOWN; logit)."""
+    of_class = {int(c): float(plane[y, x]) for c, plane in zip(class_indices, semantic_logits, strict=True)}
+    channels = [(c, of_class.get(c, 0.0)) for c in sorted({THINGS, *(c for c in of_class if c >= THINGS)})]
+    claimed = 0.0
+    for n, ((left, top, width, height), c) in enumerate(zip(boxes, instance_classes, strict=True)):
+        x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + width), math.ceil(top + height)
+        if not (x0 <= x < x1 and y0 <= y < y1):
+            continue
+        grid = mask_logits[n]
+        at_y = (y - y0 + 0.5) * grid.shape[0] / (y1 - y0) - 0.5
+        at_x = (x - x0 + 0.5) * grid.shape[1] / (x1 - x0) - 0.5
+        thing = of_class.get(int(c), 0.0)
+        channels.append((256 + n, thing + bilinear(grid, at_y, at_x)))
+        claimed = max(claimed, thing)
+    things = [logit for c, logit in of_class.items() if c < THINGS]
+    return [*channels, (UNKNOWN, max([0.0, *things]) - claimed)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_pixel_goes_to_the_largest_of_all_channels(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(8, 24, 2).tolist()
+    class_indices = np.sort(rng.choice(4, rng.integers(1, 5), replace=False))
+    semantic_logits = rng.uniform(0, 6, (len(class_indices), height, width)).astype(np.float32)
+    count = int(rng.integers(0, 5))
+    corners = rng.uniform(-3, (width, height), (count, 2))
+    boxes = np.concatenate([corners, rng.uniform(2.5, 14, (count, 2))], axis=1)
+    boxes = boxes[(boxes[:, :2] + boxes[:, 2:] > 1).all(axis=1)]
+    classes = rng.integers(0, THINGS, len(boxes))
+    mask_logits = rng.uniform(-6, 6, (len(boxes), 5, 7)).astype(np.float32)
+    found = panoptic_argmax(
+        semantic_logits,
+        class_indices,
+        things=THINGS,
+        boxes_xywh=boxes,
+        instance_classes=classes,
+        mask_logits=mask_logits,
+    )
+    for y in range(height):
+        for x in range(width):
+            channels = slow_logits(semantic_logits, class_indices, boxes, classes, mask_logits, y, x)
+            best = max(logit for _, logit in channels)
+            near = [channel for channel, logit in channels if logit > best - 1e-3]
+            assert found[y, x] in near
+            if len(near) == 1:
+                assert found[y, x] == near[0]
+
+
+def found_in(hw, *rows):
+    """Instances of (category_id, score, xywh): boxes whose masks fill them."""
+    masks = np.zeros((len(rows), *hw), dtype=bool)
+    for mask, (_, _, (x, y, width, height)) in zip(masks, rows, strict=True):
+        mask[y : y + height, x : x + width] = True
+    return ImageInstances(
+        image_id=1,
+        height=hw[0],
+        width=hw[1],
+        category_ids=np.array([row[0] for row in rows], np.int32),
+        scores=np.array([row[1] for row in rows], np.float32),
+        boxes_xywh=np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
+        rles=encode_masks(masks) if rows else [],
+        mask_probs=np.full((len(rows), 28, 28), 255, np.uint8),
+    )
+
+
+def semantics_of(class_map):
+    """Certain of one class at each pixel, on a grid of the photo's size."""
+    class_map = np.asarray(class_map)
+    planes = np.stack([np.where(class_map == c, 249, 2) for c in range(len(CATEGORIES))]).astype(np.uint8)
+    height, width = class_map.shape
+    return average_semantics(
+        [ImageSemantics(1, height, width, height, width, 1.0, CATEGORIES.category_ids, planes)],
+        weights=[1.0],
+        categories=CATEGORIES,
+    )
+
+
+def fuse(instances, class_map, rules=RULES):
+    return fuse_image_by_head(
+        {"ups": instances},
+        semantics_of(class_map),
+        categories=CATEGORIES,
+        end_of_category=None,
+        semantic_end="ups",
+        rules=rules,
+    )
+
+
+def described(fused):
+    return [(segment.category_id, segment.area_px) for segment in fused.segments]
+
+
+LEFT_CAT = np.array([[0] * 4 + [2] * 4] * 6)
+"""A cat on the left half, sky on the right."""
+
+
+def test_an_instance_where_the_semantics_agree_becomes_a_segment():
+    fused = fuse(found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6))), LEFT_CAT)
+    assert described(fused) == [(CAT, 24), (SKY, 24)]
+    assert (fused.segments[0].score, fused.segments[0].end) == (pytest.approx(0.9), "ups")
+
+
+def test_things_that_no_instance_claims_are_unknown_and_so_void():
+    fused = fuse(found_in((6, 8)), LEFT_CAT)
+    assert described(fused) == [(SKY, 24)]
+    assert (fused.segment_ids[:, :4] == 0).all()
+
+
+def test_an_instance_on_stuff_becomes_that_stuff():
+    fused = fuse(found_in((6, 8), (DOG, 0.9, (4, 0, 4, 6))), LEFT_CAT)
+    assert described(fused) == [(SKY, 24)]
+    assert [fallen.reason for fallen in fused.fallen] == [FallReason.OUTVOTED]
+
+
+def test_the_overlap_is_measured_within_a_category():
+    two = lambda other: found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))  # noqa: E731
+    rules = HeuristicRules(0.6, 0.3, 1)
+    assert FallReason.OVERLAP_FRAC in [fallen.reason for fallen in fuse(two(CAT), LEFT_CAT, rules).fallen]
+    assert FallReason.OVERLAP_FRAC not in [fallen.reason for fallen in fuse(two(DOG), LEFT_CAT, rules).fallen]
+
+
+def test_small_stuff_becomes_void():
+    fused = fuse(found_in((6, 8)), LEFT_CAT, HeuristicRules(0.6, 0.3, 25))
+    assert fused.segments == ()
+    assert [fallen.reason for fallen in fused.fallen] == [FallReason.AREA]
+
+
+def test_without_mask_probs_there_is_no_head():
+    bare = ImageInstances(
+        1,
+        6,
+        8,
+        *(
+            getattr(found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6))), name)
+            for name in ("category_ids", "scores", "boxes_xywh", "rles")
+        ),
+        None,
+    )
+    with pytest.raises(ValueError, match="no mask_probs"):
+        fuse(bare, LEFT_CAT)
+
+
+def test_mask_probs_and_logits():
+    logits = mask_probs_to_logits(np.array([0, 51, 204, 255], np.uint8))
+    np.testing.assert_allclose(logits, [-math.log(509), math.log(0.25), math.log(4), math.log(509)], rtol=1e-4)

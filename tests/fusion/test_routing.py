@@ -1,0 +1,127 @@
+import json
+import math
+
+import pytest
+
+from antvisionps.categories import CategorySet
+from antvisionps.errors import CacheError
+from antvisionps.fusion.routing import (
+    Lead,
+    Route,
+    RoutingReason,
+    best_overall,
+    mean_ap,
+    route_categories,
+    routes_from_json,
+    routes_to_json,
+    runner_up,
+)
+
+NAN = math.nan
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": 1, "name": "cat", "isthing": 1},
+        {"id": 2, "name": "dog", "isthing": 1},
+        {"id": 3, "name": "sky", "isthing": 0},
+    ],
+    where="test",
+)
+
+
+def route(ap, n_gt, min_heldout_instances=5):
+    return route_categories(ap, n_gt=n_gt, min_heldout_instances=min_heldout_instances)
+
+
+def test_a_category_goes_to_the_end_of_the_better_ap():
+    routes = route({"ups": {1: 0.4, 2: 0.1}, "htc": {1: 0.3, 2: 0.2}}, {1: 9, 2: 9})
+    assert routes == {1: Route("ups", RoutingReason.BETTER_AP), 2: Route("htc", RoutingReason.BETTER_AP)}
+
+
+def test_a_tie_goes_to_the_end_that_is_better_overall():
+    routes = route({"ups": {1: 0.4, 2: 0.1}, "htc": {1: 0.4, 2: 0.2}}, {1: 9, 2: 9})
+    assert routes[1] == Route("htc", RoutingReason.TIE)
+
+
+def test_a_tie_never_goes_to_an_end_that_lost_it():
+    routes = route({"a": {1: 0.4, 2: 0.0}, "b": {1: 0.4, 2: 0.1}, "c": {1: 0.0, 2: 0.9}}, {1: 9, 2: 9})
+    assert routes[1] == Route("a", RoutingReason.TIE)
+
+
+@pytest.mark.parametrize(("instances", "expected"), [(4, "htc"), (5, "ups")])
+def test_too_few_instances_leave_a_category_to_the_end_that_is_better_overall(instances, expected):
+    routes = route({"ups": {1: 0.4, 2: 0.1}, "htc": {1: 0.3, 2: 0.5}}, {1: instances, 2: 9})
+    assert routes[1].end == expected
+    assert (routes[1].reason is RoutingReason.TOO_FEW_INSTANCES) == (instances < 5)
+
+
+def test_a_category_without_ground_truth_has_too_few_even_if_none_are_asked_for():
+    routes = route({"ups": {1: NAN, 2: 0.1}, "htc": {1: NAN, 2: 0.2}}, {1: 0, 2: 9}, min_heldout_instances=0)
+    assert routes[1] == Route("htc", RoutingReason.TOO_FEW_INSTANCES)
+
+
+def test_the_first_end_is_better_when_nothing_tells_them_apart():
+    assert best_overall({"b": {1: 0.5}, "a": {1: 0.5}}) == "b"
+    assert best_overall({"b": {1: NAN}, "a": {1: NAN}}) == "b"
+    assert best_overall({"b": {1: NAN}, "a": {1: 0.0}}) == "a"
+
+
+def test_categories_without_ap_leave_the_mean():
+    assert mean_ap({1: 0.25, 2: NAN, 3: 0.75}) == 0.5
+    assert math.isnan(mean_ap({1: NAN}))
+
+
+def test_a_single_end_has_everything():
+    assert route({"ups": {1: NAN}}, {1: 0}) == {1: Route("ups", RoutingReason.ONLY_END)}
+
+
+def test_without_ends_only_no_category_can_be_routed():
+    assert route({}, {}) == {}
+    with pytest.raises(ValueError, match="at least one end"):
+        route({}, {1: 4})
+
+
+def test_the_runner_up_is_the_best_of_the_others():
+    assert runner_up("a", {"a": 0.9, "b": 0.2, "c": 0.3}) == "c"
+    assert runner_up("a", {"a": 0.9, "b": NAN, "c": 0.0}) == "c"
+    assert runner_up("a", {"a": 0.9}) is None
+
+
+LEADS = {1: Lead("htc", 0.1, -0.05, NAN)}
+
+
+def test_routes_survive_json():
+    ap = {"ups": {1: 0.4, 2: NAN}, "htc": {1: 0.3, 2: NAN}}
+    routes = route(ap, {1: 9, 2: 0})
+    document = json.loads(
+        json.dumps(routes_to_json(routes, ap=ap, categories=CATEGORIES, leads=LEADS), allow_nan=False)
+    )
+    assert document["mean_ap"] == {"ups": 0.4, "htc": 0.3}
+    assert document["better_overall"] == "ups"
+    assert document["categories"][0]["lead"] == {"over": "htc", "AP": 0.1, "low": -0.05, "high": None}
+    assert document["categories"][1]["lead"] is None
+    assert routes_from_json(document, categories=CATEGORIES, ends=["ups", "htc"], where="routing.json") == routes
+
+
+def test_an_unknown_mean_ap_is_null():
+    ap = {"ups": {1: NAN}, "htc": {1: NAN}}
+    assert routes_to_json(route(ap, {1: 0}), ap=ap, categories=CATEGORIES, leads={})["mean_ap"] == {
+        "ups": None,
+        "htc": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "not a routing table"),
+        ({"categories": [{"category_id": 1, "end": "ups", "reason": "magic"}]}, "not a routing table"),
+        ({"categories": [{"category_id": 1, "end": "ups", "reason": "tie"}]}, r"no route for category 2 \(dog\)"),
+        (
+            {"categories": [{"category_id": c, "end": "hrnet", "reason": "tie"} for c in (1, 2)]},
+            r"category 1 \(cat\) goes to hrnet; expected one of \['ups', 'htc'\]",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(document, message):
+    with pytest.raises(CacheError, match=message):
+        routes_from_json(document, categories=CATEGORIES, ends=["ups", "htc"], where="routing.json")

@@ -1,0 +1,206 @@
+import cv2
+import numpy as np
+import pytest
+
+from antvisionps.categories import CategorySet
+from antvisionps.fusion.semantic_average import average_semantics, semantic_class_map
+from antvisionps.predictions.semantic import ImageSemantics
+
+# Class indices: 0 cat, 1 dog (things), 2 sky, 3 sea (stuff).
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": 10, "name": "cat", "isthing": 1},
+        {"id": 20, "name": "dog", "isthing": 1},
+        {"id": 5, "name": "sky", "isthing": 0},
+        {"id": 15, "name": "sea", "isthing": 0},
+    ],
+    where="test",
+)
+
+
+def semantics(planes, *, category_ids=(10, 20, 5, 15), hw=(4, 4), input_hw=None, stride=2.0):
+    planes = np.asarray(planes, dtype=np.uint8)
+    input_height, input_width = input_hw or (planes.shape[1] * stride, planes.shape[2] * stride)
+    return ImageSemantics(
+        image_id=1,
+        height=hw[0],
+        width=hw[1],
+        input_height=int(input_height),
+        input_width=int(input_width),
+        stride=stride,
+        category_ids=np.array(category_ids[: len(planes)], dtype=np.int32),
+        planes=planes,
+    )
+
+
+def class_map(*ends, weights=None):
+    return semantic_class_map(ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES)
+
+
+def sample(plane, cells, at):
+    """Literally: the value at `at` (fraction of the photo, along one axis) of a 1-d plane over `cells` cells."""
+    valid = plane[: int(np.ceil(cells))]
+    position = min(max(at * cells - 0.5, 0.0), len(valid) - 1.0)
+    below = int(np.floor(position))
+    above = min(below + 1, len(valid) - 1)
+    return valid[below] + (position - below) * (valid[above] - valid[below])
+
+
+def sample_plane(plane, cells_hw, at_y, at_x):
+    columns = [sample(plane[:, x], cells_hw[0], at_y) for x in range(plane.shape[1])]
+    return sample(np.array(columns), cells_hw[1], at_x)
+
+
+def slow_averages(ends, weights):
+    """(classes, height, width): the definition, pixel by pixel in float64."""
+    cells = [(end.input_height / end.stride, end.input_width / end.stride) for end in ends]
+    finest = int(np.argmax([high * wide for high, wide in cells]))
+    rows, columns = (min(n, int(np.ceil(c))) for n, c in zip(ends[finest].planes.shape[1:], cells[finest], strict=True))
+    average = np.zeros((len(CATEGORIES), rows, columns))
+    for end, end_cells, weight in zip(ends, cells, weights, strict=True):
+        for category_id, plane in zip(end.category_ids, end.planes.astype(float), strict=True):
+            for y in range(rows):
+                for x in range(columns):
+                    at = (y + 0.5) / cells[finest][0], (x + 0.5) / cells[finest][1]
+                    value = sample_plane(plane, end_cells, *at)
+                    average[CATEGORIES.class_index(category_id), y, x] += weight * value
+    height, width = ends[0].height, ends[0].width
+    return np.array(
+        [
+            [
+                [sample_plane(plane, cells[finest], (y + 0.5) / height, (x + 0.5) / width) for x in range(width)]
+                for y in range(height)
+            ]
+            for plane in average / sum(weights)
+        ]
+    )
+
+
+def test_each_pixel_gets_the_likeliest_class():
+    planes = [[[200, 0], [0, 0]], [[0, 200], [0, 0]], [[0, 0], [200, 0]], [[0, 0], [0, 200]]]
+    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    np.testing.assert_array_equal(class_map(semantics(planes)), expected)
+
+
+def test_the_lowest_class_index_wins_a_tie_whatever_the_order_of_the_planes():
+    planes = [[[100, 100], [100, 100]]] * 2
+    assert (class_map(semantics(planes, category_ids=(15, 20))) == 1).all()
+    assert (class_map(semantics(planes, category_ids=(15, 5))) == 2).all()
+
+
+def test_probabilities_are_averaged_before_the_argmax():
+    sure_of_sky = semantics([[[250]], [[5]]], category_ids=(5, 15), stride=4)
+    rather_sea = semantics([[[100]], [[155]]], category_ids=(5, 15), stride=4)
+    assert (class_map(rather_sea) == 3).all()
+    assert (class_map(sure_of_sky, rather_sea) == 2).all()
+    assert (class_map(sure_of_sky, rather_sea, weights=[0.1, 1.0]) == 3).all()
+
+
+def test_an_average_of_mirrored_probabilities_is_a_tie():
+    one = semantics([[[10]], [[20]]], category_ids=(5, 15), stride=4)
+    other = semantics([[[20]], [[10]]], category_ids=(5, 15), stride=4)
+    assert (class_map(one, other) == 2).all()
+
+
+def test_an_end_of_weight_zero_counts_as_absent():
+    coarse = semantics([[[255]]], category_ids=(5,), stride=4)
+    fine = semantics(np.full((1, 4, 4), 255), category_ids=(15,), stride=1)
+    np.testing.assert_array_equal(class_map(coarse, fine, weights=[1.0, 0.0]), class_map(coarse))
+
+
+def test_without_any_weight_there_is_no_average():
+    with pytest.raises(ValueError, match="positive weight"):
+        class_map(semantics([[[1]]], stride=4), weights=[0.0])
+
+
+def test_padding_is_never_read():
+    planes = np.zeros((2, 2, 4), dtype=np.uint8)
+    planes[0, :, :3], planes[1, :, 3] = 100, 255  # the last column sees padding only
+    image = semantics(planes, category_ids=(5, 15), hw=(4, 12), input_hw=(4, 6), stride=2)
+    assert (class_map(image) == 2).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_map_agrees_with_the_literal_formula(seed):
+    rng = np.random.default_rng(seed)
+    hw = tuple(rng.integers(5, 22, 2).tolist())
+    ends = []
+    for _ in range(1 + seed % 3):
+        stride = float(rng.choice([1.0, 2.0, 4.0]))
+        input_hw = rng.integers(6, 20, 2).tolist()
+        padding = rng.integers(-1, 3)  # a cell less than needed, just enough, more
+        grid = [max(1, int(np.ceil(size / stride)) + int(padding)) for size in input_hw]
+        grid = [n if n * stride > size - stride else n + 1 for n, size in zip(grid, input_hw, strict=True)]
+        planes = rng.integers(0, 256, (3, *grid))
+        ends.append(
+            semantics(planes, category_ids=rng.permutation([10, 20, 5, 15]), hw=hw, input_hw=input_hw, stride=stride)
+        )
+    weights = rng.uniform(0.2, 2, len(ends)).tolist()
+    averages = slow_averages(ends, weights)
+    found = semantic_class_map(ends, weights=weights, categories=CATEGORIES)
+    assert found.shape == hw
+    second, best = np.sort(averages, axis=0)[-2:]
+    clear = best - second > 1e-2  # of 255; float32 may decide a closer race the other way
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found[clear], averages.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize(("grid", "hw"), [((6, 5), (24, 20)), ((6, 5), (17, 31)), ((9, 9), (9, 9)), ((9, 12), (7, 7))])
+def test_without_padding_it_is_torchs_bilinear_interpolation(grid, hw):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    planes = rng.integers(0, 256, (4, *grid)).astype(np.uint8)
+    resampled = torch.nn.functional.interpolate(
+        torch.from_numpy(planes.astype(np.float32))[None], size=hw, mode="bilinear", align_corners=False
+    )[0].numpy()
+    order = [CATEGORIES.class_index(category_id) for category_id in (10, 20, 5, 15)]
+    second, best = np.sort(resampled, axis=0)[-2:]
+    clear = best - second > 1e-2
+    expected = np.array(order)[resampled.argmax(axis=0)]
+    np.testing.assert_array_equal(class_map(semantics(planes, hw=hw))[clear], expected[clear])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_argmax_of_few_quads_is_that_of_every_pixel(seed):
+    """Against torch's bilinear interpolation of every class in float64: no class is above the one that is found."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    categories = CategorySet.from_json(
+        [{"id": i, "name": f"class {i}", "isthing": 0} for i in range(1, 31)], where="test"
+    )
+    for _ in range(10):
+        grid = rng.integers(1, 18, 2).tolist()
+        hw = rng.integers(1, 60, 2).tolist()
+        classes = rng.choice(30, rng.integers(1, 12), replace=False)
+        levels = rng.choice([3, 20, 256])  # few levels make many ties
+        planes = rng.integers(0, levels, (len(classes), *grid)).astype(np.uint8)
+        if rng.random() < 0.5:  # smooth: most quads are of one class
+            planes = np.stack([cv2.blur(plane, (5, 5)) for plane in planes])
+        image = ImageSemantics(1, *hw, *grid, 1.0, (classes + 1).astype(np.int32), planes)
+        found = semantic_class_map([image], weights=[1.0], categories=categories)
+        dense = np.zeros((30, *grid))
+        dense[classes] = planes
+        values = torch.nn.functional.interpolate(
+            torch.from_numpy(dense)[None], size=hw, mode="bilinear", align_corners=False
+        )[0].numpy()
+        chosen = np.take_along_axis(values, found[None].astype(np.int64), axis=0)[0]
+        assert (chosen > values.max(axis=0) - 1e-3).all()
+        second, best = np.sort(values, axis=0)[-2:]
+        clear = best - second > 1e-3
+        np.testing.assert_array_equal(found[clear], values.argmax(axis=0)[clear])
+
+
+def test_confidence_is_the_largest_probability():
+    image = semantics([[[255, 51]], [[0, 204]]], category_ids=(5, 15), hw=(1, 2), stride=1)
+    np.testing.assert_allclose(
+        average_semantics([image], weights=[3.0], categories=CATEGORIES).confidence(), [[1, 0.8]]
+    )
+
+
+def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
+    image = semantics([[[255]], [[0]], [[51]], [[204]]], hw=(1, 1), stride=1)
+    average = average_semantics([image], weights=[1.0], categories=CATEGORIES)
+    logits = dict(zip(average.class_indices.tolist(), average.logits()[:, 0, 0].tolist(), strict=True))
+    assert logits[0] == pytest.approx(np.log(510), abs=1e-5)
+    assert logits[1] == 0
+    assert logits[3] - logits[2] == pytest.approx(np.log(4), abs=1e-5)

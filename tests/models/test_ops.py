@@ -1,0 +1,315 @@
+"""mmcv's operators on torchvision's kernels, against numbers recorded from compiled mmcv 2.3 on a CPU."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmcv.cnn import build_conv_layer
+
+from antvisionps.errors import ModelError
+from antvisionps.models import ops
+
+ops.install_ops()
+
+import mmcv.ops
+
+if not ops.install_ops().startswith("torchvision"):
+    pytest.skip("a compiled mmcv serves its own operators", allow_module_level=True)
+
+RECORDED = np.load(Path(__file__).parents[1] / "data" / "mmcv_ops_cpu.npz")
+CONV_GEOMETRY = ("stride", "padding", "dilation", "groups", "deform_groups")
+CUDA = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"), id="cuda"
+)
+devices = pytest.mark.parametrize("device", ["cpu", CUDA])
+
+
+def recorded(name: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+    arrays = {key.split("/")[1]: RECORDED[key] for key in RECORDED.files if key.split("/")[0] == name}
+    assert arrays
+    return {key: torch.from_numpy(array).to(device) for key, array in arrays.items()}
+
+
+def names(prefix: str) -> list[str]:
+    return sorted({key.split("/")[0] for key in RECORDED.files if key.startswith(prefix)})
+
+
+def require_grad(case: dict[str, torch.Tensor], *keys: str) -> list[torch.Tensor]:
+    return [case[key].clone().requires_grad_() for key in keys]
+
+
+def assert_close(actual: torch.Tensor | None, expected: torch.Tensor, atol: float = 2e-5) -> None:
+    assert actual is not None
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=atol)
+
+
+@devices
+@pytest.mark.parametrize("name", names("nms"))
+def test_nms_keeps_what_compiled_mmcv_keeps(name, device):
+    case = recorded(name, device)
+    dets, keep = mmcv.ops.nms(case["boxes"], case["scores"], iou_threshold=float(name.split("_")[1]))
+    assert sorted(keep.tolist()) == sorted(case["keep"].tolist())
+    assert torch.equal(case["scores"][keep], case["scores"][case["keep"]])
+    assert torch.equal(dets, torch.cat([case["boxes"][keep], case["scores"][keep, None]], dim=1))
+
+
+@devices
+def test_batched_nms_keeps_what_compiled_mmcv_keeps(device):
+    case = recorded("batched_nms", device)
+    _, keep = mmcv.ops.batched_nms(case["boxes"], case["scores"], case["idxs"], {"type": "nms", "iou_threshold": 0.5})
+    assert sorted(keep.tolist()) == sorted(case["keep"].tolist())
+
+
+def test_nms_at_equal_scores_keeps_the_lower_row_first():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]])
+    _, keep = mmcv.ops.nms(boxes, torch.full((3,), 0.5), iou_threshold=0.5)
+    assert keep.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(("offset", "kept"), [(0, [0, 1]), (1, [0])])
+def test_nms_with_offset_counts_the_last_pixel_into_the_box(offset, kept):
+    # IoU is 1/3 without and 6/12 with the last pixel.
+    boxes = torch.tensor([[0.0, 0, 2, 2], [0, 1, 2, 3]])
+    _, keep = mmcv.ops.nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=0.45, offset=offset)
+    assert keep.tolist() == kept
+
+
+def test_nms_takes_arrays_score_threshold_limit_and_no_boxes():
+    boxes = np.array([[0, 0, 4, 4], [10, 10, 14, 14], [20, 20, 24, 24]], dtype=np.float32)
+    scores = np.array([0.2, 0.9, 0.5], dtype=np.float32)
+    dets, keep = mmcv.ops.nms(boxes, scores, iou_threshold=0.5, score_threshold=0.3, max_num=1)
+    assert isinstance(keep, np.ndarray)
+    assert keep.tolist() == [1]
+    assert dets.shape == (1, 5)
+    dets, keep = mmcv.ops.nms(torch.zeros(0, 4), torch.zeros(0), iou_threshold=0.5)
+    assert dets.shape == (0, 5)
+    assert keep.shape == (0,)
+
+
+@devices
+@pytest.mark.parametrize("name", names("roi_align"))
+def test_roi_align_gives_the_numbers_of_compiled_mmcv(name, device):
+    case = recorded(name, device)
+    (features,) = require_grad(case, "input")
+    layer = mmcv.ops.RoIAlign(
+        int(case["output_size"]),
+        spatial_scale=float(case["spatial_scale"]),
+        sampling_ratio=int(case["sampling_ratio"]),
+        aligned=bool(case["aligned"]),
+    )
+    output = layer(features, case["rois"])
+    output.backward(case["grad_output"])
+    assert_close(output, case["output"])
+    assert_close(features.grad, case["grad_input"])
+
+
+def test_recorded_roi_align_covers_adaptive_sampling_and_both_alignments():
+    cases = [recorded(name) for name in names("roi_align")]
+    assert {bool(case["aligned"]) for case in cases} == {True, False}
+    assert {int(case["sampling_ratio"]) > 0 for case in cases} == {True, False}
+
+
+def test_roi_align_of_no_boxes_is_empty():
+    features = torch.rand(2, 3, 8, 8, requires_grad=True)
+    output = mmcv.ops.RoIAlign(7)(features, torch.zeros(0, 5))
+    assert output.shape == (0, 3, 7, 7)
+    output.sum().backward()
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
+def test_roi_align_of_maxima_is_refused():
+    with pytest.raises(ModelError, match="pool_mode 'max'"):
+        mmcv.ops.RoIAlign(7, pool_mode="max")(torch.rand(1, 3, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]))
+
+
+def test_roi_pool_takes_each_bins_maximum_and_sends_the_gradient_there():
+    features = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    output = mmcv.ops.RoIPool(2)(features, torch.tensor([[0.0, 0, 0, 3, 3]]))
+    assert output.flatten().tolist() == [5, 7, 13, 15]
+    output.sum().backward()
+    assert features.grad is not None
+    assert features.grad.flatten().nonzero().flatten().tolist() == [5, 7, 13, 15]
+
+
+@devices
+@pytest.mark.parametrize("name", names("deform_conv"))
+def test_deform_conv_gives_the_numbers_of_compiled_mmcv(name, device):
+    case = recorded(name, device)
+    features, offset, weight = require_grad(case, "input", "offset", "weight")
+    output = mmcv.ops.deform_conv2d(features, offset, weight, *(int(case[key]) for key in CONV_GEOMETRY))
+    output.backward(case["grad_output"])
+    assert_close(output, case["output"])
+    assert_close(features.grad, case["grad_input"])
+    assert_close(offset.grad, case["grad_offset"], atol=1e-4)
+    assert_close(weight.grad, case["grad_weight"], atol=1e-4)
+
+
+@devices
+@pytest.mark.parametrize("name", names("modulated_deform_conv"))
+def test_modulated_deform_conv_gives_the_numbers_of_compiled_mmcv(name, device):
+    case = recorded(name, device)
+    tensors = require_grad(case, "input", "offset", "mask", "weight", "bias")
+    output = mmcv.ops.modulated_deform_conv2d(*tensors, *(int(case[key]) for key in CONV_GEOMETRY))
+    output.backward(case["grad_output"])
+    assert_close(output, case["output"])
+    for tensor, key in zip(tensors, ("input", "offset", "mask", "weight", "bias"), strict=True):
+        assert_close(tensor.grad, case[f"grad_{key}"], atol=1e-4)
+
+
+def test_recorded_convolutions_cover_stride_dilation_and_both_kinds_of_groups():
+    cases = [recorded(name) for name in names("deform_conv")]
+    for key in ("stride", "dilation", "groups", "deform_groups"):
+        assert any(int(case[key]) > 1 for case in cases), key
+
+
+GRADCHECK_GEOMETRY = [(1, 1, 1, 1, 1), (2, (1, 2), 1, 2, 1), ((1, 2), 2, 2, 1, 2), (2, 0, 1, 2, 2)]
+
+
+@pytest.mark.parametrize("geometry", GRADCHECK_GEOMETRY)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_modulated_deform_conv_has_the_gradients_of_its_output(geometry, with_bias):
+    tensors = convolution_tensors(geometry)
+    bias = torch.rand(4, dtype=torch.float64, requires_grad=True) if with_bias else None
+    assert torch.autograd.gradcheck(lambda *t: mmcv.ops.modulated_deform_conv2d(*t, *geometry), (*tensors, bias))
+
+
+@pytest.mark.parametrize("geometry", GRADCHECK_GEOMETRY)
+def test_deform_conv_has_the_gradients_of_its_output(geometry):
+    features, offset, _, weight = convolution_tensors(geometry)
+    assert torch.autograd.gradcheck(lambda *t: mmcv.ops.deform_conv2d(*t, *geometry), (features, offset, weight))
+
+
+def convolution_tensors(geometry: tuple) -> list[torch.Tensor]:
+    """Features, offset, mask and weight in float64; no offset lies on a pixel, where bilinear sampling has a kink."""
+    generator = torch.Generator().manual_seed(3)
+    stride, padding, dilation, groups, deform_groups = geometry
+    features = torch.rand(2, 4, 5, 6, dtype=torch.float64, generator=generator)
+    weight = torch.rand(4, 4 // groups, 3, 2, dtype=torch.float64, generator=generator)
+    out_hw = torch.nn.functional.conv2d(features, weight, None, stride, padding, dilation, groups).shape[2:]
+    offset = 0.1 + 0.8 * torch.rand(2, 2 * 6 * deform_groups, *out_hw, dtype=torch.float64, generator=generator)
+    mask = torch.rand(2, 6 * deform_groups, *out_hw, dtype=torch.float64, generator=generator)
+    return [tensor.requires_grad_() for tensor in (features, offset, mask, weight)]
+
+
+def test_roi_align_has_the_gradients_of_its_output():
+    features = torch.rand(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    rois = torch.tensor([[0, 0.3, 0.7, 4.1, 5.2], [1, 2.2, 1.1, 6.4, 3.3]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda f: mmcv.ops.roi_align(f, rois, 3, 0.9, 0, "avg", True), (features,))
+
+
+@pytest.mark.parametrize("kind", ["DCN", "DCNv2"])
+def test_a_deformable_layer_with_zero_offsets_is_a_convolution(kind):
+    layer = build_conv_layer({"type": kind}, 4, 6, 3, padding=1, stride=2, bias=False)
+    features = torch.rand(3, 4, 9, 8)
+    convolved = torch.nn.functional.conv2d(features, layer.weight, stride=2, padding=1)
+    modulation = 0.5 if kind == "DCNv2" else 1.0  # the sigmoid of a mask that starts at zero
+    assert_close(layer(features), modulation * convolved)
+
+
+@pytest.mark.parametrize("kind", ["DCN", "DCNv2"])
+def test_a_deformable_layer_takes_batches_of_any_size(kind):
+    layer = build_conv_layer({"type": kind}, 2, 2, 3, padding=1, bias=False)
+    features = torch.rand(33, 2, 4, 4)
+    assert_close(layer(features)[32:], layer(features[32:]))
+    assert layer(features[:0]).shape == (0, 2, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["DCN", "DCNv2"])
+@devices
+def test_a_deformable_layer_trains_under_autocast(kind, device):
+    layer = build_conv_layer({"type": kind}, 4, 4, 3, padding=1, bias=False).to(device)
+    features = torch.rand(2, 4, 8, 8, device=device, requires_grad=True)
+    exact = layer(features)
+    with torch.autocast(device, torch.bfloat16):
+        output = layer(features)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=2e-2, atol=2e-2)
+    output.sum().backward()
+    for tensor in (features, layer.weight, layer.conv_offset.weight, layer.conv_offset.bias):
+        assert tensor.grad is not None
+        assert tensor.grad.dtype == torch.float32
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.any()
+
+
+@devices
+def test_roi_align_takes_half_precision_features(device):
+    features = torch.rand(1, 4, 16, 16, device=device)
+    rois = torch.tensor([[0.0, 1, 2, 11, 13]], device=device)
+    exact = mmcv.ops.RoIAlign(7)(features, rois)
+    halved = features.bfloat16().requires_grad_()
+    output = mmcv.ops.RoIAlign(7)(halved, rois)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=2e-2, atol=2e-2)
+    output.sum().backward()
+    assert halved.grad is not None
+    assert halved.grad.dtype == torch.bfloat16
+
+
+def test_a_bias_of_deform_conv_v1_is_refused():
+    features, offset, _, weight = convolution_tensors((1, 1, 1, 1, 1))
+    with pytest.raises(ModelError, match="has no bias"):
+        mmcv.ops.deform_conv2d(features, offset, weight, 1, 1, 1, 1, 1, True)
+
+
+def test_an_operator_that_nobody_serves_is_refused_when_called():
+    with pytest.raises(ModelError, match="operator softnms needs a compiled mmcv"):
+        mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))
+    with pytest.raises(ModelError, match="operator nms_match needs a compiled mmcv"):
+        mmcv.ops.nms_match(torch.rand(3, 5), iou_threshold=0.5)
+
+
+def test_mmengine_and_mmcv_can_describe_the_environment():
+    assert mmcv.ops.get_compiler_version() == mmcv.ops.get_compiling_cuda_version() == "none"
+    assert importlib.util.find_spec(ops.EXT_NAME) is not None
+
+
+def test_installing_twice_changes_nothing():
+    before = sys.modules[ops.EXT_NAME]
+    assert ops.install_ops() == ops.install_ops()
+    assert sys.modules[ops.EXT_NAME] is before
+
+
+@pytest.fixture
+def compiled_folder(tmp_path, monkeypatch) -> Path:
+    """A folder where mmcv looks for its compiled module first, as in an interpreter that has not loaded it yet."""
+    monkeypatch.setattr(mmcv, "__path__", [str(tmp_path), *mmcv.__path__])
+    monkeypatch.delitem(sys.modules, ops.EXT_NAME)
+    monkeypatch.delattr(mmcv, "_ext", raising=False)
+    return tmp_path
+
+
+def test_a_compiled_mmcv_that_fails_to_load_is_named_and_replaced(compiled_folder, monkeypatch):
+    library = compiled_folder / f"_ext{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    library.write_bytes(b"built for another torch")
+    with pytest.warns(RuntimeWarning, match=rf"{library} does not load.*(ELF|file too short|not a mach-o)"):
+        assert ops.install_ops.__wrapped__().startswith("torchvision")
+    monkeypatch.setitem(sys.modules, ops.EXT_NAME, sys.modules[ops.EXT_NAME])
+    assert len(mmcv.ops.nms(torch.rand(1, 4), torch.rand(1), iou_threshold=0.5)[1]) == 1
+
+
+def test_a_compiled_mmcv_that_loads_is_left_alone(compiled_folder):
+    (compiled_folder / "_ext.py").write_text("origin = 'compiled'\n")
+    assert ops.install_ops.__wrapped__() == f"compiled mmcv {mmcv.__version__}"
+    extension = sys.modules.pop(ops.EXT_NAME)
+    assert isinstance(extension, ModuleType)
+    assert extension.origin == "compiled"
+
+
+@pytest.mark.parametrize("wild", [float("nan"), float("inf")])
+def test_positions_that_are_not_finite_are_an_error_and_not_a_crash(wild):
+    conv = mmcv.ops.DeformConv2d(2, 2, 3, padding=1)
+    with pytest.raises(ModelError, match="an offset is not finite"):
+        conv(torch.zeros(1, 2, 6, 6), torch.full((1, 18, 6, 6), wild))
+    boxes = torch.tensor([[0.0, 0.0, 0.0, wild, 4.0]])
+    with pytest.raises(ModelError, match="a box is not finite"):
+        mmcv.ops.roi_align(torch.zeros(1, 2, 6, 6), boxes, 2)

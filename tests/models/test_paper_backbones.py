@@ -1,0 +1,179 @@
+"""SENet-154, deformable ResNets and timm's other models against timm's and mmdet's own networks."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from mmdet.models.backbones import ResNet
+from mmdet.registry import MODELS
+
+from antvisionps.errors import ModelError
+from antvisionps.models.backbones import ResNetBackbone, TimmBackbone, describe_backbone
+
+SETTINGS = {"weights": None, "frozen_stages": 0, "frozen_norm": True, "deformable": False}
+NORMALISED = {"mean_rgb": (123.675, 116.28, 103.53), "std_rgb": (58.395, 57.12, 57.375)}
+
+
+def build(name: str, **changes):
+    spec = describe_backbone(name=name, **(SETTINGS | changes))
+    return spec, MODELS.build(spec.config)
+
+
+def images(hw=(64, 96)) -> torch.Tensor:
+    return torch.randn(1, 3, *hw, generator=torch.Generator().manual_seed(0))
+
+
+def state_of(model: torch.nn.Module, path) -> str:
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+@torch.inference_mode()
+def test_senet_154_gives_timms_features(tmp_path):
+    torch.manual_seed(0)
+    classifier = timm.create_model("legacy_senet154").eval()
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    spec, backbone = build("senet154", weights=state_of(classifier, tmp_path / "senet.pth"))
+    backbone.init_weights()
+    backbone.eval()
+    features = backbone(images())
+    _, expected = classifier.forward_intermediates(images(), indices=[1, 2, 3, 4])
+    assert spec.channels == (256, 512, 1024, 2048)
+    assert [tuple(f.shape) for f in features] == [
+        (1, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(spec.channels, (4, 8, 16, 32), strict=True)
+    ]
+    for got, want in zip(features, expected, strict=True):
+        torch.testing.assert_close(got, want)
+    assert {"mean_rgb": spec.mean_rgb, "std_rgb": spec.std_rgb} == {
+        key: pytest.approx(value) for key, value in NORMALISED.items()
+    }
+
+
+def test_senet_154_learns_all_but_its_stem_and_norms():
+    with torch.device("meta"):
+        _, backbone = build("senet154")
+    backbone.train()
+    still = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    norms = {name for name, module in backbone.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert {name for name in still if name.rpartition(".")[0] not in norms} == {
+        f"network.layer0.conv{k}.weight" for k in (1, 2, 3)
+    }
+    assert not any(module.training for name, module in backbone.named_modules() if name in norms)
+    assert sum(p.numel() for p in backbone.parameters()) == pytest.approx(113.0e6, rel=2e-3)
+
+
+@pytest.mark.parametrize(("frozen_stages", "learning"), [(-1, "layer0"), (0, "layer1"), (2, "layer3"), (4, None)])
+def test_stages_of_a_timm_model_freeze_from_the_stem_on(frozen_stages, learning):
+    _, backbone = build("timm:seresnext26d_32x4d", frozen_stages=frozen_stages, frozen_norm=False)
+    children = [
+        name for name, child in backbone.network.named_children() if any(p.requires_grad for p in child.parameters())
+    ]
+    first = {"layer0": "conv1", None: None}.get(learning, learning)
+    assert (children[0] if children else None) == first
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002"])
+def test_any_timm_feature_extractor_can_be_named(name, tmp_path):
+    torch.manual_seed(0)
+    classifier = timm.create_model(name).eval()
+    spec, backbone = build(f"timm:{name}", weights=state_of(classifier, tmp_path / "weights.pth"))
+    backbone.init_weights()
+    features = backbone.eval()(images())
+    _, intermediates = classifier.forward_intermediates(images())
+    for got, want, channels in zip(features, intermediates[-4:], spec.channels, strict=True):
+        torch.testing.assert_close(got, want)
+        assert got.shape[1] == channels
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_deformable_resnets_start_as_plain_ones_and_deform_from_res3_on(depth):
+    torch.manual_seed(0)
+    _, deformable = build(f"resnet{depth}", deformable=True)
+    deformable.init_weights()
+    plain = ResNet(depth, norm_cfg={"type": "BN", "requires_grad": False})
+    plain.load_state_dict(deformable.state_dict(), strict=False)
+    torch.manual_seed(1)
+    for network in (deformable, plain):
+        network.eval()
+    with torch.inference_mode():
+        for got, want in zip(deformable(images()), plain(images()), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    kinds = {name[:6] for name, module in deformable.named_modules() if type(module).__name__ == "DeformConv2dPack"}
+    assert kinds == {"layer2", "layer3", "layer4"}
+
+
+def test_offsets_that_moved_change_the_features():
+    _, backbone = build("resnet50", deformable=True)
+    backbone.init_weights()
+    backbone.eval()
+    # mmdet's random ResNet ignores its blocks until their last norm has learnt.
+    torch.nn.init.ones_(backbone.layer2[0].bn3.weight)
+    with torch.inference_mode():
+        before = backbone(images())[1]
+        backbone.layer2[0].conv2.conv_offset.bias.fill_(0.5)
+        assert not torch.allclose(backbone(images())[1], before)
+
+
+def test_weights_of_a_resnet_are_checked_and_loaded(tmp_path):
+    file = state_of(timm.create_model("resnet50"), tmp_path / "resnet50.pth")
+    _, backbone = build("resnet50", weights=file, deformable=True)
+    backbone.init_weights()
+    expected = torch.load(file, weights_only=True)["layer3.2.conv2.weight"]
+    torch.testing.assert_close(backbone.layer3[2].conv2.weight, expected)
+    assert not backbone.layer3[2].conv2.conv_offset.weight.any()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "timm:resnet26"])
+def test_weights_of_another_architecture_are_refused(name, tmp_path):
+    file = state_of(timm.create_model("resnet18"), tmp_path / "resnet18.pth")
+    _, backbone = build(name, weights=file)
+    with pytest.raises(ModelError, match=r"resnet18\.pth: weights of another architecture: layer1\.0\.conv\S+ "):
+        backbone.init_weights()
+
+
+@pytest.mark.parametrize("name", ["senet154", "resnet50"])
+def test_imagenet_weights_that_cannot_be_fetched_are_told_with_the_remedy(name, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    spec = describe_backbone(name=name, **(SETTINGS | {"weights": "imagenet"}))
+    with torch.device("meta"):
+        backbone = MODELS.build(spec.config)
+    if isinstance(backbone, TimmBackbone):
+        monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", offline)
+        monkeypatch.setattr(timm.models._builder, "load_state_dict_from_url", offline)
+    else:
+        assert isinstance(backbone, ResNetBackbone)
+        backbone = MODELS.build(spec.config)
+        monkeypatch.setattr("antvisionps.models.backbones.CheckpointLoader.load_checkpoint", offline)
+    with pytest.raises(ModelError, match=r"no route to host.*without a network, .*path"):
+        backbone.init_weights()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complaint"),
+    [
+        ("vgg", {}, r"unknown backbone vgg; expected one of .*senet154, or timm:NAME"),
+        ("timm:no_such_model", {}, r"timm has no feature extractor no_such_model"),
+        ("timm:vit_tiny_patch16_224", {}, r"strides \[16, 16, 16\]; expected \(4, 8, 16, 32\)"),
+        ("resnet18", {"deformable": True}, r"resnet18 has no deformable variant; resnet50 and resnet101 have"),
+        ("senet154", {"deformable": True}, r"senet154 has no deformable variant"),
+        ("senet154", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
+    ],
+)
+def test_wrong_backbones_are_refused(name, changes, complaint):
+    with pytest.raises(ModelError, match=complaint):
+        describe_backbone(name=name, **(SETTINGS | changes))
+
+
+def test_a_timm_model_that_hides_its_stages_can_be_trained_whole_only():
+    with pytest.raises(ModelError, match=r"does not tell its stages apart; set frozen_stages to -1"):
+        build("timm:mobilenetv3_small_050")
+    _, backbone = build("timm:mobilenetv3_small_050", frozen_stages=-1)
+    assert all(p.requires_grad for name, p in backbone.named_parameters() if "bn" not in name)

@@ -1,0 +1,80 @@
+"""Every cell of the report's Table 1 at paper size, from params alone: it builds, and it takes a training step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+
+from antvisionps.models.e_ups import build_e_ups
+from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.training_data import TrainingSamples, collate
+from antvisionps.params import load_params
+
+PAPER = load_params(Path(__file__).parents[2] / "profiles" / "coco_paper.yaml").train_e_ups
+TABLE_1 = {
+    "r101_dcn": ("resnet101", True, None, False),
+    "r101_dcn_bfp": ("resnet101", True, 2, False),
+    "r101_dcn_lsh": ("resnet101", True, None, True),
+    "r101_dcn_bfp_lsh": ("resnet101", True, 2, True),
+    "se154": ("senet154", False, None, False),
+    "se154_bfp": ("senet154", False, 2, False),  # the report's did not fit
+    "se154_lsh": ("senet154", False, None, True),
+    "se154_bfp_lsh": ("senet154", False, 2, True),
+}
+BACKBONE_PARAMETERS = {"resnet50": 23.5e6, "resnet101": 42.5e6, "senet154": 113.0e6}
+
+
+def build(variant: str):
+    settings = PAPER.networks[variant].model_dump(mode="json")
+    settings["backbone"]["weights"] = None
+    return build_e_ups(num_things=80, num_classes=133, test_proposals=10, **settings)
+
+
+def test_the_profile_describes_table_1_and_the_ensemble():
+    found = {
+        name: (
+            network.backbone.name,
+            network.backbone.deformable,
+            network.balanced_pyramid_level,
+            network.location_sensitive_header,
+        )
+        for name, network in PAPER.networks.items()
+    }
+    assert found == TABLE_1 | {"r50": ("resnet50", False, None, False)}
+    assert PAPER.members == ("r50", "r101_dcn", "r101_dcn_bfp_lsh", "se154_lsh")
+
+
+@pytest.mark.parametrize("variant", PAPER.networks)
+def test_every_variant_builds_at_paper_size(variant):
+    with torch.device("meta"):
+        network = build(variant)
+    settings = PAPER.networks[variant]
+    offsets = sum(p.numel() for name, p in network.backbone.named_parameters() if "conv_offset" in name)
+    backbone = sum(p.numel() for p in network.backbone.parameters()) - offsets
+    assert backbone == pytest.approx(BACKBONE_PARAMETERS[settings.backbone.name], rel=5e-3)
+    assert (offsets > 0) == settings.backbone.deformable
+    assert network.semantic_head.classifier.weight.shape == (133, 512, 1, 1)
+    assert network.roi_head.bbox_head.fc_cls.weight.shape == (81, 1024)
+
+
+@pytest.mark.parametrize("variant", TABLE_1)
+def test_every_variant_takes_a_training_step(variant, dataset):
+    torch.manual_seed(0)
+    network = build(variant)
+    save_memory(network, checkpointed_stages=PAPER.memory.checkpointed_stages, channels_last=False)
+    # What a step costs on a CPU: RoIs through the heads. Their number changes no shape of the network.
+    network.roi_head.bbox_sampler.num = 4
+    settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6}
+    wrapper = build_optim_wrapper(network, optim_wrapper(**settings, autocast=None, accumulated_batches=1))
+    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=80, flip=False, photometric=0.0)
+    network.train()
+    learning = {"semantic_head.classifier.weight", "roi_head.bbox_head.fc_cls.weight", "rpn_head.rpn_cls.weight"}
+    before = {name: p.detach().clone() for name, p in network.named_parameters() if name in learning}
+    logged = network.train_step(collate([samples[0, 0]]), wrapper)
+    assert all(torch.isfinite(value).all() for value in logged.values())
+    assert {"loss_semantic", "loss_semantic_roi", "loss_panoptic", "loss_mask"} <= logged.keys()
+    after = dict(network.named_parameters())
+    assert all(not torch.equal(after[name], value) for name, value in before.items())

@@ -1,0 +1,129 @@
+"""Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from antvisionps.errors import ModelError
+from antvisionps.models.e_ups import build_e_ups
+from antvisionps.models.training import train
+from antvisionps.models.training_data import TrainingSamples
+
+ITERATIONS = 4
+RUN = {
+    "name": "test",
+    "num_images": 3,
+    "seed": 5,
+    "iterations": ITERATIONS,
+    "batch_size": 2,
+    "warmup_iterations": 1,
+    "policy": "cosine",
+    "milestones": (),
+    "optimizer": {
+        "kind": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "momentum": 0.9,
+        "backbone_lr_factor": 0.3,
+        "bias_lr_factor": 1.0,
+        "max_grad_norm": 10.0,
+    },
+    "memory": {"checkpointed_stages": [], "channels_last": False, "autocast": None, "accumulated_batches": 1},
+    "checkpoint_interval": 2,
+    "curve_interval": 1,
+    "workers": 0,
+}
+
+
+class Killed(BaseException):
+    """As sudden as a signal: no handler of Exception sees it."""
+
+
+class SamplesUntilKilled(TrainingSamples):
+    def __init__(self, *args, last_sample: int, **settings):
+        super().__init__(*args, **settings)
+        self._last_sample = last_sample
+
+    def __getitem__(self, key):
+        if key[0] > self._last_sample:
+            raise Killed
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def run(dataset, network_settings, tmp_path):
+    """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
+    torch.use_deterministic_algorithms(True)
+    build = partial(build_e_ups, num_things=2, num_classes=4, test_proposals=24, **network_settings["e_ups"])
+    augmentation = {"short_sides_px": (64,), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
+
+    def run_in(folder: str, *, last_sample: int = 99, **changes):
+        samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **augmentation)
+        work = tmp_path / folder
+        settings = RUN | {"work_dir": work, "curves_dir": work / "curves"} | changes
+        return train(build, samples, **settings).state_dict()
+
+    yield run_in
+    torch.use_deterministic_algorithms(False)
+
+
+def loss_curve(folder):
+    rows = (folder / "curves" / "plots" / "metrics" / "loss.tsv").read_text().splitlines()[1:]
+    return {int(step): float(loss) for step, loss in (row.split("\t") for row in rows)}
+
+
+def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_path):
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("killed", last_sample=5)  # the third batch of two is trained on, the fourth is not
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
+    state = torch.load(tmp_path / "killed" / "iter_2.pth", weights_only=True)
+    assert state["meta"]["iter"] == 2
+    resumed = run("killed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert list(loss_curve(tmp_path / "whole")) == [1, 2, 3, 4]
+
+
+def test_another_seed_gives_other_weights(run):
+    first, second = run("first"), run("second", seed=6)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_checkpoint_that_a_kill_left_half_written_starts_the_run_again(run, tmp_path, capsys):
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("killed", last_sample=5)
+    checkpoint = tmp_path / "killed" / "iter_2.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    again = run("killed")
+    assert "cannot be read; training starts again" in capsys.readouterr().err
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(run):
+    exploding = RUN["optimizer"] | {"learning_rate": 1e30, "max_grad_norm": None}
+    with pytest.raises(ModelError, match=r"not finite|the loss is (nan|inf) at iteration \d; lower the learning rate"):
+        run("exploding", optimizer=exploding, warmup_iterations=0)
+
+
+def test_sgd_with_steps_trains_too(run):
+    sgd = RUN["optimizer"] | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
+    weights = run("sgd", optimizer=sgd, policy="step", milestones=(2, 3))
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_run_killed_between_accumulated_batches_ends_in_the_same_weights(run, tmp_path):
+    memory = RUN["memory"] | {"accumulated_batches": 2, "checkpointed_stages": [1, 4]}
+    settings = {"memory": memory, "iterations": 2, "checkpoint_interval": 1}
+    whole = run("whole", **settings)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **settings)  # three batches: one step, and half of the next
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
+    resumed = run("killed", **settings)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert list(loss_curve(tmp_path / "whole")) == [2, 4]

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from antvisionps.models.lwl_htc import LOSS_NAMES, build_lwl_htc
+from antvisionps.models.training_data import TrainingSamples, collate
+from antvisionps.models.uncertainty import MAX_LOG_VARIANCE, UncertaintyWeighting
+
+LOSSES = {"loss_rpn_cls": 0.7, "s0.loss_bbox": 2.3, "loss_semantic_seg": 1.9, "s0.acc": 88.0}
+
+
+def tensors(losses):
+    return {name: torch.tensor(value) for name, value in losses.items()}
+
+
+def total(weighted):
+    return sum(value if torch.is_tensor(value) else sum(value) for name, value in weighted.items() if "loss" in name)
+
+
+def test_fresh_weights_leave_every_loss_as_it_is():
+    weighted = UncertaintyWeighting(balance="task", loss_names=())(tensors(LOSSES))
+    assert {name: weighted[name].item() for name in LOSSES} == pytest.approx(LOSSES)
+    assert weighted["loss_uncertainty"].item() == 0
+
+
+@pytest.mark.parametrize("balance", ["task", "term"])
+def test_the_total_is_kendalls_formula(balance):
+    names = tuple(name for name in LOSSES if "loss" in name)
+    weighting = UncertaintyWeighting(balance=balance, loss_names=names)
+    values = {"instance": 0.4, "semantic": -1.1}
+    values |= {"loss_rpn_cls": 0.3, "s0_loss_bbox": 0.9, "loss_semantic_seg": -0.5}
+    with torch.no_grad():
+        for key, parameter in weighting.log_variance.items():
+            parameter.fill_(values[key])
+    if balance == "task":
+        expected = math.exp(-0.4) * (0.7 + 2.3) + 0.4 / 2 + math.exp(1.1) * 1.9 - 1.1 / 2
+    else:
+        expected = math.exp(-0.3) * 0.7 + math.exp(-0.9) * 2.3 + math.exp(0.5) * 1.9 + (0.3 + 0.9 - 0.5) / 2
+    assert total(weighting(tensors(LOSSES))).item() == pytest.approx(expected)
+
+
+def test_for_losses_that_stay_log_variances_converge_to_the_log_of_twice_the_loss():
+    # d/ds [exp(-s) L + s/2] = 0 at s = log(2 L)
+    weighting = UncertaintyWeighting(balance="task", loss_names=())
+    optimizer = torch.optim.Adam(weighting.parameters(), lr=0.05)
+    for _ in range(600):
+        optimizer.zero_grad()
+        total(weighting(tensors(LOSSES))).backward()
+        optimizer.step()
+    assert weighting.log_variance["instance"].item() == pytest.approx(math.log(2 * 3.0), abs=1e-3)
+    assert weighting.log_variance["semantic"].item() == pytest.approx(math.log(2 * 1.9), abs=1e-3)
+
+
+@pytest.mark.parametrize("far", [50.0, -50.0])
+def test_a_log_variance_is_clamped(far):
+    weighting = UncertaintyWeighting(balance="task", loss_names=())
+    with torch.no_grad():
+        weighting.log_variance["semantic"].fill_(far)
+    weighted = weighting(tensors(LOSSES))
+    assert weighted["log_variance/semantic"].item() == math.copysign(MAX_LOG_VARIANCE, far)
+    assert weighted["loss_semantic_seg"].item() == pytest.approx(math.exp(-math.copysign(MAX_LOG_VARIANCE, far)) * 1.9)
+
+
+@pytest.mark.parametrize(("balance", "count"), [("task", 2), ("term", 12)])
+def test_a_network_learns_its_weights_and_saves_them(balance, count, dataset, network_settings):
+    torch.manual_seed(0)
+    network = build_lwl_htc(
+        num_things=2, num_classes=4, test_proposals=24, **(network_settings["lwl_htc"] | {"uncertainty": balance})
+    )
+    network.init_weights()
+    network.train()
+    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    batch = network.data_preprocessor(collate([samples[0, 0], samples[1, 0]]), training=True)
+    losses = network.loss(batch["inputs"], batch["data_samples"])
+    assert set(LOSS_NAMES) <= set(losses)
+    network.parse_losses(losses)[0].backward()
+    learned = {name: p for name, p in network.named_parameters() if "log_variance" in name}
+    assert len(learned) == count
+    assert all(p.grad is not None and p.grad.abs() > 0 for p in learned.values())
+    assert set(learned) <= set(network.state_dict())

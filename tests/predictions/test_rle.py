@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from antvisionps.predictions.rle import encode_masks, parse_runs
+
+
+def draw(picture):
+    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
+
+
+def test_a_crop_is_as_large_as_the_mask():
+    mask = draw("""
+        ......
+        ..##..
+        ...#..
+        ......""")
+    left, top, crop = parse_runs(encode_masks(mask[None]), height=4, width=6).crop(0)
+    assert (left, top) == (2, 1)
+    np.testing.assert_array_equal(crop.T, draw("## .#"))
+
+
+def test_a_run_over_the_foot_of_a_column_makes_the_crop_as_tall_as_the_image():
+    mask = draw("""
+        .#.
+        .#.
+        #..""")
+    runs = parse_runs(encode_masks(mask[None]), height=3, width=3)
+    assert runs.crop(0)[2].shape == (2, 3)
+    np.testing.assert_array_equal(runs.mask(0), mask)
+
+
+def test_empty_and_full_masks():
+    masks = np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])
+    runs = parse_runs(encode_masks(masks), height=3, width=5)
+    assert runs.areas_px().tolist() == [0, 15]
+    assert runs.crop(0)[2].size == 0
+    assert runs.mask(1).all()
+
+
+def test_no_mask_has_no_runs():
+    runs = parse_runs([], height=3, width=5)
+    assert len(runs) == 0
+    assert runs.areas_px().tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1))
+def test_runs_are_what_pycocotools_encoded(seed, height, width, density):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((4, height, width)) < density
+    masks[1] = False
+    top, left = rng.integers(height), rng.integers(width)
+    masks[1, top : top + 7, left : left + 9] = True
+    rles = encode_masks(masks)
+    as_coco = [{"size": [height, width], "counts": rle} for rle in rles]
+    runs = parse_runs(rles, height=height, width=width)
+    assert runs.areas_px().tolist() == coco_mask.area(as_coco).tolist()
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(runs.mask(index), mask)
+
+
+def test_long_runs_of_a_large_image():
+    mask = np.zeros((2000, 3000), dtype=bool)
+    mask[10:1500, 700:2900] = True
+    runs = parse_runs(encode_masks(mask[None]), height=2000, width=3000)
+    np.testing.assert_array_equal(runs.mask(0), mask)
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        (b"", "mask 1: empty RLE"),
+        (b"04 ", "mask 1: malformed RLE"),
+        (b"04P", "mask 1: malformed RLE"),  # P says that more characters follow
+        (b"0" + b"o" * 12 + b"0", "mask 1: malformed RLE"),  # a number of 65 bits
+        (b"O13", "mask 1: malformed RLE"),  # a run of -1 pixels
+        (encode_masks(np.ones((1, 3, 2)))[0], "mask 1: RLE of another size: expected 4 pixels, got 6"),
+    ],
+)
+def test_what_is_no_mask_of_this_image_is_refused(rle, message):
+    good = encode_masks(np.ones((1, 2, 2)))[0]
+    with pytest.raises(ValueError, match=message):
+        parse_runs([good, rle], height=2, width=2)

@@ -1,0 +1,504 @@
+"""evaluate_heldout, fuse and score on a small data set whose two ends are noisy copies of the truth."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from antvisionps.coco_panoptic import class_index_map, read_panoptic
+from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+
+PROJECT = Path(__file__).parents[2]
+ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
+"""End → stride of its semantic grid."""
+SYSTEMS = (*ENDS, "fusion")
+
+
+def noisy_instances(dataset, image, rng):
+    """Every true thing, shifted a little, some twice and some with holes, and random scores."""
+    ids = dataset.load_segment_ids(image)
+    rows = []
+    for segment in image.segments:
+        if not dataset.categories.by_id(segment.category_id).is_thing or segment.is_crowd:
+            continue
+        for _ in range(rng.integers(0, 3)):
+            mask = np.roll(ids == segment.segment_id, rng.integers(-2, 3, 2), axis=(0, 1))
+            rows.append((segment.category_id, rng.random(), mask))
+    return ImageInstances(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        category_ids=np.array([category_id for category_id, _, _ in rows], np.int32),
+        scores=np.array([score for _, score, _ in rows], np.float32),
+        boxes_xywh=np.array([box_of(mask) for _, _, mask in rows], np.float32).reshape(-1, 4),
+        rles=encode_masks(np.array([mask for _, _, mask in rows])) if rows else [],
+        mask_probs=np.array([mask_probs_of(mask) for _, _, mask in rows], np.uint8).reshape(-1, 28, 28),
+    )
+
+
+def box_of(mask):
+    return cv2.boundingRect(mask.astype(np.uint8))
+
+
+def mask_probs_of(mask):
+    x, y, width, height = box_of(mask)
+    return cv2.resize(255 * mask[y : y + height, x : x + width].astype(np.uint8), (28, 28))
+
+
+def noisy_semantics(dataset, image, stride, rng):
+    classes = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)
+    step = int(stride)
+    coarse = classes[step // 2 :: step, step // 2 :: step]
+    probs = np.eye(256)[coarse][..., : len(dataset.categories)].transpose(2, 0, 1)
+    probs = 0.6 * probs + 0.4 * rng.dirichlet(np.ones(len(probs)), coarse.shape).transpose(2, 0, 1)
+    return ImageSemantics.from_probs(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        input_height=image.height,
+        input_width=image.width,
+        stride=stride,
+        category_ids=dataset.categories.category_ids,
+        probs=probs,
+    )
+
+
+def write_caches(prepared, predictions):
+    rng = np.random.default_rng(5)
+    for end, stride in ENDS.items():
+        for split in ("heldout", "val"):
+            dataset = open_split(prepared, split)
+            header = CacheHeader(end, split, dataset_fingerprint(prepared), dataset.categories, "weights")
+            place = {"end": end, "split": split}
+            with (
+                InstancesWriter(cache_path(predictions, file_name=INSTANCES_FILE, **place), header) as instances,
+                SemanticWriter(cache_path(predictions, file_name=SEMANTIC_FILE, **place), header) as semantics,
+            ):
+                for image in dataset.images:
+                    instances.write(noisy_instances(dataset, image, rng))
+                    semantics.write(noisy_semantics(dataset, image, stride, rng))
+
+
+def write_params(path, *, workers=1, **fuse):
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(PROJECT / "params.yaml")
+    document["ends"] = list(ENDS)
+    settings = {"systems": list(SYSTEMS), "min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32}
+    document["fuse"] |= settings | {"semantic_weights": {"e_ups": 1.0, "lwl_htc": 0.5}} | fuse
+    document["evaluate_heldout"] |= {"min_heldout_instances": 2, "bootstrap_samples": 50}
+    document["score"] |= {"overlay_images": 2, "bootstrap_samples": 200}
+    document["runtime"]["workers"] = workers
+    with path.open("w") as file:
+        yaml.dump(document, file)
+    return path
+
+
+class Workspace:
+    """A folder with what the stages read; `run` runs one as DVC does."""
+
+    def __init__(self, root):
+        self.root = root
+        self.prepared, self.predictions, self.routing = root / "prepared", root / "predictions", root / "routing"
+        self.fused, self.metrics, self.overlays = root / "fused", root / "metrics", root / "overlays"
+        self.params = root / "params.yaml"
+
+    def run(self, stage, *arguments, **places):
+        """Runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
+        own = {
+            "evaluate_heldout": {"prepared": self.prepared, "predictions": self.predictions, "out": self.routing},
+            "fuse": {"prepared": self.prepared, "predictions": self.predictions, "routing": self.routing},
+            "calibrate": {"prepared": self.prepared, "predictions": self.predictions, "routing": self.routing},
+            "error_budget": {"prepared": self.prepared, "predictions": self.predictions, "routing": self.routing},
+            "score": {
+                "prepared": self.prepared,
+                "fused": self.fused,
+                "out": self.metrics,
+                "overlays": self.overlays,
+            },
+        }[stage]
+        options = {"params": self.params, **own, **places}
+        command = [sys.executable, str(PROJECT / "stages" / f"{stage}.py"), *arguments]
+        for name, path in options.items():
+            command += [f"--{name}", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+
+
+def succeed(ran):
+    assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+def fail(ran):
+    """The one line on stderr of a stage that refused."""
+    assert ran.returncode == 1, ran.stderr
+    assert "Traceback" not in ran.stderr
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def bytes_below(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A workspace after evaluate_heldout, fuse of every system and score; tests only read it."""
+    space = Workspace(tmp_path_factory.mktemp("space"))
+    prepare_scenes(
+        space.prepared, train_images=12, val_images=5, height=96, width=128, heldout_images=8, seed=3, workers=1
+    )
+    write_caches(space.prepared, space.predictions)
+    write_params(space.params)
+    succeed(space.run("evaluate_heldout"))
+    for system in SYSTEMS:
+        succeed(space.run("fuse", "--system", system, out=space.fused / system))
+    space.printed = succeed(space.run("score")).stdout
+    return space
+
+
+@pytest.fixture(scope="module")
+def calibrated(done):
+    """The folder of what calibrate found for the fusion."""
+    out = done.root / "calibration"
+    succeed(done.run("calibrate", "--system", "fusion", out=out / "fusion.json"))
+    return out
+
+
+def test_calibration_never_loses_on_held_out(calibrated):
+    found = json.loads((calibrated / "fusion.json").read_text())
+    assert found["heldout_pq"]["calibrated"] > found["heldout_pq"]["plain"] > 0
+    assert set(found["semantic_weights"]) == set(ENDS)
+
+
+def test_calibration_reads_no_image_of_val(done, calibrated, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    for end in ENDS:
+        shutil.rmtree(predictions / end / "val")
+    out = tmp_path / "fusion.json"
+    params = write_params(tmp_path / "params.yaml", workers=2)
+    succeed(done.run("calibrate", "--system", "fusion", params=params, predictions=predictions, out=out))
+    assert out.read_bytes() == (calibrated / "fusion.json").read_bytes()
+
+
+def test_fuse_takes_the_calibration_if_asked_to(done, calibrated, tmp_path):
+    params = write_params(tmp_path / "params.yaml", calibrated=True)
+    arguments = ["fuse", "--system", "fusion"]
+    succeed(done.run(*arguments, params=params, calibration=calibrated, out=tmp_path / "fused"))
+    assert bytes_below(tmp_path / "fused") != bytes_below(done.fused / "fusion")
+    missing = fail(done.run(*arguments, params=params, calibration=tmp_path / "nowhere", out=tmp_path / "x"))
+    assert "no readable calibration" in missing
+    assert "needs --calibration" in fail(done.run(*arguments, params=params, out=tmp_path / "x"))
+
+
+def test_the_error_budget_starts_where_the_fusion_is_and_truth_is_perfect(done, tmp_path):
+    succeed(done.run("error_budget", out=tmp_path / "error_budget.csv"))
+    with (tmp_path / "error_budget.csv").open() as file:
+        rows = {row.pop("perfect"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())["fusion"]
+    assert rows["as fused"]["PQ"] == pytest.approx(metrics["All"]["PQ"])
+    assert rows["as fused"]["PQ_stuff"] == pytest.approx(metrics["Stuff"]["PQ"])
+    assert rows["true instances"]["PQ_things"] == 100
+    assert rows["true semantics"]["PQ_stuff"] > rows["as fused"]["PQ_stuff"]
+    assert rows["true semantics"]["PQ_things"] == pytest.approx(rows["as fused"]["PQ_things"])
+    for part in ("perfect routing", "perfect order"):
+        assert rows[part]["PQ_things"] >= rows["as fused"]["PQ_things"] - 2
+
+
+def test_a_preset_replaces_the_thresholds(done, tmp_path):
+    by_name = write_params(tmp_path / "name.yaml", preset="mmdet")
+    by_value = write_params(
+        tmp_path / "value.yaml", min_score=0.6, max_overlap_frac=0.5, min_stuff_area_px=4096, max_nms_iou=0.5
+    )
+    for name, params in (("name", by_name), ("value", by_value)):
+        succeed(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / name))
+    assert bytes_below(tmp_path / "name") == bytes_below(tmp_path / "value")
+
+
+def test_single_routing_takes_all_instances_from_the_better_end(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", routing="single")
+    succeed(done.run("fuse", "--system", "fusion", params=params, out=tmp_path / "fused"))
+    better = json.loads((done.routing / "routing.json").read_text())["better_overall"]
+    ends = set(pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist())
+    assert ends == {better, "e_ups+lwl_htc"}
+
+
+def test_the_panoptic_head_is_a_method_of_a_system(done, tmp_path):
+    method = {"e_ups": "panoptic_head", "lwl_htc": "heuristic", "fusion": "heuristic"}
+    params = write_params(tmp_path / "params.yaml", method=method)
+    succeed(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "e_ups"))
+    assert bytes_below(tmp_path / "e_ups") != bytes_below(done.fused / "e_ups")
+    succeed(done.run("fuse", "--system", "lwl_htc", params=params, out=tmp_path / "lwl_htc"))
+    assert bytes_below(tmp_path / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
+
+
+def test_every_thing_category_is_routed_by_its_ap(done):
+    rows = pq.read_table(done.routing / "class_ap.parquet").to_pylist()
+    assert list(rows[0]) == ["category_id", "end", "AP", "AP50", "n_gt"]
+    things = open_split(done.prepared, "heldout").categories.things
+    assert len(rows) == len(things) * len(ENDS)
+    routed = json.loads((done.routing / "routing.json").read_text())["categories"]
+    assert sorted(row["category_id"] for row in routed) == sorted(category.category_id for category in things)
+    ap = {(row["category_id"], row["end"]): row["AP"] for row in rows}
+    reasons = {row["reason"] for row in routed}
+    assert "better_ap" in reasons
+    for row in routed:
+        if row["reason"] == "better_ap":
+            assert ap[row["category_id"], row["end"]] == max(ap[row["category_id"], end] for end in ENDS)
+
+
+def test_every_route_says_by_how_much_it_leads(done):
+    rows = pq.read_table(done.routing / "class_ap.parquet").to_pylist()
+    ap = {(row["category_id"], row["end"]): row["AP"] for row in rows}
+    for row in json.loads((done.routing / "routing.json").read_text())["categories"]:
+        lead = row["lead"]
+        assert {row["end"], lead["over"]} == set(ENDS)
+        if lead["AP"] is not None:
+            assert lead["AP"] == pytest.approx(
+                ap[row["category_id"], row["end"]] - ap[row["category_id"], lead["over"]]
+            )
+            assert lead["low"] <= lead["high"]
+
+
+def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
+    dataset = open_split(done.prepared, "heldout")
+    segments = [s for image in dataset.images for s in image.segments if not s.is_crowd]
+    for row in pq.read_table(done.routing / "class_ap.parquet").to_pylist():
+        assert row["n_gt"] == sum(segment.category_id == row["category_id"] for segment in segments)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_fused_maps_are_whole_and_their_tables_agree(done, system):
+    folder = done.fused / system
+    truth = open_split(done.prepared, "val")
+    fused = read_panoptic(folder / "panoptic.json", images_dir=truth.images_dir, panoptic_dir=folder / "panoptic")
+    assert [image.image_id for image in fused.images] == [image.image_id for image in truth.images]
+    rows = pq.read_table(folder / "segments.parquet").to_pylist()
+    described = [(i.image_id, s.segment_id, s.category_id, s.area_px) for i in fused.images for s in i.segments]
+    assert [(r["image_id"], r["segment_id"], r["category_id"], r["area_px"]) for r in rows] == described
+    for image in fused.images:
+        ids = fused.load_segment_ids(image)  # checks pixels against segments both ways
+        assert sorted(set(np.unique(ids)) - {0}) == list(range(1, len(image.segments) + 1))
+    ends = {row["end"] for row in rows}
+    assert ends == ({*ENDS, "e_ups+lwl_htc"} if system == "fusion" else {system})
+    for row in rows:
+        assert (row["score"] is None) == (not truth.categories.by_id(row["category_id"]).is_thing)
+
+
+def test_every_instance_is_either_a_segment_or_a_fallen_candidate(done):
+    for system in SYSTEMS:
+        predicted = sum(
+            pq.ParquetFile(done.predictions / end / "val" / INSTANCES_FILE).metadata.num_rows
+            for end in ENDS
+            if system in (end, "fusion")
+        )
+        tables = [pq.read_table(done.fused / system / f"{name}.parquet") for name in ("segments", "candidates")]
+        assert sum(len(table) - table["score"].null_count for table in tables) == predicted
+
+
+def test_candidates_say_why_they_fell(done):
+    reasons = set(pq.read_table(done.fused / "fusion" / "candidates.parquet")["reason"].to_pylist())
+    assert {"routed_away", "low_score", "overlap_frac"} <= reasons
+    alone = set(pq.read_table(done.fused / "e_ups" / "candidates.parquet")["reason"].to_pylist())
+    assert "routed_away" not in alone
+
+
+def test_routed_categories_come_from_their_end_only(done):
+    routed = json.loads((done.routing / "routing.json").read_text())["categories"]
+    end_of = {row["category_id"]: row["end"] for row in routed}
+    for row in pq.read_table(done.fused / "fusion" / "segments.parquet").to_pylist():
+        assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
+
+
+def test_the_metrics_are_panopticapis(done, panopticapi_pq, tmp_path):
+    truth = open_split(done.prepared, "val")
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())
+    assert list(metrics) == list(SYSTEMS)
+    for system in SYSTEMS:
+        expected = panopticapi_pq(
+            str(truth.annotations),
+            str(done.fused / system / "panoptic.json"),
+            str(truth.panoptic_dir),
+            str(done.fused / system / "panoptic"),
+        )
+        for group in ("All", "Things", "Stuff"):
+            found = metrics[system][group]
+            assert found == pytest.approx({name: 100 * expected[group][name.lower()] for name in found}, abs=1e-9)
+    assert 0 < metrics["fusion"]["All"]["PQ"] < 100
+
+
+def test_the_metrics_are_hotcocos(done, capsys):
+    panoptic = pytest.importorskip("hotcoco.panoptic")
+    truth = open_split(done.prepared, "val")
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())
+    for system in SYSTEMS:
+        folder = done.fused / system
+        places = (truth.annotations, folder / "panoptic.json", truth.panoptic_dir, folder / "panoptic")
+        expected = panoptic.pq_compute(*map(str, places))
+        for group in ("All", "Things", "Stuff"):
+            assert metrics[system][group]["PQ"] == pytest.approx(100 * expected[group]["pq"], abs=1e-9)
+
+
+def test_per_class_rows_are_those_of_the_metrics(done):
+    with (done.metrics / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["category", "system", "PQ", "SQ", "RQ", "tp", "fp", "fn"]
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())
+    for system in SYSTEMS:
+        values = [float(row["PQ"]) for row in rows if row["system"] == system]
+        assert np.mean(values) == pytest.approx(metrics[system]["All"]["PQ"])
+
+
+def test_pq_can_be_computed_again_from_the_images(done):
+    rows = pq.read_table(done.metrics / "per_image.parquet").to_pydict()
+    keep = np.array(rows["system"]) == "fusion"
+    columns = [np.array(rows[name])[keep] for name in ("category_id", "tp", "fp", "fn", "iou_sum")]
+    of_class = class_quality(total_counts([MatchCounts(*columns)]))
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())
+    assert 100 * group_quality(of_class, list(of_class)).pq == pytest.approx(metrics["fusion"]["All"]["PQ"])
+
+
+def test_every_pq_has_an_interval_and_so_has_every_difference(done):
+    with (done.metrics / "intervals.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    metrics = json.loads((done.metrics / "panoptic.json").read_text())
+    assert len(rows) == 3 * (len(SYSTEMS) + 3)
+    for row in rows:
+        pq_of = {name: metrics[name][row["group"]]["PQ"] for name in SYSTEMS}
+        expected = pq_of[row["system"]] - (pq_of[row["minus"]] if row["minus"] else 0)
+        assert float(row["PQ"]) == pytest.approx(expected)
+        assert float(row["low"]) <= float(row["PQ"]) + 10
+        assert float(row["low"]) < float(row["high"])
+
+
+def test_the_sizes_of_things_part_their_segments(done):
+    things = {category.category_id for category in open_split(done.prepared, "val").categories.things}
+    per_image = pq.read_table(done.metrics / "per_image.parquet").to_pylist()
+    with (done.metrics / "per_size.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for system in SYSTEMS:
+        for count in ("tp", "fp", "fn"):
+            expected = sum(r[count] for r in per_image if r["system"] == system and r["category_id"] in things)
+            assert sum(int(row[count]) for row in rows if row["system"] == system) == expected
+
+
+def test_the_table_names_every_system(done):
+    for system in SYSTEMS:
+        assert system in done.printed
+    assert "PQTh" in done.printed
+
+
+def test_a_picture_shows_photo_truth_and_every_system(done):
+    pictures = sorted(done.overlays.iterdir())
+    truth = open_split(done.prepared, "val")
+    assert [path.name for path in pictures] == [f"{image.image_id:012d}.png" for image in truth.images[:2]]
+    picture = cv2.imread(str(pictures[0]))
+    panels = 2 + len(SYSTEMS)
+    assert picture.shape[1] >= panels * 2 * truth.images[0].width  # small images are enlarged
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_changes_no_byte(done, tmp_path, workers):
+    params = write_params(tmp_path / "params.yaml", workers=workers)
+    succeed(done.run("evaluate_heldout", params=params, out=tmp_path / "routing"))
+    succeed(done.run("fuse", "--system", "fusion", params=params, out=tmp_path / "fused"))
+    succeed(done.run("score", params=params, out=tmp_path / "metrics", overlays=tmp_path / "overlays"))
+    assert bytes_below(tmp_path / "routing") == bytes_below(done.routing)
+    assert bytes_below(tmp_path / "fused") == bytes_below(done.fused / "fusion")
+    assert bytes_below(tmp_path / "metrics") == bytes_below(done.metrics)
+    assert bytes_below(tmp_path / "overlays") == bytes_below(done.overlays)
+
+
+def test_a_threshold_changes_the_maps(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", min_score=0.9)
+    succeed(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "fused"))
+    assert bytes_below(tmp_path / "fused") != bytes_below(done.fused / "e_ups")
+
+
+def test_an_end_may_have_semantics_only(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    for split in ("heldout", "val"):
+        (predictions / "lwl_htc" / split / INSTANCES_FILE).unlink()
+    places = {"predictions": predictions, "routing": tmp_path / "routing"}
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    routed = json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]
+    assert {(row["end"], row["reason"]) for row in routed} == {("e_ups", "only_end")}
+    succeed(done.run("fuse", "--system", "fusion", **places, out=tmp_path / "fusion"))
+    ends = set(pq.read_table(tmp_path / "fusion" / "segments.parquet")["end"].to_pylist())
+    assert ends == {"e_ups", "e_ups+lwl_htc"}
+    succeed(done.run("fuse", "--system", "lwl_htc", **places, out=tmp_path / "alone"))
+    assert pq.read_table(tmp_path / "alone" / "segments.parquet")["score"].null_count > 0
+
+
+def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    (predictions / "lwl_htc" / "val" / SEMANTIC_FILE).unlink()
+    succeed(done.run("fuse", "--system", "fusion", predictions=predictions, out=tmp_path / "fusion"))
+    line = fail(done.run("fuse", "--system", "lwl_htc", predictions=predictions, out=tmp_path / "alone"))
+    assert "none of the ends ['lwl_htc'] has a semantic.parquet" in line
+    assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_cache_is_one_line_and_leaves_nothing(done, tmp_path, workers):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    cache = predictions / "e_ups" / "val" / SEMANTIC_FILE
+    cache.write_bytes(cache.read_bytes()[:-100])
+    params = write_params(tmp_path / "params.yaml", workers=workers)
+    out = tmp_path / "out" / "e_ups"
+    line = fail(done.run("fuse", "--system", "e_ups", params=params, predictions=predictions, out=out))
+    assert str(cache) in line
+    assert "not a whole Parquet file" in line
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "places", "message"),
+    [
+        (["fuse", "--system", "hrnet"], {"out": "x"}, "--system hrnet: expected fusion or one of ends"),
+        (["fuse", "--system", "fusion"], {"out": "x", "routing": "nowhere"}, "no readable routing table"),
+        (["fuse", "--system", "e_ups"], {"out": "x", "predictions": "nowhere"}, "neither instances.parquet nor"),
+        (["evaluate_heldout"], {"out": "x", "predictions": "nowhere"}, "neither instances.parquet nor"),
+        (["score"], {"out": "x", "fused": "nowhere"}, "no such annotation file"),
+    ],
+)
+def test_what_is_missing_is_named(done, tmp_path, arguments, places, message):
+    found = fail(done.run(*arguments, **{name: tmp_path / place for name, place in places.items()}))
+    assert message in found
+    assert not (tmp_path / "x").exists()
+
+
+def test_score_refuses_maps_of_other_images(done, tmp_path):
+    fused = shutil.copytree(done.fused, tmp_path / "fused")
+    path = fused / "e_ups" / "panoptic.json"
+    document = json.loads(path.read_text())
+    document["images"], document["annotations"] = document["images"][1:], document["annotations"][1:]
+    path.write_text(json.dumps(document))
+    line = fail(done.run("score", fused=fused, out=tmp_path / "metrics", overlays=tmp_path / "overlays"))
+    assert "expected the images of" in line
+
+
+@pytest.mark.parametrize("stage", ["fuse", "score", "evaluate_heldout", "calibrate", "error_budget"])
+def test_the_stages_after_predict_start_fast(stage):
+    script = f"""
+import runpy, sys
+runpy.run_path("stages/{stage}.py", run_name="imported")
+slow = {{"torch", "torchvision", "matplotlib", "pandas", "scipy", "mmdet"}} & set(sys.modules)
+assert not slow, slow
+"""
+    succeed(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=PROJECT))

@@ -1,0 +1,67 @@
+"""Things before stuff, class indices and category ids, and what a category list may not hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from antvisionps.categories import MAX_CATEGORIES, CategorySet
+from antvisionps.errors import DataError
+
+SKY = {"id": 4, "name": "sky", "isthing": 0, "color": [1, 2, 3]}
+CAT = {"id": 90, "name": "cat", "isthing": 1, "color": [4, 5, 6]}
+DOG = {"id": 7, "name": "dog", "isthing": 1}
+
+
+def test_class_indices_are_things_then_stuff_each_by_category_id():
+    categories = CategorySet.from_json([SKY, CAT, DOG], where="here")
+    assert [category.name for category in categories.categories] == ["dog", "cat", "sky"]
+    assert categories.category_ids.tolist() == [7, 90, 4]
+    assert [categories.class_index(category_id) for category_id in (7, 90, 4)] == [0, 1, 2]
+    assert [category.name for category in categories.things] == ["dog", "cat"]
+    assert [category.name for category in categories.stuff] == ["sky"]
+    assert categories.by_id(90).name == "cat"
+    assert len(categories) == 3
+
+
+def test_order_of_the_rows_does_not_matter():
+    assert CategorySet.from_json([SKY, CAT, DOG], where="") == CategorySet.from_json([DOG, SKY, CAT], where="")
+
+
+def test_json_survives_a_round_trip():
+    categories = CategorySet.from_json([SKY, CAT, DOG], where="here")
+    assert CategorySet.from_json(categories.to_json(), where="there") == categories
+    assert [row["id"] for row in categories.to_json()] == [4, 7, 90]
+
+
+def test_categories_without_colour_get_colours_of_their_own():
+    rows = [{"id": number, "name": str(number), "isthing": 1} for number in range(1, 20)]
+    colors = {category.color_rgb for category in CategorySet.from_json(rows, where="here").categories}
+    assert len(colors) == 19
+    assert all(0 <= value <= 255 for color in colors for value in color)
+
+
+def test_an_unknown_category_id_is_not_in_the_set():
+    categories = CategorySet.from_json([SKY], where="here")
+    assert 4 in categories
+    assert 5 not in categories
+    with pytest.raises(KeyError):
+        categories.class_index(5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "expected 1 to 255 categories, got 0"),
+        ([{"id": n, "name": str(n), "isthing": 0} for n in range(1, MAX_CATEGORIES + 2)], "got 256"),
+        ([SKY, {**CAT, "id": 4}], "category id 4 appears twice"),
+        ([SKY, {**CAT, "name": "sky"}], "category name 'sky' appears twice"),
+        ([{**SKY, "id": 0}], "ids start at 1"),
+        ([{"id": 1, "name": "sky"}], "expected a category with id, name, isthing"),
+        ([{**SKY, "color": [1, 2]}], "expected a category with id, name, isthing"),
+        (["sky"], "expected a category with id, name, isthing"),
+    ],
+)
+def test_a_broken_list_is_refused_with_the_name_of_its_file(rows, message):
+    with pytest.raises(DataError, match=message) as caught:
+        CategorySet.from_json(rows, where="panoptic.json")
+    assert str(caught.value).startswith("panoptic.json: ")

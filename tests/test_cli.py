@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antvisionps import cli, doctor
+from antvisionps.doctor import Finding
+
+PROJECT = Path(__file__).parents[1]
+
+
+def stub_doctor(monkeypatch, *findings: Finding) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda project_root: iter(findings))
+
+
+def test_doctor_succeeds_when_nothing_is_wrong(monkeypatch, capsys):
+    stub_doctor(monkeypatch, Finding("ok", "numpy", "2.2.6"), Finding("note", "cuda", "no device"))
+    cli.main(["doctor"])
+    assert capsys.readouterr().out.splitlines() == [
+        "ok    numpy                             2.2.6",
+        "note  cuda                              no device",
+    ]
+
+
+def test_doctor_fails_and_prints_each_remedy_once(monkeypatch, capsys):
+    stub_doctor(
+        monkeypatch,
+        Finding("wrong", "torch", "missing", "pip install it"),
+        Finding("wrong", "timm", "missing", "pip install it"),
+        Finding("note", "PATH", "other python", "source activate"),
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().out.endswith(
+        "\nTo mend what is wrong:\n  pip install it\n\nWorth a look:\n  source activate\n"
+    )
+
+
+def test_use_says_what_it_did(monkeypatch, tmp_path, capsys):
+    profile = tmp_path / "mine.yaml"
+    profile.write_bytes((PROJECT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    cli.main(["use", "mine.yaml"])
+    assert (tmp_path / "params.yaml").read_bytes() == profile.read_bytes()
+    assert "params.yaml is now mine.yaml" in capsys.readouterr().out
+
+
+def test_use_of_a_missing_profile_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["use", "mine.yaml"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("error: mine.yaml: no such file")
+
+
+def test_results_prints_pq_of_every_system(tmp_path, capsys):
+    measures = {"PQ": 41.234, "SQ": 70.0, "RQ": None}
+    summary = {name: {"All": measures, "Things": measures} for name in ("e_ups", "fusion")}
+    path = tmp_path / "panoptic.json"
+    path.write_text(json.dumps(summary))
+    cli.main(["results", str(path)])
+    rows = {cells[0]: cells[1:] for line in capsys.readouterr().out.splitlines() if (cells := line.split())}
+    assert rows["system"] == ["PQ", "SQ", "RQ", "PQTh", "SQTh", "RQTh"]
+    assert rows["fusion"] == ["41.2", "70.0", "–"] * 2
+    assert "e_ups" in rows
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"e_ups": 1}', '{"e_ups": {"All": {"PQ": "high"}}}'])
+def test_results_of_a_missing_or_broken_summary_is_one_line(tmp_path, capsys, text):
+    path = tmp_path / "panoptic.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["results", str(path)])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {path}: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["cure"]])
+def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: antvisionps" in capsys.readouterr().err
+
+
+def test_help_comes_without_importing_anything_heavy():
+    script = (
+        "import sys; from antvisionps import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "doctor" in ran.stdout

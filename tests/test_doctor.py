@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from antvisionps import doctor
+from antvisionps.doctor import Finding, examine
+
+PROJECT = Path(__file__).parents[1]
+NEEDS_TORCH = {"torch", "torchvision", "onedl-mmcv", "onedl-mmdetection", "onedl-mmengine", "timm"}
+
+
+def findings(project: Path = PROJECT) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine(project)}
+
+
+@pytest.fixture
+def without_torch(monkeypatch) -> None:
+    """As in the base install."""
+    is_installed = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name not in NEEDS_TORCH and is_installed(name))
+    for name in ("torch", "torchvision"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def required(monkeypatch) -> list[str]:
+    """What the package's metadata asks for; fill it."""
+    requirements: list[str] = []
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: requirements)
+    return requirements
+
+
+def test_a_whole_installation_has_nothing_wrong():
+    found = findings()
+    assert [finding for finding in found.values() if finding.severity == "wrong"] == []
+    assert {"python", "torch", "torchvision", "onedl-mmcv", "onedl-mmdetection", "timm", "dvc", "pyarrow"} <= set(found)
+    assert "served by" in found["mmcv's operators"].message
+    assert found["params.yaml"].message.startswith("valid")
+    assert "cpu" in found
+
+
+def test_without_torch_it_works_and_says_what_to_install(without_torch):
+    found = findings()
+    for name in NEEDS_TORCH:
+        assert found[name].severity == "wrong"
+        assert found[name].message == "missing; training and prediction need it"
+        assert found[name].remedy == f"{sys.executable} -m pip install --no-deps -r requirements.lock"
+    assert found["numpy"].severity == "ok"
+    assert "mmcv's operators" not in found
+
+
+def test_without_a_lock_the_remedy_names_the_extra(without_torch, tmp_path):
+    assert findings(tmp_path)["torch"].remedy == f"{sys.executable} -m pip install 'antvisionps[models]'"
+
+
+def test_a_version_out_of_range_is_named_with_what_was_expected(required, without_torch):
+    required.append("numpy>=99")
+    assert findings()["numpy"].severity == "wrong"
+    assert "expected >=99" in findings()["numpy"].message
+
+
+def test_what_only_tests_need_is_a_note(required, without_torch):
+    required.append("no-such-oracle>=1; extra == 'dev'")
+    assert findings()["no-such-oracle"] == Finding(
+        "note", "no-such-oracle", "missing; only the tests need it", doctor._install_command(PROJECT, "dev")
+    )
+
+
+def test_a_package_that_is_not_installed_itself_is_told(monkeypatch, without_torch):
+    def refuse(_: str) -> list[str]:
+        raise doctor.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(doctor.metadata, "requires", refuse)
+    assert findings()["antvisionps"].severity == "wrong"
+
+
+def test_a_library_that_does_not_load_is_told_with_the_remedy(monkeypatch, without_torch):
+    import_module = doctor.importlib.import_module
+
+    def fail_for_cv2(name: str) -> object:
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return import_module(name)
+
+    monkeypatch.setattr(doctor.importlib, "import_module", fail_for_cv2)
+    assert "libGL.so.1" in findings()["cv2"].message
+    assert "uninstall --yes opencv-python " in (findings()["cv2"].remedy or "")
+
+
+def test_broken_params_are_told(tmp_path, without_torch):
+    (tmp_path / "params.yaml").write_text("speed: 1\n")
+    found = findings(tmp_path)["params.yaml"]
+    assert found.severity == "wrong"
+    assert "speed: unknown key" in found.message
+
+
+def test_a_device_that_is_not_there_is_told(tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    text = (PROJECT / "params.yaml").read_text()
+    assert "device: auto" in text
+    (tmp_path / "params.yaml").write_text(text.replace("device: auto", "device: cuda"))
+    assert findings(tmp_path)["runtime.device"].severity == "wrong"
+
+
+def test_another_python_on_path_is_a_note(monkeypatch, without_torch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = findings()
+    assert found["git"].severity == "wrong"
+    if (PROJECT / "dvc.yaml").exists():
+        assert found["PATH"].severity == "note"
+        assert "activate" in (found["PATH"].remedy or "")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from antvisionps.errors import ParamsError
+from antvisionps.params import load_params
+
+PROJECT = Path(__file__).parents[1]
+PROFILES = sorted((PROJECT / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture
+def edited(tmp_path) -> Callable[[str, Any], Path]:
+    """Writes params.yaml with one value replaced, `section.key` by `section.key`; `...` deletes the key."""
+
+    def edit(place: str, value: Any) -> Path:
+        document = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
+        *sections, key = place.split(".")
+        node = document
+        for section in sections:
+            node = node[section]
+        if value is ...:
+            del node[key]
+        else:
+            node[key] = value
+        path = tmp_path / "params.yaml"
+        YAML(typ="safe", pure=True).dump(document, path)
+        return path
+
+    return edit
+
+
+@pytest.mark.parametrize("path", [PROJECT / "params.yaml", *PROFILES], ids=lambda path: path.name)
+def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
+    assert load_params(path).ends
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        ("fuse.max_overlap", 0.5, r"fuse\.max_overlap: unknown key"),
+        ("fuze", {}, r"fuze: unknown key"),
+        ("fuse.max_overlap_frac", 1.5, r"fuse\.max_overlap_frac: .*less than or equal to 1, got 1\.5"),
+        ("fuse.min_stuff_area_px", -1, r"fuse\.min_stuff_area_px: .*greater than or equal to 0, got -1"),
+        ("prepare.seed", 2**31, r"prepare\.seed: .*less than"),
+        ("fuse.min_score", "high", r"fuse\.min_score: .*number, got 'high'"),
+        ("fuse.min_score", None, r"fuse\.min_score: .*number, got None"),
+        ("fuse.min_stuff_area_px", 64.5, r"fuse\.min_stuff_area_px: .*integer, got 64\.5"),
+        ("prepare.heldout_images", "40", r"prepare\.heldout_images: .*integer, got '40'"),
+        ("fuse.systems", "fusion", r"fuse\.systems: .*tuple, got 'fusion'"),
+        ("fuse.min_score", ..., r"fuse\.min_score: Field required"),
+        ("score", ..., r"score: Field required"),
+        ("prepare.source", "imagenet", r"prepare\.source: .*'scenes' or 'coco_panoptic', got 'imagenet'"),
+        ("prepare.source", "coco_panoptic", r"prepare: .*prepare\.coco_panoptic must be filled in"),
+        ("prepare.heldout_images", 10**6, r"heldout_images must be below scenes\.train_images"),
+        ("ends", [], r"ends is empty"),
+        ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
+        ("ends", ["e_ups", "lwl_htc", "fusion"], r"fusion"),
+        ("ends", ["E-UPS"], r"ends\.0: .*pattern"),
+        ("fuse.systems", ["e_ups", "hrnet"], r"fuse\.systems lists hrnet"),
+        (
+            "fuse.semantic_weights",
+            {"e_ups": 1.0},
+            r"fuse\.semantic_weights has \['e_ups'\]; expected a weight for each",
+        ),
+        ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
+        ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_place_and_what_was_expected(edited, place, value, complaint):
+    path = edited(place, value)
+    with pytest.raises(ParamsError, match=complaint) as refused:
+        load_params(path)
+    assert all(line.startswith(f"{path}: ") for line in str(refused.value).splitlines())
+
+
+def test_every_mistake_is_told_at_once(edited):
+    path = edited("fuse", {"min_score": 2.0, "speed": 1})
+    with pytest.raises(ParamsError) as refused:
+        load_params(path)
+    assert "fuse.min_score" in str(refused.value)
+    assert "fuse.speed: unknown key" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["fuse: [1, 2", "a: b: c", "", "- 1\n- 2\n", "\x00"])
+def test_what_is_not_a_yaml_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=str(path)):
+        load_params(path)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((PROJECT / "params.yaml").read_text() + "\nruntime: {device: auto, workers: 1}\n")
+    with pytest.raises(ParamsError, match="runtime"):
+        load_params(path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        load_params(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path):
+    text = (PROJECT / "params.yaml").read_text()
+    assert "min_score: 0.5" in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("min_score: 0.5", "min_score: 1e-4"))
+    assert load_params(path).fuse.min_score == 1e-4
+
+
+def test_params_cannot_be_changed_after_loading():
+    params = load_params(PROJECT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.fuse.min_score = 0.1
