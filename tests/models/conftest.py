@@ -34,6 +34,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _curves_without_a_repository():
+    """DVCLive opens the git repository of the working folder and never closes its packs: a ResourceWarning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dvclive.live.get_dvc_repo", lambda: None)
+        yield
+
+
 @pytest.fixture
 def categories() -> CategorySet:
     return CategorySet.from_json(CATEGORIES, where="test")
