@@ -6,6 +6,7 @@ else. Unknown keys, missing keys, wrong types and values out of range are refuse
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,12 @@ from antvisionps.errors import ParamsError
 
 FUSION_SYSTEM = "fusion"
 """Name of the system that takes all ends; every other system is the end it is named after."""
+
+TRAINED_ENDS = ("e_ups", "lwl_htc", "hrnet_aspp")
+"""Ends with a stage of their own; the tables of `predict` and `fuse` may describe them where `ends` has them not."""
+
+SEMANTIC_ENDS = ("hrnet_aspp",)
+"""Those of them that have no instances."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -108,6 +115,22 @@ class LwlHtcNetwork(Network):
     uncertainty: Literal["task", "term"] | None
 
 
+class HrnetBackbone(Section):
+    width: Literal[18, 30, 32, 40, 44, 48, 64]
+    modules: tuple[Positive, Positive, Positive]
+    blocks: Positive
+    weights: str | None
+    frozen_norm: bool
+
+
+class HrnetAsppNetwork(Section):
+    backbone: HrnetBackbone
+    aspp_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    aspp_channels: Positive
+    stage1_channels: Positive
+    hard_pixel_frac: Annotated[float, Field(gt=0, le=1)] | None
+
+
 class Schedule(Section):
     iterations: Positive
     batch_size: Positive
@@ -175,15 +198,30 @@ class TrainEUps(Training):
 
     @model_validator(mode="after")
     def _members_are_described(self) -> TrainEUps:
-        _refuse_repeats("members", self.members)
-        missing = [name for name in self.members if name not in self.networks]
-        if missing:
-            raise ValueError(f"members lists {missing}, but networks describes only {sorted(self.networks)}")
+        _refuse_empty("members", self.members)
+        _refuse_undescribed_members(self.members, self.networks)
         return self
 
 
 class TrainLwlHtc(Training):
     network: LwlHtcNetwork
+
+
+class TrainHrnetAspp(Training):
+    """As of E-UPS; without members, the end is not trained."""
+
+    members: tuple[Name, ...]
+    networks: dict[Name, HrnetAsppNetwork]
+
+    @model_validator(mode="after")
+    def _members_are_described(self) -> TrainHrnetAspp:
+        _refuse_undescribed_members(self.members, self.networks)
+        if self.members and self.schedule.batch_size < 2:
+            raise ValueError(
+                f"schedule.batch_size is {self.schedule.batch_size}; expected at least 2: ASPP normalises the pooled "
+                "image over the batch"
+            )
+        return self
 
 
 class Predict(Section):
@@ -248,12 +286,17 @@ class Runtime(Section):
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
+    def training_arguments(self) -> dict[str, Any]:
+        """What a training is called with of it, as plain values."""
+        return self.model_dump(include={"device", "loader_workers", "checkpoint_interval"})
+
 
 class Params(Section):
     ends: tuple[Name, ...]
     prepare: Prepare
     train_e_ups: TrainEUps
     train_lwl_htc: TrainLwlHtc
+    train_hrnet_aspp: TrainHrnetAspp
     predict: Predict
     evaluate_heldout: EvaluateHeldout
     calibrate: Calibrate
@@ -268,43 +311,81 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
-        _refuse_repeats("ends", self.ends)
-        _refuse_repeats("fuse.systems", self.fuse.systems)
-        if set(self.predict.member_weights) != set(self.ends):
-            raise ValueError(
-                f"predict.member_weights describes {sorted(self.predict.member_weights)}; expected {sorted(self.ends)}"
-            )
-        for end, weights in self.predict.member_weights.items():
-            members = self.train_e_ups.members if end == "e_ups" else tuple(weights)
-            _refuse_weights_of_others(f"predict.member_weights.{end}", weights, members)
-        _refuse_weights_of_others("fuse.semantic_weights", self.fuse.semantic_weights, self.ends)
+        for place, names in (("ends", self.ends), ("fuse.systems", self.fuse.systems)):
+            _refuse_empty(place, names)
+            _refuse_repeats(place, names)
         if FUSION_SYSTEM in self.ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
-        if set(self.fuse.method) != {*self.ends, FUSION_SYSTEM}:
+        if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
             raise ValueError(
-                f"fuse.method has {sorted(self.fuse.method)}; expected a method for {FUSION_SYSTEM} and each of "
-                f"{sorted(self.ends)}"
+                "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
             )
+        self._member_weights_fit()
+        self._fusion_fits()
+        return self
+
+    def _member_weights_fit(self) -> None:
+        _refuse_unfit_keys("predict.member_weights", self.predict.member_weights, self.ends)
+        for end in self.ends:
+            weights = self.predict.member_weights[end]
+            members: tuple[str, ...] = tuple(weights)
+            if end == "e_ups":
+                members = self.train_e_ups.members
+            elif end == "hrnet_aspp":
+                members = self.train_hrnet_aspp.members
+            place = f"predict.member_weights.{end}"
+            if set(weights) != set(members):
+                raise ValueError(f"{place} has {sorted(weights)}; expected a weight for each of {sorted(members)}")
+            _refuse_zeros(place, weights.values())
+
+    def _fusion_fits(self) -> None:
+        systems = (*self.ends, FUSION_SYSTEM)
         for name in self.fuse.systems:
-            if name not in (*self.ends, FUSION_SYSTEM):
+            if name not in systems:
                 raise ValueError(
                     f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.ends)}"
                 )
-        return self
+            if name in SEMANTIC_ENDS:
+                raise ValueError(
+                    f"fuse.systems lists {name}, which has semantics but no instances and so makes no panoptic map of "
+                    f"its own; take it off the list: {FUSION_SYSTEM} averages its semantics in"
+                )
+        _refuse_unfit_keys("fuse.method", self.fuse.method, (FUSION_SYSTEM, *self.fuse.systems), known=systems)
+        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.ends)
+        _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.ends])
+
+
+def _refuse_empty(place: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ValueError(f"{place} is empty; name at least one")
 
 
 def _refuse_repeats(place: str, names: tuple[str, ...]) -> None:
-    if not names:
-        raise ValueError(f"{place} is empty; name at least one")
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{place} lists {name} twice")
 
 
-def _refuse_weights_of_others(place: str, weights: dict[str, float], names: tuple[str, ...]) -> None:
-    if set(weights) != set(names):
-        raise ValueError(f"{place} has {sorted(weights)}; expected a weight for each of {sorted(names)}")
-    if sum(weights.values()) <= 0:
+def _refuse_undescribed_members(members: tuple[str, ...], networks: Mapping[str, Section]) -> None:
+    _refuse_repeats("members", members)
+    missing = [name for name in members if name not in networks]
+    if missing:
+        raise ValueError(f"members lists {missing}, but networks describes only {sorted(networks)}")
+
+
+def _refuse_unfit_keys(
+    place: str, table: Mapping[str, object], needed: tuple[str, ...], known: tuple[str, ...] = ()
+) -> None:
+    """An entry for each that is needed. One for an end that is switched off waits for it; other names are mistakes."""
+    if not set(needed) <= set(table):
+        raise ValueError(f"{place} has {sorted(table)}; expected an entry for each of {sorted(set(needed))}")
+    allowed = {*needed, *known, *TRAINED_ENDS}
+    if not set(table) <= allowed:
+        raise ValueError(f"{place} has {sorted(set(table) - allowed)}; expected only names of {sorted(allowed)}")
+
+
+def _refuse_zeros(place: str, weights: Iterable[float]) -> None:
+    if not any(weights):
         raise ValueError(f"{place} are all zero; give at least one a positive weight")
 
 

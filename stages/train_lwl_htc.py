@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.device import select_device
 from antvisionps.models.lwl_htc import build_lwl_htc
-from antvisionps.models.member import train_member
+from antvisionps.models.training_stage import train_on_train_split, training_options
 from antvisionps.params import load_params
 from antvisionps.stage import run_stage
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints while training is unfinished")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
-    arguments = parser.parse_args()
-    params = load_params(arguments.params)
+    parser = training_options(__doc__)
+    options = parser.parse_args()
+    params = load_params(options.params)
     settings = params.train_lwl_htc
-    select_device(params.runtime.device)
-    train_member(
-        open_split(arguments.prepared, "train"),
-        build=build_lwl_htc,
+    train_on_train_split(
+        options,
         end="lwl_htc",
+        build=build_lwl_htc,
         network=settings.network.model_dump(mode="json"),
-        **settings.keyword_arguments(),
-        checkpoint_interval=params.runtime.checkpoint_interval,
-        loader_workers=params.runtime.loader_workers,
-        dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-        work_dir=arguments.work,
-        out_dir=arguments.out,
+        training=settings.keyword_arguments(),
+        **params.runtime.training_arguments(),
     )
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "coco_panoptic": {"errors", "atomic", "categories"},
     "predictions": GROUND,
     "datasets": GROUND,
-    "models": GROUND | {"predictions"},
+    "models": GROUND | {"predictions", "datasets"},
     "fusion": GROUND | {"predictions"},
     "evaluation": GROUND | {"predictions"},
     "systems": {"errors", "categories", "fusion"},

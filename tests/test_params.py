@@ -66,7 +66,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         (
             "fuse.semantic_weights",
             {"e_ups": 1.0},
-            r"fuse\.semantic_weights has \['e_ups'\]; expected a weight for each",
+            r"fuse\.semantic_weights has \['e_ups'\]; expected an entry for each",
         ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),

@@ -143,8 +143,8 @@ class ResNetBackbone(ResNet):
                 nn.init.zeros_(tensor)
         if self._weights is not None:
             wanted = {name: tensor for name, tensor in self.state_dict().items() if "conv_offset" not in name}
-            source = _read_state_dict(self._weights)
-            _refuse_other_architecture(wanted, source, where=self._weights)
+            source = read_state_dict(self._weights)
+            refuse_other_architecture(wanted, source, where=self._weights)
             self.load_state_dict({name: source[name] for name in wanted if name in source}, strict=False)
 
     def blocks_of_stages(self) -> list[list[nn.Module]]:
@@ -250,8 +250,8 @@ class TimmBackbone(BaseModule):
         head = classifier.pretrained_cfg["classifier"]
         heads = (head,) if isinstance(head, str) else tuple(head)
         wanted = {name: t for name, t in classifier.state_dict().items() if not name.startswith(heads)}
-        source = _read_state_dict(file)
-        _refuse_other_architecture(wanted, source, where=file)
+        source = read_state_dict(file)
+        refuse_other_architecture(wanted, source, where=file)
         return source
 
 
@@ -305,7 +305,7 @@ def load_efficientnet_weights(network: nn.Module, file: Path) -> None:
     The packaged file names its modules otherwise than timm (`_blocks.0._depthwise_conv`), but in the same order, so
     that tensors are paired by position; their shapes are checked one by one. The classifier's head is left out.
     """
-    source = _read_state_dict(str(file))
+    source = read_state_dict(str(file))
     classifier = timm.create_model(f"tf_{EFFICIENTNET}", pretrained=False)
     names = list(classifier.state_dict())
     shapes = [tuple(tensor.shape) for tensor in classifier.state_dict().values()]
@@ -316,7 +316,7 @@ def load_efficientnet_weights(network: nn.Module, file: Path) -> None:
     network.load_state_dict(renamed, strict=True)
 
 
-def _read_state_dict(source: str) -> dict[str, Tensor]:
+def read_state_dict(source: str) -> dict[str, Tensor]:
     """The state dict in a file, or at one of mmengine's addresses (torchvision://resnet50)."""
     try:
         if "://" in source:
@@ -328,7 +328,7 @@ def _read_state_dict(source: str) -> dict[str, Tensor]:
     return state.get("state_dict", state)
 
 
-def _refuse_other_architecture(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], *, where: str) -> None:
+def refuse_other_architecture(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], *, where: str) -> None:
     """Raises ModelError where a tensor that is wanted is missing or of another shape."""
     for name, tensor in wanted.items():
         if name.endswith("num_batches_tracked"):  # older files lack it, and it is not used

@@ -14,7 +14,14 @@ from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset
 from antvisionps.errors import ModelError
 from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.inference import ImagePrediction, paste_mask, predict_image
+from antvisionps.models.hrnet_aspp import build_hrnet_aspp
+from antvisionps.models.inference import (
+    ImagePrediction,
+    SemanticPrediction,
+    paste_mask,
+    predict_image,
+    predict_semantics,
+)
 from antvisionps.models.lwl_htc import build_lwl_htc
 from antvisionps.models.weights import load_weights, read_network
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
@@ -23,8 +30,15 @@ from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheH
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.progress import progress
 
-BUILDERS: dict[str, Callable[..., BaseModule]] = {"e_ups": build_e_ups, "lwl_htc": build_lwl_htc}
+BUILDERS: dict[str, Callable[..., BaseModule]] = {
+    "e_ups": build_e_ups,
+    "lwl_htc": build_lwl_htc,
+    "hrnet_aspp": build_hrnet_aspp,
+}
 """What each end's networks are built with."""
+
+SEMANTIC_ENDS = frozenset({"hrnet_aspp"})
+"""Ends whose networks have no instances."""
 
 
 def open_networks(
@@ -54,7 +68,13 @@ def fill_cache(
     out_dir: Path,
     **settings: Any,
 ) -> None:
-    """Predicts every image of a split and writes both files of the cache; `settings` are `predict_image`'s."""
+    """Predicts every image of a split and writes the cache; `settings` are `predict_image`'s.
+
+    An end of semantics alone gets no file of instances, which is how readers know.
+    """
+    if header.end in SEMANTIC_ENDS:
+        _fill_semantics(dataset, networks, weights, header=header, out_dir=out_dir, **settings)
+        return
     with (
         InstancesWriter(out_dir / INSTANCES_FILE, header) as instances,
         SemanticWriter(out_dir / SEMANTIC_FILE, header) as semantics,
@@ -64,6 +84,27 @@ def fill_cache(
         ):
             prediction = predict_image(dataset.load_photo(image), networks, weights, **settings)
             instances.write(to_instances(prediction, image_id=image.image_id, categories=dataset.categories))
+            semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
+
+
+def _fill_semantics(
+    dataset: PanopticDataset,
+    networks: Sequence[Any],
+    weights: Sequence[float],
+    *,
+    header: CacheHeader,
+    out_dir: Path,
+    short_sides_px: Sequence[int],
+    max_long_side_px: int,
+    flip: bool,
+    **_of_instances: Any,
+) -> None:
+    sizes: dict[str, Any] = {"short_sides_px": short_sides_px, "max_long_side_px": max_long_side_px, "flip": flip}
+    with SemanticWriter(out_dir / SEMANTIC_FILE, header) as semantics:
+        for image in progress(
+            dataset.images, description=f"predict {header.end} {header.split}", total=len(dataset.images), unit="image"
+        ):
+            prediction = predict_semantics(dataset.load_photo(image), networks, weights, **sizes)
             semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
 
 
@@ -88,7 +129,7 @@ def to_instances(prediction: ImagePrediction, *, image_id: int, categories: Cate
     )
 
 
-def to_semantics(prediction: ImagePrediction, *, image_id: int, categories: CategorySet) -> ImageSemantics:
+def to_semantics(prediction: SemanticPrediction, *, image_id: int, categories: CategorySet) -> ImageSemantics:
     """The semantic probabilities as the cache holds them."""
     return ImageSemantics.from_probs(
         image_id=image_id,

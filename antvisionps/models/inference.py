@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from mmdet.models.layers import multiclass_nms
 from mmdet.structures import DetDataSample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
@@ -30,22 +30,43 @@ MASK_THRESHOLD = 0.5
 """A pixel belongs to an instance from this probability on (He et al. 2017, section 3.1)."""
 
 
-@dataclass(frozen=True)
-class ImagePrediction:
-    """What the networks say of one image, at its original size.
+class SemanticScorer(Protocol):
+    """An end at test time as far as its semantics go; a `BoxScorer` is one too."""
 
-    `boxes_xyxy` (N, 4) in pixels of the original image, best score first; `mask_probs` (N, 28, 28) inside the boxes;
-    `semantic_probs` (C, h, w) on a grid of `semantic_stride` pixels of the (input_hw) input that the networks saw.
+    def extract(self, images: Tensor) -> Any:
+        """Features of a normalised, padded (1, 3, H, W) batch."""
+
+    def semantic_probabilities(self, features: Any) -> Tensor:
+        """(C, h, w) probabilities of all classes on the network's own output grid."""
+
+    semantic_stride: int
+    data_preprocessor: nn.Module
+
+
+@dataclass(frozen=True)
+class SemanticPrediction:
+    """What the networks say of the classes in one image.
+
+    `semantic_probs` (C, h, w) on a grid of `semantic_stride` pixels of the (input_hw) input that they saw.
     """
 
     image_hw: tuple[int, int]
     input_hw: tuple[int, int]
+    semantic_probs: np.ndarray
+    semantic_stride: int
+
+
+@dataclass(frozen=True)
+class ImagePrediction(SemanticPrediction):
+    """The same, and the instances at the image's original size.
+
+    `boxes_xyxy` (N, 4) in pixels of the original image, best score first; `mask_probs` (N, 28, 28) inside the boxes.
+    """
+
     boxes_xyxy: np.ndarray
     scores: np.ndarray
     class_indices: np.ndarray
     mask_probs: np.ndarray
-    semantic_probs: np.ndarray
-    semantic_stride: int
 
 
 @torch.inference_mode()
@@ -68,11 +89,10 @@ def predict_image(
     a better one by more than `nms_iou`, and the best `max_instances` remain.
     """
     image_hw = photo.shape[0], photo.shape[1]
-    sizes = [resized_hw(image_hw, short_side_px=side, max_long_side_px=max_long_side_px) for side in short_sides_px]
-    views = [View(hw, mirrored) for hw in sizes for mirrored in ((False, True) if flip else (False,))]
+    views = _views(image_hw, short_sides_px=short_sides_px, max_long_side_px=max_long_side_px, flip=flip)
     frame = views[0]
     looks = [Look.at(photo, network, view, frame) for network in networks for view in views]
-    shares = [weight / sum(weights) / len(views) for weight in weights for _ in views]
+    shares = _shares(weights, views)
 
     proposals = _merge_proposals([look.propose() for look in looks])
     scored = [look.score_boxes(proposals) for look in looks]
@@ -98,6 +118,24 @@ def predict_image(
     )
 
 
+@torch.inference_mode()
+def predict_semantics(
+    photo: np.ndarray,
+    networks: Sequence[SemanticScorer],
+    weights: Sequence[float],
+    *,
+    short_sides_px: Sequence[int],
+    max_long_side_px: int,
+    flip: bool,
+) -> SemanticPrediction:
+    """The semantics alone, as `predict_image` has them, of networks that need not have instances."""
+    image_hw = photo.shape[0], photo.shape[1]
+    views = _views(image_hw, short_sides_px=short_sides_px, max_long_side_px=max_long_side_px, flip=flip)
+    looks = (Look.at(photo, network, view, views[0]) for network in networks for view in views)
+    semantic = _weighted_mean([look.semantic_probabilities() for look in looks], _shares(weights, views))
+    return SemanticPrediction(image_hw, views[0].hw, semantic.cpu().numpy(), networks[0].semantic_stride)
+
+
 @dataclass(frozen=True)
 class View:
     """How a network sees the photo: resized to `hw`, then mirrored or not."""
@@ -116,18 +154,33 @@ class View:
         return boxes.flatten(-2)
 
 
+def _views(
+    image_hw: tuple[int, int], *, short_sides_px: Sequence[int], max_long_side_px: int, flip: bool
+) -> list[View]:
+    sizes = [resized_hw(image_hw, short_side_px=side, max_long_side_px=max_long_side_px) for side in short_sides_px]
+    return [View(hw, mirrored) for hw in sizes for mirrored in ((False, True) if flip else (False,))]
+
+
+def _shares(weights: Sequence[float], views: Sequence[View]) -> list[float]:
+    """Of each look in the average; views count alike."""
+    return [weight / sum(weights) / len(views) for weight in weights for _ in views]
+
+
 @dataclass(frozen=True)
 class Look:
-    """One network on one view of the photo; takes and gives everything in pixels of `frame`, a view itself."""
+    """One network on one view of the photo; takes and gives everything in pixels of `frame`, a view itself.
 
-    network: BoxScorer
+    `network` is a SemanticScorer, and a BoxScorer where boxes or masks are asked for.
+    """
+
+    network: Any
     view: View
     frame: View
     features: Any
     sample: DetDataSample
 
     @classmethod
-    def at(cls, photo: np.ndarray, network: BoxScorer, view: View, frame: View) -> Look:
+    def at(cls, photo: np.ndarray, network: SemanticScorer, view: View, frame: View) -> Look:
         resized = resize_photo(photo, view.hw)
         images, sample = _network_input(resized[:, ::-1] if view.mirrored else resized, network)
         return cls(network, view, frame, network.extract(images), sample)
@@ -186,7 +239,7 @@ def paste_mask(mask_probs: np.ndarray, box_xyxy: np.ndarray, image_hw: tuple[int
     return mask
 
 
-def _network_input(photo: np.ndarray, network: BoxScorer) -> tuple[Tensor, DetDataSample]:
+def _network_input(photo: np.ndarray, network: SemanticScorer) -> tuple[Tensor, DetDataSample]:
     sample = DetDataSample(metainfo={"img_shape": photo.shape[:2], "scale_factor": (1.0, 1.0)})
     batch = {"inputs": [torch.from_numpy(photo.transpose(2, 0, 1).copy())], "data_samples": [sample]}
     prepared = network.data_preprocessor(batch, training=False)

@@ -63,7 +63,7 @@ def train_member(
             build,
             num_things=described["num_things"],
             num_classes=described["num_classes"],
-            test_proposals=network["train_proposals"],
+            test_proposals=network.get("train_proposals"),
             **network,
         ),
         TrainingSamples(dataset, seed=seed, **augmentation),
@@ -89,7 +89,7 @@ def refuse_unusable_dataset(dataset: PanopticDataset) -> None:
     """Raises ModelError where no end could learn: no thing, or no stuff category."""
     for kind, categories in (("thing", dataset.categories.things), ("stuff", dataset.categories.stuff)):
         if not categories:
-            raise ModelError(f"{dataset.annotations}: no {kind} category; both ends predict things and stuff")
+            raise ModelError(f"{dataset.annotations}: no {kind} category; the ends predict things and stuff together")
 
 
 def _digest_of_run(settings: Sequence[Any]) -> str:

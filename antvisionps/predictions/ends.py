@@ -23,13 +23,22 @@ class SplitCaches:
     dataset: PanopticDataset
 
     def open_instances(self, ends: Sequence[str], *, mask_probs: bool = False) -> dict[str, InstancesReader]:
-        """end → reader of those ends that have instances; may be empty. A mask is checked when it is used."""
-        return {
+        """end → reader of those ends that have instances. A mask is checked when it is used.
+
+        Raises CacheError if none has, unless there are no things.
+        """
+        readers = {
             end: InstancesReader(
                 path, self._identity(end), images=self._images(), mask_probs=mask_probs, check_masks=False
             )
             for end, path in self._existing(ends, INSTANCES_FILE)
         }
+        if not readers and self.dataset.categories.things:
+            raise CacheError(
+                f"{self.predictions_dir}: none of the ends {list(ends)} has an {INSTANCES_FILE} for split "
+                f"{self.split}, and without instances there is no panoptic map; add an end that predicts instances"
+            )
+        return readers
 
     def open_semantics(self, ends: Sequence[str]) -> dict[str, SemanticReader]:
         """end → reader, of those ends that have semantics. Raises CacheError if none has."""

@@ -441,8 +441,12 @@ def test_an_end_may_have_semantics_only(done, tmp_path):
     succeed(done.run("fuse", "--system", "fusion", **places, out=tmp_path / "fusion"))
     ends = set(pq.read_table(tmp_path / "fusion" / "segments.parquet")["end"].to_pylist())
     assert ends == {"e_ups", "e_ups+lwl_htc"}
-    succeed(done.run("fuse", "--system", "lwl_htc", **places, out=tmp_path / "alone"))
-    assert pq.read_table(tmp_path / "alone" / "segments.parquet")["score"].null_count > 0
+    succeed(done.run("calibrate", "--system", "fusion", **places, out=tmp_path / "fusion.json"))
+    succeed(done.run("error_budget", **places, out=tmp_path / "budget.csv"))
+    for stage, out in (("fuse", "alone"), ("calibrate", "alone.json")):
+        line = fail(done.run(stage, "--system", "lwl_htc", **places, out=tmp_path / out))
+        assert "none of the ends ['lwl_htc'] has an instances.parquet" in line
+        assert not (tmp_path / out).exists()
 
 
 def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
