@@ -69,6 +69,40 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
             r"fuse\.semantic_weights has \['e_ups'\]; expected an entry for each",
         ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
+        ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0, "hrnet_aspp": 1.0}, r"all zero"),
+        (
+            "fuse.semantic_weights",
+            {"e_ups": 1.0, "lwl_htc": 1.0, "hrnet": 1.0},
+            r"fuse\.semantic_weights has \['hrnet'\]; expected only names of",
+        ),
+        (
+            "predict.member_weights",
+            {"e_ups": {"base": 1.0}},
+            r"predict\.member_weights has \['e_ups'\]; expected an entry for each of \['e_ups', 'lwl_htc'\]",
+        ),
+        (
+            "predict.member_weights.e_ups",
+            {"big": 1.0},
+            r"e_ups has \['big'\]; expected a weight for each of \['base'\]",
+        ),
+        (
+            "fuse.method",
+            {"e_ups": "heuristic", "fusion": "heuristic"},
+            r"fuse\.method has .*; expected an entry for each",
+        ),
+        ("ends", ["e_ups", "lwl_htc", "hrnet_aspp"], r"ends lists hrnet_aspp, but train_hrnet_aspp\.members is empty"),
+        (
+            "train_hrnet_aspp.members",
+            ["big"],
+            r"train_hrnet_aspp: .*members lists \['big'\], but networks describes only",
+        ),
+        (
+            "train_hrnet_aspp.networks.base.backbone.width",
+            20,
+            r"backbone\.width: .*18, 30, 32, 40, 44, 48 or 64, got 20",
+        ),
+        ("train_hrnet_aspp.networks.base.aspp_rates", [0, 6], r"aspp_rates\.0: .*greater than or equal to 1, got 0"),
+        ("train_hrnet_aspp.networks.base.hard_pixel_frac", 0.0, r"hard_pixel_frac: .*greater than 0, got 0"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
     ],
 )
@@ -77,6 +111,39 @@ def test_a_bad_value_is_named_with_its_place_and_what_was_expected(edited, place
     with pytest.raises(ParamsError, match=complaint) as refused:
         load_params(path)
     assert all(line.startswith(f"{path}: ") for line in str(refused.value).splitlines())
+
+
+def with_hrnet_aspp(path, **fuse) -> Path:
+    """Switches the third end on, as the documentation tells."""
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(path)
+    document["ends"].append("hrnet_aspp")
+    document["train_hrnet_aspp"]["members"] = ["base"]
+    document["fuse"] |= fuse
+    yaml.dump(document, path)
+    return path
+
+
+@pytest.mark.parametrize("path", [PROJECT / "params.yaml", *PROFILES], ids=lambda path: path.name)
+def test_two_lines_switch_hrnet_aspp_on(path, tmp_path):
+    copy = tmp_path / "params.yaml"
+    copy.write_bytes(path.read_bytes())
+    params = load_params(with_hrnet_aspp(copy))
+    assert params.ends[-1] == "hrnet_aspp"
+    assert params.fuse.semantic_weights["hrnet_aspp"] == 1.0
+    assert set(params.predict.member_weights["hrnet_aspp"]) == set(params.train_hrnet_aspp.members)
+
+
+def test_an_end_without_instances_is_no_system_of_its_own(edited):
+    path = with_hrnet_aspp(edited("score.seed", 1), systems=["hrnet_aspp", "fusion"])
+    with pytest.raises(ParamsError, match=r"fuse\.systems lists hrnet_aspp, which has semantics but no instances"):
+        load_params(path)
+
+
+def test_a_batch_of_one_cannot_train_hrnet_aspp(edited):
+    path = with_hrnet_aspp(edited("train_hrnet_aspp.schedule.batch_size", 1))
+    with pytest.raises(ParamsError, match=r"schedule\.batch_size is 1; expected at least 2"):
+        load_params(path)
 
 
 def test_every_mistake_is_told_at_once(edited):

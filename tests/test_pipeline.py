@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
@@ -56,7 +57,8 @@ def shrink(path: Path) -> None:
     for network in networks:
         network |= TINY_NETWORK
     networks[0]["semantic_channels"] = [8]
-    for end in ("train_e_ups", "train_lwl_htc"):
+    params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
+    for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):
         params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
         params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
         params[end]["curve_interval"] = 2
@@ -167,6 +169,20 @@ def test_a_training_killed_by_force_is_resumed_to_the_same_weights(project, tmp_
     assert stages_run(output) == ["train_e_ups@base"]
     assert (folder / weights).read_bytes() == (project / weights).read_bytes()
     assert checksums(folder / "data/models/e_ups/base") == checksums(project / "data/models/e_ups/base")
+
+
+def test_a_third_end_of_semantics_alone_joins_the_fusion(project, tmp_path):
+    folder = tmp_path / "three"
+    shutil.copytree(project, folder, symlinks=True)
+    switches = ("ends=[e_ups,lwl_htc,hrnet_aspp]", "train_hrnet_aspp.members=[base]")
+    output = dvc(folder, "exp", "run", *(part for switch in switches for part in ("-S", switch)))
+    ran = stages_run(output)
+    assert {"train_hrnet_aspp@base", "predict@hrnet_aspp-heldout", "predict@hrnet_aspp-val"} < set(ran)
+    assert not {"prepare", "train_e_ups@base", "train_lwl_htc", "predict@e_ups-val"} & set(ran)
+    assert [path.name for path in (folder / "data/predictions/hrnet_aspp/val").iterdir()] == ["semantic.parquet"]
+    segments = pq.read_table(folder / "data/fused/fusion/segments.parquet")["end"].to_pylist()
+    assert set(segments) <= {"e_ups", "lwl_htc", "e_ups+lwl_htc+hrnet_aspp"}
+    assert tuple(json.loads((folder / "metrics" / "panoptic.json").read_text())) == SYSTEMS
 
 
 def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):

@@ -85,6 +85,13 @@ def network_settings() -> dict[str, dict]:
         "e_ups": NETWORK | PLAIN_E_UPS | {"semantic_channels": [16, 8]},
         "lwl_htc": NETWORK
         | {"semantic_level": 1, "semantic_convs": 1, "deformable_semantic_head": None, "uncertainty": None},
+        "hrnet_aspp": {
+            "backbone": {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False},
+            "aspp_rates": (1, 2),
+            "aspp_channels": 16,
+            "stage1_channels": 8,
+            "hard_pixel_frac": 0.5,
+        },
     }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
 from antvisionps.categories import CategorySet
-from antvisionps.errors import ModelError
+from antvisionps.errors import CacheError, ModelError
 from antvisionps.models.ends import BUILDERS, fill_cache, open_networks
 from antvisionps.models.inference import paste_mask
 from antvisionps.models.member import train_member
+from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader
@@ -69,7 +72,7 @@ def header(dataset, end):
     )
 
 
-@pytest.mark.parametrize("end", BUILDERS)
+@pytest.mark.parametrize("end", ["e_ups", "lwl_htc"])
 def test_a_trained_end_fills_a_cache_that_holds_every_image(end, train_end, dataset, tmp_path):
     folder = train_end(end)
     assert sorted(path.name for path in folder.iterdir()) == ["curves", "network.json", "weights.pth"]
@@ -89,6 +92,31 @@ def test_a_trained_end_fills_a_cache_that_holds_every_image(end, train_end, data
     assert all((i.scores[:-1] >= i.scores[1:]).all() for i in instances)
     # 8-bit rounding of up to four planes that summed to 255
     assert all(abs(s.planes.sum(axis=0, dtype=int) - 255).max() <= 2 for s in semantics)
+
+
+def test_an_end_of_semantics_alone_fills_its_half_of_the_cache(train_end, dataset, tmp_path):
+    folders = [train_end("hrnet_aspp", "first"), train_end("hrnet_aspp", "second")]
+    networks = open_networks(folders, categories=dataset.categories, max_proposals=20, device=torch.device("cpu"))
+    out = tmp_path / "predictions" / "hrnet_aspp" / "val"
+    end = header(dataset, "hrnet_aspp")
+    fill_cache(dataset, networks, [1.0, 3.0], header=end, out_dir=out, **PREDICT | {"flip": True})
+    assert [path.name for path in out.iterdir()] == [SEMANTIC_FILE]
+    caches = SplitCaches(tmp_path / "predictions", "val", "0" * 64, dataset)
+    semantics = list(caches.open_semantics(["hrnet_aspp"])["hrnet_aspp"])
+    assert [s.image_id for s in semantics] == [1, 2, 3]
+    assert all((s.stride, s.input_height, s.input_width) == (4, 64, 80) for s in semantics)
+    assert all(abs(s.planes.sum(axis=0, dtype=int) - 255).max() <= 2 for s in semantics)
+    with pytest.raises(CacheError, match=r"none of the ends \['hrnet_aspp'\] has an instances\.parquet"):
+        caches.open_instances(["hrnet_aspp"])
+
+
+def test_weights_of_another_width_are_refused(train_end, dataset):
+    folder = train_end("hrnet_aspp")
+    described = json.loads((folder / "network.json").read_text())
+    described["network"]["backbone"]["width"] = 30
+    (folder / "network.json").write_text(json.dumps(described))
+    with pytest.raises(ModelError, match=r"weights\.pth: weights of another architecture"):
+        open_networks([folder], categories=dataset.categories, max_proposals=20, device=torch.device("cpu"))
 
 
 def test_training_twice_gives_the_same_bytes(train_end):

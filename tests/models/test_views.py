@@ -9,7 +9,7 @@ from mmdet.structures.bbox import bbox_mapping
 from torch.nn import functional as F
 
 from antvisionps.models.ends import BUILDERS
-from antvisionps.models.inference import Look, View, predict_image
+from antvisionps.models.inference import Look, View, predict_image, predict_semantics
 
 SETTINGS = {
     "short_sides_px": (64,),
@@ -127,3 +127,28 @@ def test_every_network_normalises_the_photo_for_itself(build):
     alone = [predict(network).semantic_probs for network in (efficientnet, resnet)]
     both = predict_image(photo(), [efficientnet, resnet], [1.0, 1.0], **SETTINGS)
     np.testing.assert_allclose(both.semantic_probs, (alone[0] + alone[1]) / 2, atol=1e-6)
+
+
+SIZES = {"short_sides_px": (64, 96), "max_long_side_px": 200, "flip": True}
+
+
+def test_semantics_alone_are_those_that_come_with_instances(build):
+    networks, weights = [build(), build(semantic_channels=[8])], [1.0, 3.0]
+    whole = predict_image(photo(), networks, weights, **SETTINGS | SIZES)
+    alone = predict_semantics(photo(), networks, weights, **SIZES)
+    assert np.array_equal(alone.semantic_probs, whole.semantic_probs)
+    assert (alone.image_hw, alone.input_hw, alone.semantic_stride) == (whole.image_hw, whole.input_hw, 4)
+
+
+def test_a_network_of_semantics_alone_is_averaged_over_members_and_mirrored_views(build):
+    networks = [build("hrnet_aspp"), build("hrnet_aspp", aspp_rates=(1, 3))]
+    for network in networks:
+        torch.nn.init.normal_(network.decoder.classifier.weight)
+    one_size = SIZES | {"short_sides_px": (64,)}
+    plain = one_size | {"flip": False}
+    got = predict_semantics(photo(), networks, [1.0, 3.0], **one_size).semantic_probs
+    seen = [predict_semantics(photo(), [network], [1.0], **plain).semantic_probs for network in networks]
+    mirrored = np.ascontiguousarray(photo()[:, ::-1])
+    seen += [predict_semantics(mirrored, [n], [1.0], **plain).semantic_probs[..., ::-1] for n in networks]
+    assert np.abs(seen[0] - seen[1]).max() > 0.05
+    np.testing.assert_allclose(got, np.average(seen, axis=0, weights=[1, 3, 1, 3]), atol=1e-5)

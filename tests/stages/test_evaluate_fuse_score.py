@@ -19,6 +19,7 @@ from antvisionps.coco_panoptic import class_index_map, read_panoptic
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
@@ -447,6 +448,55 @@ def test_an_end_may_have_semantics_only(done, tmp_path):
         line = fail(done.run(stage, "--system", "lwl_htc", **places, out=tmp_path / out))
         assert "none of the ends ['lwl_htc'] has an instances.parquet" in line
         assert not (tmp_path / out).exists()
+
+
+def test_semantics_of_a_third_end_count_with_their_weight(done, tmp_path):
+    """Without instances and limits, the fused map is the argmax of the weighted mean where that is stuff."""
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    val = open_split(done.prepared, "val")
+    header = CacheHeader("hrnet_aspp", "val", dataset_fingerprint(done.prepared), val.categories, "weights")
+    rng = np.random.default_rng(6)
+    with SemanticWriter(predictions / "hrnet_aspp" / "val" / SEMANTIC_FILE, header) as semantics:
+        for image in val.images:
+            semantics.write(noisy_semantics(val, image, 4.0, rng))
+    weights = {"e_ups": 1.0, "lwl_htc": 0.0, "hrnet_aspp": 3.0}
+    rules = {"min_score": 1.0, "min_stuff_area_px": 0, "semantic_weights": weights}
+    params = write_params(tmp_path / "params.yaml", **rules)
+    switch_hrnet_aspp_on(params)
+    succeed(done.run("fuse", "--system", "fusion", params=params, predictions=predictions, out=tmp_path / "fusion"))
+
+    fused = read_panoptic(
+        tmp_path / "fusion" / "panoptic.json", images_dir=val.images_dir, panoptic_dir=tmp_path / "fusion" / "panoptic"
+    )
+    caches = SplitCaches(predictions, "val", dataset_fingerprint(done.prepared), val)
+    readers = caches.open_semantics(["e_ups", "hrnet_aspp"])
+    classes_of_ends = []
+    for image in fused.images:
+        planes = [full_size(reader.read(image.image_id), val.categories) for reader in readers.values()]
+        classes = np.average(planes, axis=0, weights=[1, 3]).argmax(axis=0)
+        classes_of_ends.append((classes, planes[0].argmax(axis=0)))
+        classes[classes < len(val.categories.things)] = 255
+        got = class_index_map(fused.load_segment_ids(image), image, val.categories)
+        assert (got != classes).mean() < 1e-3  # equal sums may be rounded to either side
+    assert any((both != alone).any() for both, alone in classes_of_ends)
+
+
+def full_size(image, categories):
+    """(C, H, W) planes stretched to the image, class by class."""
+    planes = np.zeros((len(categories), image.height, image.width))
+    for category_id, plane in zip(image.category_ids, image.planes, strict=True):
+        stretched = cv2.resize(plane.astype(np.float64), (image.width, image.height), interpolation=cv2.INTER_LINEAR)
+        planes[categories.class_index(category_id)] = stretched
+    return planes
+
+
+def switch_hrnet_aspp_on(params):
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(params)
+    document["ends"].append("hrnet_aspp")
+    document["train_hrnet_aspp"]["members"] = ["base"]
+    with params.open("w") as file:
+        yaml.dump(document, file)
 
 
 def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
