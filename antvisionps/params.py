@@ -190,16 +190,33 @@ class Training(Section):
         return self.model_dump(mode="json", include=set(Training.model_fields))
 
 
-class TrainEUps(Training):
-    """Each member of the ensemble has a network of its own; the rest is common to all."""
+class Ensemble(Training):
+    """Each of the networks that are averaged has settings of its own; the rest is common to all."""
 
     members: tuple[Name, ...]
+    networks: dict[Name, Any]
+
+    @model_validator(mode="after")
+    def _members_are_described(self) -> Ensemble:
+        _refuse_repeats("members", self.members)
+        missing = [name for name in self.members if name not in self.networks]
+        if missing:
+            raise ValueError(f"members lists {missing}, but networks describes only {sorted(self.networks)}")
+        return self
+
+    def network(self, member: str) -> dict[str, Any]:
+        """What the member's network is built with, as plain values. Raises ParamsError on an unknown one."""
+        if member not in self.networks:
+            raise ParamsError(f"--member {member}: expected one of networks {sorted(self.networks)}")
+        return self.networks[member].model_dump(mode="json")
+
+
+class TrainEUps(Ensemble):
     networks: dict[Name, EUpsNetwork]
 
     @model_validator(mode="after")
-    def _members_are_described(self) -> TrainEUps:
+    def _has_members(self) -> TrainEUps:
         _refuse_empty("members", self.members)
-        _refuse_undescribed_members(self.members, self.networks)
         return self
 
 
@@ -207,16 +224,14 @@ class TrainLwlHtc(Training):
     network: LwlHtcNetwork
 
 
-class TrainHrnetAspp(Training):
-    """As of E-UPS; without members, the end is not trained."""
+class TrainHrnetAspp(Ensemble):
+    """Without members, this end is not trained."""
 
-    members: tuple[Name, ...]
     networks: dict[Name, HrnetAsppNetwork]
 
     @model_validator(mode="after")
-    def _members_are_described(self) -> TrainHrnetAspp:
-        _refuse_undescribed_members(self.members, self.networks)
-        if self.members and self.schedule.batch_size < 2:
+    def _batches_can_be_normalised(self) -> TrainHrnetAspp:
+        if self.schedule.batch_size < 2:
             raise ValueError(
                 f"schedule.batch_size is {self.schedule.batch_size}; expected at least 2: ASPP normalises the pooled "
                 "image over the batch"
@@ -364,13 +379,6 @@ def _refuse_repeats(place: str, names: tuple[str, ...]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{place} lists {name} twice")
-
-
-def _refuse_undescribed_members(members: tuple[str, ...], networks: Mapping[str, Section]) -> None:
-    _refuse_repeats("members", members)
-    missing = [name for name in members if name not in networks]
-    if missing:
-        raise ValueError(f"members lists {missing}, but networks describes only {sorted(networks)}")
 
 
 def _refuse_unfit_keys(

@@ -18,7 +18,7 @@ def main() -> None:
         options,
         end="e_ups",
         build=build_e_ups,
-        network=settings.networks[options.member].model_dump(mode="json"),
+        network=settings.network(options.member),
         training=settings.keyword_arguments(),
         **params.runtime.training_arguments(),
     )

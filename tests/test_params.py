@@ -140,6 +140,14 @@ def test_an_end_without_instances_is_no_system_of_its_own(edited):
         load_params(path)
 
 
+def test_a_member_that_nobody_described_is_refused():
+    params = load_params(PROJECT / "params.yaml")
+    for ensemble in (params.train_e_ups, params.train_hrnet_aspp):
+        assert "backbone" in ensemble.network("base")
+        with pytest.raises(ParamsError, match=r"--member big: expected one of networks \['base'\]"):
+            ensemble.network("big")
+
+
 def test_a_batch_of_one_cannot_train_hrnet_aspp(edited):
     path = with_hrnet_aspp(edited("train_hrnet_aspp.schedule.batch_size", 1))
     with pytest.raises(ParamsError, match=r"schedule\.batch_size is 1; expected at least 2"):

@@ -23,6 +23,7 @@ from antvisionps.models.inference import (
     predict_semantics,
 )
 from antvisionps.models.lwl_htc import build_lwl_htc
+from antvisionps.models.two_stage import BoxScorer
 from antvisionps.models.weights import load_weights, read_network
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
@@ -36,9 +37,6 @@ BUILDERS: dict[str, Callable[..., BaseModule]] = {
     "hrnet_aspp": build_hrnet_aspp,
 }
 """What each end's networks are built with."""
-
-SEMANTIC_ENDS = frozenset({"hrnet_aspp"})
-"""Ends whose networks have no instances."""
 
 
 def open_networks(
@@ -72,7 +70,7 @@ def fill_cache(
 
     An end of semantics alone gets no file of instances, which is how readers know.
     """
-    if header.end in SEMANTIC_ENDS:
+    if not isinstance(networks[0], BoxScorer):
         _fill_semantics(dataset, networks, weights, header=header, out_dir=out_dir, **settings)
         return
     with (

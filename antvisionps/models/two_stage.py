@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -32,6 +32,7 @@ MASK_SIZE = 2 * MASK_ROI_SIZE
 """Side of a predicted mask: the mask head doubles its RoI features once (He et al. 2017, figure 4)."""
 
 
+@runtime_checkable
 class BoxScorer(Protocol):
     """An end at test time, in the four steps that let several networks score the same boxes.
 
