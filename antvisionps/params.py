@@ -102,6 +102,7 @@ class EUpsNetwork(Network):
 
 
 class LwlHtcNetwork(Network):
+    location_sensitive_header: bool
     semantic_level: Annotated[int, Field(ge=0, le=4)]
     semantic_convs: Positive
     deformable_semantic_head: Literal["shared", "per_level"] | None
