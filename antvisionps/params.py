@@ -187,7 +187,16 @@ class TrainLwlHtc(Training):
     network: LwlHtcNetwork
 
 
+class SharedBackbone(Section):
+    """Two ends that were trained on one frozen backbone."""
+
+    first: Name
+    second: Name
+
+
 class Predict(Section):
+    separate_ends: tuple[Name, ...]
+    shared_backbone: tuple[SharedBackbone, ...]
     short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
     max_long_side_px: Annotated[int, Field(ge=32)]
     flip: bool
@@ -199,7 +208,12 @@ class Predict(Section):
 
     def keyword_arguments(self) -> dict[str, Any]:
         """How one image is predicted, as plain values."""
-        return self.model_dump(exclude={"max_proposals", "member_weights"})
+        return self.model_dump(exclude={"separate_ends", "shared_backbone", "max_proposals", "member_weights"})
+
+    @property
+    def num_views(self) -> int:
+        """Sizes and mirrorings at which every network sees an image."""
+        return len(self.short_sides_px) * (2 if self.flip else 1)
 
 
 class EvaluateHeldout(Section):
@@ -271,6 +285,13 @@ class Params(Section):
     def _names_fit(self) -> Params:
         _refuse_repeats("ends", self.ends)
         _refuse_repeats("fuse.systems", self.fuse.systems)
+        pairs = self.predict.shared_backbone
+        predicted = [*self.predict.separate_ends, *(end for pair in pairs for end in (pair.first, pair.second))]
+        if sorted(predicted) != sorted(self.ends):
+            raise ValueError(
+                f"predict.separate_ends and predict.shared_backbone list {predicted}; expected each of ends "
+                f"{list(self.ends)} once, in one of the two"
+            )
         if set(self.predict.member_weights) != set(self.ends):
             raise ValueError(
                 f"predict.member_weights describes {sorted(self.predict.member_weights)}; expected {sorted(self.ends)}"

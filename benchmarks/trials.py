@@ -87,11 +87,14 @@ def single_end(params: Mapping[str, Any], *, end: str, seed: int, section: str |
 
 
 def one_member(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The same params with the first member alone of every ensemble, called base."""
+    """The same params with the first member alone of every ensemble, called base; of one that is off, the first
+    network."""
     document = copy.deepcopy(dict(params))
     for section in document.values():
         if isinstance(section, dict) and "members" in section:
-            network = section["networks"][section["members"][0]]
+            network = section["networks"][
+                section["members"][0] if section["members"] else next(iter(section["networks"]))
+            ]
             section |= {"members": ["base"], "networks": {"base": network}}
     return document
 
@@ -100,7 +103,8 @@ def with_ends(document: Mapping[str, Any], ends: Sequence[str]) -> dict[str, Any
     """The same params of single members with these ends alone, all systems of them, and no pictures."""
     reduced = copy.deepcopy(dict(document))
     reduced["ends"] = list(ends)
-    reduced["predict"]["member_weights"] = {end: {"base": 1.0} for end in ends}
+    members = {end: {"base": 1.0} for end in ends}
+    reduced["predict"] |= {"separate_ends": list(ends), "shared_backbone": [], "member_weights": members}
     fuse = reduced["fuse"]
     fuse["systems"] = [*ends, FUSION] if len(ends) > 1 else list(ends)
     fuse["semantic_weights"] = {end: fuse["semantic_weights"].get(end, 1.0) for end in ends}
@@ -151,7 +155,7 @@ def run_trial(trial: Trial, *, work_dir: Path) -> dict[str, PqOfGroup]:
 def run_training(training: EndTraining, document: Mapping[str, Any], *, prepared: Path, work_dir: Path) -> Path:
     """The folder of what this end predicts; a command that has ended well is not run again."""
     settings = {name: document[name] for name in (training.section, "predict")}
-    settings["predict"] = settings["predict"] | {"member_weights": None}
+    settings["predict"] = settings["predict"] | {"separate_ends": None, "member_weights": None}
     key = _digest(json.dumps(settings, sort_keys=True), json.dumps(training.commands), prepared.name, _sources())
     folder = work_dir / "ends" / key
     folder.mkdir(parents=True, exist_ok=True)

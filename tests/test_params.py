@@ -70,6 +70,13 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
+        ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
+        (
+            "predict.shared_backbone",
+            [{"first": "e_ups", "second": "lwl_htc"}],
+            r"list \['e_ups', 'lwl_htc', 'e_ups', 'lwl_htc'\]; expected each of ends",
+        ),
+        ("predict.shared_backbone", [["e_ups", "lwl_htc"]], r"predict\.shared_backbone\.0: "),
     ],
 )
 def test_a_bad_value_is_named_with_its_place_and_what_was_expected(edited, place, value, complaint):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from antvisionps.errors import ModelError
 from antvisionps.models.e_ups import build_e_ups
 from antvisionps.models.inference import ImagePrediction, paste_mask, predict_image
 from antvisionps.models.lwl_htc import build_lwl_htc
-from antvisionps.models.weights import load_weights, read_network
+from antvisionps.models.weights import load_weights, read_network, weights_sha256
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
@@ -45,6 +47,42 @@ def open_networks(
     return networks
 
 
+@dataclass(frozen=True)
+class TrainedEnd:
+    """An end's networks with the weight of each, the folders that they were opened from, and the cache to fill."""
+
+    networks: Sequence[Any]
+    weights: Sequence[float]
+    folders: Sequence[Path]
+    header: CacheHeader
+    out_dir: Path
+
+
+def open_end(
+    dataset: PanopticDataset,
+    *,
+    end: str,
+    split: str,
+    dataset_fingerprint: str,
+    member_weights: Mapping[str, float],
+    max_proposals: int,
+    device: torch.device,
+    models_dir: Path,
+    out_dir: Path,
+) -> TrainedEnd:
+    """The trained members of an end, each from its folder of `models_dir`; raises what `open_networks` does."""
+    folders = [models_dir / member for member in member_weights]
+    networks = open_networks(folders, categories=dataset.categories, max_proposals=max_proposals, device=device)
+    header = CacheHeader(
+        end=end,
+        split=split,
+        dataset_fingerprint=dataset_fingerprint,
+        categories=dataset.categories,
+        weights_sha256=weights_sha256(folders),
+    )
+    return TrainedEnd(networks, list(member_weights.values()), folders, header, out_dir)
+
+
 def fill_cache(
     dataset: PanopticDataset,
     networks: Sequence[Any],
@@ -55,16 +93,29 @@ def fill_cache(
     **settings: Any,
 ) -> None:
     """Predicts every image of a split and writes both files of the cache; `settings` are `predict_image`'s."""
-    with (
-        InstancesWriter(out_dir / INSTANCES_FILE, header) as instances,
-        SemanticWriter(out_dir / SEMANTIC_FILE, header) as semantics,
-    ):
-        for image in progress(
-            dataset.images, description=f"predict {header.end} {header.split}", total=len(dataset.images), unit="image"
-        ):
-            prediction = predict_image(dataset.load_photo(image), networks, weights, **settings)
-            instances.write(to_instances(prediction, image_id=image.image_id, categories=dataset.categories))
-            semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
+    fill_caches(dataset, [TrainedEnd(networks, weights, [], header, out_dir)], **settings)
+
+
+def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings: Any) -> None:
+    """The same for several ends, which see each image one after another."""
+    with ExitStack() as opened:
+        writers = [
+            (
+                InstancesWriter(end.out_dir / INSTANCES_FILE, end.header),
+                SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header),
+            )
+            for end in ends
+        ]
+        for of_end in writers:
+            for writer in of_end:
+                opened.enter_context(writer)
+        description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
+        for image in progress(dataset.images, description=description, total=len(dataset.images), unit="image"):
+            photo = dataset.load_photo(image)
+            for end, (instances, semantics) in zip(ends, writers, strict=True):
+                prediction = predict_image(photo, end.networks, end.weights, **settings)
+                instances.write(to_instances(prediction, image_id=image.image_id, categories=dataset.categories))
+                semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
 
 
 def to_instances(prediction: ImagePrediction, *, image_id: int, categories: CategorySet) -> ImageInstances:
