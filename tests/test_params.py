@@ -70,6 +70,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
+        ("train_lwl_htc.network.semantic_level", 5, r"network\.semantic_level: .*less than or equal to 4, got 5"),
         ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
         (
             "predict.shared_backbone",
