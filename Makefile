@@ -18,7 +18,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Never compile mmcv's operators, not even where a compiler and torch are at hand: torchvision serves them.
 export MMCV_WITH_OPS := 0
 
-.PHONY: help setup repro test lint format types clean ablation-e-ups
+.PHONY: help setup repro test lint format types clean ablation-e-ups ablation-lwl-htc fusion-table
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -56,6 +56,12 @@ types: setup ## Check types
 
 ablation-e-ups: setup ## Train E-UPS without and with BFP and LSH, 3 seeds each, into docs/ablations.md (resumable)
 	python -m benchmarks.ablation_e_ups
+
+ablation-lwl-htc: setup ## Train LWL-HTC without and with uncertainty and DC head, 3 seeds each, into docs/ablations.md (resumable)
+	python -m benchmarks.ablation_lwl_htc
+
+fusion-table: setup ## Train all ends with 3 seeds, fuse them, PQ and gain into docs/ablations.md (resumable)
+	python -m benchmarks.fusion_table
 
 clean: ## Remove stage outputs and tool caches; the environment and DVC's cache stay
 	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/overlays

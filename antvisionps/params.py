@@ -109,6 +109,7 @@ class EUpsNetwork(Network):
 
 
 class LwlHtcNetwork(Network):
+    location_sensitive_header: bool
     semantic_level: Annotated[int, Field(ge=0, le=4)]
     semantic_convs: Positive
     deformable_semantic_head: Literal["shared", "per_level"] | None
@@ -239,7 +240,16 @@ class TrainHrnetAspp(Ensemble):
         return self
 
 
+class SharedBackbone(Section):
+    """Two ends that were trained on one frozen backbone."""
+
+    first: Name
+    second: Name
+
+
 class Predict(Section):
+    separate_ends: tuple[Name, ...]
+    shared_backbone: tuple[SharedBackbone, ...]
     short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
     max_long_side_px: Annotated[int, Field(ge=32)]
     flip: bool
@@ -251,7 +261,12 @@ class Predict(Section):
 
     def keyword_arguments(self) -> dict[str, Any]:
         """How one image is predicted, as plain values."""
-        return self.model_dump(exclude={"max_proposals", "member_weights"})
+        return self.model_dump(exclude={"separate_ends", "shared_backbone", "max_proposals", "member_weights"})
+
+    @property
+    def num_views(self) -> int:
+        """Sizes and mirrorings at which every network sees an image."""
+        return len(self.short_sides_px) * (2 if self.flip else 1)
 
 
 class EvaluateHeldout(Section):
@@ -335,9 +350,19 @@ class Params(Section):
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
             )
+        self._every_end_is_predicted_once()
         self._member_weights_fit()
         self._fusion_fits()
         return self
+
+    def _every_end_is_predicted_once(self) -> None:
+        pairs = self.predict.shared_backbone
+        predicted = [*self.predict.separate_ends, *(end for pair in pairs for end in (pair.first, pair.second))]
+        if sorted(predicted) != sorted(self.ends):
+            raise ValueError(
+                f"predict.separate_ends and predict.shared_backbone list {predicted}; expected each of ends "
+                f"{list(self.ends)} once, in one of the two"
+            )
 
     def _member_weights_fit(self) -> None:
         _refuse_unfit_keys("predict.member_weights", self.predict.member_weights, self.ends)

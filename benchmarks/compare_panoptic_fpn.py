@@ -8,11 +8,18 @@ Adds its table to docs/ablations.md. Every run that is finished is kept below --
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
+from benchmarks.ablation import comparison_arguments
 from benchmarks.stock_panoptic_fpn import END
-from benchmarks.trials import Trial, e_ups_trial, read_document, replace_section, run_trials, single_end, table
+from benchmarks.trials import (
+    EndTraining,
+    Trial,
+    end_trial,
+    read_document,
+    replace_section,
+    run_trials,
+    single_end,
+    table,
+)
 
 STOCK_COMMANDS = (
     (
@@ -23,21 +30,16 @@ STOCK_COMMANDS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--iterations", type=int, help="instead of the params'")
-    parser.add_argument("--work", type=Path, default=Path("data/trials"))
-    parser.add_argument("--out", type=Path, default=Path("docs/ablations.md"))
-    arguments = parser.parse_args()
+    arguments = comparison_arguments(__doc__).parse_args()
     params = read_document(arguments.params)
     schedule = params["train_e_ups"]["schedule"]
     schedule["iterations"] = arguments.iterations or schedule["iterations"]
     trials = []
     for seed in arguments.seeds:
-        stock = single_end(params, end=END, seed=seed)
-        trials.append(Trial("mmdet Panoptic FPN", seed, END, stock, STOCK_COMMANDS))
-        trials.append(e_ups_trial("E-UPS", params, seed=seed, network={}))
+        stock = single_end(params, end=END, seed=seed, section="train_e_ups")
+        training = EndTraining(END, "train_e_ups", STOCK_COMMANDS)
+        trials.append(Trial({END: "mmdet Panoptic FPN"}, seed, stock, (training,)))
+        trials.append(end_trial("E-UPS", params, end="e_ups", seed=seed, network={}))
     results = run_trials(trials, work_dir=arguments.work)
     backbone = params["train_e_ups"]["networks"][params["train_e_ups"]["members"][0]]["backbone"]["name"]
     body = (

@@ -1,7 +1,8 @@
 """Training runs to be compared: same data, same budget, several settings and seeds; mean and spread of their PQ.
 
-A trial runs the pipeline's own stage scripts in a folder of its own. Its folder is named by everything that its result
-depends on, so that whatever is finished is not run again, and an interrupted training goes on.
+A trial runs the pipeline's own stage scripts in folders of its own: one for each end that it trains, one for what comes
+after. Each is named by everything that its content depends on, so that whatever is finished is not run again, an
+interrupted training goes on, and trials that fuse the same ends train them once.
 """
 
 from __future__ import annotations
@@ -23,53 +24,93 @@ from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
 GROUPS = {"All": "PQ", "Things": "PQTh", "Stuff": "PQSt"}
+FUSION = "fusion"
 
 PqOfGroup = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One training. `end` is what the cache is called; `train_and_predict` are commands to run, with {placeholders}
-    for params, prepared, work, models and predictions."""
+class EndTraining:
+    """One end, trained and predicted. `section` of the params describes its training; `commands` are run in that order,
+    with {placeholders} for params, prepared, work, models and predictions."""
 
-    name: str
-    seed: int
     end: str
+    section: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Trained ends, and the systems to be scored on them: those of `rows`, under these names."""
+
+    rows: Mapping[str, str]
+    seed: int
     params: dict[str, Any]
-    train_and_predict: tuple[tuple[str, ...], ...]
+    trainings: tuple[EndTraining, ...]
 
 
-E_UPS_COMMANDS = (
-    (
-        "stages/train_e_ups.py", "--params", "{params}", "--member", "base", "--prepared", "{prepared}",
-        "--work", "{work}", "--out", "{models}/base",
-    ),
-    (
-        "stages/predict.py", "--params", "{params}", "--end", "e_ups", "--split", "val", "--prepared", "{prepared}",
-        "--models", "{models}", "--out", "{predictions}/e_ups/val",
-    ),
-)  # fmt: skip
+def end_trial(name: str, params: Mapping[str, Any], *, end: str, seed: int, network: Mapping[str, Any]) -> Trial:
+    """One end alone, with the first of its networks in these params, changed by `network`."""
+    document = single_end(params, end=end, seed=seed)
+    section = document[section_of(end)]
+    (section["networks"]["base"] if "networks" in section else section["network"]).update(network)
+    return Trial({end: name}, seed, document, (end_training(document, end, splits=("val",)),))
 
 
-def e_ups_trial(name: str, params: Mapping[str, Any], *, seed: int, network: Mapping[str, Any]) -> Trial:
-    """E-UPS with the first network of these params, changed by `network`."""
-    document = single_end(params, end="e_ups", seed=seed)
-    document["train_e_ups"]["networks"]["base"] |= network
-    return Trial(name, seed, "e_ups", document, E_UPS_COMMANDS)
+def end_training(document: Mapping[str, Any], end: str, *, splits: Sequence[str]) -> EndTraining:
+    """The pipeline's own stages `train_END` and `predict` of each split."""
+    section = section_of(end)
+    common = ("--params", "{params}", "--prepared", "{prepared}")
+    member = ("--member", "base") if "members" in document[section] else ()
+    train = (f"stages/{section}.py", *common, *member, "--work", "{work}", "--out", "{models}/base")
+    predictions = [
+        (
+            "stages/predict.py", *common, "--end", end, "--split", split, "--models", "{models}",
+            "--out", f"{{predictions}}/{end}/{split}",
+        )
+        for split in splits
+    ]  # fmt: skip
+    return EndTraining(end, section, (train, *predictions))
 
 
-def single_end(params: Mapping[str, Any], *, end: str, seed: int) -> dict[str, Any]:
-    """The same params with this end alone, one member, and this seed of the training."""
-    document = copy.deepcopy(dict(params))
-    section = document["train_e_ups"]
-    network = section["networks"][section["members"][0]]
-    document["train_e_ups"] = section | {"members": ["base"], "networks": {"base": network}, "seed": seed}
-    document["ends"] = [end]
-    document["predict"]["member_weights"] = {end: {"base": 1.0}}
-    methods = {end: "heuristic", "fusion": "heuristic"}
-    document["fuse"] |= {"systems": [end], "semantic_weights": {end: 1.0}, "method": methods, "calibrated": False}
-    document["score"]["overlay_images"] = 0
+def section_of(end: str) -> str:
+    return f"train_{end}"
+
+
+def single_end(params: Mapping[str, Any], *, end: str, seed: int, section: str | None = None) -> dict[str, Any]:
+    """The same params with this end alone, one member, the plain heuristic, and this seed of the training, which
+    `section` describes (the end's own unless it has none)."""
+    document = with_ends(one_member(params), [end])
+    document[section or section_of(end)]["seed"] = seed
+    document["fuse"] |= {"method": {end: "heuristic", FUSION: "heuristic"}, "calibrated": False}
     return document
+
+
+def one_member(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The same params with the first member alone of every ensemble, called base; of one that is off, the first
+    network."""
+    document = copy.deepcopy(dict(params))
+    for section in document.values():
+        if isinstance(section, dict) and "members" in section:
+            network = section["networks"][
+                section["members"][0] if section["members"] else next(iter(section["networks"]))
+            ]
+            section |= {"members": ["base"], "networks": {"base": network}}
+    return document
+
+
+def with_ends(document: Mapping[str, Any], ends: Sequence[str]) -> dict[str, Any]:
+    """The same params of single members with these ends alone, all systems of them, and no pictures."""
+    reduced = copy.deepcopy(dict(document))
+    reduced["ends"] = list(ends)
+    members = {end: {"base": 1.0} for end in ends}
+    reduced["predict"] |= {"separate_ends": list(ends), "shared_backbone": [], "member_weights": members}
+    fuse = reduced["fuse"]
+    fuse["systems"] = [*ends, FUSION] if len(ends) > 1 else list(ends)
+    fuse["semantic_weights"] = {end: fuse["semantic_weights"].get(end, 1.0) for end in ends}
+    fuse["method"] = {system: fuse["method"].get(system, "heuristic") for system in (*ends, FUSION)}
+    reduced["score"]["overlay_images"] = 0
+    return reduced
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -77,23 +118,46 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def run_trials(trials: Sequence[Trial], *, work_dir: Path) -> dict[str, list[PqOfGroup]]:
-    """PQ of every trial by name, one entry a seed, in the order given."""
+    """PQ of every row of the trials, one entry a seed, in the order given."""
     results: dict[str, list[PqOfGroup]] = {}
     for number, trial in enumerate(trials, start=1):
-        print(f"[{number}/{len(trials)}] {trial.name}, seed {trial.seed}", file=sys.stderr, flush=True)
-        result = run_trial(trial, work_dir=work_dir)
-        print("    " + ", ".join(f"{name} {value:.2f}" for name, value in result.items()), file=sys.stderr, flush=True)
-        results.setdefault(trial.name, []).append(result)
+        print(f"[{number}/{len(trials)}] {', '.join(trial.rows.values())}, seed {trial.seed}", file=sys.stderr)
+        for system, result in run_trial(trial, work_dir=work_dir).items():
+            told = ", ".join(f"{name} {value:.2f}" for name, value in result.items())
+            print(f"    {trial.rows[system]}: {told}", file=sys.stderr, flush=True)
+            results.setdefault(trial.rows[system], []).append(result)
     return results
 
 
-def run_trial(trial: Trial, *, work_dir: Path) -> PqOfGroup:
-    prepared = prepare(trial.params, work_dir=work_dir)
-    document = json.dumps(trial.params, sort_keys=True)
-    folder = work_dir / "trials" / _digest(document, json.dumps(trial.train_and_predict), prepared.name, _sources())
+def run_trial(trial: Trial, *, work_dir: Path) -> dict[str, PqOfGroup]:
+    """PQ of each of the trial's systems."""
+    document = trial.params | {"fuse": trial.params["fuse"] | {"systems": list(trial.rows)}}
+    prepared = prepare(document, work_dir=work_dir)
+    trained = [run_training(training, document, prepared=prepared, work_dir=work_dir) for training in trial.trainings]
+    text = json.dumps(document, sort_keys=True)
+    folder = work_dir / "trials" / _digest(text, *(predictions.parent.name for predictions in trained))
     done = folder / "pq.json"
-    if done.exists():
-        return json.loads(done.read_text())
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        predictions = folder / "predictions"
+        predictions.mkdir(parents=True)
+        for training, of_end in zip(trial.trainings, trained, strict=True):
+            (predictions / training.end).symlink_to((of_end / training.end).resolve())
+        (folder / "params.yaml").write_text(text, encoding="utf-8")  # JSON is YAML
+        _fuse_and_score(folder, document["fuse"], prepared=prepared)
+        summary = json.loads((folder / "metrics" / "panoptic.json").read_text())
+        done.write_text(json.dumps({system: _pq_of_groups(summary[system]) for system in trial.rows}))
+        for name in ("fused", "overlays"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    return json.loads(done.read_text())
+
+
+def run_training(training: EndTraining, document: Mapping[str, Any], *, prepared: Path, work_dir: Path) -> Path:
+    """The folder of what this end predicts; a command that has ended well is not run again."""
+    settings = {name: document[name] for name in (training.section, "predict")}
+    settings["predict"] = settings["predict"] | {"separate_ends": None, "member_weights": None}
+    key = _digest(json.dumps(settings, sort_keys=True), json.dumps(training.commands), prepared.name, _sources())
+    folder = work_dir / "ends" / key
     folder.mkdir(parents=True, exist_ok=True)
     paths = {
         "params": folder / "params.yaml",
@@ -102,21 +166,36 @@ def run_trial(trial: Trial, *, work_dir: Path) -> PqOfGroup:
         "models": folder / "models",
         "predictions": folder / "predictions",
     }
-    paths["params"].write_text(document, encoding="utf-8")  # JSON is YAML
-    for command in trial.train_and_predict:
-        _run([part.format(**paths) for part in command])
-    shared = ["--params", str(paths["params"]), "--prepared", str(prepared)]
-    fused = folder / "fused" / trial.end
-    predictions = str(paths["predictions"])
-    _run(["stages/fuse.py", *shared, "--system", trial.end, "--predictions", predictions, "--out", str(fused)])
-    scored = ["--fused", str(fused.parent), "--out", str(folder / "metrics"), "--overlays", str(folder / "overlays")]
-    _run(["stages/score.py", *shared, *scored])
-    summary = json.loads((folder / "metrics" / "panoptic.json").read_text())[trial.end]
-    result = {name: summary[group]["PQ"] or 0.0 for group, name in GROUPS.items()}
-    for name in ("predictions", "fused", "overlays"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    done.write_text(json.dumps(result))
-    return result
+    paths["params"].write_text(json.dumps(document, sort_keys=True), encoding="utf-8")
+    for number, command in enumerate(training.commands):
+        done = folder / f"done-{number}"
+        if not done.exists():
+            _run([part.format(**paths) for part in command])
+            done.touch()
+    return paths["predictions"]
+
+
+def _fuse_and_score(folder: Path, fuse: Mapping[str, Any], *, prepared: Path) -> None:
+    shared = ["--params", str(folder / "params.yaml"), "--prepared", str(prepared)]
+    cached = [*shared, "--predictions", str(folder / "predictions")]
+    routed = []
+    if FUSION in fuse["systems"] or fuse["calibrated"]:
+        routed = ["--routing", str(folder / "routing")]
+        _run(["stages/evaluate_heldout.py", *cached, "--out", str(folder / "routing")])
+    for system in fuse["systems"]:
+        calibrated = []
+        if fuse["calibrated"]:
+            calibrated = ["--calibration", str(folder / "calibration")]
+            out = str(folder / "calibration" / f"{system}.json")
+            _run(["stages/calibrate.py", *cached, *routed, "--system", system, "--out", out])
+        out = str(folder / "fused" / system)
+        _run(["stages/fuse.py", *cached, *routed, *calibrated, "--system", system, "--out", out])
+    outs = ["--out", str(folder / "metrics"), "--overlays", str(folder / "overlays")]
+    _run(["stages/score.py", *shared, "--fused", str(folder / "fused"), *outs])
+
+
+def _pq_of_groups(summary: Mapping[str, Any]) -> PqOfGroup:
+    return {name: summary[group]["PQ"] or 0.0 for group, name in GROUPS.items()}
 
 
 def prepare(params: Mapping[str, Any], *, work_dir: Path) -> Path:
@@ -131,13 +210,19 @@ def prepare(params: Mapping[str, Any], *, work_dir: Path) -> Path:
     return folder
 
 
-def table(results: Mapping[str, Sequence[PqOfGroup]]) -> str:
-    """A Markdown row a name: mean ± standard deviation over its seeds of PQ, PQTh and PQSt, then each seed's PQ."""
-    lines = ["| | " + " | ".join(GROUPS.values()) + " | PQ of each seed |", "|---|" + "---|" * (len(GROUPS) + 1)]
+def table(results: Mapping[str, Sequence[PqOfGroup]], *, gains: Mapping[str, Sequence[float]] | None = None) -> str:
+    """A Markdown row a name: mean ± standard deviation over its seeds of PQ, PQTh and PQSt, then each seed's PQ.
+
+    With `gains`, what a row is ahead of others in each seed, a last column with their mean ± standard deviation.
+    """
+    columns = [*GROUPS.values(), "PQ of each seed"] + (["gain over the better end"] if gains is not None else [])
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for name, of_seeds in results.items():
         cells = [_mean_and_spread([result[group] for result in of_seeds]) for group in GROUPS.values()]
-        seeds = ", ".join(f"{result['PQ']:.1f}" for result in of_seeds)
-        lines.append(f"| {name} | {' | '.join(cells)} | {seeds} |")
+        cells.append(", ".join(f"{result['PQ']:.1f}" for result in of_seeds))
+        if gains is not None:
+            cells.append(_mean_and_spread(gains[name], sign="+") if name in gains else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -154,10 +239,9 @@ def replace_section(path: Path, heading: str, body: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+def _mean_and_spread(values: Sequence[float], *, sign: str = "") -> str:
+    mean = f"{statistics.mean(values):{sign}.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
 def _run(command: Sequence[str]) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.models.device import select_device
-from antvisionps.models.ends import fill_cache, open_networks
-from antvisionps.models.weights import weights_sha256
+from antvisionps.models.ends import fill_caches, open_end
 from antvisionps.params import load_params
-from antvisionps.predictions.schema import CacheHeader
 from antvisionps.stage import run_stage
 
 
@@ -25,29 +23,18 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     dataset = open_split(arguments.prepared, arguments.split)
-    weights = params.predict.member_weights[arguments.end]
-    folders = [arguments.models / member for member in weights]
-    networks = open_networks(
-        folders,
-        categories=dataset.categories,
-        max_proposals=params.predict.max_proposals,
-        device=select_device(params.runtime.device),
-    )
-    header = CacheHeader(
+    opened = open_end(
+        dataset,
         end=arguments.end,
         split=arguments.split,
         dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-        categories=dataset.categories,
-        weights_sha256=weights_sha256(folders),
-    )
-    fill_cache(
-        dataset,
-        networks,
-        list(weights.values()),
-        header=header,
+        member_weights=params.predict.member_weights[arguments.end],
+        max_proposals=params.predict.max_proposals,
+        device=select_device(params.runtime.device),
+        models_dir=arguments.models,
         out_dir=arguments.out,
-        **params.predict.keyword_arguments(),
     )
+    fill_caches(dataset, [opened], **params.predict.keyword_arguments())
 
 
 if __name__ == "__main__":

@@ -104,6 +104,14 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("train_hrnet_aspp.networks.base.aspp_rates", [0, 6], r"aspp_rates\.0: .*greater than or equal to 1, got 0"),
         ("train_hrnet_aspp.networks.base.hard_pixel_frac", 0.0, r"hard_pixel_frac: .*greater than 0, got 0"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
+        ("train_lwl_htc.network.semantic_level", 5, r"network\.semantic_level: .*less than or equal to 4, got 5"),
+        ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
+        (
+            "predict.shared_backbone",
+            [{"first": "e_ups", "second": "lwl_htc"}],
+            r"list \['e_ups', 'lwl_htc', 'e_ups', 'lwl_htc'\]; expected each of ends",
+        ),
+        ("predict.shared_backbone", [["e_ups", "lwl_htc"]], r"predict\.shared_backbone\.0: "),
     ],
 )
 def test_a_bad_value_is_named_with_its_place_and_what_was_expected(edited, place, value, complaint):
@@ -118,6 +126,7 @@ def with_hrnet_aspp(path, **fuse) -> Path:
     yaml = YAML(typ="safe", pure=True)
     document = yaml.load(path)
     document["ends"].append("hrnet_aspp")
+    document["predict"]["separate_ends"].append("hrnet_aspp")
     document["train_hrnet_aspp"]["members"] = ["base"]
     document["fuse"] |= fuse
     yaml.dump(document, path)
@@ -125,7 +134,7 @@ def with_hrnet_aspp(path, **fuse) -> Path:
 
 
 @pytest.mark.parametrize("path", [PROJECT / "params.yaml", *PROFILES], ids=lambda path: path.name)
-def test_two_lines_switch_hrnet_aspp_on(path, tmp_path):
+def test_three_lines_switch_hrnet_aspp_on(path, tmp_path):
     copy = tmp_path / "params.yaml"
     copy.write_bytes(path.read_bytes())
     params = load_params(with_hrnet_aspp(copy))

@@ -174,7 +174,9 @@ def test_a_training_killed_by_force_is_resumed_to_the_same_weights(project, tmp_
 def test_a_third_end_of_semantics_alone_joins_the_fusion(project, tmp_path):
     folder = tmp_path / "three"
     shutil.copytree(project, folder, symlinks=True)
-    switches = ("ends=[e_ups,lwl_htc,hrnet_aspp]", "train_hrnet_aspp.members=[base]", "fuse.systems=[fusion]")
+    three = "[e_ups,lwl_htc,hrnet_aspp]"
+    switches = (f"ends={three}", f"predict.separate_ends={three}", "train_hrnet_aspp.members=[base]")
+    switches += ("fuse.systems=[fusion]",)
     output = dvc(folder, "exp", "run", *(part for switch in switches for part in ("-S", switch)))
     ran = stages_run(output)
     of_the_end = ["train_hrnet_aspp@base", "predict@hrnet_aspp-heldout", "predict@hrnet_aspp-val"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antvisionps.categories import VOID_CLASS_INDEX
+from antvisionps.errors import ModelError
 
 NUM_DEFORMABLE = 3
 """Deformable convolutions a level, as the figure draws them."""
@@ -23,12 +24,15 @@ class DeformableFusionHead(BaseModule):
     Each level passes three 3x3 deformable convolutions (v1, offsets start at zero) with ReLU and a 1x1 convolution, is
     resized bilinearly to the fusion level, and is added; two 1x1 convolutions give the feature (with ReLU) and the
     logits. `shared` uses one set of deformable convolutions for all levels. Stands in for mmdet's FusedSemanticHead.
+    Raises ModelError on a fusion level that is none of the `num_levels`, and on a pyramid of other levels than these.
     """
 
     def __init__(
         self, *, num_levels: int, fusion_level: int, channels: int, num_classes: int, shared: bool, loss_weight: float
     ) -> None:
         super().__init__()
+        if not 0 <= fusion_level < num_levels:
+            raise ModelError(f"the DC head cannot fuse to level {fusion_level}; expected 0 to {num_levels - 1}")
         self.fusion_level = fusion_level
         self.loss_weight = loss_weight
         towers = 1 if shared else num_levels
@@ -49,6 +53,10 @@ class DeformableFusionHead(BaseModule):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (N, num_classes, h, w) and feature (N, channels, h, w)."""
+        if len(levels) != len(self.laterals):
+            raise ModelError(
+                f"the DC head was built for {len(self.laterals)} pyramid levels and got {len(levels)}; give it all of them"
+            )
         target_hw = levels[self.fusion_level].shape[-2:]
         fused = levels[self.fusion_level].new_zeros(())
         for index, (level, lateral) in enumerate(zip(levels, self.laterals, strict=True)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from antvisionps.models.inference import (
 )
 from antvisionps.models.lwl_htc import build_lwl_htc
 from antvisionps.models.two_stage import BoxScorer
-from antvisionps.models.weights import load_weights, read_network
+from antvisionps.models.weights import load_weights, read_network, weights_sha256
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
@@ -57,6 +59,42 @@ def open_networks(
     return networks
 
 
+@dataclass(frozen=True)
+class TrainedEnd:
+    """An end's networks with the weight of each, the folders that they were opened from, and the cache to fill."""
+
+    networks: Sequence[Any]
+    weights: Sequence[float]
+    folders: Sequence[Path]
+    header: CacheHeader
+    out_dir: Path
+
+
+def open_end(
+    dataset: PanopticDataset,
+    *,
+    end: str,
+    split: str,
+    dataset_fingerprint: str,
+    member_weights: Mapping[str, float],
+    max_proposals: int,
+    device: torch.device,
+    models_dir: Path,
+    out_dir: Path,
+) -> TrainedEnd:
+    """The trained members of an end, each from its folder of `models_dir`; raises what `open_networks` does."""
+    folders = [models_dir / member for member in member_weights]
+    networks = open_networks(folders, categories=dataset.categories, max_proposals=max_proposals, device=device)
+    header = CacheHeader(
+        end=end,
+        split=split,
+        dataset_fingerprint=dataset_fingerprint,
+        categories=dataset.categories,
+        weights_sha256=weights_sha256(folders),
+    )
+    return TrainedEnd(networks, list(member_weights.values()), folders, header, out_dir)
+
+
 def fill_cache(
     dataset: PanopticDataset,
     networks: Sequence[Any],
@@ -66,44 +104,47 @@ def fill_cache(
     out_dir: Path,
     **settings: Any,
 ) -> None:
-    """Predicts every image of a split and writes the cache; `settings` are `predict_image`'s.
+    """Predicts every image of a split and writes both files of the cache; `settings` are `predict_image`'s."""
+    fill_caches(dataset, [TrainedEnd(networks, weights, [], header, out_dir)], **settings)
+
+
+def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings: Any) -> None:
+    """The same for several ends, which see each image one after another.
 
     An end of semantics alone gets no file of instances, which is how readers know.
     """
-    if not isinstance(networks[0], BoxScorer):
-        _fill_semantics(dataset, networks, weights, header=header, out_dir=out_dir, **settings)
-        return
-    with (
-        InstancesWriter(out_dir / INSTANCES_FILE, header) as instances,
-        SemanticWriter(out_dir / SEMANTIC_FILE, header) as semantics,
-    ):
-        for image in progress(
-            dataset.images, description=f"predict {header.end} {header.split}", total=len(dataset.images), unit="image"
-        ):
-            prediction = predict_image(dataset.load_photo(image), networks, weights, **settings)
-            instances.write(to_instances(prediction, image_id=image.image_id, categories=dataset.categories))
-            semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
+    with ExitStack() as opened:
+        fillers = [opened.enter_context(_open_filler(dataset.categories, end, settings)) for end in ends]
+        description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
+        for image in progress(dataset.images, description=description, total=len(dataset.images), unit="image"):
+            photo = dataset.load_photo(image)
+            for fill in fillers:
+                fill(photo, image.image_id)
 
 
-def _fill_semantics(
-    dataset: PanopticDataset,
-    networks: Sequence[Any],
-    weights: Sequence[float],
-    *,
-    header: CacheHeader,
-    out_dir: Path,
-    short_sides_px: Sequence[int],
-    max_long_side_px: int,
-    flip: bool,
-    **_of_instances: Any,
-) -> None:
-    sizes: dict[str, Any] = {"short_sides_px": short_sides_px, "max_long_side_px": max_long_side_px, "flip": flip}
-    with SemanticWriter(out_dir / SEMANTIC_FILE, header) as semantics:
-        for image in progress(
-            dataset.images, description=f"predict {header.end} {header.split}", total=len(dataset.images), unit="image"
-        ):
-            prediction = predict_semantics(dataset.load_photo(image), networks, weights, **sizes)
-            semantics.write(to_semantics(prediction, image_id=image.image_id, categories=dataset.categories))
+@contextmanager
+def _open_filler(
+    categories: CategorySet, end: TrainedEnd, settings: Mapping[str, Any]
+) -> Iterator[Callable[[np.ndarray, int], None]]:
+    """Yields what predicts one photo, of that image id, into the end's cache."""
+    with SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header) as semantics:
+        if not isinstance(end.networks[0], BoxScorer):
+            sizes = {name: settings[name] for name in ("short_sides_px", "max_long_side_px", "flip")}
+
+            def fill_semantics(photo: np.ndarray, image_id: int) -> None:
+                seen = predict_semantics(photo, end.networks, end.weights, **sizes)
+                semantics.write(to_semantics(seen, image_id=image_id, categories=categories))
+
+            yield fill_semantics
+            return
+        with InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) as instances:
+
+            def fill_both(photo: np.ndarray, image_id: int) -> None:
+                seen = predict_image(photo, end.networks, end.weights, **settings)
+                instances.write(to_instances(seen, image_id=image_id, categories=categories))
+                semantics.write(to_semantics(seen, image_id=image_id, categories=categories))
+
+            yield fill_both
 
 
 def to_instances(prediction: ImagePrediction, *, image_id: int, categories: CategorySet) -> ImageInstances:

@@ -14,13 +14,14 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from torch import Tensor
-from torch.nn import functional as F
 
 from antvisionps.categories import VOID_CLASS_INDEX
 from antvisionps.errors import ModelError
 from antvisionps.models import two_stage
 from antvisionps.models.backbones import describe_backbone
 from antvisionps.models.dc_head import DeformableFusionHead
+from antvisionps.models.location_sensitive import LocationSensitiveBoxHead
+from antvisionps.models.location_sensitive_cascade import LocationSensitiveCascadeRoIHead, fused_roi_features
 from antvisionps.models.uncertainty import Balance, UncertaintyWeighting
 
 STAGE_IOUS = (0.5, 0.6, 0.7)
@@ -91,7 +92,9 @@ class LwlHtc(HybridTaskCascade):
 
     def mask_logits(self, features: HtcFeatures, boxes_xyxy: Tensor, class_indices: Tensor) -> Tensor:
         """Logits of the mean mask probability of the three stages."""
-        roi_features = self._mask_roi_features(features, two_stage.rois_of_one_image(boxes_xyxy))
+        rois = two_stage.rois_of_one_image(boxes_xyxy)
+        extractor = self.roi_head.mask_roi_extractor[-1]
+        roi_features = fused_roi_features(self.roi_head, extractor, features.pyramid, rois, features.semantic_embedding)
         probabilities = []
         previous = None
         for head in self.roi_head.mask_head:
@@ -101,12 +104,6 @@ class LwlHtc(HybridTaskCascade):
 
     def semantic_probabilities(self, features: HtcFeatures) -> Tensor:
         return features.semantic_logits[0].softmax(dim=0)
-
-    def _mask_roi_features(self, features: HtcFeatures, rois: Tensor) -> Tensor:
-        extractor = self.roi_head.mask_roi_extractor[-1]
-        roi_features = extractor(features.pyramid[: extractor.num_inputs], rois)
-        embedding = self.roi_head.semantic_roi_extractor([features.semantic_embedding], rois)
-        return roi_features + F.adaptive_avg_pool2d(embedding, roi_features.shape[-2:])
 
 
 def build_lwl_htc(
@@ -121,6 +118,7 @@ def build_lwl_htc(
     rois_per_image: int,
     box_fc_channels: int,
     mask_convs: int,
+    location_sensitive_header: bool,
     semantic_level: int,
     semantic_convs: int,
     semantic_loss_weight: float,
@@ -129,11 +127,12 @@ def build_lwl_htc(
 ) -> LwlHtc:
     """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
 
-    `num_classes` counts things and stuff, things first. `semantic_level` is the pyramid level that the semantic branch
-    fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of HTC's own
-    branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. `uncertainty` learns the
-    balance of the losses by task or by term; None leaves them as they are. Raises ModelError on an unknown backbone or
-    level.
+    `num_classes` counts things and stuff, things first. With the location sensitive header the `mask_convs`
+    convolutions of every stage feed its box regression too. `semantic_level` is the pyramid level that the semantic
+    branch fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of
+    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. `uncertainty`
+    learns the balance of the losses by task or by term; None leaves them as they are. Raises ModelError on an unknown
+    backbone or level.
     """
     if not 0 <= semantic_level < len(two_stage.STRIDES):
         raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
@@ -157,8 +156,9 @@ def build_lwl_htc(
             "shared": deformable_semantic_head == "shared",
             "loss_weight": semantic_loss_weight,
         }
+    box_head = {"type": LocationSensitiveBoxHead} if location_sensitive_header else {}
     roi_head = {
-        "type": HybridTaskCascadeRoIHead,
+        "type": LocationSensitiveCascadeRoIHead if location_sensitive_header else HybridTaskCascadeRoIHead,
         "num_stages": len(STAGE_IOUS),
         "stage_loss_weights": list(STAGE_LOSS_WEIGHTS),
         "bbox_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.BOX_ROI_SIZE),
@@ -170,6 +170,7 @@ def build_lwl_htc(
                 class_agnostic=True,
                 target_stds=stds,
             )
+            | box_head
             for stds in STAGE_BOX_STDS
         ],
         "mask_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.MASK_ROI_SIZE),

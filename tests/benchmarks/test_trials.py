@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from antvisionps.params import load_params
 from benchmarks import trials
-from benchmarks.trials import e_ups_trial, read_document, replace_section, run_trials, single_end, table
+from benchmarks.trials import end_trial, read_document, replace_section, run_trials, single_end, table
 
 PROJECT = Path(__file__).parents[2]
 PARAMS = sorted([PROJECT / "params.yaml", *(PROJECT / "profiles").glob("*.yaml")])
@@ -40,37 +40,51 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.name)
-@pytest.mark.parametrize("end", ["e_ups", "panoptic_fpn"])
-def test_the_params_of_one_end_alone_are_valid(path, end, tmp_path):
-    document = single_end(read_document(path), end=end, seed=7)
+@pytest.mark.parametrize(
+    ("end", "section"),
+    [("e_ups", "train_e_ups"), ("lwl_htc", "train_lwl_htc"), ("panoptic_fpn", "train_e_ups")],
+)
+def test_the_params_of_one_end_alone_are_valid(path, end, section, tmp_path):
+    document = single_end(read_document(path), end=end, seed=7, section=section)
     written = tmp_path / "params.yaml"
     written.write_text(json.dumps(document))
     params = load_params(written)
     assert params.ends == params.fuse.systems == (end,)
     assert params.train_e_ups.members == ("base",)
-    assert params.train_e_ups.seed == 7
+    assert getattr(params, section).seed == 7
 
 
-def test_a_finished_trial_is_read_and_another_seed_is_run(tmp_path, monkeypatch):
-    ran = []
+@pytest.fixture
+def ran(monkeypatch):
+    """Stage scripts that would have run; scoring gives every system a PQ of 50."""
+    commands = []
 
     def pretend(command):
-        ran.append(command[0])
+        commands.append(Path(command[0]).stem)
         if "score.py" in command[0]:
-            out = Path(command[command.index("--out") + 1])
-            out.mkdir(parents=True)
+            value = {option: Path(command[command.index(option) + 1]) for option in ("--params", "--out")}
+            value["--out"].mkdir(parents=True)
             groups = {name: {"PQ": 50.0} for name in ("All", "Things")} | {"Stuff": {"PQ": None}}
-            (out / "panoptic.json").write_text(json.dumps({"e_ups": groups}))
+            systems = json.loads(value["--params"].read_text())["fuse"]["systems"]
+            (value["--out"] / "panoptic.json").write_text(json.dumps(dict.fromkeys(systems, groups)))
 
     monkeypatch.setattr(trials, "_run", pretend)
+    return commands
+
+
+@pytest.mark.parametrize(
+    ("end", "changes"), [("e_ups", {"location_sensitive_header": True}), ("lwl_htc", {"uncertainty": "task"})]
+)
+def test_a_finished_trial_is_read_and_another_seed_is_run(end, changes, tmp_path, ran):
     params = read_document(PROJECT / "params.yaml")
-    first = e_ups_trial("+ LSH", params, seed=1, network={"location_sensitive_header": True})
-    assert first.params["train_e_ups"]["networks"]["base"]["location_sensitive_header"]
-    expected = {"+ LSH": [{"PQ": 50.0, "PQTh": 50.0, "PQSt": 0.0}]}
+    first = end_trial("changed", params, end=end, seed=1, network=changes)
+    section = first.params[f"train_{end}"]
+    assert changes.items() <= (section["networks"]["base"] if end == "e_ups" else section["network"]).items()
+    expected = {"changed": [{"PQ": 50.0, "PQTh": 50.0, "PQSt": 0.0}]}
     assert run_trials([first], work_dir=tmp_path) == expected
-    assert ran == ["stages/prepare.py", *(f"stages/{s}.py" for s in ("train_e_ups", "predict", "fuse", "score"))]
+    assert ran == ["prepare", f"train_{end}", "predict", "fuse", "score"]
     ran.clear()
     assert run_trials([first], work_dir=tmp_path) == expected
-    assert "stages/train_e_ups.py" not in ran
-    run_trials([e_ups_trial("+ LSH", params, seed=2, network={})], work_dir=tmp_path)
-    assert "stages/train_e_ups.py" in ran
+    assert not {f"train_{end}", "predict", "fuse", "score"} & set(ran)
+    run_trials([end_trial("changed", params, end=end, seed=2, network=changes)], work_dir=tmp_path)
+    assert f"train_{end}" in ran

@@ -84,7 +84,13 @@ def network_settings() -> dict[str, dict]:
     return {
         "e_ups": NETWORK | PLAIN_E_UPS | {"semantic_channels": [16, 8]},
         "lwl_htc": NETWORK
-        | {"semantic_level": 1, "semantic_convs": 1, "deformable_semantic_head": None, "uncertainty": None},
+        | {
+            "location_sensitive_header": False,
+            "semantic_level": 1,
+            "semantic_convs": 1,
+            "deformable_semantic_head": None,
+            "uncertainty": None,
+        },
         "hrnet_aspp": {
             "backbone": {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False},
             "aspp_rates": (1, 2),

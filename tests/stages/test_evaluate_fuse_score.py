@@ -494,6 +494,7 @@ def switch_hrnet_aspp_on(params):
     yaml = YAML(typ="safe", pure=True)
     document = yaml.load(params)
     document["ends"].append("hrnet_aspp")
+    document["predict"]["separate_ends"].append("hrnet_aspp")
     document["train_hrnet_aspp"]["members"] = ["base"]
     with params.open("w") as file:
         yaml.dump(document, file)

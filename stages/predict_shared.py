@@ -1,0 +1,49 @@
+"""Stage `predict_shared@pair-split`: `predict` of two ends in one pass, whose backbone's features are computed once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.models.device import select_device
+from antvisionps.models.ends import fill_caches, open_end
+from antvisionps.models.shared_backbone import share_backbone
+from antvisionps.params import load_params
+from antvisionps.stage import run_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--ends", nargs=2, required=True, help="two of ends, trained on one frozen backbone")
+    parser.add_argument("--split", required=True, choices=("heldout", "val"))
+    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
+    parser.add_argument("--models", type=Path, required=True, help="folder of all ends' trained networks")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+    dataset = open_split(arguments.prepared, arguments.split)
+    device = select_device(params.runtime.device)
+    opened = [
+        open_end(
+            dataset,
+            end=end,
+            split=arguments.split,
+            dataset_fingerprint=dataset_fingerprint(arguments.prepared),
+            member_weights=params.predict.member_weights[end],
+            max_proposals=params.predict.max_proposals,
+            device=device,
+            models_dir=arguments.models / end,
+            out_dir=arguments.predictions / end / arguments.split,
+        )
+        for end in arguments.ends
+    ]
+    share_backbone(
+        [end.networks for end in opened], [end.folders for end in opened], num_views=params.predict.num_views
+    )
+    fill_caches(dataset, opened, **params.predict.keyword_arguments())
+
+
+if __name__ == "__main__":
+    run_stage(main)
