@@ -1,12 +1,14 @@
-"""Peak memory and speed of a training step of every Table 1 variant at paper size, on random data.
+"""Peak memory and speed at paper size, on random data: a training step of every Table 1 variant and of LWL-HTC beside
+mmdet's HTC, then prediction by both ends, on a backbone each and on one.
 
-    python -m benchmarks.train_memory --device cuda            # the whole table, 6 to 8 minutes
-    python -m benchmarks.train_memory --device cpu --quick     # small pictures, to see that it runs
+    python -m benchmarks.train_memory --device cuda                    # all tables, 10 to 15 minutes
+    python -m benchmarks.train_memory --device cuda --variants htc     # LWL-HTC, mmdet's HTC and prediction
+    python -m benchmarks.train_memory --device cpu --quick             # small pictures, to see that it runs
 
-First, SENet-154 with BFP and LSH has to lower its loss within 30 steps; the exit status says whether it did. Then every
-row trains for a few steps as stage train_e_ups does: same network, same optimiser, same mixed precision. 800 px means
-800 x 1088 with one image, 1024 px means 1024 x 1376 with two (COCO's 4:3, padded to multiples of 32). The table is
-printed row by row, so that an interrupted run keeps what it has.
+First, SENet-154 with BFP and LSH has to lower its loss within 30 steps, where it is among the variants; the exit status
+says whether it did. Then every row trains for a few steps as the stages do: same network, same optimiser, same mixed
+precision. 800 px means 800 x 1088 with one image, 1024 px means 1024 x 1376 with two (COCO's 4:3, padded to multiples
+of 32). The tables are printed row by row, so that an interrupted run keeps what it has.
 """
 
 from __future__ import annotations
@@ -32,13 +34,21 @@ from torch import nn
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticImage, measure_segments
 from antvisionps.models.e_ups import build_e_ups
+from antvisionps.models.inference import predict_image
+from antvisionps.models.lwl_htc import build_lwl_htc, htc_settings
 from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.shared_backbone import RememberingBackbone
 from antvisionps.models.training_data import collate, make_sample
-from antvisionps.params import load_params
+from antvisionps.params import Network, load_params
 from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
+
+# mmdet can be imported once antvisionps.models has put mmcv's operators in place.
+# isort: split
+from mmdet.models.detectors import HybridTaskCascade
 
 PROFILE = Path("profiles/coco_paper.yaml")
 NUM_THINGS, NUM_STUFF = 80, 53
+TEST_PROPOSALS = 1000
 STOCK = "mmdet Panoptic FPN, R101"
 HARDEST = "se154_bfp_lsh"
 ORDER = (
@@ -54,6 +64,19 @@ ORDER = (
     "se154_bfp",
 )
 """What matters most first: --time-limit-s cuts the end off."""
+
+STOCK_HTC = {f"mmdet HTC, R{depth}": f"resnet{depth}" for depth in (50, 101)}
+PLAIN_R50 = {"name": "resnet50", "deformable": False}
+PLAIN_R101 = {"name": "resnet101", "deformable": False}
+HTC_VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "lwl_htc_r50": (PLAIN_R50, {}),
+    "lwl_htc_r101": (PLAIN_R101, {}),
+    "lwl_htc_r101_lsh": (PLAIN_R101, {"location_sensitive_header": True}),
+    "lwl_htc_r101_dcn": ({}, {}),
+}
+"""Changes of the backbone and of the rest of the profile's LWL-HTC, which has the DC head and learned uncertainty."""
+HTC_ORDER = ("mmdet HTC, R50", "lwl_htc_r50", "mmdet HTC, R101", *list(HTC_VARIANTS)[1:])
+PREDICTING_BACKBONES = ("resnet50", "resnet101")
 
 CHECKPOINTED = (1, 2, 3, 4)
 STEPS_THAT_LOWER_THE_LOSS = 30
@@ -75,8 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="one small size, one timed step")
-    parser.add_argument("--variants", nargs="+", choices=ORDER, default=list(ORDER))
-    parser.add_argument("--time-limit-s", type=float, default=450, help="rows that would start later are left out")
+    choices = ("htc", *ORDER, *HTC_ORDER)
+    parser.add_argument("--variants", nargs="+", choices=choices, default=[*ORDER, "htc"], help="htc: all of LWL-HTC")
+    parser.add_argument("--time-limit-s", type=float, default=900, help="rows that would start later are left out")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # mmengine tells the initialisation of every tensor
     device = torch.device(arguments.device)
@@ -85,11 +109,16 @@ def main() -> None:
     started = time.perf_counter()
 
     describe(device)
-    learned = arguments.quick or report_learning(device, sizes[-1])
+    learned = arguments.quick or HARDEST not in arguments.variants or report_learning(device, sizes[-1])
     print("\n| variant | px | batch | checkpointing | autocast | peak GiB | reserved GiB | ms a step | images/s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for variant in arguments.variants:
-        for row in rows_of(variant, sizes, device=device, warmup=warmup, timed=timed):
+    variants = [v for name in arguments.variants for v in (HTC_ORDER if name == "htc" else (name,))]
+    steps = {"device": device, "warmup": warmup, "timed": timed}
+    tables = [rows_of(variant, sizes, **steps) for variant in variants]
+    if set(variants) & set(HTC_ORDER):
+        tables.append(predicting_table(sizes, **steps))
+    for variant, rows in zip([*variants, "prediction"], tables, strict=False):
+        for row in rows:
             print(row, flush=True)
             if time.perf_counter() - started > arguments.time_limit_s:
                 print(f"\nstopped after {arguments.time_limit_s:.0f} s, within {variant}", flush=True)
@@ -201,20 +230,106 @@ def release() -> None:
 
 def build(variant: str, *, rois_per_image: int | None = None) -> Any:
     """The network of that name in the paper's profile, or mmdet's own, with random weights."""
-    networks = load_params(PROFILE).train_e_ups.networks
     torch.manual_seed(0)
-    classes = {"num_things": NUM_THINGS, "num_classes": NUM_THINGS + NUM_STUFF}
-    settings = networks["r101_dcn" if variant == STOCK else variant].model_dump(mode="json")
-    settings["backbone"]["weights"] = None
-    settings["rois_per_image"] = rois_per_image or settings["rois_per_image"]
-    if variant == STOCK:
+    params = load_params(PROFILE)
+    if variant in HTC_ORDER:
+        model = build_htc(variant, paper_settings(params.train_lwl_htc.network, rois_per_image))
+    elif variant == STOCK:
+        settings = paper_settings(params.train_e_ups.networks["r101_dcn"], rois_per_image)
         settings["backbone"]["deformable"] = False
-        shared = {key: settings[key] for key in SHARED_WITH_E_UPS}
-        model = build_panoptic_fpn(**classes, test_proposals=1000, **shared)
+        shared = ("num_things", "num_classes", "test_proposals", *SHARED_WITH_E_UPS)
+        model = build_panoptic_fpn(**{key: settings[key] for key in shared})
     else:
-        model = build_e_ups(**classes, test_proposals=1000, **settings)
+        model = build_e_ups(**paper_settings(params.train_e_ups.networks[variant], rois_per_image))
     model.init_weights()
     return model
+
+
+def build_htc(variant: str, settings: dict[str, Any]) -> Any:
+    if variant in HTC_VARIANTS:
+        backbone, changes = HTC_VARIANTS[variant]
+        settings["backbone"] |= backbone
+        return build_lwl_htc(**settings | changes)
+    # configs/htc/htc_r50_fpn_1x_coco.py: HTC's own semantic branch at stride 8, here of all panoptic classes.
+    settings["backbone"] |= {"name": STOCK_HTC[variant], "deformable": False}
+    del settings["uncertainty"]
+    plain = {"location_sensitive_header": False, "deformable_semantic_head": None, "semantic_level": 1}
+    return HybridTaskCascade(**htc_settings(**settings | plain))
+
+
+def paper_settings(network: Network, rois_per_image: int | None) -> dict[str, Any]:
+    """What the profile's network is built with, on COCO's classes and without pretrained weights."""
+    settings = network.model_dump(mode="json")
+    settings["backbone"]["weights"] = None
+    settings["rois_per_image"] = rois_per_image or settings["rois_per_image"]
+    classes = {"num_things": NUM_THINGS, "num_classes": NUM_THINGS + NUM_STUFF}
+    return settings | classes | {"test_proposals": TEST_PROPOSALS}
+
+
+def predicting_table(sizes: tuple[Size, ...], *, device: torch.device, warmup: int, timed: int) -> Iterator[str]:
+    """Both ends on one photo: each alone, one after the other, and on one frozen backbone.
+
+    Random heads find every box: 100 instances a photo, the most there can be.
+    """
+    yield "\n| backbone of both ends | px | passes | peak GiB | reserved GiB | ms a photo | photos/s |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in PREDICTING_BACKBONES:
+        proposals = 50 if sizes == QUICK_SIZES else TEST_PROPOSALS
+        ends = [predicting_end(end, name, proposals=proposals) for end in ("e_ups", "lwl_htc")]
+        calibrate_norms(ends[0], random_batch(QUICK_SIZES[0], seed=1))
+        ends[1].backbone.load_state_dict(ends[0].backbone.state_dict())
+        for size in sizes:
+            alone = []
+            for label, end in zip(("E-UPS alone", "LWL-HTC alone"), ends, strict=True):
+                cells, seconds = predicting([end], size, device=device, warmup=warmup, timed=timed)
+                alone.append(seconds)
+                yield f"| {name} | {size.name} | {label} | {cells} |"
+            yield f"| {name} | {size.name} | both, separate | – | – | {_speed(sum(alone))} |"
+            own = [end.backbone for end in ends]
+            ends[0].backbone = ends[1].backbone = RememberingBackbone(own[0], num_views=1)
+            cells, _ = predicting(ends, size, device=device, warmup=warmup, timed=timed)
+            ends[0].backbone, ends[1].backbone = own
+            yield f"| {name} | {size.name} | both, one backbone | {cells} |"
+
+
+def predicting_end(end: str, backbone: str, *, proposals: int) -> Any:
+    """An end of the profile on a plain ResNet of random weights."""
+    params = load_params(PROFILE)
+    networks = {"e_ups": params.train_e_ups.networks["r50"], "lwl_htc": params.train_lwl_htc.network}
+    settings = paper_settings(networks[end], None)
+    settings["backbone"] |= {"name": backbone, "deformable": False}
+    settings["test_proposals"] = proposals
+    torch.manual_seed(0)
+    model = {"e_ups": build_e_ups, "lwl_htc": build_lwl_htc}[end](**settings)
+    model.init_weights()
+    nn.init.zeros_(model.rpn_head.rpn_reg.weight)  # proposals are anchors, which have an area
+    return model.eval()
+
+
+def predicting(networks: list[Any], size: Size, *, device: torch.device, warmup: int, timed: int) -> tuple[str, float]:
+    """Peak memory and speed of these networks on one photo after another, as cells of the table; seconds a photo."""
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 255, (*size.hw, 3)).astype(np.uint8) for _ in range(warmup + timed)]
+    sizes: dict[str, Any] = {"short_sides_px": [min(size.hw)], "max_long_side_px": max(size.hw), "flip": False}
+    seconds = []
+    for network in networks:
+        network.to(device)
+    with peak_memory(device) as peak:
+        for photo in photos:
+            start = time.perf_counter()
+            for network in networks:
+                predict_image(photo, [network], [1.0], **sizes, min_score=0.0, nms_iou=0.5, max_instances=100)
+            seconds.append(time.perf_counter() - start)  # what comes back lies in main memory: the GPU has finished
+        memory = peak()
+    for network in networks:
+        network.cpu()
+    release()
+    photo_s = statistics.median(seconds[warmup:])
+    return f"{memory} | {_speed(photo_s)}", photo_s
+
+
+def _speed(photo_s: float) -> str:
+    return f"{1000 * photo_s:.0f} | {1 / photo_s:.2f}"
 
 
 def calibrate_norms(model: Any, batch: dict[str, list[Any]]) -> None:

@@ -55,7 +55,7 @@ class DeformableFusionHead(BaseModule):
         """Logits (N, num_classes, h, w) and feature (N, channels, h, w)."""
         if len(levels) != len(self.laterals):
             raise ModelError(
-                f"the DC head was built for {len(self.laterals)} pyramid levels and got {len(levels)}; give it all of them"
+                f"the DC head was built for {len(self.laterals)} pyramid levels and got {len(levels)}; give it all"
             )
         target_hw = levels[self.fusion_level].shape[-2:]
         fused = levels[self.fusion_level].new_zeros(())

@@ -106,7 +106,17 @@ class LwlHtc(HybridTaskCascade):
         return features.semantic_logits[0].softmax(dim=0)
 
 
-def build_lwl_htc(
+def build_lwl_htc(*, semantic_level: int, uncertainty: Balance | None, **detector: Any) -> LwlHtc:
+    """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
+
+    `uncertainty` learns the balance of the losses by task or by term; None leaves them as they are. The rest is
+    `htc_settings`'s, which raises ModelError on an unknown backbone or level.
+    """
+    settings = htc_settings(semantic_level=semantic_level, **detector)
+    return LwlHtc(semantic_stride=two_stage.STRIDES[semantic_level], uncertainty=uncertainty, **settings)
+
+
+def htc_settings(
     *,
     num_things: int,
     num_classes: int,
@@ -123,16 +133,14 @@ def build_lwl_htc(
     semantic_convs: int,
     semantic_loss_weight: float,
     deformable_semantic_head: Literal["shared", "per_level"] | None,
-    uncertainty: Balance | None,
-) -> LwlHtc:
-    """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
+) -> dict[str, Any]:
+    """What mmdet's HybridTaskCascade is made of.
 
     `num_classes` counts things and stuff, things first. With the location sensitive header the `mask_convs`
     convolutions of every stage feed its box regression too. `semantic_level` is the pyramid level that the semantic
     branch fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of
-    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. `uncertainty`
-    learns the balance of the losses by task or by term; None leaves them as they are. Raises ModelError on an unknown
-    backbone or level.
+    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. Raises ModelError
+    on an unknown backbone or level.
     """
     if not 0 <= semantic_level < len(two_stage.STRIDES):
         raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
@@ -189,20 +197,18 @@ def build_lwl_htc(
         ),
         "semantic_head": semantic_head,
     }
-    return LwlHtc(
-        semantic_stride=stride,
-        uncertainty=uncertainty,
-        backbone=spec.config,
-        neck=two_stage.fpn(spec, fpn_channels),
-        rpn_head=ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale)),
-        roi_head=ConfigDict(roi_head),
-        train_cfg=ConfigDict(
+    return {
+        "backbone": spec.config,
+        "neck": two_stage.fpn(spec, fpn_channels),
+        "rpn_head": ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale)),
+        "roi_head": ConfigDict(roi_head),
+        "train_cfg": ConfigDict(
             **two_stage.rpn_train_cfg(max_proposals=train_proposals),
             rcnn=[two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=iou) for iou in STAGE_IOUS],
         ),
-        test_cfg=two_stage.test_cfg(max_proposals=test_proposals),
-        data_preprocessor=two_stage.data_preprocessor(spec),
-    )
+        "test_cfg": two_stage.test_cfg(max_proposals=test_proposals),
+        "data_preprocessor": two_stage.data_preprocessor(spec),
+    }
 
 
 def _fused_semantic_head(

@@ -12,9 +12,9 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 
 from antvisionps.errors import ModelError
-from antvisionps.models import lwl_htc
 from antvisionps.models.ends import BUILDERS
 from antvisionps.models.inference import _network_input, predict_image
+from antvisionps.models.lwl_htc import htc_settings
 from antvisionps.models.training_data import TrainingSamples, collate
 
 ENDS = ("e_ups", "lwl_htc")
@@ -203,12 +203,10 @@ def _resized(picture, hw):
     return cv2.resize(picture, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def test_with_everything_off_the_losses_are_mmdets(build, dataset, network_settings, monkeypatch):
+def test_with_everything_off_the_losses_are_mmdets(build, dataset, network_settings):
     ours = build("lwl_htc")
-    with monkeypatch.context() as patched:
-        patched.setattr(lwl_htc, "LwlHtc", lambda **detector: detector)
-        config = lwl_htc.build_lwl_htc(num_things=2, num_classes=4, test_proposals=30, **network_settings["lwl_htc"])
-    stock = HybridTaskCascade(**{key: config[key] for key in config if key not in ("semantic_stride", "uncertainty")})
+    settings = {key: value for key, value in network_settings["lwl_htc"].items() if key != "uncertainty"}
+    stock = HybridTaskCascade(**htc_settings(num_things=2, num_classes=4, test_proposals=30, **settings))
     stock.load_state_dict(ours.state_dict())
     losses = []
     for network in (ours, stock):
