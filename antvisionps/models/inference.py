@@ -22,6 +22,7 @@ from torchvision.ops import nms
 
 from antvisionps.models.resizing import resize_photo, resized_hw
 from antvisionps.models.two_stage import BoxScorer
+from antvisionps.predictions.schema import MASK_PROBS_SIZE
 
 PROPOSAL_NMS_IOU = 0.7
 """Of proposals from several looks; the same as within one (mmdet's test_cfg.rpn)."""
@@ -95,6 +96,37 @@ def predict_image(
     shares = _shares(weights, views)
 
     proposals = _merge_proposals([look.propose() for look in looks])
+    boxes, scores, class_indices, mask_probs = _detect(
+        looks, shares, proposals, min_score=min_score, nms_iou=nms_iou, max_instances=max_instances
+    )
+    semantic = _weighted_mean([look.semantic_probabilities() for look in looks], shares)
+
+    scale_xyxy = boxes.new_tensor([image_hw[1] / frame.hw[1], image_hw[0] / frame.hw[0]] * 2)
+    return ImagePrediction(
+        image_hw=image_hw,
+        input_hw=frame.hw,
+        boxes_xyxy=(boxes * scale_xyxy).cpu().numpy(),
+        scores=scores.cpu().numpy(),
+        class_indices=class_indices.cpu().numpy(),
+        mask_probs=mask_probs.cpu().numpy(),
+        semantic_probs=semantic.cpu().numpy(),
+        semantic_stride=networks[0].semantic_stride,
+    )
+
+
+def _detect(
+    looks: Sequence[Look],
+    shares: Sequence[float],
+    proposals: Tensor,
+    *,
+    min_score: float,
+    nms_iou: float,
+    max_instances: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes, scores, class indices and mask probabilities that all looks together give the same proposals."""
+    if len(proposals) == 0:  # the heads of mmdet's cascade take no empty list
+        none = proposals.new_zeros(0)
+        return proposals, none, none.long(), proposals.new_zeros(0, MASK_PROBS_SIZE, MASK_PROBS_SIZE)
     scored = [look.score_boxes(proposals) for look in looks]
     boxes = _weighted_mean([boxes for boxes, _ in scored], shares)
     probabilities = _weighted_mean([probabilities for _, probabilities in scored], shares)
@@ -103,19 +135,7 @@ def predict_image(
     )
     boxes = detections[:, :4]
     mask_logits = _weighted_mean([look.mask_logits(boxes, class_indices) for look in looks], shares)
-    semantic = _weighted_mean([look.semantic_probabilities() for look in looks], shares)
-
-    scale_xyxy = boxes.new_tensor([image_hw[1] / frame.hw[1], image_hw[0] / frame.hw[0]] * 2)
-    return ImagePrediction(
-        image_hw=image_hw,
-        input_hw=frame.hw,
-        boxes_xyxy=(boxes * scale_xyxy).cpu().numpy(),
-        scores=detections[:, 4].cpu().numpy(),
-        class_indices=class_indices.cpu().numpy(),
-        mask_probs=mask_logits.sigmoid().cpu().numpy(),
-        semantic_probs=semantic.cpu().numpy(),
-        semantic_stride=networks[0].semantic_stride,
-    )
+    return boxes, detections[:, 4], class_indices, mask_logits.sigmoid()
 
 
 @torch.inference_mode()
@@ -256,7 +276,7 @@ def _merge_proposals(proposals: list[tuple[Tensor, Tensor]]) -> Tensor:
     return boxes[keep]
 
 
-def _weighted_mean(tensors: list[Tensor], shares: list[float]) -> Tensor:
+def _weighted_mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
     total = tensors[0] * shares[0]

@@ -67,6 +67,19 @@ def test_a_size_given_twice_is_that_size(build, end):
     np.testing.assert_allclose(twice.semantic_probs, once.semantic_probs, atol=1e-6)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_network_that_proposes_nothing_gives_its_semantics_and_no_instance(build, monkeypatch, end, flip):
+    network = build(end)
+    expected = predict(network, flip=flip).semantic_probs
+    monkeypatch.setattr(network, "propose", lambda features, sample: (torch.zeros(0, 4), torch.zeros(0)))
+    nothing = predict(network, flip=flip)
+    assert nothing.boxes_xyxy.shape == (0, 4)
+    assert nothing.scores.shape == nothing.class_indices.shape == (0,)
+    assert nothing.mask_probs.shape[0] == 0
+    np.testing.assert_array_equal(nothing.semantic_probs, expected)
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_with_mirroring_a_mirrored_picture_gives_the_mirrored_result(build, end):
     network = build(end)
