@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -52,8 +55,17 @@ def _progress(results: Iterator[Result], total: int, description: str) -> Iterat
 
 def _remember(open_work: Callable[[], Callable[[Any], Any]]) -> None:
     global _open_work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _keep_freed_memory()
     _open_work = open_work
+
+
+def _end_with_parent() -> None:
+    """A pool whose process is killed would wait for work forever, and could still write where its successor does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a worker"
+    parent.join()
+    os._exit(1)
 
 
 def _keep_freed_memory() -> None:

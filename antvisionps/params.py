@@ -287,13 +287,16 @@ class Calibrate(Section):
 class Fuse(Section):
     systems: tuple[Name, ...]
     method: dict[Name, Literal["heuristic", "panoptic_head"]]
-    routing: Literal["best_ap", "single"]
+    routing: Literal["best_ap", "union", "single"]
+    min_joined_iou: Fraction
+    instance_weights: dict[Name, NonNegativeFloat]
     preset: Literal["panopticapi", "detectron2", "mmdet", "upsnet"] | None
     min_score: Fraction
     max_overlap_frac: Fraction
     min_stuff_area_px: NonNegative
     max_nms_iou: Fraction | None
     min_stuff_confidence: Fraction
+    semantic_average: Literal["probabilities", "log_probabilities"]
     semantic_weights: dict[Name, NonNegativeFloat]
     calibrated: bool
 
@@ -391,6 +394,10 @@ class Params(Section):
                     f"its own; take it off the list: {FUSION_SYSTEM} averages its semantics in"
                 )
         _refuse_unfit_keys("fuse.method", self.fuse.method, (FUSION_SYSTEM, *self.fuse.systems), known=systems)
+        with_instances = tuple(end for end in self.ends if end not in SEMANTIC_ENDS)
+        _refuse_unfit_keys("fuse.instance_weights", self.fuse.instance_weights, with_instances)
+        if with_instances:
+            _refuse_zeros("fuse.instance_weights", [self.fuse.instance_weights[end] for end in with_instances])
         _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.ends)
         _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.ends])
 

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError, ParamsError
 from antvisionps.fusion.calibration import Calibration
 from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
-from antvisionps.fusion.routing import routes_from_json
+from antvisionps.fusion.mask_union import UnionRules
+from antvisionps.fusion.routing import Routing, routes_from_json
+from antvisionps.fusion.semantic_average import AverageOf
 from antvisionps.fusion.system import FusionSettings, Method
 
 ROUTING_FILE = "routing.json"
@@ -24,24 +26,31 @@ def plain_settings(
     ends: Sequence[str],
     categories: CategorySet,
     routing_dir: Path | None,
-    routing: Literal["best_ap", "single"],
+    routing: Routing,
+    instance_weights: Mapping[str, float],
+    min_joined_iou: float,
     method: Method,
     preset: str | None,
+    semantic_average: AverageOf,
     semantic_weights: Mapping[str, float],
     **thresholds: Any,
 ) -> FusionSettings:
     """How the system is fused: an end of that name alone, else all ends.
 
-    `thresholds` are HeuristicRules' own, unless a preset takes their place. Raises ParamsError without the folder of
-    the routing, CacheError on a missing or unfit routing table.
+    `thresholds` are HeuristicRules' own, unless a preset takes their place. Unless the routing is a union, raises
+    ParamsError without the folder of the routing, CacheError on a missing or unfit routing table.
     """
     rules = HeuristicRules(**thresholds) if preset is None else PRESETS[preset]
     if name in ends:
-        return FusionSettings(method, rules, {name: 1.0}, None)
+        return FusionSettings(method, rules, {name: 1.0}, semantic_average, None, None)
+    weight_of_end = {end: semantic_weights[end] for end in ends}
+    if routing == "union":
+        union = UnionRules(instance_weights, min_joined_iou)
+        return FusionSettings(method, rules, weight_of_end, semantic_average, None, union)
     if routing_dir is None:
         raise ParamsError(f"--system {name} needs --routing, the folder that stage evaluate_heldout wrote")
     routes = _read_routing(routing_dir / ROUTING_FILE, ends=ends, categories=categories, routing=routing)
-    return FusionSettings(method, rules, {end: semantic_weights[end] for end in ends}, routes)
+    return FusionSettings(method, rules, weight_of_end, semantic_average, routes, None)
 
 
 def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir: Path | None) -> FusionSettings:
@@ -50,6 +59,15 @@ def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir:
         raise ParamsError("fuse.calibrated needs --calibration, the folder that stage calibrate wrote")
     path = calibration_dir / f"{name}.json"
     calibration = Calibration.from_json(_read_json(path, "calibrate"), where=str(path))
+    if set(calibration.weight_of_end) != set(settings.weight_of_end):
+        raise CacheError(
+            f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
+        )
+    return with_calibration(settings, calibration)
+
+
+def with_calibration(settings: FusionSettings, calibration: Calibration) -> FusionSettings:
+    """The settings with what was fitted in place of theirs."""
     rules = replace(
         settings.rules,
         min_score=calibration.min_score,
@@ -59,16 +77,10 @@ def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir:
         min_stuff_confidence=calibration.min_stuff_confidence,
         on_top=calibration.on_top,
     )
-    if set(calibration.weight_of_end) != set(settings.weight_of_end):
-        raise CacheError(
-            f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
-        )
     return replace(settings, rules=rules, weight_of_end=calibration.weight_of_end)
 
 
-def _read_routing(
-    path: Path, *, ends: Sequence[str], categories: CategorySet, routing: Literal["best_ap", "single"]
-) -> Mapping[int, str]:
+def _read_routing(path: Path, *, ends: Sequence[str], categories: CategorySet, routing: Routing) -> Mapping[int, str]:
     document = _read_json(path, "evaluate_heldout")
     routes = routes_from_json(document, categories=categories, ends=ends, where=str(path))
     if routing == "best_ap":

@@ -346,7 +346,9 @@ def time_parts(root: Path, images: int) -> dict[str, float]:
         with part("read instances"):
             instances = {end: reader.read(index) for end, reader in instances_readers.items()}
         with part("semantic average and argmax"):
-            class_map = semantic_class_map(semantics, weights=[1.0, 1.0], categories=CATEGORIES)
+            class_map = semantic_class_map(
+                semantics, weights=[1.0, 1.0], categories=CATEGORIES, average_of="probabilities"
+            )
         with part("heuristic"):
             fused = fuse_image(
                 instances,

@@ -1,9 +1,9 @@
 """PQ on val of every method, preset and routing, plain and calibrated, with 95 % intervals.
 
-    python benchmarks/fusion_methods.py --prepared data/prepared --predictions data/predictions --routing data/routing \
-        --calibration data/calibration
+    python benchmarks/fusion_methods.py --prepared data/prepared --predictions data/predictions --routing data/routing
 
-needs what `prepare`, `predict`, `evaluate_heldout` and `calibrate` wrote. Nothing is written; the table is Markdown.
+needs what `prepare`, `predict` and `evaluate_heldout` wrote; what is calibrated is fitted here, as stage `calibrate`
+does it. Nothing is written; the table is Markdown.
 """
 
 from __future__ import annotations
@@ -22,16 +22,23 @@ from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
-from antvisionps.systems import calibrated_settings, plain_settings
+from antvisionps.systems import plain_settings, with_calibration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from calibrate import open_trying
+from calibrate import Trials, calibrate, open_trying, starting_settings
+
+OTHER_FUSIONS: dict[str, dict[str, object]] = {
+    "single": {"routing": "single"},
+    "union": {"routing": "union"},
+    "log-probabilities": {"semantic_average": "log_probabilities"},
+    "union and log-probabilities": {"routing": "union", "semantic_average": "log_probabilities"},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    for name in ("prepared", "predictions", "routing", "calibration"):
+    for name in ("prepared", "predictions", "routing"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
@@ -63,15 +70,25 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
         chosen = params.fuse.keyword_arguments(system) | changes
         return plain_settings(system, ends=params.ends, categories=categories, routing_dir=places.routing, **chosen)
 
+    def calibrated(**changes: object) -> FusionSettings:
+        """Fitted here, on the held-out images, from where stage calibrate begins."""
+        start = starting_settings(system, params, categories=categories, routing_dir=places.routing, **changes)
+        trials = Trials(places.prepared, places.predictions, categories, params.runtime.workers)
+        fitted = calibrate(start, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
+        return with_calibration(settings(**changes), fitted)
+
     plain = settings()
     yield "heuristic, params.yaml", replace(plain, method="heuristic")
     for preset in PRESETS:
         yield f"heuristic, {preset}", replace(settings(preset=preset), method="heuristic")
     yield "panoptic head, params.yaml", replace(plain, method="panoptic_head")
     yield "panoptic head, upsnet", replace(settings(preset="upsnet"), method="panoptic_head")
+    yield "heuristic, calibrated", calibrated(method="heuristic")
     if system == FUSION_SYSTEM:
-        yield "heuristic, routing single", replace(settings(routing="single"), method="heuristic")
-    yield "heuristic, calibrated", calibrated_settings(system, plain, calibration_dir=places.calibration)
+        for name, changes in OTHER_FUSIONS.items():
+            yield f"heuristic, {name}", settings(method="heuristic", **changes)
+            yield f"heuristic, {name}, calibrated", calibrated(method="heuristic", **changes)
+        yield "panoptic head, union", settings(method="panoptic_head", routing="union")
 
 
 def count(

@@ -107,7 +107,8 @@ def with_ends(document: Mapping[str, Any], ends: Sequence[str]) -> dict[str, Any
     reduced["predict"] |= {"separate_ends": list(ends), "shared_backbone": [], "member_weights": members}
     fuse = reduced["fuse"]
     fuse["systems"] = [*ends, FUSION] if len(ends) > 1 else list(ends)
-    fuse["semantic_weights"] = {end: fuse["semantic_weights"].get(end, 1.0) for end in ends}
+    for weights in ("instance_weights", "semantic_weights"):
+        fuse[weights] = {end: fuse[weights].get(end, 1.0) for end in ends}
     fuse["method"] = {system: fuse["method"].get(system, "heuristic") for system in (*ends, FUSION)}
     reduced["score"]["overlay_images"] = 0
     return reduced

@@ -33,12 +33,15 @@ from antvisionps.fusion.calibration import (
     try_thresholds,
     try_weights,
 )
-from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average
+from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average, join
 from antvisionps.parallel import map_images
-from antvisionps.params import FUSION_SYSTEM, load_params
+from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.stage import run_stage
 from antvisionps.systems import plain_settings
+
+CHOICES = frozenset({"method", "routing", "min_joined_iou", "instance_weights", "semantic_average"})
+"""Keys of the section fuse that the search takes as they are: params of the stage, beside its own section."""
 
 
 def main() -> None:
@@ -53,22 +56,29 @@ def main() -> None:
     params = load_params(arguments.params)
     categories = open_split(arguments.prepared, "heldout").categories
     params.refuse_unknown_system(arguments.system)
-    start = params.calibrate.model_dump(exclude={"min_heldout_instances"})
-    settings = plain_settings(
-        arguments.system,
-        ends=params.ends,
-        categories=categories,
-        routing_dir=arguments.routing,
-        routing=params.fuse.routing,
-        method=params.fuse.method[arguments.system],
-        preset=None,
-        semantic_weights=dict.fromkeys(params.ends, 1.0),
-        **start,
-    )
+    settings = starting_settings(arguments.system, params, categories=categories, routing_dir=arguments.routing)
     trials = Trials(arguments.prepared, arguments.predictions, categories, params.runtime.workers)
     calibration = calibrate(settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
     with atomic_file(arguments.out) as unfinished:
         unfinished.write_text(json.dumps(calibration.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def starting_settings(
+    system: str, params: Params, *, categories: CategorySet, routing_dir: Path | None, **changes: object
+) -> FusionSettings:
+    """Where the search begins: what fuse has for the choices that are no numbers, and the section calibrate for those
+    that are. `changes` are of the former."""
+    choices = {name: value for name, value in params.fuse.keyword_arguments(system).items() if name in CHOICES}
+    return plain_settings(
+        system,
+        ends=params.ends,
+        categories=categories,
+        routing_dir=routing_dir,
+        preset=None,
+        semantic_weights=dict.fromkeys(params.ends, 1.0),
+        **params.calibrate.model_dump(exclude={"min_heldout_instances"}),
+        **(choices | changes),
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ def open_trying(
     dataset = open_split(prepared, split)
     caches = SplitCaches(predictions, split, dataset_fingerprint(prepared), dataset)
     ends = list(settings[0].weight_of_end)
-    needs_probs = any(tried.method == "panoptic_head" for tried in settings)
+    needs_probs = any(tried.needs_mask_probs for tried in settings)
     instances = caches.open_instances(ends, mask_probs=needs_probs)
     semantics = caches.open_semantics(ends)
 
@@ -165,13 +175,17 @@ def open_trying(
         true_ids = dataset.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
-        averages = {}
+        joined, averages = {}, {}
         counted = []
         for tried in settings:
-            key = tuple(tried.weight_of_end.items())
-            if key not in averages:
-                averages[key] = average_weighted(planes, tried.weight_of_end, categories=dataset.categories)
-            fused = fuse_average(found, averages[key], semantic_end="", categories=dataset.categories, settings=tried)
+            union, average = repr(tried.union), repr((tried.average_of, tried.weight_of_end))
+            if union not in joined:
+                joined[union] = join(found, tried)
+            if average not in averages:
+                averages[average] = average_weighted(planes, categories=dataset.categories, settings=tried)
+            fused = fuse_average(
+                joined[union], averages[average], semantic_end="", categories=dataset.categories, settings=tried
+            )
             segments = [
                 Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
             ]
@@ -190,11 +204,12 @@ def _open_watching(
 ) -> Callable[[PanopticImage], np.ndarray]:
     dataset = open_split(prepared, "heldout")
     caches = SplitCaches(predictions, "heldout", dataset_fingerprint(prepared), dataset)
-    instances = caches.open_instances(list(settings.weight_of_end))
+    instances = caches.open_instances(list(settings.weight_of_end), mask_probs=settings.needs_mask_probs)
 
     def watch(image: PanopticImage) -> np.ndarray:
+        found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         return count_visible(
-            {end: reader.read(image.image_id) for end, reader in instances.items()},
+            join(found, settings).instances,
             _category_map(dataset, image),
             categories=dataset.categories,
             settings=settings,

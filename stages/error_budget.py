@@ -29,7 +29,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image
-from antvisionps.fusion.system import FusionSettings, average_weighted
+from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
@@ -92,14 +92,16 @@ def _open_counting(
     cv2.setNumThreads(1)  # the processes are the parallelism
     dataset = open_split(prepared, "val")
     caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
-    instances_readers = caches.open_instances(list(settings.weight_of_end))
+    ends = list(settings.weight_of_end)
+    instances_readers = caches.open_instances(ends, mask_probs=settings.needs_mask_probs)
     semantic_readers = caches.open_semantics([end for end, weight in settings.weight_of_end.items() if weight > 0])
 
     def count(image: PanopticImage) -> dict[str, MatchCounts]:
         true_ids = dataset.load_segment_ids(image)
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
-        average = average_weighted(planes, settings.weight_of_end, categories=dataset.categories)
+        joined = join(found, settings).instances
+        average = average_weighted(planes, categories=dataset.categories, settings=settings)
         predicted, true = average.class_map(), _TrueImage(image, true_ids, dataset)
         unlimited = HeuristicRules(0.0, settings.rules.max_overlap_frac, settings.rules.min_stuff_area_px)
 
@@ -121,11 +123,11 @@ def _open_counting(
             return true.count(fused)
 
         return {
-            AS_FUSED: fuse(found, predicted),
-            TRUE_SEMANTICS: fuse(found, true.class_map(), rules=replace(settings.rules, min_stuff_confidence=0.0)),
+            AS_FUSED: fuse(joined, predicted),
+            TRUE_SEMANTICS: fuse(joined, true.class_map(), rules=replace(settings.rules, min_stuff_confidence=0.0)),
             TRUE_INSTANCES: fuse({"": true.instances()}, predicted, None, unlimited),
             **{name: fuse(found, predicted, routing.end_of_category) for name, routing in routings.items()},
-            PERFECT_ORDER: fuse(true.order(found, settings), predicted, None, unlimited),
+            PERFECT_ORDER: fuse(true.order(joined, settings), predicted, None, unlimited),
         }
 
     return count
@@ -183,6 +185,7 @@ class _TrueImage:
                 scores=_best_ious(instances, kept, true),
                 boxes_xywh=instances.boxes_xywh[kept],
                 rles=[instances.rles[index] for index in kept],
+                mask_probs=None,
                 stored_areas_px=instances.areas_px[kept],
             )
         return ordered

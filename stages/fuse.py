@@ -114,7 +114,7 @@ def _open_fusing(
     dataset = open_split(prepared, "val")
     caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
     weights = settings.weight_of_end
-    instances = caches.open_instances(list(weights), mask_probs=settings.method == "panoptic_head")
+    instances = caches.open_instances(list(weights), mask_probs=settings.needs_mask_probs)
     semantics = caches.open_semantics([end for end, weight in weights.items() if weight > 0])
 
     def fuse_and_write(image: PanopticImage) -> FusedRows:

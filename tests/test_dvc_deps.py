@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,12 @@ def test_every_code_dep_exists(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_the_script_of_its_name_first(stage):
     assert scripts_of(stage)[0].stem == stage
+
+
+def test_calibrate_depends_on_the_choices_of_fuse_that_it_takes():
+    namespace = runpy.run_path(str(PROJECT / "stages" / "calibrate.py"), run_name="imported")
+    taken = {f"fuse.{name}" for name in namespace["CHOICES"]}
+    assert {param for param in definition("calibrate")["params"] if param.startswith("fuse.")} == taken
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -69,6 +69,14 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
             r"fuse\.semantic_weights has \['e_ups'\]; expected an entry for each",
         ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
+        (
+            "fuse.instance_weights",
+            {"e_ups": 1.0},
+            r"fuse\.instance_weights has .*; expected an entry for each",
+        ),
+        ("fuse.instance_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"fuse\.instance_weights are all zero"),
+        ("fuse.routing", "best", r"fuse\.routing: .*'best_ap', 'union' or 'single', got 'best'"),
+        ("fuse.semantic_average", "logits", r"fuse\.semantic_average: .*'probabilities' or 'log_probabilities'"),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0, "hrnet_aspp": 1.0}, r"all zero"),
         (
             "fuse.semantic_weights",

@@ -27,6 +27,7 @@ class FallReason(StrEnum):
     """Why a candidate is not in the panoptic map, the first that applies in this order."""
 
     ROUTED_AWAY = "routed_away"
+    MERGED = "merged"
     LOW_SCORE = "low_score"
     NMS = "nms"
     EMPTY = "empty"
@@ -163,7 +164,7 @@ def choose_candidates(
     """Who may enter the map, best first, and who fell before masks were looked at."""
     fallen = []
     alive = []
-    for candidate in (found for end, image in instances.items() for found in _list_candidates(end, image)):
+    for candidate in (found for end, image in instances.items() for found in list_candidates(end, image)):
         if end_of_category is not None and end_of_category[candidate.category_id] != candidate.end:
             fallen.append(candidate.fall(FallReason.ROUTED_AWAY))
         elif candidate.score < rules.min_scores.get(candidate.category_id, rules.min_score):
@@ -179,7 +180,8 @@ def choose_candidates(
     return [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept], fallen
 
 
-def _list_candidates(end: str, image: ImageInstances) -> list[Candidate]:
+def list_candidates(end: str, image: ImageInstances) -> list[Candidate]:
+    """All instances that an end found, in their order."""
     columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
     return [
         Candidate(category_id, score, area_px, end, image, index)

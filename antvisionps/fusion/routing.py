@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError
+
+Routing = Literal["best_ap", "union", "single"]
+"""Whose instances: each category's best end's · all ends', joined · the one end's that is better overall."""
 
 
 class RoutingReason(StrEnum):

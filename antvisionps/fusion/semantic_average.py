@@ -18,12 +18,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from antvisionps.categories import CategorySet
 from antvisionps.predictions.semantic import ImageSemantics
+
+AverageOf = Literal["probabilities", "log_probabilities"]
+
+FLOOR = 1 / 510
+"""Half of an 8-bit step: what is less, the cache cannot tell from impossible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,8 @@ class _Axis:
 class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
-    class_indices (K,) uint8 ascending · sums (K, rows, columns) float32, the sums of weight · 255 p · total, the
-    largest value that a sum can have. Classes that are not listed are 0 everywhere.
+    class_indices (K,) uint8 ascending · sums (K, rows, columns) float32, `total` times the average probabilities.
+    Classes that are not listed are 0 everywhere.
     """
 
     height: int
@@ -102,14 +108,14 @@ class SemanticAverage:
     def logits(self) -> np.ndarray:
         """(K, height, width) float32: log(p / floor) of the classes listed, interpolated; other classes are 0.
 
-        The floor is half of an 8-bit step, 1 / 510. Probabilities know their logits up to a constant at each pixel, and
+        The floor is FLOOR. Probabilities know their logits up to a constant at each pixel, and
         this one makes a class that the cache cannot tell from impossible 0, and a certain one 6.2.
         """
         return self._logits
 
     @cached_property
     def _logits(self) -> np.ndarray:
-        floor = np.float32(1 / 510)
+        floor = np.float32(FLOOR)
         probs = np.maximum(self.sums / np.float32(self.total), floor)
         return np.stack([self._at_pixels(plane) for plane in np.log(probs / floor)])
 
@@ -119,28 +125,33 @@ class SemanticAverage:
 
 
 def average_semantics(
-    ends: Sequence[ImageSemantics], *, weights: Sequence[float], categories: CategorySet
+    ends: Sequence[ImageSemantics], *, weights: Sequence[float], categories: CategorySet, average_of: AverageOf
 ) -> SemanticAverage:
     """The average of the ends' probabilities, the coarser ones resampled onto the finest one's grid.
 
-    Ends are of one image; weights are relative, and an end of weight 0 counts as absent. Raises ValueError when no end
-    has a weight above 0.
+    That of log-probabilities is the geometric mean, which in each cell is normalised to sum to 1; a probability below
+    FLOOR counts as FLOOR there, and a class that no end sees above it stays 0. Of one end either is what it says. Ends
+    are of one image; weights are relative, and an end of weight 0 counts as absent. Raises ValueError when no end has a
+    weight above 0.
     """
     present = [(end, weight) for end, weight in zip(ends, weights, strict=True) if weight > 0]
     if not present:
         raise ValueError(f"expected an end of positive weight, got weights {list(weights)}")
     finest = max((end for end, _ in present), key=lambda end: np.prod(_grid(end).cells_hw))
     grid = _grid(finest)
+    if average_of == "log_probabilities" and len(present) > 1:
+        class_indices, means = _geometric_means(present, grid=grid, categories=categories)
+        return SemanticAverage(finest.height, finest.width, class_indices, means, 1.0, grid)
     class_indices, sums = _weighted_sums(present, grid=grid, categories=categories)
     total = 255 * sum(weight for _, weight in present)
     return SemanticAverage(finest.height, finest.width, class_indices, sums, total, grid)
 
 
 def semantic_class_map(
-    ends: Sequence[ImageSemantics], *, weights: Sequence[float], categories: CategorySet
+    ends: Sequence[ImageSemantics], *, weights: Sequence[float], categories: CategorySet, average_of: AverageOf
 ) -> np.ndarray:
     """The class map of `average_semantics`: the average resampled to the original pixels, and its argmax."""
-    return average_semantics(ends, weights=weights, categories=categories).class_map()
+    return average_semantics(ends, weights=weights, categories=categories, average_of=average_of).class_map()
 
 
 def _grid(image: ImageSemantics) -> _Grid:
@@ -168,6 +179,25 @@ def _weighted_sums(
         for index, plane in zip(np.searchsorted(class_indices, classes), planes, strict=True):
             sums[index] += plane if source == grid else _resample(plane, source=source, target=grid)
     return class_indices, sums
+
+
+def _geometric_means(
+    ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices as of `_weighted_sums`, and (K, rows, columns) float32 of `grid` that sum to 1 in each cell.
+
+    A mean is proportional to exp Σ share · log(max(p, FLOOR) / FLOOR), to which a plane that is 0 adds nothing.
+    """
+    planes_of_end = [_weighted_sums([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
+    class_indices = functools.reduce(np.union1d, [indices for indices, _ in planes_of_end])
+    total = sum(weight for _, weight in ends)
+    logs = np.zeros((len(class_indices), *grid.shape), dtype=np.float32)
+    for (indices, planes), (_, weight) in zip(planes_of_end, ends, strict=True):
+        above_floor = np.maximum(planes / np.float32(255 * FLOOR), 1)
+        logs[np.searchsorted(class_indices, indices)] += np.log(above_floor) * np.float32(weight / total)
+    means = np.where(logs > 0, np.exp(logs), np.float32(0))
+    sums = means.sum(axis=0)
+    return class_indices, means / np.where(sums > 0, sums, 1)
 
 
 def _resample(plane: np.ndarray, *, source: _Grid, target: _Grid) -> np.ndarray:

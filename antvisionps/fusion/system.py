@@ -4,13 +4,14 @@ tries out."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from antvisionps.categories import CategorySet
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
+from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
-from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
+from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -19,13 +20,20 @@ Method = Literal["heuristic", "panoptic_head"]
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """`weight_of_end`: whose predictions, and how much their semantics count · `end_of_category`: whose instances of
-    each category are taken; None: everybody's."""
+    """`weight_of_end`: whose predictions, and how much their semantics count · `average_of`: what of the semantics is
+    averaged · `end_of_category`: whose instances of each category are taken; None: everybody's · `union`: how
+    everybody's are joined first; None: not."""
 
     method: Method
     rules: HeuristicRules
     weight_of_end: Mapping[str, float]
+    average_of: AverageOf
     end_of_category: Mapping[int, str] | None
+    union: UnionRules | None
+
+    @property
+    def needs_mask_probs(self) -> bool:
+        return self.method == "panoptic_head" or self.union is not None
 
 
 def fuse_predictions(
@@ -36,43 +44,52 @@ def fuse_predictions(
     settings: FusionSettings,
 ) -> FusedImage:
     """The panoptic map of one image from end → instances and end → semantics."""
-    average = average_weighted(semantics, settings.weight_of_end, categories=categories)
+    average = average_weighted(semantics, categories=categories, settings=settings)
     ends = "+".join(end for end in semantics if settings.weight_of_end[end] > 0)
-    return fuse_average(instances, average, semantic_end=ends, categories=categories, settings=settings)
+    return fuse_average(join(instances, settings), average, semantic_end=ends, categories=categories, settings=settings)
 
 
 def average_weighted(
-    semantics: Mapping[str, ImageSemantics], weight_of_end: Mapping[str, float], *, categories: CategorySet
+    semantics: Mapping[str, ImageSemantics], *, categories: CategorySet, settings: FusionSettings
 ) -> SemanticAverage:
-    """The average of end → semantics by end → weight, which may name more ends."""
-    weights = [weight_of_end[end] for end in semantics]
-    return average_semantics(list(semantics.values()), weights=weights, categories=categories)
+    """The average of end → semantics by the weights of the settings, which may name more ends."""
+    weights = [settings.weight_of_end[end] for end in semantics]
+    return average_semantics(
+        list(semantics.values()), weights=weights, categories=categories, average_of=settings.average_of
+    )
+
+
+def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
+    """End → instances, joined where the settings have a union."""
+    return JoinedInstances(instances, ()) if settings.union is None else join_instances(instances, settings.union)
 
 
 def fuse_average(
-    instances: Mapping[str, ImageInstances],
+    joined: JoinedInstances,
     average: SemanticAverage,
     *,
     semantic_end: str,
     categories: CategorySet,
     settings: FusionSettings,
 ) -> FusedImage:
-    """The same, from semantics that are averaged already."""
+    """The same, from instances that are joined and semantics that are averaged already."""
     if settings.method == "panoptic_head":
-        return fuse_image_by_head(
-            instances,
+        fused = fuse_image_by_head(
+            joined.instances,
             average,
             categories=categories,
             end_of_category=settings.end_of_category,
             semantic_end=semantic_end,
             rules=settings.rules,
         )
-    return fuse_image(
-        instances,
-        average.class_map(),
-        categories=categories,
-        end_of_category=settings.end_of_category,
-        semantic_end=semantic_end,
-        rules=settings.rules,
-        confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
-    )
+    else:
+        fused = fuse_image(
+            joined.instances,
+            average.class_map(),
+            categories=categories,
+            end_of_category=settings.end_of_category,
+            semantic_end=semantic_end,
+            rules=settings.rules,
+            confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
+        )
+    return replace(fused, fallen=joined.fallen + fused.fallen)

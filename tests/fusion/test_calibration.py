@@ -31,7 +31,7 @@ CATEGORIES = CategorySet.from_json(
 
 
 def settings(*ends, method="heuristic"):
-    return FusionSettings(method, HeuristicRules(0.5, 0.5, 100), dict.fromkeys(ends, 1.0), None)
+    return FusionSettings(method, HeuristicRules(0.5, 0.5, 100), dict.fromkeys(ends, 1.0), "probabilities", None, None)
 
 
 def test_weights_are_tried_for_every_mixture_of_two_ends_and_for_one_end_none():
@@ -98,7 +98,9 @@ def test_neighbours_and_instances_of_one_category_have_no_order():
 
 def test_a_calibration_survives_json_and_a_broken_one_is_refused():
     rules = HeuristicRules(0.4, 0.3, 50, min_scores={CAT: 0.2}, on_top=frozenset({(DOG, CAT)}))
-    fitted = Calibration.of(FusionSettings("heuristic", rules, {"a": 2.0}, None), heldout_pq={"plain": 0.1})
+    fitted = Calibration.of(
+        FusionSettings("heuristic", rules, {"a": 2.0}, "probabilities", None, None), heldout_pq={"plain": 0.1}
+    )
     document = json.loads(json.dumps(fitted.to_json()))
     assert Calibration.from_json(document, where="here") == fitted
     with pytest.raises(CacheError, match=r"here: not a calibration .*min_score.*calibrate"):

@@ -220,47 +220,79 @@ def combine_with_panopticapi(folder, instances, class_map, *, min_score, max_ove
     return ids, [(segment["id"], segment["category_id"]) for segment in annotation["segments_info"]]
 
 
-def random_scene(rng):
-    hw = tuple(rng.integers(4, 40, 2).tolist())
+KINDS = (*("blobs",) * 5, "equal scores", "empty masks", "full occlusion", "all void", "no stuff left")
+
+
+def random_scene(rng, kind, *, scale=1):
+    """Instances and a class map of up to 40 · scale pixels a side; the kind says what is special."""
+    hw = tuple((rng.integers(4, 40, 2) * scale).tolist())
     rows = []
     for _ in range(rng.integers(0, 12)):
         mask = np.zeros(hw, dtype=bool)
         y0, x0 = rng.integers(0, hw[0]), rng.integers(0, hw[1])
-        mask[y0 : y0 + rng.integers(0, 15), x0 : x0 + rng.integers(0, 15)] = True
+        mask[y0 : y0 + scale * rng.integers(0, 15), x0 : x0 + scale * rng.integers(0, 15)] = True
         mask &= rng.random(hw) < rng.choice([0.3, 1.0])
-        score = rng.choice([0.2, 0.5, 0.7, 0.7, rng.random()])
+        if kind == "empty masks" and rng.random() < 0.7:
+            mask[:] = False
+        if kind == "full occlusion" and rows and rng.random() < 0.6:  # the same as, or part of, another
+            mask = rows[rng.integers(len(rows))][2] & (rng.random(hw) < rng.choice([0.5, 1.0]))
+        if kind == "no stuff left" and rng.random() < 0.4:
+            mask[:] = True
+        score = 0.7 if kind == "equal scores" else rng.choice([0.2, 0.5, 0.7, 0.7, rng.random()])
         rows.append((int(rng.choice([CAT, DOG])), score, mask))
-    coarse = rng.integers(0, 4, (4, 4)).astype(np.uint8)
-    class_map = coarse.repeat(10, axis=0).repeat(10, axis=1)[: hw[0], : hw[1]]
+    classes = 2 if kind == "all void" else 4  # thing classes alone: void where no instance is
+    coarse = rng.integers(0, classes, (4, 4)).astype(np.uint8)
+    class_map = coarse.repeat(10 * scale, axis=0).repeat(10 * scale, axis=1)[: hw[0], : hw[1]]
     return found(*rows, hw=hw), class_map
+
+
+def assert_panopticapis_map(folder, instances, class_map, rules):
+    """The map by these rules, which is panopticapi's up to the numbering."""
+    thresholds = {name: getattr(rules, name) for name in ("min_score", "max_overlap_frac", "min_stuff_area_px")}
+    expected_ids, expected = combine_with_panopticapi(folder, instances, class_map, **thresholds)
+    fused = fuse(instances, class_map, **thresholds)
+    assert [segment.category_id for segment in fused.segments] == [category_id for _, category_id in expected]
+    renumbered = np.zeros_like(expected_ids)
+    for position, (segment_id, _) in enumerate(expected, start=1):
+        renumbered[expected_ids == segment_id] = position
+    np.testing.assert_array_equal(fused.segment_ids, renumbered)
+    for segment in fused.segments:
+        mask = fused.segment_ids == segment.segment_id
+        assert segment.area_px == mask.sum() > 0
+        as_coco = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert list(segment.bbox_xywh) == coco_mask.toBbox(as_coco).tolist()
+    listed = [segment for segment in fused.segments if segment.score is not None]
+    assert len(listed) + sum(fallen.score is not None for fallen in fused.fallen) == len(instances)
+    return fused
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
     rng = np.random.default_rng(7)
-    pasted = fallen = 0
-    for _ in range(400):
-        instances, class_map = random_scene(rng)
-        settings = {
-            "min_score": float(rng.choice([0.0, 0.5, 0.7])),
-            "max_overlap_frac": float(rng.choice([0.0, 0.25, 0.5, 0.8])),
-            "min_stuff_area_px": int(rng.choice([1, 20, 60])),
-        }
-        expected_ids, expected = combine_with_panopticapi(tmp_path, instances, class_map, **settings)
-        fused = fuse(instances, class_map, **settings)
-        assert [segment.category_id for segment in fused.segments] == [category_id for _, category_id in expected]
-        renumbered = np.zeros_like(expected_ids)
-        for position, (segment_id, _) in enumerate(expected, start=1):
-            renumbered[expected_ids == segment_id] = position
-        np.testing.assert_array_equal(fused.segment_ids, renumbered)
-        for segment in fused.segments:
-            mask = fused.segment_ids == segment.segment_id
-            assert segment.area_px == mask.sum() > 0
-            as_coco = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-            assert list(segment.bbox_xywh) == coco_mask.toBbox(as_coco).tolist()
-        pasted, fallen = pasted + len(fused.segments), fallen + len(fused.fallen)
-    assert pasted > 300
-    assert fallen > 300
+    pasted, fallen = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    for index in range(250 * len(KINDS)):
+        kind = KINDS[index % len(KINDS)]
+        instances, class_map = random_scene(rng, kind)
+        rules = HeuristicRules(
+            min_score=float(rng.choice([0.0, 0.5, 0.7])),
+            max_overlap_frac=float(rng.choice([0.0, 0.25, 0.5, 0.8])),
+            min_stuff_area_px=int(rng.choice([1, 20, 60])),
+        )
+        fused = assert_panopticapis_map(tmp_path, instances, class_map, rules)
+        pasted[kind] += len(fused.segments)
+        fallen[kind] += len(fused.fallen)
+    assert min(*pasted.values(), *fallen.values()) > 200
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_enough(tmp_path, capsys):
+    rng = np.random.default_rng(8)
+    reasons_seen = set()
+    for index in range(20 * len(KINDS)):
+        instances, class_map = random_scene(rng, KINDS[index % len(KINDS)], scale=7)
+        fused = assert_panopticapis_map(tmp_path, instances, class_map, PRESETS["panopticapi"])
+        reasons_seen |= {fallen.reason for fallen in fused.fallen}
+    assert {FallReason.LOW_SCORE, FallReason.EMPTY, FallReason.OVERLAP_FRAC, FallReason.AREA} <= reasons_seen
 
 
 def boxed(instances, *boxes_xywh):

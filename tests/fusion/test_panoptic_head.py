@@ -110,6 +110,7 @@ def semantics_of(class_map):
         [ImageSemantics(1, height, width, height, width, 1.0, CATEGORIES.category_ids, planes)],
         weights=[1.0],
         categories=CATEGORIES,
+        average_of="probabilities",
     )
 
 

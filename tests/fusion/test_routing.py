@@ -59,6 +59,21 @@ def test_a_category_without_ground_truth_has_too_few_even_if_none_are_asked_for(
     assert routes[1] == Route("htc", RoutingReason.TOO_FEW_INSTANCES)
 
 
+def test_a_category_that_one_end_never_predicts_goes_to_the_other():
+    routes = route({"ups": {1: 0.0, 2: 0.9}, "htc": {1: 0.01, 2: 0.1}}, {1: 9, 2: 9})
+    assert routes[1] == Route("htc", RoutingReason.BETTER_AP)
+
+
+def test_a_category_that_no_end_predicts_is_a_tie():
+    routes = route({"ups": {1: 0.0, 2: 0.1}, "htc": {1: 0.0, 2: 0.9}}, {1: 9, 2: 9})
+    assert routes[1] == Route("htc", RoutingReason.TIE)
+
+
+def test_ends_that_tie_overall_too_give_the_category_to_the_first():
+    assert route({"b": {1: 0.5}, "a": {1: 0.5}}, {1: 9}) == {1: Route("b", RoutingReason.TIE)}
+    assert route({"b": {1: 0.5}, "a": {1: 0.5}}, {1: 4}) == {1: Route("b", RoutingReason.TOO_FEW_INSTANCES)}
+
+
 def test_the_first_end_is_better_when_nothing_tells_them_apart():
     assert best_overall({"b": {1: 0.5}, "a": {1: 0.5}}) == "b"
     assert best_overall({"b": {1: NAN}, "a": {1: NAN}}) == "b"

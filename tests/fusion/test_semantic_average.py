@@ -33,8 +33,8 @@ def semantics(planes, *, category_ids=(10, 20, 5, 15), hw=(4, 4), input_hw=None,
     )
 
 
-def class_map(*ends, weights=None):
-    return semantic_class_map(ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES)
+def class_map(*ends, weights=None, average_of="probabilities"):
+    return semantic_class_map(ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES, average_of=average_of)
 
 
 def sample(plane, cells, at):
@@ -51,27 +51,37 @@ def sample_plane(plane, cells_hw, at_y, at_x):
     return sample(np.array(columns), cells_hw[1], at_x)
 
 
-def slow_averages(ends, weights):
-    """(classes, height, width): the definition, pixel by pixel in float64."""
+def slow_grid(ends, weights, average_of):
+    """(classes, rows, columns) of the finest end: the definition, cell by cell in float64, as 255 p."""
     cells = [(end.input_height / end.stride, end.input_width / end.stride) for end in ends]
     finest = int(np.argmax([high * wide for high, wide in cells]))
     rows, columns = (min(n, int(np.ceil(c))) for n, c in zip(ends[finest].planes.shape[1:], cells[finest], strict=True))
-    average = np.zeros((len(CATEGORIES), rows, columns))
-    for end, end_cells, weight in zip(ends, cells, weights, strict=True):
+    on_grid = np.zeros((len(ends), len(CATEGORIES), rows, columns))
+    for of_end, end, end_cells in zip(on_grid, ends, cells, strict=True):
         for category_id, plane in zip(end.category_ids, end.planes.astype(float), strict=True):
             for y in range(rows):
                 for x in range(columns):
                     at = (y + 0.5) / cells[finest][0], (x + 0.5) / cells[finest][1]
-                    value = sample_plane(plane, end_cells, *at)
-                    average[CATEGORIES.class_index(category_id), y, x] += weight * value
-    height, width = ends[0].height, ends[0].width
+                    of_end[CATEGORIES.class_index(category_id), y, x] = sample_plane(plane, end_cells, *at)
+    if average_of == "probabilities" or len(ends) == 1:
+        return np.average(on_grid, axis=0, weights=weights)
+    average = np.prod([np.maximum(p, 0.5) ** (w / sum(weights)) for p, w in zip(on_grid, weights, strict=True)], axis=0)
+    average[(on_grid <= 0.5).all(axis=0)] = 0
+    return average * 255 / np.maximum(average.sum(axis=0), 1e-9)
+
+
+def slow_averages(ends, weights, average_of):
+    """(classes, height, width): the same interpolated, pixel by pixel."""
+    finest = max(ends, key=lambda end: end.input_height / end.stride * end.input_width / end.stride)
+    cells = finest.input_height / finest.stride, finest.input_width / finest.stride
+    height, width = finest.height, finest.width
     return np.array(
         [
             [
-                [sample_plane(plane, cells[finest], (y + 0.5) / height, (x + 0.5) / width) for x in range(width)]
+                [sample_plane(plane, cells, (y + 0.5) / height, (x + 0.5) / width) for x in range(width)]
                 for y in range(height)
             ]
-            for plane in average / sum(weights)
+            for plane in slow_grid(ends, weights, average_of)
         ]
     )
 
@@ -120,8 +130,9 @@ def test_padding_is_never_read():
     assert (class_map(image) == 2).all()
 
 
+@pytest.mark.parametrize("average_of", ["probabilities", "log_probabilities"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_map_agrees_with_the_literal_formula(seed):
+def test_the_map_agrees_with_the_literal_formula(seed, average_of):
     rng = np.random.default_rng(seed)
     hw = tuple(rng.integers(5, 22, 2).tolist())
     ends = []
@@ -131,14 +142,17 @@ def test_the_map_agrees_with_the_literal_formula(seed):
         padding = rng.integers(-1, 3)  # a cell less than needed, just enough, more
         grid = [max(1, int(np.ceil(size / stride)) + int(padding)) for size in input_hw]
         grid = [n if n * stride > size - stride else n + 1 for n, size in zip(grid, input_hw, strict=True)]
-        planes = rng.integers(0, 256, (3, *grid))
+        planes = rng.integers(0, 256, (3, *grid)) * (rng.random((3, *grid)) > 0.3)
         ends.append(
             semantics(planes, category_ids=rng.permutation([10, 20, 5, 15]), hw=hw, input_hw=input_hw, stride=stride)
         )
     weights = rng.uniform(0.2, 2, len(ends)).tolist()
-    averages = slow_averages(ends, weights)
-    found = semantic_class_map(ends, weights=weights, categories=CATEGORIES)
+    averages = slow_averages(ends, weights, average_of)
+    average = average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of)
+    found = average.class_map()
     assert found.shape == hw
+    on_grid = 255 / average.total * average.sums
+    np.testing.assert_allclose(on_grid, slow_grid(ends, weights, average_of)[average.class_indices], atol=2e-2)
     second, best = np.sort(averages, axis=0)[-2:]
     clear = best - second > 1e-2  # of 255; float32 may decide a closer race the other way
     assert clear.mean() > 0.9
@@ -177,7 +191,7 @@ def test_the_argmax_of_few_quads_is_that_of_every_pixel(seed):
         if rng.random() < 0.5:  # smooth: most quads are of one class
             planes = np.stack([cv2.blur(plane, (5, 5)) for plane in planes])
         image = ImageSemantics(1, *hw, *grid, 1.0, (classes + 1).astype(np.int32), planes)
-        found = semantic_class_map([image], weights=[1.0], categories=categories)
+        found = semantic_class_map([image], weights=[1.0], categories=categories, average_of="probabilities")
         dense = np.zeros((30, *grid))
         dense[classes] = planes
         values = torch.nn.functional.interpolate(
@@ -190,16 +204,82 @@ def test_the_argmax_of_few_quads_is_that_of_every_pixel(seed):
         np.testing.assert_array_equal(found[clear], values.argmax(axis=0)[clear])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_of_log_probabilities_too_the_argmax_is_that_of_every_pixel(seed):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        grid, hw = rng.integers(1, 14, 2).tolist(), rng.integers(1, 50, 2).tolist()
+        ends = []
+        for _ in range(2):
+            planes = rng.integers(0, rng.choice([3, 20, 256]), (4, *grid)).astype(np.uint8)
+            planes = np.stack([cv2.blur(plane, (3, 3)) for plane in planes])
+            ends.append(semantics(planes[: rng.integers(2, 5)], hw=hw, stride=1.0, category_ids=(10, 20, 5, 15)))
+        average = average_semantics(ends, weights=[1.0, 2.0], categories=CATEGORIES, average_of="log_probabilities")
+        found = average.class_map()
+        dense = np.zeros((4, *grid))
+        dense[average.class_indices] = average.sums
+        values = torch.nn.functional.interpolate(
+            torch.from_numpy(dense)[None], size=hw, mode="bilinear", align_corners=False
+        )[0].numpy()
+        second, best = np.sort(values, axis=0)[-2:]
+        chosen = np.take_along_axis(values, found[None].astype(np.int64), axis=0)[0]
+        assert (chosen > best - 1e-5).all()
+        clear = best - second > 1e-5
+        np.testing.assert_array_equal(found[clear], values.argmax(axis=0)[clear])
+
+
+def log_average(*ends, weights=None):
+    return average_semantics(
+        ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES, average_of="log_probabilities"
+    )
+
+
+def test_log_probabilities_give_the_geometric_mean():
+    sure_of_sky = semantics([[[250]], [[5]]], category_ids=(5, 15), stride=4)
+    rather_sea = semantics([[[64]], [[191]]], category_ids=(5, 15), stride=4)
+    average = log_average(sure_of_sky, rather_sea)
+    sky, sea = np.sqrt(250 * 64), np.sqrt(5 * 191)
+    assert average.class_indices.tolist() == [0, 2, 3]
+    np.testing.assert_allclose(average.sums[:, 0, 0], [0, sky / (sky + sea), sea / (sky + sea)], rtol=1e-5)
+    np.testing.assert_allclose(average.confidence(), sky / (sky + sea), rtol=1e-5)
+
+
+def test_under_the_log_an_impossible_class_counts_as_half_of_an_8_bit_step():
+    one, other = semantics([[[255]]], category_ids=(5,), stride=4), semantics([[[255]]], category_ids=(15,), stride=4)
+    unsure = semantics([[[100]], [[155]]], category_ids=(5, 15), stride=4)
+    assert (class_map(one, other, average_of="log_probabilities") == 2).all()  # a tie
+    average = log_average(one, unsure)
+    expected = np.array([0, np.sqrt(255 * 100), np.sqrt(0.5 * 155)])
+    np.testing.assert_allclose(average.sums[:, 0, 0], expected / expected.sum(), rtol=1e-5)
+
+
+def test_mirrored_log_probabilities_are_a_tie():
+    one = semantics([[[10]], [[20]]], category_ids=(5, 15), stride=4)
+    other = semantics([[[20]], [[10]]], category_ids=(5, 15), stride=4)
+    assert (class_map(one, other, average_of="log_probabilities") == 2).all()
+
+
+def test_one_end_is_what_it_says_whatever_is_averaged():
+    end = semantics(np.random.default_rng(0).integers(0, 256, (4, 3, 3)))
+    absent = semantics(np.full((1, 9, 9), 255), stride=1)
+    for ends, weights in (((end,), [0.3]), ((end, absent), [0.3, 0.0])):
+        logs = log_average(*ends, weights=weights)
+        plain = average_semantics(ends, weights=weights, categories=CATEGORIES, average_of="probabilities")
+        np.testing.assert_array_equal(logs.sums, plain.sums)
+
+
 def test_confidence_is_the_largest_probability():
     image = semantics([[[255, 51]], [[0, 204]]], category_ids=(5, 15), hw=(1, 2), stride=1)
     np.testing.assert_allclose(
-        average_semantics([image], weights=[3.0], categories=CATEGORIES).confidence(), [[1, 0.8]]
+        average_semantics([image], weights=[3.0], categories=CATEGORIES, average_of="probabilities").confidence(),
+        [[1, 0.8]],
     )
 
 
 def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
     image = semantics([[[255]], [[0]], [[51]], [[204]]], hw=(1, 1), stride=1)
-    average = average_semantics([image], weights=[1.0], categories=CATEGORIES)
+    average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
     logits = dict(zip(average.class_indices.tolist(), average.logits()[:, 0, 0].tolist(), strict=True))
     assert logits[0] == pytest.approx(np.log(510), abs=1e-5)
     assert logits[1] == 0

@@ -457,3 +457,95 @@ def test_damaged_semantics_are_refused(tmp_path, column, values, message):
     rewrite(path, change=set_column(column, values))
     with pytest.raises(CacheError, match=message):
         read("semantic", path)
+
+
+# What every refusal tells: the file, the image if it is one that is wrong, and what to do.
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def list_images(kind, path, image_ids):
+    if kind == "instances":
+        change_index(path, image_id=image_ids)
+    else:
+        rewrite(path, change=set_column("image_id", image_ids))
+
+
+BAD_CACHES = {
+    "another schema version": (
+        lambda kind, path: rewrite(path, metadata={"antvisionps.schema_version": "0"}),
+        KINDS,
+        None,
+    ),
+    "another data set": (
+        lambda kind, path: rewrite(path, metadata={"antvisionps.dataset_fingerprint": "e" * 64}),
+        KINDS,
+        None,
+    ),
+    "a missing image": (lambda kind, path: write(kind, path, image_ids=(2, 9)), KINDS, 5),
+    "an image twice": (lambda kind, path: list_images(kind, path, [2, 5, 5]), KINDS, 5),
+    "planes that disagree with the grid": (
+        lambda kind, path: rewrite(path, change=set_column("grid_height", [2, 3, 2])),
+        ["semantic"],
+        5,
+    ),
+    "a NaN score": (
+        lambda kind, path: rewrite(
+            path, change=set_column("score", [0.9, 0.5, 0.1, float("nan"), 0.5, 0.1] + [0.9] * 3)
+        ),
+        ["instances"],
+        5,
+    ),
+    "an RLE of another size": (
+        lambda kind, path: rewrite(
+            path, change=set_column("rle", instances(2).rles + encode_masks(np.ones((3, 5, 5))) + instances(9).rles)
+        ),
+        ["instances"],
+        5,
+    ),
+    "an unknown category of instances": (
+        lambda kind, path: rewrite(path, change=set_column("category_id", [3] * 5 + [4] + [3] * 3)),
+        ["instances"],
+        5,
+    ),
+    "an unknown category of semantics": (
+        lambda kind, path: rewrite(path, change=set_column("category_ids", [[9, 3], [9, 4], [9, 3]])),
+        ["semantic"],
+        5,
+    ),
+    "a truncated file": (lambda kind, path: truncate(path), KINDS, None),
+    "no file": (lambda kind, path: path.unlink(), KINDS, None),
+}
+
+
+@pytest.mark.parametrize("check_masks", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "what"), [(kind, what) for what, (_, kinds, _) in BAD_CACHES.items() for kind in kinds]
+)
+def test_a_bad_cache_is_told_by_file_image_and_remedy(tmp_path, kind, what, check_masks):
+    spoil, _, image_id = BAD_CACHES[what]
+    path = write(kind, tmp_path / "a.parquet")
+    spoil(kind, path)
+    options = {"check_masks": check_masks} if kind == "instances" else {}
+
+    def use():
+        with KINDS[kind][1](path, HEADER, images=IMAGES, **options) as reader:
+            return [image.runs if kind == "instances" else image.planes for image in reader]
+
+    with pytest.raises(CacheError) as refused:
+        use()
+    message = str(refused.value)
+    assert message.startswith(f"{path}: ")
+    assert "run `dvc repro`" in message
+    assert image_id is None or f"image {image_id}" in message
+
+
+def test_images_before_a_bad_one_can_be_read(tmp_path):
+    path = write("instances", tmp_path / "a.parquet")
+    BAD_CACHES["a NaN score"][0]("instances", path)
+    with InstancesReader(path, HEADER, images=IMAGES) as reader:
+        assert len(reader.read(2)) == 3
+        with pytest.raises(CacheError, match="image 5: expected finite scores"):
+            reader.read(5)

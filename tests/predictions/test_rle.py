@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from antvisionps.predictions.rle import encode_masks, parse_runs
+from antvisionps.predictions.rle import encode_crop, encode_masks, parse_runs
 
 
 def draw(picture):
@@ -84,3 +84,13 @@ def test_what_is_no_mask_of_this_image_is_refused(rle, message):
     good = encode_masks(np.ones((1, 2, 2)))[0]
     with pytest.raises(ValueError, match=message):
         parse_runs([good, rle], height=2, width=2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+def test_a_crop_is_encoded_as_the_mask_that_it_was_cut_from(seed, height, width, density):
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    (expected,) = encode_masks(mask[None])
+    left, top, crop = parse_runs([expected], height=height, width=width).crop(0)
+    assert encode_crop(left, top, crop, height=height, width=width) == expected
+    assert encode_crop(0, 0, mask.T, height=height, width=width) == expected

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -20,7 +22,7 @@ from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.predictions.ends import SplitCaches
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -120,7 +122,11 @@ class Workspace:
         self.params = root / "params.yaml"
 
     def run(self, stage, *arguments, **places):
-        """Runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
+        command = self.command(stage, *arguments, **places)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+
+    def command(self, stage, *arguments, **places):
+        """What runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
         own = {
             "evaluate_heldout": {"prepared": self.prepared, "predictions": self.predictions, "out": self.routing},
             "fuse": {"prepared": self.prepared, "predictions": self.predictions, "routing": self.routing},
@@ -137,7 +143,7 @@ class Workspace:
         command = [sys.executable, str(PROJECT / "stages" / f"{stage}.py"), *arguments]
         for name, path in options.items():
             command += [f"--{name}", str(path)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+        return command
 
 
 def succeed(ran):
@@ -207,10 +213,15 @@ def test_fuse_takes_the_calibration_if_asked_to(done, calibrated, tmp_path):
     assert "needs --calibration" in fail(done.run(*arguments, params=params, out=tmp_path / "x"))
 
 
+def read_budget(path):
+    """Perfect part → column → number."""
+    with path.open() as file:
+        return {row.pop("perfect"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+
+
 def test_the_error_budget_starts_where_the_fusion_is_and_truth_is_perfect(done, tmp_path):
     succeed(done.run("error_budget", out=tmp_path / "error_budget.csv"))
-    with (tmp_path / "error_budget.csv").open() as file:
-        rows = {row.pop("perfect"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+    rows = read_budget(tmp_path / "error_budget.csv")
     metrics = json.loads((done.metrics / "panoptic.json").read_text())["fusion"]
     assert rows["as fused"]["PQ"] == pytest.approx(metrics["All"]["PQ"])
     assert rows["as fused"]["PQ_stuff"] == pytest.approx(metrics["Stuff"]["PQ"])
@@ -237,6 +248,80 @@ def test_single_routing_takes_all_instances_from_the_better_end(done, tmp_path):
     better = json.loads((done.routing / "routing.json").read_text())["better_overall"]
     ends = set(pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist())
     assert ends == {better, "e_ups+lwl_htc"}
+
+
+@pytest.fixture(scope="module", params=["heuristic", "panoptic_head"])
+def union(request, done):
+    """A folder with the fusion of all ends' instances, by each method, and its params.yaml."""
+    root = done.root / f"union_{request.param}"
+    root.mkdir()
+    method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": request.param}
+    params = write_params(root / "params.yaml", routing="union", method=method)
+    succeed(done.run("fuse", "--system", "fusion", params=params, out=root / "fused" / "fusion"))
+    return root
+
+
+def test_a_union_names_all_ends_of_what_it_joined(done, union):
+    rows = pq.read_table(union / "fused" / "fusion" / "segments.parquet").to_pylist()
+    things = {row["end"] for row in rows if row["score"] is not None}
+    assert things == {*ENDS, "e_ups+lwl_htc"}
+    fallen = pq.read_table(union / "fused" / "fusion" / "candidates.parquet").to_pylist()
+    merged = [row for row in fallen if row["reason"] == "merged"]
+    assert {row["end"] for row in merged} == set(ENDS)
+    assert "routed_away" not in {row["reason"] for row in fallen}
+
+
+def test_in_a_union_every_instance_is_a_segment_or_fell_and_every_two_merged_ones_made_another(done, union):
+    predicted = sum(pq.ParquetFile(done.predictions / e / "val" / INSTANCES_FILE).metadata.num_rows for e in ENDS)
+    tables = [pq.read_table(union / "fused" / "fusion" / f"{name}.parquet") for name in ("segments", "candidates")]
+    merged = tables[1]["reason"].to_pylist().count("merged")
+    listed = sum(len(table) - table["score"].null_count for table in tables)
+    assert merged > 0
+    assert listed == predicted + merged // len(ENDS)
+
+
+def test_a_union_needs_no_routing(done, union, tmp_path):
+    places = {"params": union / "params.yaml", "routing": tmp_path / "nowhere", "out": tmp_path / "fused"}
+    succeed(done.run("fuse", "--system", "fusion", **places))
+    assert bytes_below(tmp_path / "fused") == bytes_below(union / "fused" / "fusion")
+
+
+def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):
+    params, out = union / "params.yaml", tmp_path / "calibration" / "fusion.json"
+    succeed(done.run("calibrate", "--system", "fusion", params=params, out=out))
+    found = json.loads(out.read_text())["heldout_pq"]
+    assert found["calibrated"] > found["plain"] > 0
+    document = YAML(typ="safe", pure=True).load(params)
+    document["fuse"]["calibrated"] = True
+    calibrated = tmp_path / "params.yaml"
+    YAML(typ="safe", pure=True).dump(document, calibrated)
+    places = {"params": calibrated, "calibration": out.parent}
+    succeed(done.run("fuse", "--system", "fusion", out=tmp_path / "fused", **places))
+    assert bytes_below(tmp_path / "fused") != bytes_below(union / "fused" / "fusion")
+
+
+def test_the_error_budget_of_a_union_starts_where_the_union_is(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", routing="union")
+    fused = shutil.copytree(done.fused, tmp_path / "fused")
+    shutil.rmtree(fused / "fusion")
+    succeed(done.run("fuse", "--system", "fusion", params=params, out=fused / "fusion"))
+    places = {"params": params, "fused": fused, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    succeed(done.run("score", **places))
+    succeed(done.run("error_budget", params=params, out=tmp_path / "error_budget.csv"))
+    rows = read_budget(tmp_path / "error_budget.csv")
+    metrics = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())["fusion"]
+    assert rows["as fused"]["PQ"] == pytest.approx(metrics["All"]["PQ"])
+    assert rows["true instances"]["PQ_things"] == 100
+    plain = tmp_path / "best_ap.csv"
+    succeed(done.run("error_budget", out=plain))
+    assert rows["perfect routing"] == read_budget(plain)["perfect routing"]
+
+
+def test_log_probabilities_are_a_choice_of_the_fusion_and_change_no_end_alone(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", semantic_average="log_probabilities")
+    for system in SYSTEMS:
+        succeed(done.run("fuse", "--system", system, params=params, out=tmp_path / system))
+        assert (bytes_below(tmp_path / system) == bytes_below(done.fused / system)) == (system != "fusion")
 
 
 def test_the_panoptic_head_is_a_method_of_a_system(done, tmp_path):
@@ -274,6 +359,44 @@ def test_every_route_says_by_how_much_it_leads(done):
                 ap[row["category_id"], row["end"]] - ap[row["category_id"], lead["over"]]
             )
             assert lead["low"] <= lead["high"]
+
+
+def test_a_category_that_an_end_never_found_is_routed_to_the_other_and_says_by_how_much(done, tmp_path):
+    routed = json.loads((done.routing / "routing.json").read_text())["categories"]
+    row = next(row for row in routed if row["reason"] == "better_ap")
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    leave_out(cache_path(predictions, end=row["end"], split="heldout", file_name=INSTANCES_FILE), row["category_id"])
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    found = {r["category_id"]: r for r in json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]}
+    (other,) = set(ENDS) - {row["end"]}
+    changed = found[row["category_id"]]
+    assert (changed["end"], changed["reason"], changed["lead"]["over"]) == (other, "better_ap", row["end"])
+    ap = pq.read_table(tmp_path / "routing" / "class_ap.parquet").to_pylist()
+    ap = {r["end"]: r for r in ap if r["category_id"] == row["category_id"]}
+    assert ap[row["end"]]["AP"] == 0
+    assert ap[row["end"]]["n_gt"] == ap[other]["n_gt"] > 0
+    assert changed["lead"]["AP"] == pytest.approx(ap[other]["AP"])
+
+
+def leave_out(path, category_id):
+    """Rewrites a cache without the instances of a category."""
+    with InstancesReader(path) as reader:
+        header, images = reader.header, list(reader)
+    with InstancesWriter(path, header) as writer:
+        for image in images:
+            kept = np.flatnonzero(image.category_ids != category_id)
+            writer.write(
+                ImageInstances(
+                    image_id=image.image_id,
+                    height=image.height,
+                    width=image.width,
+                    category_ids=image.category_ids[kept],
+                    scores=image.scores[kept],
+                    boxes_xywh=image.boxes_xywh[kept],
+                    rles=[image.rles[index] for index in kept],
+                    mask_probs=image.mask_probs[kept] if image.mask_probs is not None else None,
+                )
+            )
 
 
 def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
@@ -413,7 +536,59 @@ def test_a_picture_shows_photo_truth_and_every_system(done):
     assert picture.shape[1] >= panels * 2 * truth.images[0].width  # small images are enlarged
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_number_of_workers_changes_no_byte_of_a_union(done, union, tmp_path, workers):
+    document = YAML(typ="safe", pure=True).load(union / "params.yaml")
+    document["runtime"]["workers"] = workers
+    params = tmp_path / "params.yaml"
+    YAML(typ="safe", pure=True).dump(document, params)
+    succeed(done.run("fuse", "--system", "fusion", params=params, out=tmp_path / "fused"))
+    assert bytes_below(tmp_path / "fused") == bytes_below(union / "fused" / "fusion")
+
+
+HANG = """
+import os, pathlib, runpy, sys, time
+from antvisionps.predictions.semantic import SemanticReader
+
+marker, image_id = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+read = SemanticReader.read
+
+def read_or_hang(reader, wanted):
+    if wanted == image_id:
+        marker.touch()
+        time.sleep(600)
+    return read(reader, wanted)
+
+SemanticReader.read = read_or_hang
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a stage's script, which never gets over one image."""
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_killed_and_begun_again_fuse_gives_the_same_bytes(done, tmp_path, workers):
+    params = write_params(tmp_path / "params.yaml", workers=workers)
+    out, marker = tmp_path / "fused" / "fusion", tmp_path / "hangs"
+    last = open_split(done.prepared, "val").images[-1].image_id
+    command = done.command("fuse", "--system", "fusion", params=params, out=out)
+    hanging = subprocess.Popen(
+        [sys.executable, "-c", HANG, str(marker), str(last), *command[1:]], stdout=subprocess.PIPE, cwd=PROJECT
+    )
+    while not marker.exists() and hanging.poll() is None:
+        time.sleep(0.02)
+    hanging.kill()
+    hanging.communicate(timeout=60)  # its worker processes hold the pipe too: they end with it
+    assert hanging.returncode == -signal.SIGKILL
+    (unfinished,) = out.parent.iterdir()
+    assert unfinished != out
+    (unfinished / "panoptic" / "000000999999.png").touch()  # of images that are gone when it begins again
+    succeed(subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT))
+    assert list(out.parent.iterdir()) == [out]
+    assert bytes_below(out) == bytes_below(done.fused / "fusion")
+
+
+@pytest.mark.parametrize("workers", [2, 4])
 def test_the_number_of_workers_changes_no_byte(done, tmp_path, workers):
     params = write_params(tmp_path / "params.yaml", workers=workers)
     succeed(done.run("evaluate_heldout", params=params, out=tmp_path / "routing"))

@@ -1,0 +1,177 @@
+"""Counts and PQ of thousands of random pairs of maps, each in turn and all together, against two other scorers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+from panopticapi.evaluation import pq_compute_single_core
+from panopticapi.utils import id2rgb
+
+from antvisionps.coco_panoptic import measure_segments
+from antvisionps.evaluation.panoptic_quality import class_quality, count_matches, group_quality, total_counts
+
+CATEGORIES = [
+    {"id": 1, "name": "cat", "isthing": 1},
+    {"id": 2, "name": "dog", "isthing": 1},
+    {"id": 3, "name": "sky", "isthing": 0},
+]
+IDS = [category["id"] for category in CATEGORIES]
+KINDS = (
+    *("noisy", "noisy", "noisy", "other"),
+    *("void truth", "void prediction", "void", "crowds", "the same", "one over all", "boundary"),
+)
+PAIRS = 400 * len(KINDS)
+
+
+@dataclass
+class Pair:
+    kind: str
+    true_ids: np.ndarray
+    true: list
+    predicted_ids: np.ndarray
+    predicted: list
+
+
+def random_ids(rng, hw):
+    """Blobs, some of them void, with ids as large as COCO's."""
+    segments = int(rng.integers(1, 8))
+    ids = np.concatenate([[0], rng.choice(2**24 - 1, segments, replace=False) + 1])
+    coarse = rng.integers(0, segments + 1, (4, 4)).repeat(6, axis=0).repeat(6, axis=1)
+    return ids[np.roll(coarse, rng.integers(0, 6, 2), axis=(0, 1))[: hw[0], : hw[1]]]
+
+
+def random_pair(rng, kind):
+    hw = tuple(rng.integers(3, 24, 2).tolist())
+    true_ids = random_ids(rng, hw)
+    if kind == "other":
+        predicted_ids = random_ids(rng, hw)
+    elif kind == "the same":
+        predicted_ids = true_ids
+    elif kind == "one over all":
+        predicted_ids = np.full(hw, 9)
+    elif kind == "boundary":  # halves: IoUs and forgiven parts of just a half
+        true_ids, predicted_ids = np.zeros(hw, int), np.zeros(hw, int)
+        true_ids[:, : hw[1] // 2 * 2] = 5
+        true_ids[hw[0] // 2 :, : hw[1] // 2 * 2] = int(rng.choice([0, 5, 6]))
+        predicted_ids[:, : hw[1] // 2] = 5
+        predicted_ids[:, hw[1] // 2 : hw[1] // 2 * 2] = int(rng.choice([0, 5, 6]))
+    else:
+        predicted_ids = np.roll(true_ids, rng.integers(-2, 3, 2), axis=(0, 1))
+        predicted_ids = np.where(rng.random(hw) < 0.1, 0, predicted_ids)
+    if kind in ("void truth", "void"):
+        true_ids = np.zeros_like(true_ids)
+    if kind in ("void prediction", "void"):
+        predicted_ids = np.zeros_like(predicted_ids)
+
+    def categories(ids):
+        # Of one segment in two maps the category is mostly the same.
+        return {i: 1 + i % 3 if rng.random() < 0.8 else int(rng.integers(1, 4)) for i in np.unique(ids).tolist() if i}
+
+    true_categories = categories(true_ids)
+    crowds = frozenset(i for i in true_categories if rng.random() < (0.9 if kind == "crowds" else 0.15))
+    true = list(measure_segments(true_ids, category_ids=true_categories, crowd_ids=crowds))
+    rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
+    predicted = list(measure_segments(predicted_ids, category_ids=categories(predicted_ids)))
+    return Pair(kind, true_ids, true, predicted_ids, predicted)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(11)
+    return [random_pair(rng, KINDS[index % len(KINDS)]) for index in range(PAIRS)]
+
+
+@pytest.fixture(scope="module")
+def counts(pairs):
+    return [
+        count_matches(true_ids=p.true_ids, true=p.true, predicted_ids=p.predicted_ids, predicted=p.predicted)
+        for p in pairs
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(pairs, tmp_path_factory):
+    """The pairs as files of the COCO panoptic format: true.json, predicted.json and a folder of PNGs beside each."""
+    root = tmp_path_factory.mktemp("maps")
+    for which in ("true", "predicted"):
+        (root / which).mkdir()
+        annotations = []
+        for index, pair in enumerate(pairs):
+            rgb = id2rgb(getattr(pair, f"{which}_ids").astype(np.uint32))
+            cv2.imwrite(str(root / which / f"{index}.png"), rgb[..., ::-1])
+            segments = [
+                {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
+                | {"bbox": list(s.bbox_xywh)}
+                for s in getattr(pair, which)
+            ]
+            annotations.append({"image_id": index, "file_name": f"{index}.png", "segments_info": segments})
+        images = [
+            {"id": i, "file_name": f"{i}.jpg", "height": p.true_ids.shape[0], "width": p.true_ids.shape[1]}
+            for i, p in enumerate(pairs)
+        ]
+        document = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+        (root / f"{which}.json").write_text(json.dumps(document))
+    return root
+
+
+@pytest.fixture(scope="module")
+def panopticapi_stat(folder):
+    """panopticapi's counts of the images at some positions, added up in that order."""
+    names = ("true", "predicted")
+    true, predicted = (json.loads((folder / f"{name}.json").read_text())["annotations"] for name in names)
+    categories = {category["id"]: category for category in CATEGORIES}
+
+    def count(positions):
+        matched = [(true[index], predicted[index]) for index in positions]
+        with contextlib.redirect_stdout(io.StringIO()):
+            return pq_compute_single_core(0, matched, str(folder / "true"), str(folder / "predicted"), categories)
+
+    return count
+
+
+def rows(counts):
+    """category_id → (tp, fp, fn, iou_sum)"""
+    columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
+    return {category_id: tuple(values) for category_id, *values in zip(*(c.tolist() for c in columns), strict=True)}
+
+
+def test_every_image_counts_as_panopticapi_has_it(pairs, counts, panopticapi_stat):
+    for index, (pair, found) in enumerate(zip(pairs, counts, strict=True)):
+        expected = panopticapi_stat([index])
+        for category_id in IDS:
+            stat = expected[category_id]
+            assert rows(found).get(category_id, (0, 0, 0, 0)) == (stat.tp, stat.fp, stat.fn, stat.iou), pair.kind
+
+
+def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panopticapi_stat):
+    expected = panopticapi_stat(range(PAIRS))
+    found = rows(total_counts(counts))
+    assert found == {c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in IDS}
+
+
+def test_every_kind_of_pair_has_what_it_is_for(pairs, counts):
+    total = {kind: total_counts([c for p, c in zip(pairs, counts, strict=True) if p.kind == kind]) for kind in KINDS}
+    assert total["void"].tp.sum() == total["void"].fp.sum() == total["void"].fn.sum() == 0
+    assert total["void truth"].fp.sum() == total["void prediction"].tp.sum() == 0  # all is forgiven
+    assert total["void prediction"].fn.sum() > 100
+    assert total["the same"].iou_sum.sum() == total["the same"].tp.sum() > 100
+    for kind in ("noisy", "crowds", "boundary", "one over all"):
+        assert min(total[kind].tp.sum(), total[kind].fp.sum(), total[kind].fn.sum()) > 0, kind
+
+
+def test_together_they_have_hotcocos_pq(counts, folder, capfd):
+    panoptic = pytest.importorskip("hotcoco.panoptic")
+    places = [folder / name for name in ("true.json", "predicted.json", "true", "predicted")]
+    expected = panoptic.pq_compute(*map(str, places))
+    of_class = class_quality(total_counts(counts))
+    groups = {"All": IDS, "Things": IDS[:2], "Stuff": IDS[2:]}
+    for name, ids in groups.items():
+        quality = group_quality(of_class, ids)
+        found = (quality.pq, quality.sq, quality.rq, quality.n_categories)
+        assert found == pytest.approx([expected[name][key] for key in ("pq", "sq", "rq", "n")], abs=1e-12)

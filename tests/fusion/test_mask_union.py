@@ -1,0 +1,352 @@
+"""The union against a slow version that goes through its definition pixel by pixel."""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from antvisionps.errors import CacheError
+from antvisionps.fusion.heuristic import FallReason
+from antvisionps.fusion.mask_union import UnionRules, join_instances
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+
+CAT, DOG = 1, 2
+HW = (18, 26)
+
+
+def draw(picture):
+    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
+
+
+def found(*rows, hw=None, probs=None):
+    """Instances of (category_id, score, mask (H, W) bool), whose boxes are those of their masks."""
+    masks = np.array([mask for _, _, mask in rows])
+    return ImageInstances(
+        image_id=7,
+        height=(hw or masks.shape[1:])[0],
+        width=(hw or masks.shape[1:])[1],
+        category_ids=np.array([row[0] for row in rows], np.int32),
+        scores=np.array([row[1] for row in rows], np.float32),
+        boxes_xywh=np.array([cv2.boundingRect(row[2].astype(np.uint8)) for row in rows], np.float32).reshape(-1, 4),
+        rles=encode_masks(masks) if rows else [],
+        mask_probs=probs,
+    ).sorted_by_score()
+
+
+def join(instances, *, weights=None, min_iou=0.5):
+    return join_instances(instances, UnionRules(weights or dict.fromkeys(instances, 1.0), min_iou))
+
+
+def described(joined):
+    """(end, category, score) of all."""
+    return [
+        (end, category_id, pytest.approx(score))
+        for end, image in joined.instances.items()
+        for category_id, score in zip(image.category_ids.tolist(), image.scores.tolist(), strict=True)
+    ]
+
+
+def masks_of(image):
+    size = [image.height, image.width]
+    return [coco_mask.decode({"size": size, "counts": rle}).astype(bool) for rle in image.rles]
+
+
+# The slow version.
+
+
+def slow_value(grid, box, x, y):
+    """Of a grid stretched over a box, at a point: bilinear between the centres of its cells, which zeros surround."""
+    rows, columns = grid.shape
+    u = (x - box[0]) / box[2] * columns - 0.5
+    v = (y - box[1]) / box[3] * rows - 0.5
+    value = 0.0
+    for row in (math.floor(v), math.floor(v) + 1):
+        for column in (math.floor(u), math.floor(u) + 1):
+            if 0 <= row < rows and 0 <= column < columns:
+                value += float(grid[row, column]) * (1 - abs(v - row)) * (1 - abs(u - column))
+    return value
+
+
+def slow_join(instances, weights, min_iou):
+    """(name, category, score, box, mean probability of each pixel (H, W), grid (28, 28), members) of every group."""
+    everything = [
+        (end, index, image, masks_of(image)[index]) for end, image in instances.items() for index in range(len(image))
+    ]
+    everything.sort(key=lambda found: -found[2].scores[found[1]])
+    groups = []
+    for end, index, image, mask in everything:
+        best, best_iou = None, min_iou
+        for group in groups:
+            _, first_index, first_image, first_mask = group[0]
+            if first_image.category_ids[first_index] != image.category_ids[index]:
+                continue
+            if end in [member[0] for member in group]:
+                continue
+            either = (mask | first_mask).sum()
+            iou = (mask & first_mask).sum() / either if either else 0
+            if iou > best_iou:
+                best, best_iou = group, iou
+        if best is None:
+            groups.append([(end, index, image, mask)])
+        else:
+            best.append((end, index, image, mask))
+    return [slow_average(group, instances, weights) for group in groups]
+
+
+def slow_average(group, instances, weights):
+    height, width = group[0][2].height, group[0][2].width
+    influence = [weights[end] * float(image.scores[index]) for end, index, image, _ in group]
+    share = [value / sum(influence) for value in influence]
+    box = sum(
+        part * image.boxes_xywh[index].astype(float) for part, (_, index, image, _) in zip(share, group, strict=True)
+    )
+    mean, grid = np.zeros((height, width)), np.zeros((28, 28))
+    for part, (_, index, image, mask) in zip(share, group, strict=True):
+        probs, own_box = mask * 255, (0, 0, width, height)
+        if image.mask_probs is not None:
+            probs, own_box = image.mask_probs[index], image.boxes_xywh[index].astype(float)
+        for y in range(height):
+            for x in range(width):
+                value = slow_value(probs, own_box, x + 0.5, y + 0.5)
+                mean[y, x] += part * (max(value, 128) if mask[y, x] else min(value, 127)) / 255
+        for row in range(28):
+            for column in range(28):
+                x, y = box[0] + (column + 0.5) / 28 * box[2], box[1] + (row + 0.5) / 28 * box[3]
+                grid[row, column] += part * slow_value(probs, own_box, x, y)
+    members = [(end, index) for end, index, _, _ in group]
+    name = "+".join(end for end in instances if end in dict(members))
+    category_id = int(group[0][2].category_ids[group[0][1]])
+    return name, category_id, sum(influence) / sum(weights.values()), box, mean, grid, members
+
+
+def random_ends(rng):
+    """Ends that saw the same blobs: shifted, missed, seen twice, of the wrong class; one may have no mask_probs."""
+    blobs = []
+    for _ in range(rng.integers(1, 5)):
+        centre, radius = rng.uniform((0, 0), HW), rng.uniform(2, 7, 2)
+        blobs.append((int(rng.choice([CAT, DOG])), centre, radius))
+    levels = rng.choice([0.3, 0.5, 0.7, 0.9], 40) if rng.random() < 0.5 else rng.uniform(0.05, 1, 40)
+    ends = {}
+    for name in ("a", "b", "c")[: rng.integers(2, 4)]:
+        rows, probs, boxes = [], [], []
+        for category_id, centre, radius in blobs:
+            for _ in range(rng.choice([0, 1, 1, 1, 2])):
+                seen = category_id if rng.random() < 0.9 else CAT + DOG - category_id
+                middle, reach = centre + rng.normal(0, 0.7, 2), radius * rng.uniform(0.8, 1.2, 2)
+                y, x = np.mgrid[: HW[0], : HW[1]]
+                mask = ((y - middle[0]) / reach[0]) ** 2 + ((x - middle[1]) / reach[1]) ** 2 < 1
+                mask &= rng.random(HW) > 0.02
+                rows.append((seen, rng.choice(levels), mask))
+                row, column = np.mgrid[:28, :28]
+                bump = 1.6 - ((row - 13.5) / 14) ** 2 - ((column - 13.5) / 14) ** 2
+                probs.append(np.clip(255 * (bump - 0.5 + rng.normal(0, 0.1, (28, 28))), 0, 255).astype(np.uint8))
+                boxes.append([middle[1] - reach[1], middle[0] - reach[0], 2 * reach[1], 2 * reach[0]])
+        image = ImageInstances(
+            image_id=7,
+            height=HW[0],
+            width=HW[1],
+            category_ids=np.array([row[0] for row in rows], np.int32),
+            scores=np.array([row[1] for row in rows], np.float32),
+            boxes_xywh=np.array(boxes, np.float32).reshape(-1, 4),
+            rles=encode_masks(np.array([row[2] for row in rows])) if rows else [],
+            mask_probs=np.array(probs, np.uint8).reshape(-1, 28, 28),
+        ).sorted_by_score()
+        ends[name] = image if rng.random() < 0.7 else without_probs(image)
+    return ends
+
+
+def without_probs(image):
+    return ImageInstances(
+        image.image_id, *HW, image.category_ids, image.scores, image.boxes_xywh, image.rles, mask_probs=None
+    )
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_union_is_that_of_the_slow_version(seed):
+    rng = np.random.default_rng(seed)
+    ends = random_ends(rng)
+    weights = {end: float(rng.choice([1.0, 1.0, 0.4, 2.0])) for end in ends}
+    min_iou = float(rng.choice([0.0, 0.3, 0.5, 0.7]))
+    joined = join(ends, weights=weights, min_iou=min_iou)
+    expected = slow_join(ends, weights, min_iou)
+    left = {end: list(range(len(image))) for end, image in joined.instances.items()}
+    for name, category_id, score, box, mean, grid, members in expected:
+        image = joined.instances[name]
+        same = [
+            index
+            for index in left[name]
+            if image.category_ids[index] == category_id and np.allclose(image.boxes_xywh[index], box, atol=1e-4)
+        ]
+        assert same, (name, category_id, box)
+        index = same[0]
+        left[name].remove(index)
+        assert image.scores[index] == pytest.approx(score, abs=1e-6)
+        mask = masks_of(image)[index]
+        if len(members) == 1:
+            ((end, at),) = members
+            np.testing.assert_array_equal(mask, masks_of(ends[end])[at])
+            continue
+        clear = abs(mean - 0.5) > 1e-5  # float32 may decide a closer one the other way
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(mask[clear], mean[clear] >= 0.5)
+        assert abs(image.mask_probs[index] - grid).max() <= 0.5 + 1e-3
+        assert image.areas_px[index] == mask.sum()
+    assert not any(left.values())
+    merged = [(end, index) for *_, members in expected if len(members) > 1 for end, index in members]
+    assert len(joined.fallen) == len(merged)
+    for fallen in joined.fallen:
+        assert fallen.reason is FallReason.MERGED
+    assert sorted((fallen.end, fallen.score) for fallen in joined.fallen) == sorted(
+        (end, float(ends[end].scores[index])) for end, index in merged
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_end_alone_is_left_as_it_is(seed):
+    (end, image), *_ = random_ends(np.random.default_rng(seed)).items()
+    joined = join({end: image}, weights={end: 0.3})
+    assert joined.instances[end] is image
+    assert joined.fallen == ()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ends_that_agree_give_one_copy(seed):
+    keep = without_empty_masks(random_ends(np.random.default_rng(seed))["a"])
+    ends = dict.fromkeys(("a", "b", "c"), keep)
+    joined = join(ends, weights={"a": 1.0, "b": 0.3, "c": 2.5})
+    assert [len(image) for image in joined.instances.values()] == [0, 0, 0, len(keep)]
+    one = joined.instances["a+b+c"]
+    order = np.lexsort((np.arange(len(keep)), keep.category_ids, -keep.scores))
+    np.testing.assert_array_equal(one.category_ids, keep.category_ids[order])
+    np.testing.assert_array_equal(one.scores, keep.scores[order])
+    np.testing.assert_array_equal(one.boxes_xywh, keep.boxes_xywh[order])
+    assert one.rles == [keep.rles[index] for index in order]
+    if keep.mask_probs is not None:
+        np.testing.assert_array_equal(one.mask_probs, keep.mask_probs[order])
+
+
+def without_empty_masks(image):
+    kept = np.flatnonzero(image.areas_px)
+    return ImageInstances(
+        image.image_id,
+        *HW,
+        image.category_ids[kept],
+        image.scores[kept],
+        image.boxes_xywh[kept],
+        [image.rles[index] for index in kept],
+        None if image.mask_probs is None else image.mask_probs[kept],
+    )
+
+
+LEFT = draw("""
+    ####..
+    ####..
+    ......""")
+MIDDLE = draw("""
+    .####.
+    .####.
+    ......""")
+BELOW = draw("""
+    ......
+    ......
+    ######""")
+
+
+def test_overlapping_instances_of_a_class_become_one_and_the_others_stay():
+    joined = join({"a": found((CAT, 0.9, LEFT), (DOG, 0.8, BELOW)), "b": found((CAT, 0.7, MIDDLE))})
+    assert described(joined) == [("a", DOG, 0.4), ("a+b", CAT, 0.8)]
+    fallen = [(candidate.end, candidate.category_id, candidate.reason) for candidate in joined.fallen]
+    assert fallen == [("a", CAT, FallReason.MERGED), ("b", CAT, FallReason.MERGED)]
+
+
+def test_instances_of_other_classes_or_of_the_same_end_are_never_joined():
+    joined = join({"a": found((CAT, 0.9, LEFT), (CAT, 0.8, MIDDLE)), "b": found((DOG, 0.7, LEFT))})
+    assert described(joined) == [("a", CAT, 0.45), ("a", CAT, 0.4), ("b", DOG, 0.35)]
+    assert joined.fallen == ()
+
+
+def test_an_end_has_one_member_in_a_group_the_best():
+    joined = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.8, MIDDLE), (CAT, 0.6, LEFT))})
+    assert described(joined) == [("b", CAT, 0.3), ("a+b", CAT, 0.85)]
+
+
+@pytest.mark.parametrize(("min_iou", "groups"), [(0.59, 1), (0.6, 2)])
+def test_masks_are_joined_above_the_limit_and_not_at_it(min_iou, groups):
+    joined = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.7, MIDDLE))}, min_iou=min_iou)
+    assert sum(map(len, joined.instances.values())) == groups  # 6 of 10 pixels are shared
+
+
+def test_without_mask_probs_the_better_mask_decides_and_equal_ones_are_added_up():
+    better = join({"a": found((CAT, 0.7, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
+    np.testing.assert_array_equal(masks_of(better.instances["a+b"])[0], MIDDLE)
+    equal = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
+    np.testing.assert_array_equal(masks_of(equal.instances["a+b"])[0], LEFT | MIDDLE)
+    weighted = join({"a": found((CAT, 0.7, LEFT)), "b": found((CAT, 0.9, MIDDLE))}, weights={"a": 2.0, "b": 1.0})
+    np.testing.assert_array_equal(masks_of(weighted.instances["a+b"])[0], LEFT)
+
+
+def test_of_two_of_three_ends_the_score_keeps_two_thirds():
+    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.6, LEFT)), "c": found(hw=LEFT.shape)}
+    assert described(join(ends)) == [("a+b", CAT, 0.5)]
+    assert described(join(ends, weights={"a": 2.0, "b": 1.0, "c": 1.0})) == [("a+b", CAT, 0.6)]
+
+
+def test_of_equal_scores_the_first_end_begins_the_group():
+    shifted = np.roll(LEFT, 2, axis=1)
+    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE)), "c": found((CAT, 0.9, shifted))}
+    assert described(join(ends)) == [("c", CAT, 0.3), ("a+b", CAT, 0.6)]
+    last_first = {end: ends[end] for end in ("c", "b", "a")}
+    assert described(join(last_first)) == [("a", CAT, 0.3), ("c+b", CAT, 0.6)]
+
+
+def test_an_end_of_no_weight_is_routed_away():
+    image = found((CAT, 0.9, LEFT))
+    joined = join({"a": image, "b": found((CAT, 0.7, MIDDLE))}, weights={"a": 1.0, "b": 0.0})
+    assert list(joined.instances) == ["a"]
+    assert joined.instances["a"] is image
+    assert [(fallen.end, fallen.reason) for fallen in joined.fallen] == [("b", FallReason.ROUTED_AWAY)]
+
+
+def test_empty_masks_and_empty_images_are_joined_with_nothing():
+    empty = np.zeros_like(LEFT)
+    joined = join({"a": found((CAT, 0.9, empty)), "b": found((CAT, 0.9, empty)), "c": found(hw=LEFT.shape)}, min_iou=0)
+    assert [len(image) for image in joined.instances.values()] == [1, 1, 0]
+    nothing = join({"a": found(hw=LEFT.shape), "b": found(hw=LEFT.shape)})
+    assert sum(map(len, nothing.instances.values())) == 0
+    assert nothing.fallen == ()
+
+
+def test_scores_of_nothing_weigh_the_same():
+    joined = join({"a": found((CAT, 0.0, LEFT)), "b": found((CAT, 0.0, MIDDLE))})
+    assert described(joined) == [("a+b", CAT, 0.0)]
+    np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT | MIDDLE)
+
+
+def test_a_box_without_area_leaves_the_mask_to_say_what_is_foreground():
+    flat = found((CAT, 0.9, LEFT), probs=np.full((1, 28, 28), 255, np.uint8))
+    flat.boxes_xywh[0, 2] = 0
+    joined = join({"a": flat, "b": found((CAT, 0.3, LEFT))})
+    np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT)
+
+
+def test_a_mask_of_another_size_is_refused_with_its_file():
+    good = found((CAT, 0.9, LEFT))
+    bad = ImageInstances(
+        7,
+        *LEFT.shape,
+        good.category_ids,
+        good.scores,
+        good.boxes_xywh,
+        encode_masks(np.ones((1, 9, 9), bool)),
+        None,
+        stored_areas_px=np.array([81]),
+        source=Path("b/instances.parquet"),
+    )
+    with pytest.raises(CacheError, match=r"b/instances\.parquet: image 7 of 3 x 6 px: mask 0: RLE of another size"):
+        join({"a": good, "b": bad})
