@@ -277,7 +277,8 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
     cores = len(os.sched_getaffinity(0))
 
     def ours() -> None:
-        score.count_systems(truth, {"fusion": score.open_fused(root / "fused" / "fusion", truth)}, workers=cores)
+        systems = {"fusion": score.open_fused(root / "fused" / "fusion", truth)}
+        score.count_systems(truth, systems, prepared=root / "prepared", workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]

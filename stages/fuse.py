@@ -26,6 +26,7 @@ from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
+from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import calibrated_settings, plain_settings
 
@@ -94,17 +95,19 @@ def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Pa
         with (
             _table_writer(folder / "segments.parquet", SEGMENTS_SCHEMA) as write_segments,
             _table_writer(folder / "candidates.parquet", CANDIDATES_SCHEMA) as write_candidates,
+            write_runs(folder / RUNS_FILE) as write_map_runs,
         ):
-            for image, segments, candidates in map_images(
+            for image, runs, segments, candidates in map_images(
                 open_work, dataset.images, workers=workers, description=f"fuse {out.name}"
             ):
                 images.append(image)
+                write_map_runs(runs)
                 write_segments(segments)
                 write_candidates(candidates)
         write_panoptic_json(folder / "panoptic.json", categories=dataset.categories, images=images)
 
 
-FusedRows = tuple[PanopticImage, pa.RecordBatch, pa.RecordBatch]
+FusedRows = tuple[PanopticImage, SegmentRuns, pa.RecordBatch, pa.RecordBatch]
 
 
 def _open_fusing(
@@ -130,7 +133,8 @@ def _open_fusing(
             Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
         )
         described = replace(image, panoptic_file_name=file_name, segments=segments)
-        return described, _rows(image, fused.segments, SEGMENTS_SCHEMA), _rows(image, fused.fallen, CANDIDATES_SCHEMA)
+        tables = _rows(image, fused.segments, SEGMENTS_SCHEMA), _rows(image, fused.fallen, CANDIDATES_SCHEMA)
+        return described, find_runs(fused.segment_ids, segments), *tables
 
     return fuse_and_write
 
