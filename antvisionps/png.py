@@ -59,7 +59,7 @@ def _decode_unfiltered(png: bytes) -> np.ndarray | None:
             return None
         deflated = b"".join(data for kind, data in chunks if kind == b"IDAT")
         rows = isal_zlib.decompress(deflated, bufsize=max(1, height * (1 + width)))
-    except (struct.error, igzip_lib.IsalError, IndexError):
+    except (struct.error, igzip_lib.IsalError, IndexError):  # type: ignore[misc]  # its stub declares no class
         return None
     if len(rows) != height * (1 + width):
         return None
