@@ -244,21 +244,29 @@ def _argmax_between(
 ) -> np.ndarray:
     """(n, m, Q) uint8, the first of the largest planes at points frac_y (n, Q), frac_x (m, Q) inside of Q quads."""
     lowest, highest = functools.reduce(np.minimum, corners), functools.reduce(np.maximum, corners)
-    quads = frac_y.shape[1]
-    # Quad by quad, its planes ascending. The last axis is the quads' throughout, as numpy is slow on short ones.
-    quad, plane = np.divmod(np.flatnonzero(np.ascontiguousarray((highest >= lowest.max(axis=0)).T)), len(lowest))
-    first = np.searchsorted(quad, np.arange(quads + 1))
-    candidates = np.diff(first)
-    best = _interpolate([corner[plane[first[:-1]], np.arange(quads)] for corner in corners], frac_y, frac_x)
-    largest = np.broadcast_to(plane[first[:-1]].astype(np.uint8), best.shape).copy()
-    for rank in range(1, candidates.max()):
-        some = np.flatnonzero(candidates > rank)
-        planes = plane[first[some] + rank]
-        values = _interpolate([corner[planes, some] for corner in corners], frac_y[:, some], frac_x[:, some])
-        before = best[..., some]
-        largest[..., some] = np.where(values > before, planes.astype(np.uint8), largest[..., some])
-        best[..., some] = np.maximum(values, before)
-    return largest
+    is_candidate = np.ascontiguousarray((highest >= lowest.max(axis=0)).T)
+    quad, plane = np.divmod(np.flatnonzero(is_candidate), len(lowest))
+    candidates = np.bincount(quad, minlength=len(is_candidate))
+    first = np.cumsum(candidates) - candidates
+    # Quads of many candidates first: those that have a second, a third ... candidate are then slices. And they are the
+    # last axis throughout, as numpy is slow on short ones.
+    order = np.argsort(-candidates)
+    first = first[order]
+    # take, not [:, order], which gives the quads as the short stride.
+    frac_y, frac_x = (np.take(frac, order, axis=1) for frac in (frac_y, frac_x))
+    having = np.searchsorted(-candidates[order], -np.arange(candidates.max()))
+    best = np.full((len(frac_y), len(frac_x), len(order)), -np.inf, dtype=np.float32)
+    largest = np.zeros(best.shape, dtype=np.uint8)
+    for rank, quads in enumerate(having.tolist()):
+        planes = plane[first[:quads] + rank]
+        place = planes * len(order) + order[:quads]
+        values = _interpolate([corner.ravel()[place] for corner in corners], frac_y[:, :quads], frac_x[:, :quads])
+        is_larger = values > best[..., :quads]
+        np.copyto(largest[..., :quads], planes.astype(np.uint8), where=is_larger)
+        np.maximum(best[..., :quads], values, out=best[..., :quads])
+    found = np.empty_like(largest)
+    found[..., order] = largest
+    return found
 
 
 def _interpolate(corners: Sequence[np.ndarray], frac_y: np.ndarray, frac_x: np.ndarray) -> np.ndarray:
