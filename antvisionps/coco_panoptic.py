@@ -198,7 +198,7 @@ def measure_runs(
     category_ids: Mapping[int, int],
     crowd_ids: Set[int] = frozenset(),
 ) -> tuple[Segment, ...]:
-    """`measure_segments` of a map of size hw whose runs, as `run_starts` finds them, belong to the segments ids (R,)."""
+    """`measure_segments` of a map of size hw whose runs, as `run_starts` finds them, are of the segments ids (R,)."""
     height, width = hw
     ys = starts // width
     x_starts = starts - ys * width

@@ -49,6 +49,7 @@ class _Axis:
     most: int
 
     @classmethod
+    @functools.lru_cache(maxsize=64)  # the photos of a data set share few sizes
     def of(cls, *, centres: int, cells: float, pixels: int) -> _Axis:
         position = (np.arange(pixels) + 0.5) * (cells / pixels) - 0.5
         gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
@@ -203,7 +204,7 @@ def _argmax(planes: np.ndarray, class_indices: np.ndarray, *, rows: _Axis, colum
     is_mixed[rows.is_empty()] = False
     is_mixed[:, columns.is_empty()] = False
     largest = np.take(class_indices[corner], columns.gap, axis=1)[rows.gap]
-    gap_y, gap_x = np.nonzero(is_mixed)
+    gap_y, gap_x = np.divmod(np.flatnonzero(is_mixed), is_mixed.shape[1])
     if len(gap_y):
         y, x = rows.pixels(gap_y), columns.pixels(gap_x)
         corners = _corners(planes, rows.centres(gap_y), columns.centres(gap_x))
