@@ -23,19 +23,13 @@ from PIL import Image
 from antvisionps.atomic import atomic_file
 from antvisionps.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.errors import DataError
+from antvisionps.png import encode_flat_rgb
 
 MAX_SEGMENT_ID = 256**3 - 1
 """The largest id that three bytes of colour can hold."""
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
-
-PNG_OF_FLAT_REGIONS = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-)
-"""A segment map mostly repeats the row above: on COCO's this halves OpenCV's default size, a little faster."""
 
 
 @contextmanager
@@ -179,16 +173,48 @@ def measure_segments(
 
     Raises KeyError when the map holds an id that `category_ids` lacks.
     """
-    ids, ys, x_starts, x_ends = _runs(segment_ids)
+    starts = run_starts(segment_ids)
+    ids = segment_ids.ravel()[starts]
+    return measure_runs(ids, starts, hw=segment_ids.shape, category_ids=category_ids, crowd_ids=crowd_ids)
+
+
+def run_starts(*maps: np.ndarray) -> np.ndarray:
+    """(R,) the flat index at which each run begins of pixels of a row on which every (H, W) map is constant.
+
+    In raster order. A map has fifty times fewer runs than pixels, so what is counted over runs costs little.
+    """
+    starts_here = np.zeros(maps[0].size, dtype=bool)
+    for flat in (one.ravel() for one in maps):
+        starts_here[1:] |= flat[1:] != flat[:-1]
+    starts_here.reshape(maps[0].shape)[:, 0] = True
+    return np.flatnonzero(starts_here)
+
+
+def measure_runs(
+    ids: np.ndarray,
+    starts: np.ndarray,
+    *,
+    hw: tuple[int, ...],
+    category_ids: Mapping[int, int],
+    crowd_ids: Set[int] = frozenset(),
+) -> tuple[Segment, ...]:
+    """`measure_segments` of a map of size hw whose runs, as `run_starts` finds them, are of the segments ids (R,)."""
+    height, width = hw
+    ys = starts // width
+    x_starts = starts - ys * width
+    x_ends = x_starts + np.diff(starts, append=height * width)
     # numpy sorts 16-bit integers by radix, ten times as fast as wider ones.
     order = np.argsort(ids.astype(np.uint16) if ids.max(initial=0) < 2**16 else ids, kind="stable")
-    present, first = np.unique(ids[order], return_index=True)
-    x0, y0 = (np.minimum.reduceat(values[order], first) for values in (x_starts, ys))
-    x1, y1 = (np.maximum.reduceat(values[order], first) for values in (x_ends, ys + 1))
+    in_order = ids[order]
+    first = np.append(0, np.flatnonzero(in_order[1:] != in_order[:-1]) + 1)
+    # Within a segment the runs are in raster order still, so the first and the last tell its rows.
+    last = np.append(first[1:], len(order)) - 1
+    y0, y1 = ys[order[first]], ys[order[last]] + 1
+    x0, x1 = np.minimum.reduceat(x_starts[order], first), np.maximum.reduceat(x_ends[order], first)
     areas = np.add.reduceat((x_ends - x_starts)[order], first)
     return tuple(
         Segment(segment_id, category_ids[segment_id], area, (x, y, right - x, bottom - y), segment_id in crowd_ids)
-        for segment_id, area, x, y, right, bottom in np.stack([present, areas, x0, y0, x1, y1], axis=1).tolist()
+        for segment_id, area, x, y, right, bottom in np.stack([in_order[first], areas, x0, y0, x1, y1], axis=1).tolist()
         if segment_id != VOID_SEGMENT_ID
     )
 
@@ -256,8 +282,7 @@ def write_panoptic_json(path: Path, *, categories: CategorySet, images: Iterable
 
 def write_segment_ids_png(path: Path, segment_ids: np.ndarray) -> None:
     """Writes (H, W) segment ids as an 8-bit RGB PNG."""
-    bgr = cv2.cvtColor(_unpack(segment_ids), cv2.COLOR_RGBA2BGR)
-    path.write_bytes(cv2.imencode(".png", bgr, PNG_OF_FLAT_REGIONS)[1].tobytes())
+    path.write_bytes(encode_flat_rgb(segment_ids_to_rgb(segment_ids)))
 
 
 def _segment_to_json(segment: Segment) -> dict[str, Any]:
@@ -390,17 +415,3 @@ def _unpack(segment_ids: np.ndarray) -> np.ndarray:
     if segment_ids.size and not 0 <= segment_ids.min() <= segment_ids.max() <= MAX_SEGMENT_ID:
         raise ValueError(f"segment ids go from {segment_ids.min()} to {segment_ids.max()}; 0 to {MAX_SEGMENT_ID} fit")
     return np.ascontiguousarray(segment_ids, dtype="<i4").view(np.uint8).reshape(*segment_ids.shape, 4)
-
-
-def _runs(segment_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Horizontal runs of equal ids in raster order: (ids, y, x of the first pixel, x behind the last).
-
-    A map has a hundred times fewer runs than pixels, so what is counted over runs costs little.
-    """
-    height, width = segment_ids.shape
-    starts_here = np.ones((height, width), dtype=bool)
-    np.not_equal(segment_ids[:, 1:], segment_ids[:, :-1], out=starts_here[:, 1:])
-    starts = np.flatnonzero(starts_here)
-    ends = np.append(starts[1:], height * width)
-    ys = starts // width
-    return segment_ids.ravel()[starts], ys, starts - ys * width, ends - ys * width

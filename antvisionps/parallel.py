@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNKS_PER_WORKER = 8
-_MAX_CHUNK = 16
+_MAX_CHUNK = 32  # the images of a row group of the cache, which a process then decodes alone
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 _KEPT_BYTES = 256 * 2**20

@@ -23,12 +23,13 @@ from antvisionps.coco_panoptic import (
     write_panoptic_json,
     write_segment_ids_png,
 )
-from antvisionps.datasets.splits import MANIFEST
+from antvisionps.datasets.splits import MANIFEST, runs_path
 from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.segment_runs import find_runs, write_runs
 
 HEIGHT, WIDTH = 480, 640
 INPUT_HEIGHT, INPUT_WIDTH = 800, 1067
@@ -196,6 +197,10 @@ def _write_prepared(folder: Path, scenes: list[Scene], images: int) -> None:
             write_segment_ids_png(path, scenes[index].segment_ids)
         else:
             path.hardlink_to(maps / _png_name(index % len(scenes)))
+    runs = [find_runs(scene.segment_ids, segments) for scene, segments in zip(scenes, described, strict=True)]
+    with write_runs(runs_path(folder)) as write:
+        for index in range(images):
+            write(runs[index % len(runs)])
     val = list(_images(described, images))
     write_panoptic_json(folder / "val.json", categories=CATEGORIES, images=val)
     split = {"images": images, "images_dir": "val", "panoptic_dir": "panoptic_val"}

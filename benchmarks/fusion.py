@@ -8,7 +8,7 @@ plain   full-resolution bilinear maps of all 133 classes from both ends, average
         panopticapi's combine; panopticapi's PQ. The 160 MB of maps an image that have to be read where there is no such
         cache are left out.
 ours    `stages/fuse.py` and `stages/score.py` as DVC runs them, start-up included.
-floor   only decoding the caches' planes, encoding the maps, and decoding those and the true ones again.
+floor   only decoding the caches' planes, encoding the maps, and reading the runs that are scored.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ from pycocotools import mask as coco_mask
 from ruamel.yaml import YAML
 
 from antvisionps.coco_panoptic import write_segment_ids_png
-from antvisionps.datasets.splits import open_split
-from antvisionps.evaluation.panoptic_quality import count_matches
+from antvisionps.datasets.splits import open_split, runs_path
+from antvisionps.evaluation.panoptic_quality import match_segments
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.parallel import map_images
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
 from antvisionps.predictions.semantic import SemanticReader
+from antvisionps.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, images_of_group
 
 PROJECT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -94,7 +95,7 @@ def benchmark(root: Path, *, images: int, plain_images: int, workers: int) -> No
     print(f"{'plain / ours':44s}" + "".join(f"{ratio:9.1f}" for ratio in plain / ours))
     print(f"5,000 images at this rate: {5 * ours[0]:.0f} s; peak memory of the largest process: {peak_mib():.0f} MiB")
     print("\nparts, one process, ms an image of CPU")
-    for name, cpu in time_parts(root, min(images, 40)).items():
+    for name, cpu in time_parts(root, whole_groups(images)).items():
         print(f"{name:44s}{cpu:9.2f}")
 
 
@@ -277,7 +278,8 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
     cores = len(os.sched_getaffinity(0))
 
     def ours() -> None:
-        score.count_systems(truth, {"fusion": score.open_fused(root / "fused" / "fusion", truth)}, workers=cores)
+        systems = {"fusion": score.open_fused(root / "fused" / "fusion", truth)}
+        score.count_systems(truth, systems, prepared=root / "prepared", workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]
@@ -295,26 +297,35 @@ def time_floor(root: Path, images: int, workers: int) -> dict[str, tuple[float, 
         for _ in map_images(partial(_open_floor, root), range(images), workers=workers, description="floor"):
             pass
 
-    return {"floor: decode cache, write and read PNGs": timed(run, images)}
+    return {"floor: decode cache, write PNGs, read runs": timed(run, images)}
 
 
 def _open_floor(root: Path) -> Callable[[int], None]:
     cv2.setNumThreads(1)
     readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
     truth, out = open_split(root / "prepared", "val"), root / "floor"
+    true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     out.mkdir(exist_ok=True)
+    maps = [truth.load_segment_ids(image) for image in truth.images[:8]]
 
     def decode_and_encode(image_id: int) -> None:
         for reader in readers:
             reader.read(image_id)
-        segment_ids = truth.load_segment_ids(truth.images[image_id])
-        write_segment_ids_png(out / truth.images[image_id].panoptic_file_name, segment_ids)
-        cv2.imread(str(out / truth.images[image_id].panoptic_file_name))
+        image = truth.images[image_id]
+        write_segment_ids_png(out / image.panoptic_file_name, maps[image_id % len(maps)])
+        if image_id % IMAGES_PER_GROUP == 0:
+            for _ in range(2):  # of the truth and, as many, of the fused maps
+                true_runs.read(image_id // IMAGES_PER_GROUP)
 
     return decode_and_encode
 
 
 # Parts
+
+
+def whole_groups(images: int) -> int:
+    """As many images as one or two row groups of runs hold, or all of fewer."""
+    return images if images < IMAGES_PER_GROUP else min(images // IMAGES_PER_GROUP, 2) * IMAGES_PER_GROUP
 
 
 def time_parts(root: Path, images: int) -> dict[str, float]:
@@ -360,11 +371,13 @@ def time_parts(root: Path, images: int) -> dict[str, float]:
             )
         with part("write map"):
             write_segment_ids_png(out / image.panoptic_file_name, fused.segment_ids)
-        with part("read both maps"):
-            true_ids = truth.load_segment_ids(image)
-            cv2.imread(str(out / image.panoptic_file_name))
+    true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
+    for group in range(-(-images // IMAGES_PER_GROUP)):
+        segments = [image.segments for image in images_of_group(truth.images, group)]
+        with part("read both runs"):
+            runs = [true_runs.read(group) for _ in range(2)]
         with part("match segments"):
-            count_matches(true_ids=true_ids, true=image.segments, predicted_ids=true_ids, predicted=image.segments)
+            match_segments(true_runs=runs[0], true=segments, predicted_runs=runs[1], predicted=segments).counts()
     return spent
 
 

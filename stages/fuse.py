@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
+from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import calibrated_settings, plain_settings
 
@@ -89,48 +90,65 @@ def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Pa
     with atomic_folder(out) as folder:
         maps = folder / "panoptic"
         maps.mkdir()
-        open_work = partial(_open_fusing, maps, settings, prepared, predictions)
+        caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
+        open_work = partial(_open_fusing, maps, settings, caches)
         images = []
         with (
             _table_writer(folder / "segments.parquet", SEGMENTS_SCHEMA) as write_segments,
             _table_writer(folder / "candidates.parquet", CANDIDATES_SCHEMA) as write_candidates,
+            write_runs(folder / RUNS_FILE) as write_map_runs,
         ):
-            for image, segments, candidates in map_images(
-                open_work, dataset.images, workers=workers, description=f"fuse {out.name}"
+            indices = range(len(dataset.images))
+            for image, fused in zip(
+                dataset.images,
+                map_images(open_work, indices, workers=workers, description=f"fuse {out.name}"),
+                strict=True,
             ):
-                images.append(image)
-                write_segments(segments)
-                write_candidates(candidates)
+                images.append(replace(image, panoptic_file_name=_file_name(image), segments=fused.segments))
+                write_map_runs(fused.runs)
+                write_segments(fused.segment_rows)
+                write_candidates(fused.candidate_rows)
         write_panoptic_json(folder / "panoptic.json", categories=dataset.categories, images=images)
 
 
-FusedRows = tuple[PanopticImage, pa.RecordBatch, pa.RecordBatch]
+@dataclass(frozen=True)
+class _Written:
+    """What is told of an image whose map is written."""
+
+    segments: tuple[Segment, ...]
+    runs: SegmentRuns
+    segment_rows: pa.RecordBatch
+    candidate_rows: pa.RecordBatch
 
 
-def _open_fusing(
-    maps: Path, settings: FusionSettings, prepared: Path, predictions: Path
-) -> Callable[[PanopticImage], FusedRows]:
+def _file_name(image: PanopticImage) -> str:
+    return f"{image.image_id:012d}.png"
+
+
+def _open_fusing(maps: Path, settings: FusionSettings, caches: SplitCaches) -> Callable[[int], _Written]:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    dataset = open_split(prepared, "val")
-    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
     weights = settings.weight_of_end
     instances = caches.open_instances(list(weights), mask_probs=settings.needs_mask_probs)
     semantics = caches.open_semantics([end for end, weight in weights.items() if weight > 0])
 
-    def fuse_and_write(image: PanopticImage) -> FusedRows:
+    def fuse_and_write(index: int) -> _Written:
+        image = caches.dataset.images[index]
         fused = fuse_predictions(
             {end: reader.read(image.image_id) for end, reader in instances.items()},
             {end: reader.read(image.image_id) for end, reader in semantics.items()},
-            categories=dataset.categories,
+            categories=caches.dataset.categories,
             settings=settings,
         )
-        file_name = f"{image.image_id:012d}.png"
-        write_segment_ids_png(maps / file_name, fused.segment_ids)
+        write_segment_ids_png(maps / _file_name(image), fused.segment_ids)
         segments = tuple(
             Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
         )
-        described = replace(image, panoptic_file_name=file_name, segments=segments)
-        return described, _rows(image, fused.segments, SEGMENTS_SCHEMA), _rows(image, fused.fallen, CANDIDATES_SCHEMA)
+        return _Written(
+            segments,
+            find_runs(fused.segment_ids, segments),
+            _rows(image, fused.segments, SEGMENTS_SCHEMA),
+            _rows(image, fused.fallen, CANDIDATES_SCHEMA),
+        )
 
     return fuse_and_write
 

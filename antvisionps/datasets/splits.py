@@ -1,8 +1,8 @@
 """Train, heldout and val: written by `prepare`, opened by every stage after it.
 
-`prepare` makes one folder: `train.json`, `heldout.json` and `val.json` in the COCO panoptic format, and the manifest
-`dataset.json` with the categories, the fingerprint and where photos and PNGs are. Held-out images come out of train and
-are never trained on: what the fusion learns from predictions, it learns from theirs.
+`prepare` makes one folder: `train.json`, `heldout.json` and `val.json` in the COCO panoptic format, the maps of val as
+runs, and the manifest `dataset.json` with the categories, the fingerprint and where photos and PNGs are. Held-out
+images come out of train and are never trained on: what the fusion learns from predictions, it learns from theirs.
 
 Every file is opened, decoded whole and hashed here, once, so that no stage dies hours later of a truncated photo, and
 the same photo under two names cannot stand on both sides of a split.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -24,11 +24,15 @@ from antvisionps.atomic import atomic_folder
 from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, check_files, read_panoptic, write_panoptic_json
 from antvisionps.errors import DataError
 from antvisionps.progress import progress
+from antvisionps.segment_runs import SegmentRuns, find_runs, write_runs
 
 SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
+
+SCORED_SPLIT: SplitName = "val"
+"""The split whose true maps `prepare` keeps as runs too, as they are scored against again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,9 @@ def write_splits(
         "val": val,
     }
     _refuse_shared_ids(splits)
-    hashes = {name: _check_and_hash(dataset, name, workers) for name, dataset in splits.items()}
+    hashes = {name: _check_and_hash(dataset, name, workers) for name, dataset in splits.items() if name != SCORED_SPLIT}
+    with write_runs(runs_path(folder)) as write:
+        hashes[SCORED_SPLIT] = _check_and_hash(splits[SCORED_SPLIT], SCORED_SPLIT, workers, keep_runs=write)
     _refuse_shared_photos(splits, hashes)
     for name, dataset in splits.items():
         write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
@@ -130,6 +136,11 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
         images_dir=root / folders["images_dir"],
         panoptic_dir=root / folders["panoptic_dir"],
     )
+
+
+def runs_path(prepared_dir: Path) -> Path:
+    """Where the true maps of SCORED_SPLIT are as runs."""
+    return prepared_dir / f"{SCORED_SPLIT}_runs.parquet"
 
 
 def dataset_fingerprint(prepared_dir: Path) -> str:
@@ -166,20 +177,28 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
     }
 
 
-def _check_and_hash(dataset: PanopticDataset, split: str, workers: int) -> list[_Hashes]:
+def _check_and_hash(
+    dataset: PanopticDataset, split: str, workers: int, *, keep_runs: Callable[[SegmentRuns], None] | None = None
+) -> list[_Hashes]:
     """Decodes every photo and map whole and returns their hashes in the order of `images`.
 
     Threads do: reading, decoding and hashing all run outside Python's lock.
     """
 
-    def check(image: PanopticImage) -> _Hashes:
+    def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
         dataset.load_photo(image)
-        dataset.load_segment_ids(image)
-        return _Hashes(_sha256(dataset.photo_path(image)), _sha256(dataset.panoptic_path(image)))
+        segment_ids = dataset.load_segment_ids(image)
+        runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
+        return _Hashes(_sha256(dataset.photo_path(image)), _sha256(dataset.panoptic_path(image))), runs
 
+    hashes = []
     with ThreadPoolExecutor(workers) as pool:
         checked = pool.map(check, dataset.images)
-        return list(progress(checked, description=f"check {split}", total=len(dataset.images), unit="image"))
+        for found, runs in progress(checked, description=f"check {split}", total=len(dataset.images), unit="image"):
+            hashes.append(found)
+            if keep_runs is not None:
+                keep_runs(runs)
+    return hashes
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,22 +41,21 @@ def resampled_pq(images: Sequence[MatchCounts], draws: np.ndarray, *, category_i
     As without resampling, a category without a true or a predicted segment in the sample leaves the mean; a sample
     without any gives NaN.
     """
-    columns = sorted(category_ids)
-    tp, fp, fn, iou_sum = (
-        draws.astype(np.float64) @ _per_image(images, name, columns) for name in ("tp", "fp", "fn", "iou_sum")
-    )
+    weights = draws.astype(np.float64)  # floats make the products a call of BLAS
+    tp, fp, fn, iou_sum = (weights @ table for table in _per_image(images, sorted(category_ids)))
     weight = tp + 0.5 * fp + 0.5 * fn
     pq = np.divide(iou_sum, weight, out=np.zeros_like(weight), where=weight > 0)
     present = (weight > 0).sum(axis=1)
     return np.divide(pq.sum(axis=1), present, out=np.full(len(draws), np.nan), where=present > 0)
 
 
-def _per_image(images: Sequence[MatchCounts], name: str, category_ids: Sequence[int]) -> np.ndarray:
-    """(images, categories) float64, which makes the products with draws a call of BLAS."""
-    table = np.zeros((len(images), len(category_ids)))
-    column_of = {category_id: column for column, category_id in enumerate(category_ids)}
-    for row, image in zip(table, images, strict=True):
-        for category_id, value in zip(image.category_ids.tolist(), getattr(image, name).tolist(), strict=True):
-            if category_id in column_of:
-                row[column_of[category_id]] = value
-    return table
+def _per_image(images: Sequence[MatchCounts], category_ids: Sequence[int]) -> Iterator[np.ndarray]:
+    """tp, fp, fn and iou_sum, (images, categories) float64 each."""
+    found = np.concatenate([image.category_ids for image in images])
+    row = np.repeat(np.arange(len(images)), [len(image.category_ids) for image in images])
+    is_wanted = np.isin(found, category_ids)
+    place = row[is_wanted], np.searchsorted(category_ids, found[is_wanted])
+    for name in ("tp", "fp", "fn", "iou_sum"):
+        table = np.zeros((len(images), len(category_ids)))
+        table[place] = np.concatenate([getattr(image, name) for image in images])[is_wanted]
+        yield table

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 
+from antvisionps.categories import VOID_SEGMENT_ID
 from antvisionps.coco_panoptic import Segment
+from antvisionps.segment_runs import SegmentRuns, find_runs
 
 MATCH_IOU = 0.5
 """Above it a predicted and a true segment match; no segment can match two."""
@@ -48,138 +51,204 @@ class Quality:
 
 
 @dataclass(frozen=True, eq=False)
+class SegmentList:
+    """Some segments: the position of their image, their category id, their area in pixels, (N,) int64 each."""
+
+    image: np.ndarray
+    category: np.ndarray
+    area_px: np.ndarray
+
+    def __getitem__(self, wanted: np.ndarray) -> SegmentList:
+        return SegmentList(self.image[wanted], self.category[wanted], self.area_px[wanted])
+
+    def __add__(self, other: SegmentList) -> SegmentList:
+        columns = ((getattr(self, name), getattr(other, name)) for name in ("image", "category", "area_px"))
+        return SegmentList(*map(np.concatenate, columns))
+
+
+@dataclass(frozen=True, eq=False)
 class SegmentMatches:
-    """Category ids and areas of the segments of one image that count, in arrays: of the matched (the true segment's
-    area, and the IoU), of the missed, of the wrong. `present` are the categories of all its segments.
+    """The segments of some images that count: the true ones that are matched, with the IoU, the missed, the wrong.
+
+    `present` are all segments, of both maps.
     """
 
-    present: np.ndarray
-    matched: np.ndarray
-    matched_px: np.ndarray
+    images: int
+    present: SegmentList
+    matched: SegmentList
     ious: np.ndarray
-    missed: np.ndarray
-    missed_px: np.ndarray
-    wrong: np.ndarray
-    wrong_px: np.ndarray
+    missed: SegmentList
+    wrong: SegmentList
 
-    def counts(self) -> MatchCounts:
-        """Of the categories that occur in the image."""
-        return _count_by_category(self.present, self.matched, self.ious, self.wrong, self.missed)
+    def counts(self) -> list[MatchCounts]:
+        """Of each image, of the categories that occur in it."""
+        return _count_by_image(self)
 
-    def counts_of_size(self, size: str, category_ids: Collection[int]) -> MatchCounts:
-        """Only segments of these categories and of a size of SIZES: of the true one where there is one, else of the
-        predicted one."""
+    def counts_of_size(self, size: str, category_ids: Collection[int]) -> list[MatchCounts]:
+        """Of each image, only segments of these categories and of a size of SIZES: of the true one where there is one,
+        else of the predicted one."""
         low, high = SIZES[size]
         wanted = np.array(sorted(category_ids), dtype=np.int64)
 
-        def is_counted(of_categories: np.ndarray, areas_px: np.ndarray) -> np.ndarray:
-            return (areas_px >= low) & (areas_px < high) & np.isin(of_categories, wanted)
+        def is_counted(segments: SegmentList) -> np.ndarray:
+            is_of_size = (segments.area_px >= low) & (segments.area_px < high)
+            return is_of_size & np.isin(segments.category, wanted)
 
-        matched = is_counted(self.matched, self.matched_px)
-        wrong = self.wrong[is_counted(self.wrong, self.wrong_px)]
-        missed = self.missed[is_counted(self.missed, self.missed_px)]
-        present = np.concatenate([self.matched[matched], wrong, missed])
-        return _count_by_category(present, self.matched[matched], self.ious[matched], wrong, missed)
+        is_counted_match = is_counted(self.matched)
+        matched, ious = self.matched[is_counted_match], self.ious[is_counted_match]
+        missed, wrong = (segments[is_counted(segments)] for segments in (self.missed, self.wrong))
+        return _count_by_image(SegmentMatches(self.images, matched + missed + wrong, matched, ious, missed, wrong))
 
 
 def count_matches(
     *, true_ids: np.ndarray, true: Sequence[Segment], predicted_ids: np.ndarray, predicted: Sequence[Segment]
 ) -> MatchCounts:
-    """The counts of one image, of the categories that occur in it; see `match_segments`."""
-    return match_segments(true_ids=true_ids, true=true, predicted_ids=predicted_ids, predicted=predicted).counts()
+    """The counts of one image, of the categories that occur in it.
+
+    true_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments. The rules are
+    `match_segments`'.
+    """
+    runs = find_runs(true_ids, true), find_runs(predicted_ids, predicted)
+    return match_segments(true_runs=runs[0], true=[true], predicted_runs=runs[1], predicted=[predicted]).counts()[0]
 
 
 def match_segments(
-    *, true_ids: np.ndarray, true: Sequence[Segment], predicted_ids: np.ndarray, predicted: Sequence[Segment]
+    *,
+    true_runs: SegmentRuns,
+    true: Sequence[Sequence[Segment]],
+    predicted_runs: SegmentRuns,
+    predicted: Sequence[Sequence[Segment]],
 ) -> SegmentMatches:
-    """Which true and which predicted segments of an image match, and which do not.
+    """Which true and which predicted segments match, and which do not, in some images of the same sizes in both.
 
-    true_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments and below 2^24. A
-    true and a predicted segment match if they are of one category, the true one is no crowd and their IoU is above 0.5,
-    where predicted pixels on void do not count. A crowd is never missed; an unmatched prediction that lies by more than
-    half on void and its category's crowd (the last one listed) is not counted.
+    A true and a predicted segment match if they are of one category, the true one is no crowd and their IoU is above
+    0.5, where predicted pixels on void do not count. A crowd is never missed; an unmatched prediction that lies by more
+    than half on void and its category's crowd (the last one listed) is not counted.
     """
-    crowd_of_category = {segment.category_id: segment.segment_id for segment in true if segment.is_crowd}
-    true = sorted(true, key=lambda segment: segment.segment_id)  # the order in which panopticapi adds up IoUs
-    overlap = _overlap_matrix(true_ids, true, predicted_ids, predicted)
-    predicted_area = overlap.sum(axis=0)[1:]
-    on_void, overlap = overlap[0, 1:], overlap[1:, 1:]
-    true_category = np.array([segment.category_id for segment in true], dtype=np.int64)
-    predicted_category = np.array([segment.category_id for segment in predicted], dtype=np.int64)
-    true_area = np.array([segment.area_px for segment in true], dtype=np.int64)
-    is_crowd = np.array([segment.is_crowd for segment in true], dtype=bool)
+    rows, columns = _Rows.of(true), _Rows.of(predicted)
+    row, column, overlap = _overlaps(true_runs, rows, predicted_runs, columns)
+    predicted_area = _sum_at(column, overlap, len(columns))
+    on_void = rows.is_void[row]
+    ignored_px = _sum_at(column[on_void], overlap[on_void], len(columns))
 
-    union = true_area[:, None] + predicted_area - overlap - on_void
-    comparable = (true_category[:, None] == predicted_category) & ~is_crowd[:, None] & (overlap > 0)
-    iou = np.divide(overlap, union, out=np.zeros(overlap.shape), where=comparable)
-    of_true, of_predicted = np.nonzero(iou > MATCH_IOU)
+    same = (rows.segments.category[row] == columns.segments.category[column]) & ~on_void
+    row, column, overlap = row[same], column[same], overlap[same]
+    union = rows.segments.area_px[row] + predicted_area[column] - overlap - ignored_px[column]
+    iou = overlap / union
+    is_match = (iou > MATCH_IOU) & ~rows.is_crowd[row]
+    on_own_crowd = rows.is_last_crowd[row]
+    ignored_px += _sum_at(column[on_own_crowd], overlap[on_own_crowd], len(columns))
 
-    is_missed = ~is_crowd
-    is_missed[of_true] = False
-    ignored_px = on_void + _on_own_crowd(overlap, true, predicted, crowd_of_category)
-    is_wrong = ignored_px <= MAX_IGNORED_FRAC * predicted_area
-    is_wrong[of_predicted] = False
+    is_missed = ~rows.is_crowd & ~rows.is_void
+    is_missed[row[is_match]] = False
+    is_wrong = (ignored_px <= MAX_IGNORED_FRAC * predicted_area) & ~columns.is_void
+    is_wrong[column[is_match]] = False
     return SegmentMatches(
-        present=np.concatenate([true_category, predicted_category]),
-        matched=true_category[of_true],
-        matched_px=true_area[of_true],
-        ious=iou[of_true, of_predicted],
-        missed=true_category[is_missed],
-        missed_px=true_area[is_missed],
-        wrong=predicted_category[is_wrong],
-        wrong_px=predicted_area[is_wrong],
+        images=len(true),
+        present=rows.segments[~rows.is_void] + columns.segments[~columns.is_void],
+        matched=rows.segments[row[is_match]],
+        ious=iou[is_match],
+        missed=rows.segments[is_missed],
+        wrong=replace(columns.segments, area_px=predicted_area)[is_wrong],
     )
 
 
-def _overlap_matrix(
-    true_ids: np.ndarray, true: Sequence[Segment], predicted_ids: np.ndarray, predicted: Sequence[Segment]
-) -> np.ndarray:
-    """(1 + G, 1 + P) int64, pixels that each true and each predicted segment share; row and column 0 are void.
+_VOID = Segment(VOID_SEGMENT_ID, -1, 0, (0, 0, 0, 0), is_crowd=False)
 
-    Counted over runs of pixels that agree in both maps, of which there are twenty times fewer than pixels.
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The segments of all images, each image's behind its void, in ascending id: the order in which panopticapi adds up
+    IoUs. first[i] is image i's void, first[-1] the number of all. is_last_crowd marks the crowd listed last of its
+    category in an image."""
+
+    segments: SegmentList
+    is_void: np.ndarray
+    is_crowd: np.ndarray
+    is_last_crowd: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, images: Sequence[Sequence[Segment]]) -> _Rows:
+        rows = [row for listed in images for row in (_VOID, *sorted(listed, key=attrgetter("segment_id")))]
+        counts = np.array([1 + len(listed) for listed in images])
+        first = np.append(0, np.cumsum(counts))
+        category, area_px = (np.array([getattr(row, name) for row in rows]) for name in ("category_id", "area_px"))
+        is_crowd = np.array([row.is_crowd for row in rows])
+        is_void = np.zeros(len(rows), dtype=bool)
+        is_void[first[:-1]] = True
+        is_last_crowd = np.zeros(len(rows), dtype=bool)
+        if is_crowd.any():
+            for begin, listed in zip(first.tolist(), images, strict=False):
+                last = {segment.category_id: segment.segment_id for segment in listed if segment.is_crowd}
+                ids = sorted(segment.segment_id for segment in listed)
+                is_last_crowd[[begin + 1 + ids.index(segment_id) for segment_id in last.values()]] = True
+        image = np.repeat(np.arange(len(images)), counts)
+        return cls(SegmentList(image, category, area_px), is_void, is_crowd, is_last_crowd, first)
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+
+def _overlaps(
+    true: SegmentRuns, rows: _Rows, predicted: SegmentRuns, columns: _Rows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and shared pixels of each two that share some, int64 (N,) each, by row and then by column."""
+    true_run, predicted_run, lengths = _common_runs(true.lengths, predicted.lengths)
+    widths = np.diff(columns.first)
+    pairs_before = np.append(0, np.cumsum(np.diff(rows.first) * widths))
+    # Pairs are numbered image by image, in each as the elements of a (true, predicted) matrix.
+    runs_of_image = np.diff(true.first_run)
+    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * true.segments
+    shared_px = np.bincount(pair[true_run] + predicted.segments[predicted_run], weights=lengths)
+    pair = np.flatnonzero(shared_px)
+    image = np.searchsorted(pairs_before, pair, side="right") - 1
+    row, column = np.divmod(pair - pairs_before[image], widths[image])
+    return rows.first[image] + row, columns.first[image] + column, shared_px[pair].astype(np.int64)
+
+
+def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of lengths of runs of the same pixels, the runs on which both are constant: their index in each, and length.
+
+    Where a run of either ends together, a run of length 0 comes in between.
     """
-    true_flat, predicted_flat = true_ids.ravel(), predicted_ids.ravel()
-    begins_run = true_flat[1:] != true_flat[:-1]
-    begins_run |= predicted_flat[1:] != predicted_flat[:-1]
-    starts = np.append(0, np.flatnonzero(begins_run) + 1)
-    lengths = np.diff(starts, append=true_flat.size)
-    columns = 1 + len(predicted)
-    pairs = _positions(true_flat[starts], true) * columns + _positions(predicted_flat[starts], predicted)
-    counted = np.bincount(pairs, weights=lengths, minlength=(1 + len(true)) * columns)
-    return counted.astype(np.int64).reshape(-1, columns)
+    ends = np.concatenate([np.cumsum(true, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
+    order = np.argsort(ends, kind="stable")[:-1]  # the last two end together, where the pixels do
+    lengths = np.diff(ends[order], prepend=0)
+    is_true = order < len(true)
+    true_run: np.ndarray = np.cumsum(is_true) - is_true  # as many true runs have ended before
+    return true_run, np.arange(len(order)) - true_run, lengths
 
 
-def _positions(segment_ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """int64, 1 + the segment's position in the list, 0 where void."""
-    listed = np.array([segment.segment_id for segment in segments], dtype=np.int64)
-    order = np.argsort(listed)
-    ascending = np.append(0, listed[order])
-    position = np.append(0, order + 1)
-    return position[np.searchsorted(ascending, segment_ids)]
+def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(index, weights=values, minlength=size).astype(np.int64)
 
 
-def _on_own_crowd(
-    overlap: np.ndarray, true: Sequence[Segment], predicted: Sequence[Segment], crowd_of_category: Mapping[int, int]
-) -> np.ndarray:
-    """(P,) pixels that each predicted segment shares with its category's crowd."""
-    row_of = {segment.segment_id: row for row, segment in enumerate(true)}
-    shared = np.zeros(len(predicted), dtype=np.int64)
-    for column, segment in enumerate(predicted):
-        if segment.category_id in crowd_of_category:
-            shared[column] = overlap[row_of[crowd_of_category[segment.category_id]], column]
-    return shared
+def _count_by_image(matches: SegmentMatches) -> list[MatchCounts]:
+    stride = 1 + int(matches.present.category.max(initial=0))
+    keys = np.unique(matches.present.image * stride + matches.present.category)
 
+    def row(segments: SegmentList) -> np.ndarray:
+        return np.searchsorted(keys, segments.image * stride + segments.category)
 
-def _count_by_category(
-    present: np.ndarray, matched: np.ndarray, ious: np.ndarray, wrong: np.ndarray, missed: np.ndarray
-) -> MatchCounts:
-    category_ids = np.unique(present)
-
-    def count(of_categories: np.ndarray) -> np.ndarray:
-        return np.bincount(np.searchsorted(category_ids, of_categories), minlength=len(category_ids))
-
-    iou_sum = np.bincount(np.searchsorted(category_ids, matched), weights=ious, minlength=len(category_ids))
-    return MatchCounts(category_ids, count(matched), count(wrong), count(missed), iou_sum, matched, ious)
+    tp, fp, fn = (
+        np.bincount(row(segments), minlength=len(keys)) for segments in (matches.matched, matches.wrong, matches.missed)
+    )
+    iou_sum = np.bincount(row(matches.matched), weights=matches.ious, minlength=len(keys))
+    columns = (keys % stride, tp, fp, fn, iou_sum)
+    match_columns = (matches.matched.category, matches.ious)
+    images = np.arange(matches.images + 1)
+    bounds = np.searchsorted(keys, images * stride).tolist()
+    match_bounds = np.searchsorted(matches.matched.image, images).tolist()
+    return [
+        MatchCounts(
+            *(column[first:stop] for column in columns),
+            *(column[first_match:stop_match] for column in match_columns),
+        )
+        for first, stop, first_match, stop_match in zip(
+            bounds, bounds[1:], match_bounds, match_bounds[1:], strict=False
+        )
+    ]
 
 
 def total_counts(images: Sequence[MatchCounts]) -> MatchCounts:

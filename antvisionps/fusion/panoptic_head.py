@@ -20,10 +20,9 @@ from antvisionps.fusion.heuristic import (
     FallReason,
     FusedImage,
     HeuristicRules,
+    add_stuff,
     choose_candidates,
     crop_masks,
-    describe_segments,
-    paste_stuff,
 )
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.predictions.instances import ImageInstances
@@ -119,20 +118,19 @@ def fuse_image_by_head(
         instance_classes=np.array([categories.class_index(c.category_id) for c in kept], dtype=np.int64),
         mask_logits=_mask_logits(kept),
     )
-    segment_ids, pasted, outvoted = _give_regions(channel, class_map, kept, things=len(categories.things))
+    instance_ids, pasted, outvoted = _give_regions(channel, class_map, kept, things=len(categories.things))
     is_stuff = (channel >= 0) & (channel < 256)
     stuff_classes = np.where(is_stuff, channel, VOID_CLASS_INDEX).astype(np.uint8)
-    stuff, too_small = paste_stuff(
-        segment_ids,
+    segment_ids, segments, too_small = add_stuff(
+        instance_ids,
+        pasted,
         stuff_classes,
         class_map,
         {},
         categories=categories,
         semantic_end=semantic_end,
-        first_segment_id=len(pasted) + 1,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    segments = describe_segments(segment_ids, pasted, stuff, semantic_end)
     return FusedImage(segment_ids, segments, tuple(fallen + overlapping + outvoted + too_small))
 
 
@@ -169,8 +167,8 @@ def _drop_overlapping(
 def _give_regions(
     channel: np.ndarray, class_map: np.ndarray, candidates: list[Candidate], *, things: int
 ) -> tuple[np.ndarray, list[Candidate], list[FallenCandidate]]:
-    """Segment ids of the instances that keep their region; regions that stuff takes over get its class in `channel`."""
-    segment_ids = np.full(channel.shape, VOID_SEGMENT_ID, dtype=np.int32)
+    """Ids of the instances that keep their region; regions that stuff takes over get its class in `channel`."""
+    instance_ids = np.full(channel.shape, VOID_SEGMENT_ID, dtype=np.int32)
     pasted, fallen = [], []
     for index, candidate in enumerate(candidates):
         region = channel == 256 + index
@@ -182,5 +180,5 @@ def _give_regions(
             fallen.append(candidate.fall(FallReason.OUTVOTED, free_px=int(votes.sum())))
         else:
             pasted.append(candidate)
-            segment_ids[region] = len(pasted)
-    return segment_ids, pasted, fallen
+            instance_ids[region] = len(pasted)
+    return instance_ids, pasted, fallen

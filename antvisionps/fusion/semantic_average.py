@@ -55,6 +55,7 @@ class _Axis:
     most: int
 
     @classmethod
+    @functools.lru_cache(maxsize=64)  # the photos of a data set share few sizes
     def of(cls, *, centres: int, cells: float, pixels: int) -> _Axis:
         position = (np.arange(pixels) + 0.5) * (cells / pixels) - 0.5
         gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
@@ -66,10 +67,13 @@ class _Axis:
         """The centres below and above each gap; beyond the outermost they are the same one, twice."""
         return np.maximum(gap - 1, 0), np.minimum(gap, self.size - 1)
 
-    def pixels(self, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(gaps, most) the pixels of each gap, and whether they are: a gap of fewer is filled up with others."""
-        pixel = self.first[gap][:, None] + np.arange(self.most)
-        return np.minimum(pixel, len(self.gap) - 1), pixel < self.first[gap + 1][:, None]
+    def pixels(self, gap: np.ndarray) -> np.ndarray:
+        """(most, gaps) the pixels of each gap that has some; a gap of fewer repeats its last one."""
+        return np.minimum(self.first[gap] + np.arange(self.most)[:, None], self.first[gap + 1] - 1)
+
+    def is_empty(self) -> np.ndarray:
+        """(gaps,) bool, where no pixel lies."""
+        return self.first[1:] == self.first[:-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,7 @@ class SemanticAverage:
                 self.grid.shape, self.grid.cells_hw, (self.height, self.width), strict=True
             )
         )
-        return self.class_indices[_argmax(self.sums, rows=rows, columns=columns)]
+        return _argmax(self.sums, self.class_indices, rows=rows, columns=columns)
 
     def confidence(self) -> np.ndarray:
         """(height, width) float32 in 0 to 1: the largest average probability of the grid, interpolated."""
@@ -171,13 +175,22 @@ def _weighted_sums(
     """
     class_of_plane = [[categories.class_index(category_id) for category_id in end.category_ids] for end, _ in ends]
     class_indices = np.unique([0, *itertools.chain.from_iterable(class_of_plane)]).astype(np.uint8)
-    sums = np.zeros((len(class_indices), *grid.shape), dtype=np.float32)
+    sums = np.empty((len(class_indices), *grid.shape), dtype=np.float32)
+    is_begun = np.zeros(len(class_indices), dtype=bool)
     for (image, weight), classes in zip(ends, class_of_plane, strict=True):
         source = _grid(image)
-        planes = image.planes[:, : source.shape[0], : source.shape[1]].astype(np.float32)
-        planes *= np.float32(weight)
-        for index, plane in zip(np.searchsorted(class_indices, classes), planes, strict=True):
-            sums[index] += plane if source == grid else _resample(plane, source=source, target=grid)
+        for index, plane in zip(np.searchsorted(class_indices, classes).tolist(), image.planes, strict=True):
+            weighted = plane[: source.shape[0], : source.shape[1]].astype(np.float32)
+            if weight != 1:
+                weighted *= np.float32(weight)
+            if source != grid:
+                weighted = _resample(weighted, source=source, target=grid)
+            if is_begun[index]:
+                sums[index] += weighted
+            else:
+                sums[index] = weighted
+                is_begun[index] = True
+    sums[~is_begun] = 0
     return class_indices, sums
 
 
@@ -212,30 +225,36 @@ def _resample(plane: np.ndarray, *, source: _Grid, target: _Grid) -> np.ndarray:
     return cv2.resize(padded, None, fx=zoom_x, fy=zoom_y, interpolation=cv2.INTER_LINEAR)[:rows, :columns]
 
 
-def _argmax(planes: np.ndarray, *, rows: _Axis, columns: _Axis) -> np.ndarray:
-    """(pixels, pixels) uint8, the plane of (K, n, m) that is largest at each pixel; the first of equal ones."""
+def _argmax(planes: np.ndarray, class_indices: np.ndarray, *, rows: _Axis, columns: _Axis) -> np.ndarray:
+    """(pixels, pixels) uint8, the class (K,) of the plane (K, n, m) that is largest at each pixel; the first of equal
+    ones."""
     winner = cv2.copyMakeBorder(_first_largest(planes), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     corner = winner[:-1, :-1]
     is_mixed = (corner != winner[1:, :-1]) | (corner != winner[:-1, 1:]) | (corner != winner[1:, 1:])
-    largest = np.take(corner[rows.gap], columns.gap, axis=1)
-    gap_y, gap_x = np.nonzero(is_mixed)
+    is_mixed[rows.is_empty()] = False
+    is_mixed[:, columns.is_empty()] = False
+    largest = np.take(class_indices[corner], columns.gap, axis=1)[rows.gap]
+    gap_y, gap_x = np.divmod(np.flatnonzero(is_mixed), is_mixed.shape[1])
     if len(gap_y):
-        (y, y_is_real), (x, x_is_real) = rows.pixels(gap_y), columns.pixels(gap_x)
-        is_real = y_is_real[:, :, None] & x_is_real[:, None, :]
-        pixel = y[:, :, None] * len(columns.gap) + x[:, None, :]
-        found = _argmax_between(
-            _corners(planes, rows.centres(gap_y), columns.centres(gap_x)), rows.frac[y], columns.frac[x]
-        )
-        largest.ravel()[pixel[is_real]] = found[is_real]
+        y, x = rows.pixels(gap_y), columns.pixels(gap_x)
+        corners = _corners(planes, rows.centres(gap_y), columns.centres(gap_x))
+        found = _argmax_between(corners, rows.frac[y], columns.frac[x])
+        largest.ravel()[y[:, None] * len(columns.gap) + x] = class_indices[found]
     return largest
 
 
 def _first_largest(planes: np.ndarray) -> np.ndarray:
-    # numpy's argmax over the first axis is ten times slower than plane by plane.
+    """(n, m) uint8, the index of the largest of (K, n, m) planes.
+
+    Plane by plane: numpy's argmax over the first axis is thirty times slower. An index is larger than all before it,
+    so a maximum puts it in place, which is faster than to assign where a plane is larger.
+    """
     best = planes[0].copy()
     winner = np.zeros(best.shape, dtype=np.uint8)
+    is_larger = np.empty(best.shape, dtype=bool)
     for index, plane in enumerate(planes[1:], start=1):
-        winner[plane > best] = index
+        np.greater(plane, best, out=is_larger)
+        np.maximum(winner, is_larger.view(np.uint8) * np.uint8(index), out=winner)
         np.maximum(best, plane, out=best)
     return winner
 
@@ -254,26 +273,37 @@ def _corners(
 def _argmax_between(
     corners: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], frac_y: np.ndarray, frac_x: np.ndarray
 ) -> np.ndarray:
-    """(Q, n, m) uint8, the first of the largest planes at points frac_y (Q, n), frac_x (Q, m) inside of Q quads."""
+    """(n, m, Q) uint8, the first of the largest planes at points frac_y (n, Q), frac_x (m, Q) inside of Q quads."""
     lowest, highest = functools.reduce(np.minimum, corners), functools.reduce(np.maximum, corners)
-    quad, plane = np.nonzero((highest >= lowest.max(axis=0)).T)
-    first = np.searchsorted(quad, np.arange(len(frac_y) + 1))
-    candidates = np.diff(first)
-    best = np.full((len(frac_y), frac_y.shape[1], frac_x.shape[1]), -np.inf, dtype=np.float32)
+    is_candidate = np.ascontiguousarray((highest >= lowest.max(axis=0)).T)
+    quad, plane = np.divmod(np.flatnonzero(is_candidate), len(lowest))
+    candidates = np.bincount(quad, minlength=len(is_candidate))
+    first = np.cumsum(candidates) - candidates
+    # Quads of many candidates first: those that have a second, a third ... candidate are then slices. And they are the
+    # last axis throughout, as numpy is slow on short ones.
+    order = np.argsort(-candidates)
+    first = first[order]
+    # take, not [:, order], which gives the quads as the short stride.
+    frac_y, frac_x = (np.take(frac, order, axis=1) for frac in (frac_y, frac_x))
+    having = np.searchsorted(-candidates[order], -np.arange(candidates.max()))
+    best = np.full((len(frac_y), len(frac_x), len(order)), -np.inf, dtype=np.float32)
     largest = np.zeros(best.shape, dtype=np.uint8)
-    for rank in range(candidates.max()):
-        quads = np.flatnonzero(candidates > rank)
-        planes = plane[first[quads] + rank]
-        values = _interpolate([corner[planes, quads] for corner in corners], frac_y[quads], frac_x[quads])
-        is_larger = values > best[quads]
-        largest[quads] = np.where(is_larger, planes[:, None, None], largest[quads])
-        best[quads] = np.maximum(values, best[quads])
-    return largest
+    for rank, quads in enumerate(having.tolist()):
+        planes = plane[first[:quads] + rank]
+        place = planes * len(order) + order[:quads]
+        values = _interpolate([corner.ravel()[place] for corner in corners], frac_y[:, :quads], frac_x[:, :quads])
+        is_larger = values > best[..., :quads]
+        np.copyto(largest[..., :quads], planes.astype(np.uint8), where=is_larger)
+        np.maximum(best[..., :quads], values, out=best[..., :quads])
+    found = np.empty_like(largest)
+    found[..., order] = largest
+    return found
 
 
 def _interpolate(corners: Sequence[np.ndarray], frac_y: np.ndarray, frac_x: np.ndarray) -> np.ndarray:
-    """(Q, n, m) from corners (Q,) each."""
-    top_left, top_right, bottom_left, bottom_right = (corner[:, None] for corner in corners)
-    left = top_left * (1 - frac_y) + bottom_left * frac_y
-    right = top_right * (1 - frac_y) + bottom_right * frac_y
-    return left[:, :, None] * (1 - frac_x)[:, None, :] + right[:, :, None] * frac_x[:, None, :]
+    """(n, m, Q) from corners (Q,) each."""
+    top_left, top_right, bottom_left, bottom_right = corners
+    rest_y, rest_x = 1 - frac_y, 1 - frac_x
+    left = top_left * rest_y + bottom_left * frac_y
+    right = top_right * rest_y + bottom_right * frac_y
+    return left[:, None] * rest_x + right[:, None] * frac_x

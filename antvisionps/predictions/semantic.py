@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from antvisionps.errors import CacheError
-from antvisionps.predictions.grey_png import decode_grey_png
+from antvisionps.png import decode_grey_png
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader, CacheIdentity, CacheReader, CacheWriter
 
 _PNG_SETTINGS = (

@@ -109,7 +109,7 @@ def test_a_prepared_folder_can_be_moved(prepared, tmp_path):
 
 def test_a_users_photos_are_used_where_they_lie(folder):
     prepared = prepare_folder(folder)
-    assert sorted(contents(prepared)) == ["dataset.json", "heldout.json", "train.json", "val.json"]
+    assert sorted(contents(prepared)) == ["dataset.json", "heldout.json", "train.json", "val.json", "val_runs.parquet"]
     dataset = open_split(prepared, "heldout")
     assert dataset.photo_path(dataset.images[0]).parent == folder / "images"
     assert dataset.load_segment_ids(dataset.images[0]).shape == (64, 64)

@@ -17,6 +17,7 @@ from antvisionps.evaluation.panoptic_quality import (
     match_segments,
     total_counts,
 )
+from antvisionps.segment_runs import SegmentRuns, find_runs
 
 CAT, DOG, SKY = 1, 2, 3
 CATEGORIES = {CAT: {"isthing": 1}, DOG: {"isthing": 1}, SKY: {"isthing": 0}}
@@ -192,12 +193,48 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     ids[:31, :33], ids[40:72, :32], ids[:, 60:] = 1, 2, 3  # 1023, 1024 and 4000 px
     predicted = np.zeros_like(ids)
     predicted[:31, :33], predicted[80:90, :10] = 1, 2
-    categories = {1: CAT, 2: CAT, 3: SKY}
+    true = segments_of(ids, {1: CAT, 2: CAT, 3: SKY})
+    found = segments_of(predicted, {1: CAT, 2: DOG})
     matches = match_segments(
-        true_ids=ids,
-        true=segments_of(ids, categories),
-        predicted_ids=np.where(predicted == 2, 2, predicted),
-        predicted=segments_of(predicted, {1: CAT, 2: DOG}),
+        true_runs=find_runs(ids, true),
+        true=[true],
+        predicted_runs=find_runs(predicted, found),
+        predicted=[found],
     )
-    found = {size: rows(matches.counts_of_size(size, [CAT, DOG])) for size in SIZES}
+    found = {size: rows(*matches.counts_of_size(size, [CAT, DOG])) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}
+
+
+def test_images_together_count_as_each_alone():
+    rng = np.random.default_rng(4)
+    categories, pairs = {1: CAT, 2: CAT, 3: SKY, 4: DOG, 5: SKY}, []
+    for _ in range(50):
+        true_ids = np.repeat(rng.integers(6, size=rng.integers(1, 9, size=2)), 3, axis=1)
+        is_other = rng.random(true_ids.shape) < 0.2
+        predicted_ids = np.where(is_other, rng.integers(6, size=true_ids.shape), true_ids)
+        crowds = {int(rng.integers(1, 12))}
+        pairs.append(
+            (
+                (true_ids, segments_of(true_ids, categories, crowds)),
+                (predicted_ids, segments_of(predicted_ids, categories)),
+            )
+        )
+
+    def together(maps):
+        runs = [find_runs(*one) for one in maps]
+        first_run = np.cumsum([0, *(len(one.lengths) for one in runs)])
+        lengths, segments = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segments"))
+        return SegmentRuns(lengths, segments, first_run), [segments for _, segments in maps]
+
+    (true_runs, true), (predicted_runs, predicted) = (together(maps) for maps in zip(*pairs, strict=True))
+    matches = match_segments(true_runs=true_runs, true=true, predicted_runs=predicted_runs, predicted=predicted)
+    alone = [
+        match_segments(true_runs=find_runs(*one), true=[one[1]], predicted_runs=find_runs(*other), predicted=[other[1]])
+        for one, other in pairs
+    ]
+    assert [rows(c) for c in matches.counts()] == [rows(*m.counts()) for m in alone]
+    assert sum(c.tp.sum() for c in matches.counts()) > 50
+    assert [c.ious.tolist() for c in matches.counts()] == [m.counts()[0].ious.tolist() for m in alone]
+    for size in SIZES:
+        found = [rows(c) for c in matches.counts_of_size(size, [CAT, DOG])]
+        assert found == [rows(*m.counts_of_size(size, [CAT, DOG])) for m in alone]

@@ -723,6 +723,16 @@ def test_score_refuses_maps_of_other_images(done, tmp_path):
     assert "expected the images of" in line
 
 
+def test_score_refuses_runs_that_are_missing_or_of_another_map(done, tmp_path):
+    fused = shutil.copytree(done.fused, tmp_path / "fused")
+    places = {"fused": fused, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    (fused / "fusion" / "runs.parquet").rename(tmp_path / "moved.parquet")
+    assert "no such file; run `dvc repro fuse`" in fail(done.run("score", **places))
+    shutil.copy(fused / "e_ups" / "runs.parquet", fused / "fusion")
+    assert "other segments than its annotation lists; run `dvc repro fuse`" in fail(done.run("score", **places))
+    assert not (tmp_path / "metrics").exists()
+
+
 @pytest.mark.parametrize("stage", ["fuse", "score", "evaluate_heldout", "calibrate", "error_budget"])
 def test_the_stages_after_predict_start_fast(stage):
     script = f"""

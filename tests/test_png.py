@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from antvisionps.predictions import grey_png
-from antvisionps.predictions.grey_png import decode_grey_png
+from antvisionps import png as png_module
+from antvisionps.png import decode_grey_png, encode_flat_rgb
 
 FILTERS = ["NONE", "SUB", "UP", "AVG", "PAETH"]
 
@@ -26,7 +26,7 @@ def test_a_png_of_any_filter_is_read(filter_name):
 
 
 def test_an_unfiltered_png_needs_no_opencv(monkeypatch):
-    monkeypatch.setattr(grey_png, "cv2", None)
+    monkeypatch.setattr(png_module, "cv2", None)
     np.testing.assert_array_equal(decode_grey_png(encode(picture())), picture())
 
 
@@ -52,3 +52,15 @@ def test_a_flipped_bit_in_the_data_does_not_go_unnoticed():
     png = bytearray(encode(picture()))
     png[len(png) // 2] ^= 4
     assert decode_grey_png(bytes(png)) is None
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (1, 5), (7, 1), (480, 640)])
+def test_rgb_comes_back_through_pillow_and_opencv(hw):
+    rgb = picture((*hw, 3))
+    rgb[:, : hw[1] // 2] = (1, 0, 255)
+    png = encode_flat_rgb(rgb)
+    with Image.open(io.BytesIO(png)) as opened:
+        assert opened.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(opened), rgb)
+    decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decoded[..., ::-1], rgb)

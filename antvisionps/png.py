@@ -1,0 +1,78 @@
+"""PNGs read and written quickly.
+
+libpng works row by row and feeds zlib in small pieces. Here a whole image goes through ISA-L's deflate at once, in a
+fraction of the time. The grey planes of the cache are written without filters, and then an image is nothing but its
+inflated rows with a zero before each; any other grey PNG is left to OpenCV. Maps of segments are written with the one
+filter that suits them, the difference to the row above. Format: https://www.w3.org/TR/png-3/.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from isal import igzip_lib, isal_zlib
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Bit depth, colour type, compression, filter and interlace methods.
+_GREY_8_BIT = (8, 0, 0, 0, 0)
+_RGB_8_BIT = (8, 2, 0, 0, 0)
+_FILTER_UP = 2
+_LEVEL = 1
+
+
+def decode_grey_png(png: bytes) -> np.ndarray | None:
+    """What OpenCV decodes from it, (height, width) uint8 for an 8-bit grey one; None if it is not a whole PNG."""
+    grey = _decode_unfiltered(png)
+    if grey is None and png:
+        return cv2.imdecode(np.frombuffer(png, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    return grey
+
+
+def encode_flat_rgb(rgb: np.ndarray) -> bytes:
+    """(height, width, 3) uint8 as a PNG that is small where most pixels equal the one above."""
+    height, width, _ = rgb.shape
+    pixels = rgb.reshape(height, 3 * width)
+    rows = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[:1, 1:] = pixels[:1]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    header = struct.pack(">II5B", width, height, *_RGB_8_BIT)
+    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, _LEVEL)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _decode_unfiltered(png: bytes) -> np.ndarray | None:
+    """None unless it is a whole 8-bit grey PNG without interlacing whose rows are all unfiltered."""
+    try:
+        chunks = list(_chunks(png))
+        kind, header = chunks[0]
+        width, height, *methods = struct.unpack(">II5B", header)
+        if kind != b"IHDR" or tuple(methods) != _GREY_8_BIT or chunks[-1][0] != b"IEND":
+            return None
+        deflated = b"".join(data for kind, data in chunks if kind == b"IDAT")
+        rows = isal_zlib.decompress(deflated, bufsize=max(1, height * (1 + width)))
+    except (struct.error, igzip_lib.IsalError, IndexError):  # type: ignore[misc]  # its stub declares no class
+        return None
+    if len(rows) != height * (1 + width):
+        return None
+    grid = np.frombuffer(rows, dtype=np.uint8).reshape(height, 1 + width)
+    return None if grid[:, 0].any() else grid[:, 1:]
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each chunk. Raises struct.error where one is cut off. zlib's checksum stands in for the CRCs."""
+    place = len(_SIGNATURE) if png.startswith(_SIGNATURE) else len(png) + 1
+    while place != len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        if place + 12 + length > len(png):
+            raise struct.error("chunk cut off")
+        yield kind, png[place + 8 : place + 8 + length]
+        place += 12 + length
