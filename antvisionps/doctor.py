@@ -30,6 +30,7 @@ MODULES_THAT_BREAK = ("cv2", "pyarrow", "torch", "torchvision")
 PURPOSE_OF_EXTRA = {
     "models": "training and prediction need it",
     "pipeline": "`dvc repro` needs it",
+    "figures": "only `antvisionps figure` needs it",
     "dev": "only the tests need it",
 }
 
@@ -66,7 +67,7 @@ def _packages(project_root: Path) -> Iterator[Finding]:
     for requirement in requirements:
         extra = _extra_of(requirement)
         purpose = PURPOSE_OF_EXTRA.get(extra, "everything needs it")
-        severity: Severity = "note" if extra == "dev" else "wrong"
+        severity: Severity = "note" if extra in ("dev", "figures") else "wrong"
         remedy = _install_command(project_root, extra)
         if not _is_installed(requirement.name):
             yield Finding(severity, requirement.name, f"missing; {purpose}", remedy)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from panopticapi import evaluation
+
+from tests.tiny_run import write_tiny_params
+
+PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,22 @@ def panopticapi_pq(monkeypatch):
 
     monkeypatch.setattr(evaluation, "pq_compute_multi_core", in_this_process)
     return evaluation.pq_compute
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, worker_id) -> Path:
+    """A folder with the params.yaml, data/ and metrics/ of a whole tiny run. Tests only read it.
+
+    Workers of pytest-xdist share one: the first makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny_run"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "metrics").exists():
+            folder.mkdir(exist_ok=True)
+            write_tiny_params(folder / "params.yaml")
+            environment = os.environ | {"PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
+            command = [sys.executable, str(PROJECT / "tests" / "tiny_run.py")]
+            ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr
+    return folder

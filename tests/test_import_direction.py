@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "evaluation": GROUND | {"predictions"},
     "systems": {"errors", "categories", "fusion"},
     "report": GROUND | {"predictions", "models", "fusion", "evaluation"},
+    "inspection": GROUND | {"predictions", "datasets", "fusion", "evaluation", "report"},
 }
 """Part of antvisionps (a module or a folder at its top) → the other parts it may import. The rest, which is the command
 line and what stands behind it, may import all."""

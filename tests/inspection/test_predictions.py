@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco_mask
+
+from antvisionps.errors import CacheError
+from antvisionps.inspection import predictions
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run):
+    return tiny_run / "data" / "predictions" / "e_ups" / "val"
+
+
+@pytest.fixture
+def cache(folder):
+    with predictions.open(folder) as cache:
+        yield cache
+
+
+def copy_of(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "cache")
+
+
+def test_images_are_found_by_their_id_and_iterated_in_ascending_order(cache):
+    assert len(cache) == 4
+    assert [image.image_id for image in cache] == cache.image_ids == sorted(cache.image_ids)
+    assert cache[cache.image_ids[2]].image_id == cache.image_ids[2]
+    assert cache.image_ids[0] in cache
+    assert 0 not in cache
+    assert repr(cache) == "<e_ups val: 4 images, instances and semantic>"
+    assert cache[cache.image_ids[0]].hw == (64, 80)
+
+
+# pycocotools' own array has not learnt numpy 2's `copy` yet.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_instances_are_the_rows_of_the_file_and_pycocotools_decodes_the_same_masks(cache, folder):
+    rows = pq.read_table(folder / "instances.parquet").to_pylist()
+    for image in cache:
+        own = [row for row in rows if row["image_id"] == image.image_id]
+        assert len(image.instances) == len(own) > 0
+        for instance, row in zip(image.instances, own, strict=True):
+            assert instance.category.category_id == row["category_id"]
+            assert (instance.score, list(instance.box_xywh)) == (row["score"], row["bbox_xywh"])
+            oracle = coco_mask.decode({"size": [64, 80], "counts": row["rle"]})
+            assert np.array_equal(instance.mask, oracle.astype(bool))
+            assert instance.area_px == oracle.sum()
+        grid = np.frombuffer(own[0]["mask_probs"], np.uint8).reshape(28, 28)
+        assert np.array_equal(image.instances[0].mask_probs, grid.astype(np.float32) / 255)
+
+
+def test_instances_are_a_sequence(cache):
+    instances = cache[cache.image_ids[0]].instances
+    assert [one.position for one in instances[:3]] == [0, 1, 2]
+    assert instances[-1].position == len(instances) - 1
+    with pytest.raises(IndexError):
+        instances[len(instances)]
+
+
+def test_probabilities_decode_to_the_planes_of_the_png(cache, folder):
+    import cv2
+
+    row = pq.read_table(folder / "semantic.parquet").to_pylist()[1]
+    semantic = cache[row["image_id"]].semantic
+    stacked = cv2.imdecode(np.frombuffer(row["planes"], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(np.rint(255 * semantic.probs).reshape(stacked.shape), stacked)
+    assert [category.category_id for category in semantic.categories] == row["category_ids"]
+
+
+def test_the_class_map_has_the_likeliest_class_at_the_original_size(cache):
+    image = cache[cache.image_ids[0]]
+    assert image.semantic.class_map.shape == image.semantic.confidence.shape == image.hw
+    listed = {cache.categories.class_index(category.category_id) for category in image.semantic.categories}
+    assert set(np.unique(image.semantic.class_map)) <= listed
+    # At a cell's centre nothing is interpolated. With cells of 4 x 4 pixels no pixel is a centre, but where one class
+    # is the likeliest of a whole neighbourhood of cells it is that of the pixels between them.
+    best = np.array([c.category_id for c in image.semantic.categories])[image.semantic.probs.argmax(axis=0)]
+    for row, column in np.ndindex(best.shape[0] - 2, best.shape[1] - 2):
+        if (best[row : row + 3, column : column + 3] == best[row, column]).all():
+            patch = image.semantic.class_map[4 * row + 4 : 4 * row + 8, 4 * column + 4 : 4 * column + 8]
+            assert (cache.categories.category_ids[patch] == best[row, column]).all()
+
+
+def test_tables_come_whole_and_with_names(cache, folder):
+    table = cache.to_arrow()
+    assert table.num_rows == pq.read_metadata(folder / "instances.parquet").num_rows
+    names = {c.category_id: c.name for c in cache.categories.categories}
+    assert table["category"].to_pylist() == [names[i] for i in table["category_id"].to_pylist()]
+    assert cache.to_arrow("semantic").equals(pq.read_table(folder / "semantic.parquet"))
+    few = cache.to_pandas(columns=["image_id", "score"])
+    assert list(few.columns) == ["image_id", "score"]
+    assert len(few) == table.num_rows
+
+
+def test_nothing_is_decoded_before_it_is_touched(folder, tmp_path):
+    broken = copy_of(folder, tmp_path)
+    table = pq.read_table(broken / "instances.parquet")
+    metadata = pq.read_metadata(broken / "instances.parquet").metadata
+    rles = pa.array([b"!"] * len(table), pa.binary())
+    garbage = table.set_column(table.column_names.index("rle"), table.schema.field("rle"), rles)
+    with pq.ParquetWriter(broken / "instances.parquet", table.schema.remove_metadata()) as writer:
+        writer.write_table(garbage.replace_schema_metadata(None))
+        writer.add_key_value_metadata({key: value for key, value in metadata.items() if key.startswith(b"antvision")})
+    with predictions.open(broken) as cache:
+        best = cache[cache.image_ids[0]].instances[0]
+        assert best.area_px > 0
+        with pytest.raises(CacheError, match="malformed RLE"):
+            _ = best.mask
+
+
+def test_an_end_may_lack_one_of_the_two(folder, tmp_path):
+    semantic_only = copy_of(folder, tmp_path)
+    (semantic_only / "instances.parquet").unlink()
+    with predictions.open(semantic_only) as cache:
+        assert cache.tables == ["semantic"]
+        image = cache[cache.image_ids[0]]
+        assert image.hw == (64, 80)
+        assert image.semantic.probs.ndim == 3
+        for touch in (lambda: image.instances, cache.to_arrow):
+            with pytest.raises(CacheError, match=r"e_ups predicts semantics? only"):
+                touch()
+
+
+def test_an_unknown_image_names_the_nearest(cache):
+    with pytest.raises(CacheError, match=r"no image 1000003999 .* 4 images go from 1000001 to 1000004, nearest are"):
+        cache[1000003999]
+
+
+def test_a_folder_without_a_cache_names_those_that_are_near(folder):
+    with pytest.raises(CacheError, match=r"there are .*e_ups/heldout, .*e_ups/val$"):
+        predictions.open(folder.parent)
+    with pytest.raises(CacheError, match="run `dvc repro`"):
+        predictions.open("/nowhere/at/all")
+
+
+def test_a_truncated_file_is_refused(folder, tmp_path):
+    broken = copy_of(folder, tmp_path)
+    whole = (broken / "semantic.parquet").read_bytes()
+    (broken / "semantic.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CacheError, match=r"semantic\.parquet: not a whole Parquet file"):
+        predictions.open(broken)
+
+
+def test_files_of_two_ends_in_one_folder_are_refused(folder, tmp_path):
+    mixed = copy_of(folder, tmp_path)
+    shutil.copy(folder.parents[1] / "lwl_htc" / "val" / "semantic.parquet", mixed)
+    with pytest.raises(CacheError, match="are not of the same images, data and weights"):
+        predictions.open(mixed)

@@ -1,0 +1,76 @@
+"""A whole run of the pipeline on a handful of tiny pictures: what the stages leave behind, for tests to look at.
+
+Run as a script, with the folder to fill: one process runs all stage scripts, so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+ENDS = ("e_ups", "lwl_htc")
+SYSTEMS = (*ENDS, "fusion")
+TINY_NETWORK = {"fpn_channels": 16, "train_proposals": 24, "rois_per_image": 16, "box_fc_channels": 16, "mask_convs": 1}
+
+
+def write_tiny_params(path: Path) -> None:
+    """The built-in run's parameters with everything small; few training steps, so nearly every score is kept."""
+    yaml = YAML(typ="safe", pure=True)
+    params: dict[str, Any] = yaml.load(PROJECT / "params.yaml")
+    params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 4, "height_px": 64, "width_px": 80}
+    params["prepare"]["heldout_images"] = 3
+    networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
+    for network in networks:
+        network |= TINY_NETWORK
+    networks[0]["semantic_channels"] = [8]
+    for end in ("train_e_ups", "train_lwl_htc"):
+        params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
+        params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
+        params[end]["curve_interval"] = 2
+    params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24, "min_score": 0.0}
+    params["calibrate"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
+    params["evaluate_heldout"] |= {"bootstrap_samples": 20}
+    params["fuse"] |= {"min_score": 0.08, "min_stuff_area_px": 16}
+    params["score"] |= {"bootstrap_samples": 20, "overlay_images": 1}
+    params["runtime"] |= {"device": "cpu", "workers": 1}
+    yaml.dump(params, path)
+
+
+def commands() -> list[str]:
+    """The stages of dvc.yaml in an order in which each finds what it reads."""
+    prepared = "--prepared data/prepared"
+    cached = f"{prepared} --predictions data/predictions --routing data/routing"
+    lines = [
+        "prepare --out data/prepared",
+        f"train_e_ups --member base {prepared} --work data/unfinished/e_ups/base --out data/models/e_ups/base",
+        f"train_lwl_htc {prepared} --work data/unfinished/lwl_htc/base --out data/models/lwl_htc/base",
+    ]
+    for end in ENDS:
+        for split in ("heldout", "val"):
+            out = f"data/predictions/{end}/{split}"
+            lines.append(f"predict --end {end} --split {split} {prepared} --models data/models/{end} --out {out}")
+    lines.append(f"evaluate_heldout {prepared} --predictions data/predictions --out data/routing")
+    lines += [f"calibrate --system {system} {cached} --out data/calibration/{system}.json" for system in SYSTEMS]
+    lines += [
+        f"fuse --system {system} {cached} --calibration data/calibration --out data/fused/{system}"
+        for system in SYSTEMS
+    ]
+    lines.append(f"score {prepared} --fused data/fused --out metrics --overlays data/overlays")
+    return lines
+
+
+def main() -> None:
+    for command in commands():
+        stage, *arguments = command.split()
+        script = PROJECT / "stages" / f"{stage}.py"
+        sys.argv = [str(script), *arguments]
+        runpy.run_path(str(script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
