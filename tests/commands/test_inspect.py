@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from antvisionps import cli
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_run(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run)
+
+
+@pytest.fixture
+def inspect(capsys):
+    """Runs the command and returns what it printed."""
+
+    def run(*arguments):
+        cli.main(["inspect", *map(str, arguments)])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Runs the command, which has to fail with one line, and returns that."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["inspect", *map(str, arguments)])
+        assert stopped.value.code == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def image_id(tiny_run):
+    return json.loads((tiny_run / "data/prepared/val.json").read_text())["images"][1]["id"]
+
+
+def table_in(text, first_column):
+    """Rows of the table whose header begins with that column, as cells; of text columns without spaces only."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split()[:1] == [first_column])
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.strip():
+            break
+        rows.append(line.split())
+    return rows
+
+
+def picture(path):
+    read = cv2.imread(str(path))
+    assert read is not None
+    return read
+
+
+def test_the_list_names_all_that_the_stages_left(inspect, tiny_run):
+    printed = inspect()
+    splits = {row[0]: row for row in table_in(printed, "split")}
+    assert {name: int(row[1]) for name, row in splits.items()} == {"train": 6, "heldout": 3, "val": 4}
+    assert splits["val"][4:7] == ["64", "x", "80"]
+    fingerprint = json.loads((tiny_run / "data/prepared/dataset.json").read_text())["fingerprint"]
+    assert splits["val"][-1] == fingerprint[:12]
+    found = json.loads(inspect("--json"))
+    assert [(row["end"], row["split"]) for row in found["caches"]] == [
+        (end, split) for end in ("e_ups", "lwl_htc") for split in ("heldout", "val")
+    ]
+    instances = pq.read_metadata("data/predictions/lwl_htc/val/instances.parquet").num_rows
+    assert found["caches"][3]["instances"] == instances
+    assert [row["system"] for row in found["systems"]] == ["e_ups", "fusion", "lwl_htc"]
+    assert [row["backbone"] for row in found["networks"]] == ["efficientnet_lite0"] * 2
+    assert found["problems"] == []
+
+
+def test_the_list_also_shows_what_is_not_damaged(tiny_run, tmp_path, capsys):
+    data = shutil.copytree(tiny_run / "data", tmp_path / "data")
+    (data / "predictions/e_ups/val/instances.parquet").write_bytes(b"PAR1")
+    manifest = json.loads((data / "prepared/dataset.json").read_text())
+    (data / "prepared/dataset.json").write_text(json.dumps(manifest | {"fingerprint": "f" * 64}))
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "--data", str(data)])
+    printed = capsys.readouterr()
+    assert [row[:2] for row in table_in(printed.out, "end")] != []
+    assert "e_ups/val/instances.parquet: not a whole Parquet file" in printed.err
+    assert "lwl_htc/val: predicted from data" in printed.err
+
+
+def test_instances_are_those_of_the_file_best_first(inspect, image_id):
+    frame = pd.read_parquet("data/predictions/e_ups/val/instances.parquet")
+    own = frame[frame["image_id"] == image_id].sort_values("score", ascending=False)
+    rows = json.loads(inspect("instances", "e_ups", "val", "--image", image_id, "--json"))
+    assert [row["score"] for row in rows] == own["score"].tolist()
+    assert [row["area"] for row in rows] == own["area_px"].tolist()
+    assert [[row[side] for side in ("x", "y", "width", "height")] for row in rows] == [
+        box.tolist() for box in own["bbox_xywh"]
+    ]
+    printed = table_in(inspect("instances", "e_ups", "val", "--image", image_id), "rank")
+    assert [cells[1:3] for cells in printed] == [[row["category"], f"{row['score']:.3f}"] for row in rows]
+
+
+def test_instances_can_be_chosen(inspect, image_id):
+    ask = ("instances", "e_ups", "val", "--image", image_id, "--json")
+    rows = json.loads(inspect(*ask))
+    names = {row["category"] for row in rows}
+    name = sorted(names)[0]
+    assert json.loads(inspect(*ask, "--category", name)) == [row for row in rows if row["category"] == name]
+    both = sorted(names)[:2]
+    of_both = inspect(*ask, "--category", both[0], "--category", both[1])
+    assert json.loads(of_both) == [row for row in rows if row["category"] in both]
+    middle = rows[len(rows) // 2]["score"]
+    assert json.loads(inspect(*ask, "--min-score", middle)) == [row for row in rows if row["score"] >= middle]
+    assert json.loads(inspect(*ask, "--limit", 2)) == rows[:2]
+    assert "0 of" in inspect(*ask[:-1], "--min-score", 2)
+
+
+def test_instances_are_drawn_where_they_are(inspect, image_id, tmp_path):
+    ask = ("instances", "e_ups", "val", "--image", image_id)
+    inspect(*ask, "--min-score", 2, "--png", tmp_path / "none.png")
+    inspect(*ask, "--limit", 1, "--png", tmp_path / "one.png")
+    none, one = picture(tmp_path / "none.png"), picture(tmp_path / "one.png")
+    photo = picture(f"data/prepared/images/{image_id:012d}.png")
+    factor = none.shape[0] // photo.shape[0]
+    assert np.array_equal(none[::factor, ::factor], photo)
+    changed = (none != one).any(axis=2)
+    (row,) = json.loads(inspect(*ask, "--limit", 1, "--json"))
+    x, y, width, height = (round(factor * row[side]) for side in ("x", "y", "width", "height"))
+    outside = changed.copy()
+    outside[max(0, y - 20) : y + height + 2, max(0, x - 2) : x + max(width, 140) + 2] = False
+    assert changed.sum() > 100
+    assert not outside.any()
+
+
+def test_semantic_shares_are_of_all_pixels_and_the_map_has_the_colours(inspect, image_id, tmp_path):
+    ask = ("semantic", "lwl_htc", "val", "--image", image_id)
+    rows = json.loads(inspect(*ask, "--json", "--png", tmp_path / "map.png"))
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert [row["share"] for row in rows] == sorted((row["share"] for row in rows), reverse=True)
+    row = pq.read_table("data/predictions/lwl_htc/val/semantic.parquet").to_pylist()[1]
+    stacked = cv2.imdecode(np.frombuffer(row["planes"], np.uint8), cv2.IMREAD_UNCHANGED)
+    planes = stacked.reshape(len(row["category_ids"]), row["grid_height"], row["grid_width"])
+    names = {c["id"]: c["name"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
+    means = {names[i]: plane.mean() / 255 for i, plane in zip(row["category_ids"], planes, strict=True)}
+    assert {row["category"]: row["mean probability"] for row in rows} == pytest.approx(means)
+    colors = {c["name"]: c["color"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
+    drawn = picture(tmp_path / "map.png")[..., ::-1][:, :480]
+    for row in rows:
+        share = (drawn == colors[row["category"]]).all(axis=2).mean()
+        assert share <= row["share"] + 1e-9
+        assert share >= row["share"] - 0.1 * (row["share"] > 0)  # lines between classes are black
+    assert "%" in inspect(*ask)
+
+
+def test_fused_shows_segments_and_why_candidates_fell(inspect, image_id, tmp_path):
+    found = json.loads(inspect("fused", "fusion", "--image", image_id, "--json", "--png", tmp_path / "fused.png"))
+    document = json.loads(Path("data/fused/fusion/panoptic.json").read_text())
+    (annotation,) = (one for one in document["annotations"] if one["image_id"] == image_id)
+    assert [(s["segment"], s["area"]) for s in found["segments"]] == [
+        (s["id"], s["area"]) for s in annotation["segments_info"]
+    ]
+    assert found["void"] == pytest.approx(1 - sum(s["area"] for s in found["segments"]) / (64 * 80))
+    frame = pd.read_parquet("data/fused/fusion/candidates.parquet")
+    own = frame[frame["image_id"] == image_id]
+    assert [row["reason"] for row in found["fallen"]] == own["reason"].tolist()
+    counts = pd.read_parquet("metrics/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
+    assert [row["TP"] for row in found["quality"]] == counts["tp"].tolist()
+    assert [row["FN"] for row in found["quality"]] == counts["fn"].tolist()
+    assert picture(tmp_path / "fused.png").shape[0] > 64
+    printed = inspect("fused", "fusion", "--image", image_id)
+    for title in ("candidates that fell, and why", "against the truth"):
+        assert title in printed
+
+
+def test_a_cache_does_not_differ_from_itself(inspect):
+    for path in ("data/predictions/e_ups/val", "data/fused/fusion"):
+        found = json.loads(inspect("diff", path, path, "--json"))
+        assert len(found["images"]) == 4
+        assert not any(row["changed"] for row in found["images"])
+        assert "0 of 4 differ" in inspect("diff", path, path)
+
+
+def test_two_caches_differ_by_class_and_image(inspect):
+    a, b = (f"data/predictions/{end}/val" for end in ("e_ups", "lwl_htc"))
+    found = json.loads(inspect("diff", a, b, "--json"))
+    frames = [pd.read_parquet(f"{path}/instances.parquet") for path in (a, b)]
+    names = {c["id"]: c["name"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
+    for side, frame in zip("AB", frames, strict=True):
+        of_class = frame.groupby("category_id")["score"].agg(["count", "mean"])
+        rows = {row["category"]: row for row in found["classes"]}
+        for category_id, (count, mean) in of_class.iterrows():
+            assert rows[names[category_id]][f"instances {side}"] == count
+            assert rows[names[category_id]][f"mean score {side}"] == pytest.approx(mean)
+        assert sum(row[f"share {side}"] for row in found["classes"]) == pytest.approx(1)
+        per_image = {row["image"]: row["in both"] + row[f"only in {side}"] for row in found["images"]}
+        assert per_image == frame.groupby("image_id").size().to_dict()
+    changed = [row["changed pixels"] for row in found["images"]]
+    assert changed == sorted(changed, reverse=True)
+    assert len(table_in(inspect("diff", a, b, "--limit", 2), "image")) == 2
+
+
+def test_two_systems_differ_in_pq_as_score_has_it(inspect):
+    found = json.loads(inspect("diff", "data/fused/e_ups", "data/fused/fusion", "--json"))
+    per_class = pd.read_csv("metrics/per_class.csv")
+    for row in found["classes"]:
+        own = per_class[per_class["category"] == row["category"]].set_index("system")["PQ"]
+        for side, system in (("A", "e_ups"), ("B", "fusion")):
+            assert row[f"PQ {side}"] == (pytest.approx(own[system]) if system in own else None)
+        if row["PQ A"] is not None and row["PQ B"] is not None:
+            assert row["PQ B-A"] == pytest.approx(row["PQ B"] - row["PQ A"])
+    changes = [row["PQ B-A"] for row in found["images"]]
+    assert changes == sorted(changes)
+
+
+def test_systems_are_compared_without_metrics_too(inspect, tiny_run, tmp_path):
+    shutil.copytree(tiny_run / "data/fused", tmp_path / "data/fused")
+    found = json.loads(inspect("diff", tmp_path / "data/fused/e_ups", "data/fused/fusion", "--json"))
+    assert {row["PQ B-A"] for row in found["images"]} == {None}
+
+
+def test_what_is_not_there_is_one_line_that_says_what_is(refuse, image_id, tmp_path):
+    empty = ("--data", tmp_path)
+    assert "nothing that a stage wrote; run `dvc repro`" in refuse(*empty)
+    assert "run `dvc repro`" in refuse("instances", "e_ups", "val", "--image", 1, *empty)
+    assert "there are data/predictions/e_ups/heldout" in refuse("instances", "nobody", "val", "--image", image_id)
+    assert "there are e_ups, fusion, lwl_htc" in refuse("fused", "nothing", "--image", image_id)
+    assert "nearest are 1000001" in refuse("instances", "e_ups", "val", "--image", 12)
+    assert "nearest are 1000001" in refuse("semantic", "e_ups", "val", "--image", 12)
+    assert "nearest are 1000001" in refuse("fused", "fusion", "--image", 12)
+    assert "no thing of that name; there are" in refuse(
+        "instances", "e_ups", "val", "--image", image_id, "--category", "unicorn"
+    )
+    assert "expected two PATHs" in refuse("diff", "data/fused/fusion")
+    assert "expected two caches or two fused systems" in refuse(
+        "diff", "data/fused/fusion", "data/predictions/e_ups/val"
+    )
+    assert "no image is in both" in refuse("diff", "data/predictions/e_ups/val", "data/predictions/e_ups/heldout")
+    assert "not in a DVC repository" in refuse("diff", "data/fused/fusion", "--rev", "HEAD")
+
+
+def test_names_cannot_steer_the_terminal(tiny_run, tmp_path, inspect, image_id):
+    data = shutil.copytree(tiny_run / "data", tmp_path / "data")
+    path = data / "fused/fusion/panoptic.json"
+    document = json.loads(path.read_text())
+    for category in document["categories"]:
+        category["name"] = f"[red]\x1b[31m{category['name']}<script>"
+    path.write_text(json.dumps(document))
+    printed = inspect("fused", "fusion", "--image", image_id, "--data", data)
+    assert "\x1b" not in printed
+    assert "[red]\N{REPLACEMENT CHARACTER}[31m" in printed
+
+
+def test_a_pipe_gets_whole_lines(tiny_run, image_id):
+    command = [sys.executable, "-m", "antvisionps.cli", "inspect", "fused", "fusion", "--image", str(image_id)]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "20"}
+    ran = subprocess.run(command, cwd=tiny_run, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "…" not in ran.stdout
+    assert table_in(ran.stdout, "segment")
+
+
+def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, inspect, refuse):
+    """The fused maps of two commits; then what is there now against the first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    place = tmp_path / "data" / "fused" / "fusion"
+
+    def commit(system, message):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(tiny_run / "data" / "fused" / system, place)
+        run(sys.executable, "-m", "dvc", "add", "--quiet", "data/fused/fusion")
+        run("git", "add", "--all")
+        run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", message)
+
+    def run(*command):
+        subprocess.run(command, check=True, cwd=tmp_path)
+
+    run("git", "init", "--quiet")
+    run(sys.executable, "-m", "dvc", "init", "--quiet")
+    commit("e_ups", "one")
+    commit("fusion", "two")
+    expected = json.loads(inspect("diff", tiny_run / "data/fused/e_ups", tiny_run / "data/fused/fusion", "--json"))
+    for revisions in (["HEAD~1"], ["HEAD~1", "HEAD"]):
+        asked = [word for rev in revisions for word in ("--rev", rev)]
+        found = json.loads(inspect("diff", "data/fused/fusion", *asked, "--json"))
+        assert found["a"] == "data/fused/fusion in HEAD~1"
+        assert [row["segments A"] for row in found["classes"]] == [row["segments A"] for row in expected["classes"]]
+        assert [row["segments B"] for row in found["classes"]] == [row["segments B"] for row in expected["classes"]]
+    assert "of revision nowhere" in refuse("diff", "data/fused/fusion", "--rev", "nowhere")
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    assert "`dvc fetch` may get it" in refuse("diff", "data/fused/fusion", "--rev", "HEAD~1")
