@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import inspect
+from antvisionps.commands import inspect, predict
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     results.set_defaults(run=_results)
 
     inspect.add_parser(commands)
+    predict.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,105 @@
+"""Any pictures, without ground truth: found, checked and read as people see them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from antvisionps.coco_panoptic import EIGHT_BIT_MODES
+from antvisionps.errors import DataError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""What counts as a picture in a folder; a file that is named itself may be called anything."""
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`name`: below the folder that it was found in."""
+
+    path: Path
+    name: Path
+
+
+def find_pictures(places: Sequence[Path]) -> list[Picture]:
+    """The files that are named, and all pictures in and below the folders that are named, hidden ones left out.
+
+    Sorted by name. Raises DataError on a place that does not exist, a folder without a picture, and two pictures whose
+    names differ in nothing but the ending, as what is made of them could not be told apart.
+    """
+    found: dict[Path, Picture] = {}
+    for place in places:
+        if place.is_dir():
+            inside = [
+                Picture(path, path.relative_to(place)) for path in place.rglob("*") if path.suffix.lower() in SUFFIXES
+            ]
+            inside = [one for one in inside if not any(part.startswith(".") for part in one.name.parts)]
+            if not inside:
+                raise DataError(
+                    f"{place}: no picture in this folder; expected files like {', '.join(sorted(SUFFIXES))}"
+                )
+            found |= {one.path.resolve(): one for one in inside}
+        elif place.is_file():
+            found[place.resolve()] = Picture(place, Path(place.name))
+        else:
+            raise DataError(f"{place}: no such picture or folder")
+    _refuse_same_names(found.values())
+    return sorted(found.values(), key=lambda one: one.name.as_posix())
+
+
+def _pictures_below(folder: Path) -> list[Picture]:
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    pictures = [Picture(folder / name, name) for name in names if not any(part.startswith(".") for part in name.parts)]
+    if not pictures:
+        raise DataError(f"{folder}: no picture in this folder; expected files like *{', *'.join(sorted(SUFFIXES))}")
+    return pictures
+
+
+def check_pictures(pictures: Iterable[Picture]) -> None:
+    """Decodes all of them whole. Raises DataError that names those that cannot be read."""
+    problems = []
+    for picture in pictures:
+        try:
+            read_picture(picture.path)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        more = [f"and {len(problems) - _NAMED} more pictures cannot be read"] if len(problems) > _NAMED else []
+        raise DataError("\n".join(problems[:_NAMED] + more))
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright by its EXIF orientation; of an animation the first frame.
+
+    Grey and palettes become RGB; transparency is dropped, as when the networks were trained. Raises DataError when the
+    file is missing, damaged, no picture, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in EIGHT_BIT_MODES:
+                raise ValueError(f"8 bits a channel expected, got Pillow's mode {picture.mode}; convert it first")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode == "P":  # its transparency, if any, does not fit RGB
+                upright = upright.convert("RGBA")
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as a picture ({reason})") from error
+
+
+def _refuse_same_names(pictures: Iterable[Picture]) -> None:
+    paths_of: defaultdict[Path, list[Path]] = defaultdict(list)
+    for picture in pictures:
+        paths_of[picture.name.with_suffix("")].append(picture.path)
+    for name, paths in paths_of.items():
+        if len(paths) > 1:
+            first, second = sorted(paths)[:2]
+            raise DataError(
+                f"{first} and {second}: the results of both would be called {name}.png; rename one, or predict apart"
+            )

@@ -1,0 +1,130 @@
+"""The whole system on any picture: all ends' networks, their predictions as the cache would hold them, and the fusion.
+
+    from antvisionps.predictor import open_predictor
+    predict = open_predictor("data/models")
+    fused = predict(photo)   # (H, W, 3) uint8 RGB → fused.segment_ids (H, W), fused.segments, fused.fallen
+
+The map of a photo is the one that stages predict and fuse make of it, byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antvisionps.categories import CategorySet
+from antvisionps.errors import DataError
+from antvisionps.fusion.heuristic import FusedImage
+from antvisionps.fusion.system import FusionSettings, fuse_predictions
+from antvisionps.params import FUSION_SYSTEM, Params, load_params
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
+from antvisionps.systems import calibrated_settings, plain_settings
+
+NO_IMAGE_ID = 0
+"""A photo out of no data set has no id; only messages name it."""
+
+
+@dataclass(frozen=True)
+class TrainedEnd:
+    """The networks of an end, and how much each counts."""
+
+    networks: Sequence[Any]
+    weights: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PanopticPredictor:
+    """Call it with a photo. `look`: settings of `predict_image`."""
+
+    ends: Mapping[str, TrainedEnd]
+    categories: CategorySet
+    look: Mapping[str, Any]
+    settings: FusionSettings
+
+    def __call__(self, photo: np.ndarray) -> FusedImage:
+        """The panoptic map of an (H, W, 3) uint8 RGB photo. Raises DataError on any other array."""
+        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+            raise DataError(f"expected a photo (H, W, 3) of uint8 RGB, got {photo.shape} {photo.dtype}")
+        predicted = {name: self._predict(end, photo) for name, end in self.ends.items()}
+        weight_of_end = self.settings.weight_of_end
+        return fuse_predictions(
+            {name: instances for name, (instances, _) in predicted.items()},
+            {name: semantics for name, (_, semantics) in predicted.items() if weight_of_end[name] > 0},
+            categories=self.categories,
+            settings=self.settings,
+        )
+
+    def _predict(self, end: TrainedEnd, photo: np.ndarray) -> tuple[ImageInstances, ImageSemantics]:
+        """What the cache would hold of the photo."""
+        from antvisionps.models.ends import to_instances, to_semantics
+        from antvisionps.models.inference import predict_image
+
+        prediction = predict_image(photo, end.networks, end.weights, **self.look)
+        instances = to_instances(prediction, image_id=NO_IMAGE_ID, categories=self.categories)
+        semantics = to_semantics(prediction, image_id=NO_IMAGE_ID, categories=self.categories)
+        return instances.sorted_by_score(), semantics
+
+
+def open_predictor(
+    models_dir: str | Path,
+    *,
+    system: str = FUSION_SYSTEM,
+    params_path: str | Path = "params.yaml",
+    routing_dir: str | Path = "data/routing",
+    calibration_dir: str | Path = "data/calibration",
+    device: str | None = None,
+) -> PanopticPredictor:
+    """The system `fusion`, or one end alone, with its trained networks; needs the models' packages.
+
+    `device`: auto, cpu or cuda; None takes runtime.device. On the CPU torch is told to compute reproducibly, for the
+    whole process. Raises ParamsError, ModelError and CacheError where parameters, networks or the routing are missing
+    or do not fit.
+    """
+    params = load_params(Path(params_path))
+    params.refuse_unknown_system(system)
+    names = params.ends if system == FUSION_SYSTEM else (system,)
+    categories = _read_categories(Path(models_dir), params, names[0])
+    settings = plain_settings(
+        system,
+        ends=params.ends,
+        categories=categories,
+        routing_dir=Path(routing_dir),
+        **params.fuse.keyword_arguments(system),
+    )
+    if params.fuse.calibrated:
+        settings = calibrated_settings(system, settings, calibration_dir=Path(calibration_dir))
+    ends = _open_ends(Path(models_dir), params, names, categories, device or params.runtime.device)
+    return PanopticPredictor(ends, categories, params.predict.keyword_arguments(), settings)
+
+
+def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
+    """Those that the first network was trained on; `open_networks` holds the others to them."""
+    from antvisionps.models.weights import NETWORK_FILE, read_network
+
+    folder = models_dir / end / next(iter(params.predict.member_weights[end]))
+    return CategorySet.from_json(read_network(folder)["categories"], where=str(folder / NETWORK_FILE))
+
+
+def _open_ends(
+    models_dir: Path, params: Params, names: Sequence[str], categories: CategorySet, device: str
+) -> dict[str, TrainedEnd]:
+    from antvisionps.models.device import select_device
+    from antvisionps.models.ends import open_networks
+
+    selected = select_device(device)
+    ends = {}
+    for name in names:
+        weights = params.predict.member_weights[name]
+        networks = open_networks(
+            [models_dir / name / member for member in weights],
+            categories=categories,
+            max_proposals=params.predict.max_proposals,
+            device=selected,
+        )
+        ends[name] = TrainedEnd(networks, list(weights.values()))
+    return ends

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
+from antvisionps.errors import DataError
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+TRANSPOSED_BY = {
+    1: RGB,
+    2: RGB[:, ::-1],
+    3: RGB[::-1, ::-1],
+    4: RGB[::-1],
+    5: RGB.transpose(1, 0, 2),
+    6: np.rot90(RGB, 1),
+    7: np.rot90(RGB.transpose(1, 0, 2), 2),
+    8: np.rot90(RGB, -1),
+}
+"""EXIF orientation → how a camera stores RGB (TIFF 6.0, Orientation)."""
+
+
+def save(path, array_or_image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = array_or_image if isinstance(array_or_image, Image.Image) else Image.fromarray(array_or_image)
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("orientation", TRANSPOSED_BY)
+def test_a_picture_comes_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", np.ascontiguousarray(TRANSPOSED_BY[orientation]), exif=exif)
+    assert np.array_equal(read_picture(path), RGB)
+
+
+def test_every_8_bit_kind_becomes_rgb(tmp_path):
+    grey = RGB[..., 0]
+    assert np.array_equal(read_picture(save(tmp_path / "grey.png", grey)), np.stack([grey] * 3, axis=2))
+    transparent = np.dstack([RGB, np.full((6, 9), 7, np.uint8)])
+    assert np.array_equal(read_picture(save(tmp_path / "alpha.png", transparent)), RGB)
+    grey_alpha = save(tmp_path / "la.png", Image.fromarray(grey).convert("LA"))
+    assert np.array_equal(read_picture(grey_alpha)[..., 1], grey)
+    palette = Image.fromarray(RGB).quantize(16)
+    with_transparency = save(tmp_path / "palette.png", palette, transparency=bytes(range(16)))
+    assert np.array_equal(read_picture(with_transparency), np.asarray(palette.convert("RGB")))
+    bits = Image.fromarray(grey).convert("1")
+    assert np.array_equal(read_picture(save(tmp_path / "bits.png", bits))[..., 2], np.asarray(bits) * 255)
+    cmyk = save(tmp_path / "cmyk.tiff", Image.fromarray(RGB).convert("CMYK"))
+    assert np.array_equal(read_picture(cmyk), RGB)
+
+
+def test_an_animation_is_its_first_frame(tmp_path):
+    first, second = (Image.new("RGB", (5, 4), color) for color in ("red", "blue"))
+    path = save(tmp_path / "a.gif", first, save_all=True, append_images=[second])
+    assert (read_picture(path) == (255, 0, 0)).all()
+
+
+def test_pictures_that_cannot_be_read_are_all_named(tmp_path):
+    whole = save(tmp_path / "whole.jpg", RGB.repeat(40, axis=0).repeat(40, axis=1))
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:1000])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.gif").touch()
+    save(tmp_path / "deep.png", (RGB[..., 0].astype(np.uint16) * 200))
+    with pytest.raises(DataError) as caught:
+        check_pictures(find_pictures([tmp_path]))
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in lines] == ["cut.jpg", "deep.png", "empty.gif", "text.png"]
+    assert "8 bits a channel expected" in lines[1]
+
+
+def test_of_many_broken_pictures_the_first_are_named(tmp_path):
+    for index in range(8):
+        (tmp_path / f"{index}.png").touch()
+    with pytest.raises(DataError) as caught:
+        check_pictures(find_pictures([tmp_path]))
+    assert str(caught.value).splitlines()[5:] == ["and 3 more pictures cannot be read"]
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
+    for name in ("a/z.png", "a/b/y.JPG", "a/.hidden/x.png", "single"):
+        save(tmp_path / name, RGB, format="PNG")
+    (tmp_path / "a" / "notes.txt").touch()
+    found = find_pictures([tmp_path / "single", tmp_path / "a", tmp_path / "a" / "z.png"])
+    assert [picture.name.as_posix() for picture in found] == ["b/y.JPG", "single", "z.png"]
+
+
+def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such picture or folder"):
+        find_pictures([tmp_path / "nothing"])
+    with pytest.raises(DataError, match="no picture in this folder"):
+        find_pictures([tmp_path])
+    save(tmp_path / "a.png", RGB)
+    save(tmp_path / "a.jpg", RGB)
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png: the results of both would be called a\.png"):
+        find_pictures([tmp_path])

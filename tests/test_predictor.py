@@ -1,0 +1,210 @@
+"""Any picture through the whole system: the same maps as the pipeline's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from antvisionps import cli
+from antvisionps.datasets.splits import open_split
+from antvisionps.errors import CacheError, DataError, ModelError, ParamsError
+from antvisionps.inspection import fused
+from antvisionps.predictor import open_predictor
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_run(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def val(tiny_run):
+    return open_split(tiny_run / "data" / "prepared", "val")
+
+
+def changed_params(path, **fuse):
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(Path("params.yaml"))
+    params["fuse"] |= fuse
+    yaml.dump(params, path)
+    return path
+
+
+def fuse_stage(params, out):
+    command = [sys.executable, str(PROJECT / "stages" / "fuse.py"), "--params", str(params), "--system", "fusion"]
+    for name in ("prepared", "predictions", "routing", "calibration"):
+        command += [f"--{name}", f"data/{name}"]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([*command, "--out", str(out)], check=True, env=environment, capture_output=True)
+    return out
+
+
+def assert_same_maps(predict, maps, dataset):
+    for image in dataset.images:
+        found, expected = predict(dataset.load_photo(image)), maps[image.image_id]
+        assert np.array_equal(found.segment_ids, expected.segment_ids)
+        assert [(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.end) for s in found.segments] == [
+            (s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.end) for s in expected.segments
+        ]
+        assert [None if s.score is None else np.float32(s.score) for s in found.segments] == [
+            None if s.score is None else np.float32(s.score) for s in expected.segments
+        ]
+        assert [(c.category_id, c.end, c.reason) for c in found.fallen] == [
+            (c.category_id, c.end, c.reason) for c in expected.fallen
+        ]
+
+
+@pytest.mark.parametrize("system", ["fusion", "lwl_htc"])
+def test_a_photo_gets_the_pipelines_own_map(val, system):
+    maps = fused.open(f"data/fused/{system}")
+    assert any(len(image.segments) > 2 for image in maps)
+    assert_same_maps(open_predictor("data/models", system=system), maps, val)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"calibrated": True},
+        {"method": {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": "panoptic_head"}},
+        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0}, "routing": "single"},
+    ],
+    ids=["calibrated", "panoptic_head", "one_semantics"],
+)
+def test_so_it_does_with_other_ways_to_fuse(val, tmp_path, settings):
+    params = changed_params(tmp_path / "params.yaml", **settings)
+    maps = fused.open(fuse_stage(params, tmp_path / "fusion"))
+    assert_same_maps(open_predictor("data/models", params_path=params), maps, val)
+
+
+def test_the_command_writes_coco_panoptic_maps_and_overlays(tiny_run, val, tmp_path):
+    """In a process of its own: the same PNGs as stage fuse's, and a JSON that panopticapi's own rules hold for."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "antvisionps.cli", "predict", str(pictures), "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "predict: 100%" in ran.stderr
+    assert f"{len(val.images)} panoptic maps: {out}/panoptic.json" in ran.stdout
+    paths = out / "panoptic.json", Path("data/fused/fusion/panoptic.json")
+    written, expected = (json.loads(path.read_text()) for path in paths)
+        json.loads(path.read_text()) for path in (out / "panoptic.json", Path("data/fused/fusion/panoptic.json"))
+    )
+    assert written["categories"] == expected["categories"]
+    for image, ours, theirs in zip(val.images, written["annotations"], expected["annotations"], strict=True):
+        name = Path(image.file_name).with_suffix(".png").name
+        assert ours["segments_info"] == theirs["segments_info"]
+        png = out / "panoptic" / ours["file_name"]
+        assert png.name == name
+        assert png.read_bytes() == (Path("data/fused/fusion/panoptic") / theirs["file_name"]).read_bytes()
+        overlay = cv2.imread(str(out / "overlays" / name))
+        assert overlay.shape[0] % image.height == 0
+        assert overlay.shape[1] > image.width * (overlay.shape[0] // image.height)  # the legend
+    assert [(image["file_name"], image["height"]) for image in written["images"]] == [
+        (Path(image.file_name).name, image.height) for image in val.images
+    ]
+
+
+def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, capsys):
+    photo = Image.fromarray(val.load_photo(val.images[0]))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.rotate(90, expand=True).save(pictures / "turned.png", exif=exif)
+    photo.convert("L").save(pictures / "grey é.png")
+    photo.resize((1, 1)).save(pictures / "dot.png")
+    photo.resize((700, 3)).save(pictures / "line.png")
+    photo.resize((1024, 768)).save(pictures / "large.jpg")
+    cli.main(["predict", str(pictures), "--out", str(tmp_path / "out")])
+    assert "5 panoptic maps" in capsys.readouterr().out
+    document = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    sizes = {image["file_name"]: (image["width"], image["height"]) for image in document["images"]}
+    assert sizes == {
+        "dot.png": (1, 1),
+        "grey é.png": photo.size,
+        "large.jpg": (1024, 768),
+        "line.png": (700, 3),
+        "turned.png": photo.size,
+    }
+    for annotation in document["annotations"]:
+        with Image.open(tmp_path / "out" / "panoptic" / annotation["file_name"]) as png:
+            ids = np.asarray(png).astype(int) @ [1, 256, 256**2]
+        assert {s["id"]: s["area"] for s in annotation["segments_info"]} == {
+            int(i): int((ids == i).sum()) for i in np.unique(ids) if i
+        }
+    upright = fused.open("data/fused/fusion")[val.images[0].image_id]
+    turned = Path(tmp_path, "out", "panoptic", "turned.png").read_bytes()
+    assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()
+
+
+def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    good = f"data/prepared/images/{1_000_001:012d}.png"
+
+    def refuse(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["predict", *map(str, arguments)])
+        assert stopped.value.code == 1
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+    (line,) = refuse(good, tmp_path / "broken.jpg", "--out", tmp_path / "out")
+    assert "broken.jpg: cannot be read as a picture" in line
+    (line,) = refuse(good, "--out", tmp_path / "mine")
+    assert "holds thesis.txt, and --out is replaced whole" in line
+    (line,) = refuse(good, "--out", tmp_path / "broken.jpg")
+    assert "expected a folder for --out" in line
+    (line,) = refuse(good, "--out", tmp_path / "out", "--models", tmp_path)
+    assert "network.json: no such file; train that network first" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_former_result_is_replaced(val, tmp_path):
+    out = tmp_path / "out"
+    for image in val.images[:2]:
+        cli.main(["predict", str(val.photo_path(image)), "--out", str(out), "--system", "e_ups"])
+        assert [path.stem for path in (out / "panoptic").iterdir()] == [Path(image.file_name).stem]
+
+
+def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
+    predict = open_predictor("data/models", system="e_ups")
+    for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
+        with pytest.raises(DataError, match="expected a photo"):
+            predict(photo)
+    with pytest.raises(ParamsError, match="expected fusion or one of ends"):
+        open_predictor("data/models", system="nobody")
+    with pytest.raises(CacheError, match="no readable routing table"):
+        open_predictor("data/models", routing_dir=tmp_path)
+    with pytest.raises(ModelError, match="sees no CUDA device"):
+        open_predictor("data/models", device="cuda")
+
+
+def test_help_does_not_import_torch():
+    script = (
+        "import sys; from antvisionps import cli\n"
+        "try:\n    cli.main(['predict', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, capture_output=True)
