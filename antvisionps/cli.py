@@ -1,4 +1,4 @@
-"""The command `antvisionps …` for people. Stages have scripts of their own; this only looks and sets up."""
+"""The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import inspect, predict
+from antvisionps.commands import figure, inspect, predict
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect.add_parser(commands)
     predict.add_parser(commands)
+    figure.add_parser(commands)
     return parser
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antvisionps.commands.extras import needs_extra
 from antvisionps.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,14 +47,15 @@ def _predict(args: argparse.Namespace) -> None:
     _refuse_other_contents(args.out)
     pictures = find_pictures(args.pictures)
     check_pictures(progress(pictures, description="check", total=len(pictures), unit="picture"))
-    predict = open_predictor(
-        args.models,
-        system=args.system,
-        params_path=args.params,
-        routing_dir=args.routing,
-        calibration_dir=args.calibration,
-        device=args.device,
-    )
+    with needs_extra("models"):
+        predict = open_predictor(
+            args.models,
+            system=args.system,
+            params_path=args.params,
+            routing_dir=args.routing,
+            calibration_dir=args.calibration,
+            device=args.device,
+        )
     with atomic_folder(args.out) as folder:
         images: list[PanopticImage] = []
         for picture in progress(pictures, description="predict", total=len(pictures), unit="picture"):

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from antvisionps import cli
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import Segment
+from antvisionps.report.figure import Panel, write_figure
+
+PROJECT = Path(__file__).parents[2]
+DPI, WIDTH_IN = 300, 7
+
+
+@pytest.fixture(autouse=True)
+def _in_the_run(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def image_ids(tiny_run):
+    return [image["id"] for image in json.loads((tiny_run / "data/prepared/val.json").read_text())["images"]]
+
+
+def draw(out, *image_ids, **options):
+    arguments = [word for name, values in options.items() for word in (f"--{name}", *values)]
+    cli.main(["figure", "--out", str(out), "--image", *map(str, image_ids), *arguments])
+    return out
+
+
+def texts_in(pdf):
+    """What the PDF shows as text, not as outlines: glyph by glyph, as matplotlib kerns it, in UTF-16."""
+    shown = []
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf.read_bytes(), re.DOTALL):
+        try:
+            content = zlib.decompress(stream)
+        except zlib.error:
+            continue
+        if b"\nBT\n" not in content:  # a picture or a font
+            continue
+        for block in re.findall(rb"\nBT\n(.*?)\nET\n", content, re.DOTALL):
+            glyphs = re.findall(rb"\(((?:..)+?)\)", block, re.DOTALL)
+            shown.append(b"".join(glyphs).decode("utf-16-be"))
+    return shown
+
+
+def names_of(category_ids):
+    return {
+        category["name"]
+        for category in json.loads(Path("data/prepared/val.json").read_text())["categories"]
+        if category["id"] in category_ids
+    }
+
+
+def segments_of(path, image_id):
+    document = json.loads(Path(path).read_text())
+    (annotation,) = (one for one in document["annotations"] if one["image_id"] == image_id)
+    return {segment["category_id"] for segment in annotation["segments_info"]}
+
+
+def test_a_pdf_has_titles_and_the_legend_of_what_appears_as_text(image_ids, tmp_path):
+    shown = texts_in(draw(tmp_path / "figure.pdf", *image_ids[:2]))
+    assert shown[:5] == ["Photo", "E-UPS", "LWL-HTC", "Fusion", "Truth"]
+    files = [
+        *(f"data/fused/{system}/panoptic.json" for system in ("e_ups", "lwl_htc", "fusion")),
+        "data/prepared/val.json",
+    ]
+    appearing = set().union(*(segments_of(path, image_id) for path in files for image_id in image_ids[:2]))
+    assert set(shown[5:]) - {"void"} == names_of(appearing)
+    assert len(shown[5:]) == len(set(shown[5:]))
+
+
+def test_systems_can_be_chosen(image_ids, tmp_path):
+    assert texts_in(draw(tmp_path / "figure.pdf", image_ids[0], systems=["fusion"]))[:3] == ["Photo", "Fusion", "Truth"]
+
+
+def test_a_png_shows_photo_maps_and_truth_in_rows(image_ids, tmp_path):
+    figure = cv2.imread(str(draw(tmp_path / "figure.png", *image_ids[:3])))
+    assert figure.shape[1] == DPI * WIDTH_IN
+    column = (DPI * WIDTH_IN - 4 * 0.04 * DPI) / 5
+    row = column * 64 / 80
+    top = round(0.2 * DPI)
+    for index, image_id in enumerate(image_ids[:3]):
+        photo = cv2.imread(f"data/prepared/images/{image_id:012d}.png")
+        first = top + round(index * (row + 0.04 * DPI))
+        panel = figure[first + 5 : first + round(row) - 5, 5 : round(column) - 5]
+        wanted = cv2.resize(photo, (round(column), round(row)), interpolation=cv2.INTER_CUBIC)[5:-5, 5:-5]
+        wanted = wanted[: panel.shape[0], : panel.shape[1]]
+        assert np.abs(panel[: wanted.shape[0], : wanted.shape[1]].astype(int) - wanted).mean() < 12
+    assert (figure[top - 3 : top - 1] == 255).mean() > 0.9
+
+
+def test_the_same_figure_has_the_same_bytes_in_another_process(tiny_run, image_ids, tmp_path):
+    for name in ("figure.pdf", "figure.png"):
+        first = draw(tmp_path / name, image_ids[0])
+        again = tmp_path / "again" / name
+        command = [sys.executable, "-m", "antvisionps.cli", "figure", "--image", str(image_ids[0]), "--out", str(again)]
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "7"}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_names_are_shown_as_they_are_and_many_wrap(tmp_path):
+    rows = [{"id": n, "name": f"_$x_{n}$ and a long name", "isthing": 0} for n in range(1, 40)]
+    categories = CategorySet.from_json(rows, where="test")
+    ids = np.arange(1, 41, dtype=np.int32).reshape(5, 8) % 40
+    segments = [Segment(n, n, 1, (0, 0, 1, 1), is_crowd=False) for n in range(1, 40)]
+    photo = np.zeros((5, 8, 3), np.uint8)
+    write_figure(
+        tmp_path / "figure.pdf", [[Panel(photo), Panel(photo, ids, segments)]], titles=["a", "b"], categories=categories
+    )
+    assert sorted(texts_in(tmp_path / "figure.pdf")[2:]) == sorted([*(row["name"] for row in rows), "void"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "12", "--out", "{}/f.png"], "no image 12; its 4 images go from 1000001 to 1000004"),
+        (["--image", "1000001", "--out", "{}/f.gif"], "expected a name that ends in .pdf or .png"),
+        (["--image", "1000001", "--out", "{}/f.png", "--systems", "x"], "no panoptic.json; there are e_ups, fusion"),
+        (["--image", "1000001", "--out", "{}/f.png", "--data", "{}"], "dataset.json: no such file"),
+    ],
+)
+def test_what_is_missing_is_one_line(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["figure", *(argument.format(tmp_path) for argument in arguments)])
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [
+        ("matplotlib", ["figure", "--image", "1000001", "--out", "f.png"], "figures"),
+        ("torch", ["predict", "data/prepared/images/000001000001.png", "--out", "out"], "models"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_its_extra(tmp_path, module, command, extra):
+    script = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from antvisionps import cli
+cli.main({command!r})
+"""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{module} is not installed; `pip install 'antvisionps[{extra}]'`" in line
+    assert "Traceback" not in ran.stderr
