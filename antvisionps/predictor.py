@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 
 from antvisionps.categories import CategorySet
-from antvisionps.errors import DataError
+from antvisionps.errors import DataError, ParamsError
 from antvisionps.fusion.heuristic import FusedImage
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
-from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.systems import calibrated_settings, plain_settings
 
 NO_IMAGE_ID = 0
@@ -30,7 +28,7 @@ NO_IMAGE_ID = 0
 
 
 @dataclass(frozen=True)
-class TrainedEnd:
+class EndNetworks:
     """The networks of an end, and how much each counts."""
 
     networks: Sequence[Any]
@@ -41,7 +39,7 @@ class TrainedEnd:
 class PanopticPredictor:
     """Call it with a photo. `look`: settings of `predict_image`."""
 
-    ends: Mapping[str, TrainedEnd]
+    ends: Mapping[str, EndNetworks]
     categories: CategorySet
     look: Mapping[str, Any]
     settings: FusionSettings
@@ -50,24 +48,19 @@ class PanopticPredictor:
         """The panoptic map of an (H, W, 3) uint8 RGB photo. Raises DataError on any other array."""
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
             raise DataError(f"expected a photo (H, W, 3) of uint8 RGB, got {photo.shape} {photo.dtype}")
-        predicted = {name: self._predict(end, photo) for name, end in self.ends.items()}
+        from antvisionps.models.ends import predict_photo
+
+        described: Any = {"image_id": NO_IMAGE_ID, "categories": self.categories, **self.look}
+        predicted = {
+            name: predict_photo(photo, end.networks, end.weights, **described) for name, end in self.ends.items()
+        }
         weight_of_end = self.settings.weight_of_end
         return fuse_predictions(
-            {name: instances for name, (instances, _) in predicted.items()},
+            {name: instances.sorted_by_score() for name, (instances, _) in predicted.items() if instances is not None},
             {name: semantics for name, (_, semantics) in predicted.items() if weight_of_end[name] > 0},
             categories=self.categories,
             settings=self.settings,
         )
-
-    def _predict(self, end: TrainedEnd, photo: np.ndarray) -> tuple[ImageInstances, ImageSemantics]:
-        """What the cache would hold of the photo."""
-        from antvisionps.models.ends import to_instances, to_semantics
-        from antvisionps.models.inference import predict_image
-
-        prediction = predict_image(photo, end.networks, end.weights, **self.look)
-        instances = to_instances(prediction, image_id=NO_IMAGE_ID, categories=self.categories)
-        semantics = to_semantics(prediction, image_id=NO_IMAGE_ID, categories=self.categories)
-        return instances.sorted_by_score(), semantics
 
 
 def open_predictor(
@@ -87,6 +80,8 @@ def open_predictor(
     """
     params = load_params(Path(params_path))
     params.refuse_unknown_system(system)
+    if system not in params.fuse.method:
+        raise ParamsError(f"{params_path}: fuse.method names no method for {system}; add one, or name another system")
     names = params.ends if system == FUSION_SYSTEM else (system,)
     categories = _read_categories(Path(models_dir), params, names[0])
     settings = plain_settings(
@@ -112,12 +107,12 @@ def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
 
 def _open_ends(
     models_dir: Path, params: Params, names: Sequence[str], categories: CategorySet, device: str
-) -> dict[str, TrainedEnd]:
+) -> dict[str, EndNetworks]:
     from antvisionps.models.device import select_device
-    from antvisionps.models.ends import open_networks
+    from antvisionps.models.ends import has_instances, open_networks
 
     selected = select_device(device)
-    ends = {}
+    ends: dict[str, EndNetworks] = {}
     for name in names:
         weights = params.predict.member_weights[name]
         networks = open_networks(
@@ -126,5 +121,9 @@ def _open_ends(
             max_proposals=params.predict.max_proposals,
             device=selected,
         )
-        ends[name] = TrainedEnd(networks, list(weights.values()))
+        ends[name] = EndNetworks(networks, list(weights.values()))
+    if not any(has_instances(end.networks) for end in ends.values()):
+        raise ParamsError(
+            f"{', '.join(names)}: predicts no instances, so there is no panoptic map; name another system"
+        )
     return ends

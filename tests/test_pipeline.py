@@ -189,11 +189,11 @@ def test_a_third_end_of_semantics_alone_joins_the_fusion(project, tmp_path):
 
 def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
     lines = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
-    check = "\nassert mask.any() and mask.shape == (image.height, image.width)"
+    check = "\nassert best.mask.any() and best.mask.shape == cache[1000001].hw"
     command = [sys.executable, "-c", lines + check]
     shown = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("[")
+    assert shown.stdout.endswith(" (64, 80)\n")
 
 
 def test_a_prediction_that_was_cut_off_is_never_read(project, tmp_path):

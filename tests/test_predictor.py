@@ -82,8 +82,8 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
     "settings",
     [
         {"calibrated": True},
-        {"method": {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": "panoptic_head"}},
-        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0}, "routing": "single"},
+        {"method": {**dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp"), "heuristic"), "fusion": "panoptic_head"}},
+        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "routing": "single"},
     ],
     ids=["calibrated", "panoptic_head", "one_semantics"],
 )
@@ -190,6 +190,12 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
+    with pytest.raises(ParamsError, match=r"fuse\.method names no method for hrnet_aspp"):
+        open_predictor("data/models", system="hrnet_aspp")
+    methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
+    params = changed_params(tmp_path / "params.yaml", method=methods)
+    with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
+        open_predictor("data/models", system="hrnet_aspp", params_path=params)
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
         open_predictor("data/models", system="nobody")
     with pytest.raises(CacheError, match="no readable routing table"):

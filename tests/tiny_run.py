@@ -1,4 +1,4 @@
-"""A whole run of the pipeline on a handful of tiny pictures: what the stages leave behind, for tests to look at.
+"""What the stages leave behind: a whole run, of three ends, on a handful of tiny pictures, for tests to look at.
 
 Run as a script, with the folder to fill: one process runs all stage scripts, so that torch is imported once.
 """
@@ -13,8 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
-ENDS = ("e_ups", "lwl_htc")
-SYSTEMS = (*ENDS, "fusion")
+ENDS = ("e_ups", "lwl_htc", "hrnet_aspp")
+SYSTEMS = ("e_ups", "lwl_htc", "fusion")
 TINY_NETWORK = {"fpn_channels": 16, "train_proposals": 24, "rois_per_image": 16, "box_fc_channels": 16, "mask_convs": 1}
 
 
@@ -22,13 +22,17 @@ def write_tiny_params(path: Path) -> None:
     """The built-in run's parameters with everything small; few training steps, so nearly every score is kept."""
     yaml = YAML(typ="safe", pure=True)
     params: dict[str, Any] = yaml.load(PROJECT / "params.yaml")
+    params["ends"] = list(ENDS)
+    params["predict"]["separate_ends"] = list(ENDS)
+    params["train_hrnet_aspp"]["members"] = ["base"]
+    params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
     params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 4, "height_px": 64, "width_px": 80}
     params["prepare"]["heldout_images"] = 3
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
     for network in networks:
         network |= TINY_NETWORK
     networks[0]["semantic_channels"] = [8]
-    for end in ("train_e_ups", "train_lwl_htc"):
+    for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):
         params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
         params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
         params[end]["curve_interval"] = 2
@@ -49,6 +53,7 @@ def commands() -> list[str]:
         "prepare --out data/prepared",
         f"train_e_ups --member base {prepared} --work data/unfinished/e_ups/base --out data/models/e_ups/base",
         f"train_lwl_htc {prepared} --work data/unfinished/lwl_htc/base --out data/models/lwl_htc/base",
+        f"train_hrnet_aspp --member base {prepared} --work data/unfinished/hrnet --out data/models/hrnet_aspp/base",
     ]
     for end in ENDS:
         for split in ("heldout", "val"):

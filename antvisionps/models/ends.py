@@ -127,24 +127,48 @@ def _open_filler(
     categories: CategorySet, end: TrainedEnd, settings: Mapping[str, Any]
 ) -> Iterator[Callable[[np.ndarray, int], None]]:
     """Yields what predicts one photo, of that image id, into the end's cache."""
-    with SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header) as semantics:
-        if not isinstance(end.networks[0], BoxScorer):
-            sizes = {name: settings[name] for name in ("short_sides_px", "max_long_side_px", "flip")}
+    with ExitStack() as files:
+        semantics = SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
+        files.enter_context(semantics)
+        instances = InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) if has_instances(end.networks) else None
+        if instances is not None:
+            files.enter_context(instances)
 
-            def fill_semantics(photo: np.ndarray, image_id: int) -> None:
-                seen = predict_semantics(photo, end.networks, end.weights, **sizes)
-                semantics.write(to_semantics(seen, image_id=image_id, categories=categories))
+        def fill(photo: np.ndarray, image_id: int) -> None:
+            found, classes = predict_photo(
+                photo, end.networks, end.weights, image_id=image_id, categories=categories, **settings
+            )
+            semantics.write(classes)
+            if instances is not None and found is not None:
+                instances.write(found)
 
-            yield fill_semantics
-            return
-        with InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) as instances:
+        yield fill
 
-            def fill_both(photo: np.ndarray, image_id: int) -> None:
-                seen = predict_image(photo, end.networks, end.weights, **settings)
-                instances.write(to_instances(seen, image_id=image_id, categories=categories))
-                semantics.write(to_semantics(seen, image_id=image_id, categories=categories))
 
-            yield fill_both
+def has_instances(networks: Sequence[Any]) -> bool:
+    """Whether an end of these networks predicts instances beside its semantics."""
+    return isinstance(networks[0], BoxScorer)
+
+
+def predict_photo(
+    photo: np.ndarray,
+    networks: Sequence[Any],
+    weights: Sequence[float],
+    *,
+    image_id: int,
+    categories: CategorySet,
+    **settings: Any,
+) -> tuple[ImageInstances | None, ImageSemantics]:
+    """What the cache holds of an (H, W, 3) uint8 RGB photo; no instances from an end of semantics alone.
+
+    `settings` are `predict_image`'s.
+    """
+    named: Any = {"image_id": image_id, "categories": categories}
+    if not has_instances(networks):
+        sizes = {name: settings[name] for name in ("short_sides_px", "max_long_side_px", "flip")}
+        return None, to_semantics(predict_semantics(photo, networks, weights, **sizes), **named)
+    prediction = predict_image(photo, networks, weights, **settings)
+    return to_instances(prediction, **named), to_semantics(prediction, **named)
 
 
 def to_instances(prediction: ImagePrediction, *, image_id: int, categories: CategorySet) -> ImageInstances:

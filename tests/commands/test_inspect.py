@@ -80,13 +80,15 @@ def test_the_list_names_all_that_the_stages_left(inspect, tiny_run):
     fingerprint = json.loads((tiny_run / "data/prepared/dataset.json").read_text())["fingerprint"]
     assert splits["val"][-1] == fingerprint[:12]
     found = json.loads(inspect("--json"))
-    assert [(row["end"], row["split"]) for row in found["caches"]] == [
-        (end, split) for end in ("e_ups", "lwl_htc") for split in ("heldout", "val")
-    ]
+    caches = {(row["end"], row["split"]): row for row in found["caches"]}
+    ends = ("e_ups", "lwl_htc", "hrnet_aspp")
+    assert set(caches) == {(end, split) for end in ends for split in ("heldout", "val")}
     instances = pq.read_metadata("data/predictions/lwl_htc/val/instances.parquet").num_rows
-    assert found["caches"][3]["instances"] == instances
+    assert caches["lwl_htc", "val"]["instances"] == instances
+    assert caches["hrnet_aspp", "val"]["instances"] is None
     assert [row["system"] for row in found["systems"]] == ["e_ups", "fusion", "lwl_htc"]
-    assert [row["backbone"] for row in found["networks"]] == ["efficientnet_lite0"] * 2
+    backbones = {row["end"]: row["backbone"] for row in found["networks"]}
+    assert backbones == {"e_ups": "efficientnet_lite0", "lwl_htc": "efficientnet_lite0", "hrnet_aspp": None}
     assert found["problems"] == []
 
 
@@ -215,6 +217,14 @@ def test_two_caches_differ_by_class_and_image(inspect):
     assert len(table_in(inspect("diff", a, b, "--limit", 2), "image")) == 2
 
 
+def test_an_end_of_semantics_alone_is_compared_by_what_it_has(inspect):
+    found = json.loads(inspect("diff", "data/predictions/e_ups/val", "data/predictions/hrnet_aspp/val", "--json"))
+    assert {row["only in A"] for row in found["images"]} == {None}
+    assert {row["instances B"] for row in found["classes"]} == {None}
+    for side in "AB":
+        assert sum(row[f"share {side}"] for row in found["classes"]) == pytest.approx(1)
+
+
 def test_two_systems_differ_in_pq_as_score_has_it(inspect):
     found = json.loads(inspect("diff", "data/fused/e_ups", "data/fused/fusion", "--json"))
     per_class = pd.read_csv("metrics/per_class.csv")
@@ -250,6 +260,7 @@ def test_what_is_not_there_is_one_line_that_says_what_is(refuse, image_id, tmp_p
     assert "expected two caches or two fused systems" in refuse(
         "diff", "data/fused/fusion", "data/predictions/e_ups/val"
     )
+    assert "hrnet_aspp predicts semantics only" in refuse("instances", "hrnet_aspp", "val", "--image", image_id)
     assert "no image is in both" in refuse("diff", "data/predictions/e_ups/val", "data/predictions/e_ups/heldout")
     assert "not in a DVC repository" in refuse("diff", "data/fused/fusion", "--rev", "HEAD")
 

@@ -113,16 +113,14 @@ def test_nothing_is_decoded_before_it_is_touched(folder, tmp_path):
             _ = best.mask
 
 
-def test_an_end_may_lack_one_of_the_two(folder, tmp_path):
-    semantic_only = copy_of(folder, tmp_path)
-    (semantic_only / "instances.parquet").unlink()
-    with predictions.open(semantic_only) as cache:
+def test_an_end_may_predict_semantics_only(tiny_run):
+    with predictions.open(tiny_run / "data" / "predictions" / "hrnet_aspp" / "val") as cache:
         assert cache.tables == ["semantic"]
         image = cache[cache.image_ids[0]]
         assert image.hw == (64, 80)
         assert image.semantic.probs.ndim == 3
         for touch in (lambda: image.instances, cache.to_arrow):
-            with pytest.raises(CacheError, match=r"e_ups predicts semantics? only"):
+            with pytest.raises(CacheError, match=r"hrnet_aspp predicts semantics? only"):
                 touch()
 
 
