@@ -84,8 +84,9 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
         {"calibrated": True},
         {"method": {**dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp"), "heuristic"), "fusion": "panoptic_head"}},
         {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "routing": "single"},
+        {"routing": "union", "semantic_average": "log_probabilities"},
     ],
-    ids=["calibrated", "panoptic_head", "one_semantics"],
+    ids=["calibrated", "panoptic_head", "one_semantics", "union"],
 )
 def test_so_it_does_with_other_ways_to_fuse(val, tmp_path, settings):
     params = changed_params(tmp_path / "params.yaml", **settings)
