@@ -18,7 +18,11 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Never compile mmcv's operators, not even where a compiler and torch are at hand: torchvision serves them.
 export MMCV_WITH_OPS := 0
 
-.PHONY: help setup repro test lint format types clean ablation-e-ups ablation-lwl-htc fusion-table
+# Only to install Debian's packages, and never asking for a password.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+export DEBIAN_FRONTEND := noninteractive
+
+.PHONY: help setup repro test chromium lint format types clean ablation-e-ups ablation-lwl-htc fusion-table
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -40,8 +44,15 @@ endif
 	dvc repro
 	antvisionps results metrics/panoptic.json
 
-test: setup lint types ## Lint, check types, run the tests
+test: setup chromium lint types ## Lint, check types, run the tests
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
+chromium: ## Install Debian's Chromium, which tests open the report page with (15 s; nothing where a Chromium is)
+	@if ! (command -v chromium || command -v chromium-browser || command -v google-chrome) >/dev/null; then \
+		echo "Installing Chromium for the tests of the report page"; \
+		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| { echo "Chromium cannot be installed here: the tests of the report page are skipped" >&2; [ -z "$(CI)" ]; }; \
+	fi
 
 lint: setup ## Check style and format
 	ruff check .
@@ -64,6 +75,6 @@ fusion-table: setup ## Train all ends with 3 seeds, fuse them, PQ and gain into 
 	python -m benchmarks.fusion_table
 
 clean: ## Remove stage outputs and tool caches; the environment and DVC's cache stay
-	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/overlays
+	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/overlays report
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -311,6 +311,12 @@ class Score(Section):
     seed: Seed
 
 
+class Report(Section):
+    photo_long_side_px: Positive
+    thumbnail_long_side_px: Positive
+    photo_quality: Annotated[int, Field(ge=1, le=100)]
+
+
 class Runtime(Section):
     """How to run, never what comes out: no stage lists this section among its params."""
 
@@ -335,6 +341,7 @@ class Params(Section):
     calibrate: Calibrate
     fuse: Fuse
     score: Score
+    report: Report
     runtime: Runtime
 
     def refuse_unknown_system(self, name: str) -> None:

@@ -42,6 +42,7 @@ from ruamel.yaml import YAML
 from antvisionps.coco_panoptic import write_segment_ids_png
 from antvisionps.datasets.splits import open_split, runs_path
 from antvisionps.evaluation.panoptic_quality import match_segments
+from antvisionps.fusion.fused_files import open_fused
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.parallel import map_images
@@ -278,7 +279,7 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
     cores = len(os.sched_getaffinity(0))
 
     def ours() -> None:
-        systems = {"fusion": score.open_fused(root / "fused" / "fusion", truth)}
+        systems = {"fusion": open_fused(root / "fused" / "fusion", truth)}
         score.count_systems(truth, systems, prepared=root / "prepared", workers=cores)
 
     def theirs() -> None:

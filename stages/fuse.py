@@ -21,6 +21,14 @@ from antvisionps.coco_panoptic import (
     write_segment_ids_png,
 )
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.fusion.fused_files import (
+    CANDIDATES_FILE,
+    CANDIDATES_SCHEMA,
+    PANOPTIC_FILE,
+    PANOPTIC_FOLDER,
+    SEGMENTS_FILE,
+    SEGMENTS_SCHEMA,
+)
 from antvisionps.fusion.heuristic import FallenCandidate, FusedSegment
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.parallel import map_images
@@ -30,27 +38,6 @@ from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_ru
 from antvisionps.stage import run_stage
 from antvisionps.systems import calibrated_settings, plain_settings
 
-SEGMENTS_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("segment_id", pa.int32()),
-        ("category_id", pa.int32()),
-        ("area_px", pa.int32()),
-        ("score", pa.float32()),
-        ("end", pa.string()),
-    ]
-)
-CANDIDATES_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("category_id", pa.int32()),
-        ("area_px", pa.int32()),
-        ("free_px", pa.int32()),
-        ("score", pa.float32()),
-        ("end", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 IMAGES_PER_ROW_GROUP = 1024
 
 
@@ -88,14 +75,14 @@ def main() -> None:
 def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Path, workers: int) -> None:
     dataset = open_split(prepared, "val")
     with atomic_folder(out) as folder:
-        maps = folder / "panoptic"
+        maps = folder / PANOPTIC_FOLDER
         maps.mkdir()
         caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
         open_work = partial(_open_fusing, maps, settings, caches)
         images = []
         with (
-            _table_writer(folder / "segments.parquet", SEGMENTS_SCHEMA) as write_segments,
-            _table_writer(folder / "candidates.parquet", CANDIDATES_SCHEMA) as write_candidates,
+            _table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA) as write_segments,
+            _table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA) as write_candidates,
             write_runs(folder / RUNS_FILE) as write_map_runs,
         ):
             indices = range(len(dataset.images))
@@ -108,7 +95,7 @@ def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Pa
                 write_map_runs(fused.runs)
                 write_segments(fused.segment_rows)
                 write_candidates(fused.candidate_rows)
-        write_panoptic_json(folder / "panoptic.json", categories=dataset.categories, images=images)
+        write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=images)
 
 
 @dataclass(frozen=True)

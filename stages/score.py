@@ -21,9 +21,8 @@ from rich.console import Console
 
 from antvisionps.atomic import atomic_folder
 from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, read_panoptic
+from antvisionps.coco_panoptic import PanopticDataset
 from antvisionps.datasets.splits import open_split, runs_path
-from antvisionps.errors import DataError
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
@@ -35,6 +34,7 @@ from antvisionps.evaluation.panoptic_quality import (
     match_segments,
     total_counts,
 )
+from antvisionps.fusion.fused_files import open_fused
 from antvisionps.parallel import map_images
 from antvisionps.params import load_params
 from antvisionps.report.overlays import draw_overlay, side_by_side
@@ -62,18 +62,6 @@ def main() -> None:
     summary = write_metrics(arguments.out, counts, truth, draws)
     write_overlays(arguments.overlays, truth, systems, images=params.score.overlay_images)
     Console().print(pq_table(summary))
-
-
-def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
-    """What stage fuse wrote. Raises DataError if it is not of the same images and categories as the truth."""
-    fused = read_panoptic(folder / "panoptic.json", images_dir=truth.images_dir, panoptic_dir=folder / "panoptic")
-    if [image.image_id for image in fused.images] != [image.image_id for image in truth.images]:
-        raise DataError(
-            f"{fused.annotations}: expected the images of {truth.annotations}, got others; run `dvc repro fuse`"
-        )
-    if fused.categories != truth.categories:
-        raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; run `dvc repro fuse`")
-    return fused
 
 
 @dataclass(frozen=True)

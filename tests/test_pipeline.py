@@ -109,6 +109,15 @@ def test_the_dag_ends_in_pq_of_every_system_and_whole_files_alone(project):
     assert not list((project / "data" / "unfinished").rglob("*.pth"))
 
 
+def test_the_report_has_a_page_for_every_image_and_dvc_plots_its_confusion(project, tmp_path):
+    assert len(list((project / "report" / "images").glob("*.js"))) == 3
+    assert (project / "report" / "index.html").is_file()
+    dvc(project, "plots", "show", "--out", str(tmp_path / "plots"))
+    shown = (tmp_path / "plots" / "index.html").read_text()
+    for title in ("PQ of every system", "Which category the pixels", "Training loss"):
+        assert title in shown
+
+
 def test_a_second_repro_runs_nothing(project):
     output = dvc(project, "repro")
     assert stages_run(output) == []
@@ -118,7 +127,7 @@ def test_a_second_repro_runs_nothing(project):
 def test_a_fusion_parameter_runs_fusion_and_scoring_alone(project):
     before = (project / "metrics" / "panoptic.json").read_bytes()
     output = dvc(project, "exp", "run", "-S", "fuse.min_score=0.9")
-    assert stages_run(output) == [*(f"fuse@{system}" for system in SYSTEMS), "score"]
+    assert stages_run(output) == [*(f"fuse@{system}" for system in SYSTEMS), "score", "report"]
     shown = json.loads(dvc(project, "metrics", "diff", "--json"))
     assert "metrics/panoptic.json" in shown
     subprocess.run(["git", "checkout", "--quiet", "--", "."], cwd=project, check=True)
@@ -136,9 +145,10 @@ def test_everything_again_gives_the_same_bytes(project):
         "data/fused",
         "data/overlays",
         "metrics",
+        "report",
     )
     before = {name: checksums(project / name) for name in folders}
-    assert len(stages_run(dvc(project, "repro", "--force"))) == 15
+    assert len(stages_run(dvc(project, "repro", "--force"))) == 16
     assert {name: checksums(project / name) for name in folders} == before
 
 

@@ -52,17 +52,20 @@ class Quality:
 
 @dataclass(frozen=True, eq=False)
 class SegmentList:
-    """Some segments: the position of their image, their category id, their area in pixels, (N,) int64 each."""
+    """Some segments: the position of their image, their own id, their category's, their area in pixels, (N,) int64
+    each."""
 
     image: np.ndarray
+    segment_id: np.ndarray
     category: np.ndarray
     area_px: np.ndarray
 
     def __getitem__(self, wanted: np.ndarray) -> SegmentList:
-        return SegmentList(self.image[wanted], self.category[wanted], self.area_px[wanted])
+        return SegmentList(self.image[wanted], self.segment_id[wanted], self.category[wanted], self.area_px[wanted])
 
     def __add__(self, other: SegmentList) -> SegmentList:
-        columns = ((getattr(self, name), getattr(other, name)) for name in ("image", "category", "area_px"))
+        names = ("image", "segment_id", "category", "area_px")
+        columns = ((getattr(self, name), getattr(other, name)) for name in names)
         return SegmentList(*map(np.concatenate, columns))
 
 
@@ -70,12 +73,13 @@ class SegmentList:
 class SegmentMatches:
     """The segments of some images that count: the true ones that are matched, with the IoU, the missed, the wrong.
 
-    `present` are all segments, of both maps.
+    `present` are all segments, of both maps; `matched_by` are the predicted segments of the matches.
     """
 
     images: int
     present: SegmentList
     matched: SegmentList
+    matched_by: SegmentList
     ious: np.ndarray
     missed: SegmentList
     wrong: SegmentList
@@ -95,9 +99,10 @@ class SegmentMatches:
             return is_of_size & np.isin(segments.category, wanted)
 
         is_counted_match = is_counted(self.matched)
-        matched, ious = self.matched[is_counted_match], self.ious[is_counted_match]
+        matched, matched_by = self.matched[is_counted_match], self.matched_by[is_counted_match]
         missed, wrong = (segments[is_counted(segments)] for segments in (self.missed, self.wrong))
-        return _count_by_image(SegmentMatches(self.images, matched + missed + wrong, matched, ious, missed, wrong))
+        present, ious = matched + missed + wrong, self.ious[is_counted_match]
+        return _count_by_image(SegmentMatches(self.images, present, matched, matched_by, ious, missed, wrong))
 
 
 def count_matches(
@@ -147,10 +152,27 @@ def match_segments(
         images=len(true),
         present=rows.segments[~rows.is_void] + columns.segments[~columns.is_void],
         matched=rows.segments[row[is_match]],
+        matched_by=columns.segments[column[is_match]],
         ious=iou[is_match],
         missed=rows.segments[is_missed],
         wrong=replace(columns.segments, area_px=predicted_area)[is_wrong],
     )
+
+
+def overlap_matrix(
+    *, true_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
+) -> np.ndarray:
+    """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
+    listed; row and column 0 are void."""
+    rows, columns = _Rows.of([true]), _Rows.of([predicted])
+    row, column, overlap = _overlaps(true_runs, rows, predicted_runs, columns)
+    shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
+    shared_px[row, column] = overlap
+    place_of_row, place_of_column = (
+        np.searchsorted(of.segments.segment_id, [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
+        for of, listed in ((rows, true), (columns, predicted))
+    )
+    return shared_px[place_of_row][:, place_of_column]
 
 
 _VOID = Segment(VOID_SEGMENT_ID, -1, 0, (0, 0, 0, 0), is_crowd=False)
@@ -173,7 +195,9 @@ class _Rows:
         rows = [row for listed in images for row in (_VOID, *sorted(listed, key=attrgetter("segment_id")))]
         counts = np.array([1 + len(listed) for listed in images])
         first = np.append(0, np.cumsum(counts))
-        category, area_px = (np.array([getattr(row, name) for row in rows]) for name in ("category_id", "area_px"))
+        segment_id, category, area_px = (
+            np.array([getattr(row, name) for row in rows]) for name in ("segment_id", "category_id", "area_px")
+        )
         is_crowd = np.array([row.is_crowd for row in rows])
         is_void = np.zeros(len(rows), dtype=bool)
         is_void[first[:-1]] = True
@@ -184,7 +208,7 @@ class _Rows:
                 ids = sorted(segment.segment_id for segment in listed)
                 is_last_crowd[[begin + 1 + ids.index(segment_id) for segment_id in last.values()]] = True
         image = np.repeat(np.arange(len(images)), counts)
-        return cls(SegmentList(image, category, area_px), is_void, is_crowd, is_last_crowd, first)
+        return cls(SegmentList(image, segment_id, category, area_px), is_void, is_crowd, is_last_crowd, first)
 
     def __len__(self) -> int:
         return int(self.first[-1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -137,6 +140,14 @@ class Workspace:
                 "fused": self.fused,
                 "out": self.metrics,
                 "overlays": self.overlays,
+            },
+            "report": {
+                "prepared": self.prepared,
+                "models": self.root / "models",
+                "predictions": self.predictions,
+                "routing": self.routing,
+                "fused": self.fused,
+                "metrics": self.metrics,
             },
         }[stage]
         options = {"params": self.params, **own, **places}
@@ -742,3 +753,39 @@ slow = {{"torch", "torchvision", "matplotlib", "pandas", "scipy", "mmdet"}} & se
 assert not slow, slow
 """
     succeed(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=PROJECT))
+
+
+def test_the_report_counts_what_score_counts_and_looks_the_same_from_any_number_of_workers(done, tmp_path):
+    metrics = shutil.copytree(done.metrics, tmp_path / "metrics")
+    succeed(done.run("error_budget", out=metrics / "error_budget.csv"))
+    one, two = tmp_path / "one", tmp_path / "two"
+    succeed(done.run("report", metrics=metrics, out=one))
+    succeed(done.run("report", metrics=metrics, out=two, params=write_params(tmp_path / "params.yaml", workers=2)))
+    assert bytes_below(one) == bytes_below(two)
+
+    packed = re.search(r'"(.+)"', (one / "data" / "overview.js").read_text())[1]
+    overview = json.loads(zlib.decompress(base64.b64decode(packed)))
+    dataset = open_split(done.prepared, "val")
+    counted = {}
+    for image_id, _, _, _, tallies in overview["images"]:
+        for system, tally in zip(overview["systems"], tallies, strict=True):
+            for class_index, _, side, outcome, number, iou_sum in tally:
+                key = system, image_id, dataset.categories.categories[class_index].category_id
+                row = counted.setdefault(key, [0, 0, 0, 0.0])
+                column = 0 if overview["outcomes"][outcome] == "matched" else 1 + (side == 0)
+                row[column] += number
+                row[3] += iou_sum
+    expected = {
+        (row["system"], row["image_id"], row["category_id"]): [row["tp"], row["fp"], row["fn"], row["iou_sum"]]
+        for row in pq.read_table(done.metrics / "per_image.parquet").to_pylist()
+        if row["tp"] + row["fp"] + row["fn"]
+    }
+    assert counted.keys() == expected.keys()
+    assert all(counted[key] == pytest.approx(row, abs=1e-3) for key, row in expected.items())
+
+
+def test_the_report_asks_for_the_stage_that_it_misses(done, tmp_path):
+    message = fail(done.run("report", out=tmp_path / "report"))
+    assert "error_budget.csv" in message
+    assert "dvc repro score" in message
+    assert not (tmp_path / "report").exists()

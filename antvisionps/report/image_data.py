@@ -1,0 +1,254 @@
+"""What the report page shows of one image, as plain values: every map as runs, every segment with its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.evaluation.panoptic_quality import SIZES
+from antvisionps.evaluation.segment_outcomes import (
+    ImageOutcomes,
+    Outcome,
+    SegmentOutcome,
+    best_true_segments,
+    explain_segments,
+)
+from antvisionps.fusion.fused_files import (
+    CANDIDATES_FILE,
+    CANDIDATES_SCHEMA,
+    SEGMENTS_FILE,
+    SEGMENTS_SCHEMA,
+    RowsByImage,
+)
+from antvisionps.fusion.semantic_average import semantic_class_map
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
+
+Json = dict[str, Any]
+SCORE_DIGITS, IOU_DIGITS = 4, 4
+
+
+@dataclass(frozen=True)
+class ReportSources:
+    """Where the report of a split comes from; the maps in `fused` are of the truth's images, in its order."""
+
+    truth: PanopticDataset
+    fused: Mapping[str, PanopticDataset]
+    fused_dir: Path
+    caches: SplitCaches
+    ends: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """`page` is what the page loads when it shows the image; `tally` is system → what `tally_outcomes` gives;
+    `confused_px` is system → (C + 1, C + 1) pixels."""
+
+    page: Json
+    tally: dict[str, list[list[float]]]
+    confused_px: dict[str, np.ndarray]
+
+
+def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
+    """Opens all files and returns what assembles the data of the image at an index."""
+    truth, categories = sources.truth, sources.truth.categories
+    instances_readers = sources.caches.open_instances(sources.ends)
+    semantic_readers = sources.caches.open_semantics(sources.ends)
+    rows_of = {
+        system: (
+            RowsByImage(sources.fused_dir / system / SEGMENTS_FILE, SEGMENTS_SCHEMA),
+            RowsByImage(sources.fused_dir / system / CANDIDATES_FILE, CANDIDATES_SCHEMA),
+        )
+        for system in sources.fused
+    }
+
+    def assemble(index: int) -> ImageData:
+        image = truth.images[index]
+        true_ids = truth.load_segment_ids(image)
+        found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
+        planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
+        systems, tally, confused_px = {}, {}, {}
+        for system, fused in sources.fused.items():
+            described = fused.images[index]
+            predicted_ids = fused.load_segment_ids(described)
+            outcomes = explain_segments(
+                true_ids=true_ids,
+                true=image.segments,
+                predicted_ids=predicted_ids,
+                predicted=described.segments,
+                categories=categories,
+            )
+            segments, fallen = (rows.read(image.image_id) for rows in rows_of[system])
+            systems[system] = {
+                "map": index_runs(predicted_ids, described.segments),
+                "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
+                "true_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.true],
+                "fallen": fallen_candidates(fallen, found, categories),
+            }
+            tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
+            confused_px[system] = outcomes.confused_px
+        page = {
+            "id": image.image_id,
+            "map": index_runs(true_ids, image.segments),
+            "segments": [_described(segment, categories) | {"crowd": segment.is_crowd} for segment in image.segments],
+            "systems": systems,
+            "ends": {
+                end: {
+                    "semantic": _semantic_runs(planes.get(end), categories),
+                    "instances": _instances(found.get(end), true_ids, image.segments, categories),
+                }
+                for end in sources.ends
+            },
+        }
+        return ImageData(page, tally, confused_px)
+
+    return assemble
+
+
+def runs(values: np.ndarray) -> list[int]:
+    """[length, value, length, value, …] of (H, W) integers, row by row from the top left."""
+    flat = values.ravel()
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    return np.stack([np.diff(starts, append=flat.size), flat[starts]], axis=1).ravel().tolist()
+
+
+def index_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> list[int]:
+    """Runs of (H, W) segment ids, with 1 + the segment's position in the list for its id; 0 is void."""
+    lengths_and_ids = runs(segment_ids)
+    position = {segment.segment_id: place for place, segment in enumerate(segments, start=1)}
+    lengths_and_ids[1::2] = [position.get(segment_id, 0) for segment_id in lengths_and_ids[1::2]]
+    return lengths_and_ids
+
+
+def tally_outcomes(
+    true: Sequence[Segment], predicted: Sequence[Segment], outcomes: ImageOutcomes, categories: CategorySet
+) -> list[list[float]]:
+    """What PQ counts of an image: rows [class index, size, side, outcome, number, sum of IoUs], ascending.
+
+    size is a position in SIZES, side 0 for true segments and 1 for predicted ones, outcome a position in Outcome. A
+    match is counted once, with its true segment; what is ignored is not counted.
+    """
+    listed = list(Outcome)
+    tally: dict[tuple[int, int, int, int], list[float]] = {}
+    for side, segments, of_segments in ((0, true, outcomes.true), (1, predicted, outcomes.predicted)):
+        for segment, outcome in zip(segments, of_segments, strict=True):
+            if outcome.outcome is Outcome.IGNORED or (side == 1 and outcome.outcome is Outcome.MATCHED):
+                continue
+            class_index = categories.class_index(segment.category_id)
+            key = class_index, size_index(segment.area_px), side, listed.index(outcome.outcome)
+            counted = tally.setdefault(key, [0, 0.0])
+            counted[0] += 1
+            counted[1] += outcome.iou if outcome.outcome is Outcome.MATCHED else 0.0
+    return [[*key, number, round(iou_sum, IOU_DIGITS)] for key, (number, iou_sum) in sorted(tally.items())]
+
+
+def size_index(area_px: int) -> int:
+    return next(place for place, (low, high) in enumerate(SIZES.values()) if low <= area_px < high)
+
+
+def _described(segment: Segment, categories: CategorySet) -> Json:
+    return {"class": categories.class_index(segment.category_id), "area": segment.area_px}
+
+
+def _predicted_segments(
+    segments: Sequence[Segment],
+    rows: Sequence[Mapping[str, Any]],
+    outcomes: ImageOutcomes,
+    image: PanopticImage,
+    categories: CategorySet,
+) -> list[Json]:
+    row_of = {row["segment_id"]: row for row in rows}
+    return [
+        _described(segment, categories)
+        | {"score": _rounded(row_of[segment.segment_id]["score"]), "end": row_of[segment.segment_id]["end"]}
+        | _outcome(outcome, image.segments)
+        for segment, outcome in zip(segments, outcomes.predicted, strict=True)
+    ]
+
+
+def _outcome(outcome: SegmentOutcome, others: Sequence[Segment]) -> Json:
+    """`partner` is the position among the other side's segments."""
+    listed = [segment.segment_id for segment in others]
+    partner = None if outcome.partner_id is None else listed.index(outcome.partner_id)
+    return {"outcome": str(outcome.outcome), "iou": round(outcome.iou, IOU_DIGITS), "partner": partner}
+
+
+def fallen_candidates(
+    rows: Sequence[Mapping[str, Any]], found: Mapping[str, ImageInstances], categories: CategorySet
+) -> list[Json]:
+    """The candidates in their order; `instance` is the position among the end's instances, null for stuff.
+
+    The rows do not name the instance, but its end, category, score and area do; of twins the first is taken first.
+    """
+    positions: dict[tuple[str, int, float, int], list[int]] = {}
+    for end, image in found.items():
+        columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
+        for position, key in enumerate(zip(*columns, strict=True)):
+            positions.setdefault((end, *key), []).append(position)
+    fallen = []
+    for row in rows:
+        twins = positions.get((row["end"], row["category_id"], row["score"], row["area_px"]), [])
+        fallen.append(
+            {
+                "class": categories.class_index(row["category_id"]),
+                "area": row["area_px"],
+                "free": row["free_px"],
+                "score": _rounded(row["score"]),
+                "end": row["end"],
+                "reason": row["reason"],
+                "instance": twins.pop(0) if twins else None,
+            }
+        )
+    return fallen
+
+
+def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> list[int] | None:
+    """Runs of 1 + class index, as the fusion of this end alone sees the image; None where the end has no semantics."""
+    if planes is None:
+        return None
+    return runs(semantic_class_map([planes], weights=[1.0], average_of="probabilities", categories=categories).astype(np.int32) + 1)
+
+
+def _instances(
+    image: ImageInstances | None, true_ids: np.ndarray, true: Sequence[Segment], categories: CategorySet
+) -> list[Json] | None:
+    """Best score first; `rle` are COCO's compressed counts, `partner` and `iou` the nearest true segment's. None where
+    the end has no instances."""
+    if image is None:
+        return None
+    columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist(), image.rles)
+    best = best_true_segments(image, true_ids=true_ids, true=true)
+    return [
+        {
+            "class": categories.class_index(category_id),
+            "score": _rounded(score),
+            "area": area_px,
+            "rle": rle.decode(),
+            "partner": partner,
+            "iou": round(iou, IOU_DIGITS),
+        }
+        for category_id, score, area_px, rle, (partner, iou) in zip(*columns, best, strict=True)
+    ]
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, SCORE_DIGITS)
+
+
+def photo_jpeg(photo: np.ndarray, *, long_side_px: int, quality: int) -> bytes:
+    """A JPEG of the photo (H, W, 3) uint8 RGB, shrunk to the long side where it is larger."""
+    height, width = photo.shape[:2]
+    factor = min(1.0, long_side_px / max(height, width))
+    if factor < 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()

@@ -1,0 +1,125 @@
+"""The report page: a folder that a browser opens from disk or from any web server, without a network.
+
+index.html and what it loads are fixed files (the folder `site` beside this module); nothing of a data set is ever
+written into HTML. Data goes into scripts of one statement each, as base64 of deflated JSON, so no name in it can be
+read as code; browsers refuse to fetch a file from a page on disk, but load scripts from there. File layout:
+
+    index.html *.css *.js     the fixed files
+    data/overview.js          all of the overview, and the tally of every image
+    images/<image id>.js      maps and segments of an image, loaded when it is shown
+    images/<image id>.jpg     its photo
+    thumbnails/<image id>.jpg the same, small
+    confusion.csv             the overview's confusion of categories, for DVC's plots
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from antvisionps.atomic import atomic_folder
+from antvisionps.evaluation.panoptic_quality import SIZES
+from antvisionps.evaluation.segment_outcomes import Outcome
+from antvisionps.parallel import map_images
+from antvisionps.report.image_data import ImageData, ReportSources, open_image_data, photo_jpeg
+from antvisionps.report.overview_data import (
+    confusion_triples,
+    describe_categories,
+    read_curves,
+    read_metrics,
+    read_routing,
+    write_confusion_csv,
+)
+
+ZLIB_LEVEL = 6
+
+
+def write_report(
+    out: Path,
+    sources: ReportSources,
+    *,
+    metrics: Path,
+    routing: Path,
+    models: Path,
+    min_score: float,
+    photo_long_side_px: int,
+    thumbnail_long_side_px: int,
+    photo_quality: int,
+    workers: int,
+) -> None:
+    """Writes the page; `min_score` is what the instances' score slider begins with.
+
+    Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
+    """
+    categories = sources.truth.categories
+    overview = {
+        "categories": describe_categories(categories),
+        "systems": list(sources.fused),
+        "ends": list(sources.ends),
+        "sizes": [[name, low] for name, (low, _) in SIZES.items()],
+        "outcomes": [str(outcome) for outcome in Outcome],
+        "min_score": min_score,
+        "metrics": read_metrics(metrics),
+        "routing": read_routing(routing, categories),
+        "curves": read_curves(models, sources.ends),
+    }
+    with atomic_folder(out) as folder:
+        with as_file(files("antvisionps.report") / "site") as site:
+            shutil.copytree(site, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for name in ("data", "images", "thumbnails"):
+            (folder / name).mkdir()
+        open_work = partial(
+            _open_writing,
+            folder,
+            sources,
+            long_side_px={"images": photo_long_side_px, "thumbnails": thumbnail_long_side_px},
+            quality=photo_quality,
+        )
+        images = []
+        void = len(categories)
+        confused_px = {system: np.zeros((void + 1, void + 1), dtype=np.int64) for system in sources.fused}
+        items = range(len(sources.truth.images))
+        for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
+            image = sources.truth.images[index]
+            images.append([image.image_id, image.file_name, image.width, image.height, list(data.tally.values())])
+            for system, of_image in data.confused_px.items():
+                confused_px[system] += of_image
+        confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}
+        write_script(folder / "data" / "overview.js", overview | {"images": images, "confusion": confusion})
+        write_confusion_csv(folder / "confusion.csv", confused_px, categories)
+
+
+def _open_writing(
+    folder: Path, sources: ReportSources, *, long_side_px: Mapping[str, int], quality: int
+) -> Callable[[int], ImageData]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    assemble = open_image_data(sources)
+
+    def write(index: int) -> ImageData:
+        image = sources.truth.images[index]
+        data = assemble(index)
+        write_script(folder / "images" / f"{image.image_id}.js", data.page)
+        photo = sources.truth.load_photo(image)
+        for place, side_px in long_side_px.items():
+            jpeg = photo_jpeg(photo, long_side_px=side_px, quality=quality)
+            (folder / place / f"{image.image_id}.jpg").write_bytes(jpeg)
+        return ImageData({}, data.tally, data.confused_px)
+
+    return write
+
+
+def write_script(path: Path, document: Any) -> None:
+    """A script that hands the document to the page."""
+    compact = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    packed = base64.b64encode(zlib.compress(compact, ZLIB_LEVEL)).decode()
+    path.write_text(f'antvisionps.receive("{packed}");\n', encoding="ascii")

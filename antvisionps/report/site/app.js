@@ -1,0 +1,142 @@
+// Which view is shown: the part of the address behind # holds all of it, so that every view has a link.
+"use strict";
+
+const app = (() => {
+  const state = {};
+  let overview, defaults, shown;
+
+  const byId = (id) => document.getElementById(id);
+
+  function defaultState() {
+    const { systems, min_score: minScore } = overview;
+    const last = systems[systems.length - 1];
+    return {
+      view: "overview",
+      id: null,
+      system: last,
+      from: systems[0],
+      to: last,
+      category: "",
+      size: "",
+      error: "",
+      change: "",
+      sort: "worst",
+      mode: "side",
+      opacity: 65,
+      palette: "distinct",
+      score: minScore,
+      layers: defaultLayers().join(","),
+    };
+  }
+
+  function defaultLayers() {
+    if (window.matchMedia("(max-width: 700px)").matches) return ["photo", "truth", "system", "errors"];
+    return layerKeys(overview);
+  }
+
+  function readAddress() {
+    const [path, query] = location.hash.slice(1).split("?");
+    const [view, id] = path.split("/");
+    Object.assign(state, defaults);
+    state.view = ["overview", "images", "image"].includes(view) ? view : "overview";
+    if (state.view === "image") state.id = Number(id);
+    for (const [key, value] of new URLSearchParams(query ?? "")) {
+      if (!(key in defaults) || key === "view" || key === "id") continue;
+      state[key] = typeof defaults[key] === "number" ? Number(value) || 0 : value;
+    }
+    const { systems } = overview;
+    for (const key of ["system", "from", "to"]) if (!systems.includes(state[key])) state[key] = defaults[key];
+  }
+
+  function address(changes = {}) {
+    const next = { ...state, ...changes };
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(next)) {
+      if (key !== "view" && key !== "id" && value !== defaults[key]) query.set(key, value);
+    }
+    const path = next.view === "image" ? `image/${next.id}` : next.view;
+    return `#${path}${query.size ? `?${query}` : ""}`;
+  }
+
+  // `push` makes a step in the browser's history.
+  function go(changes, { push = false } = {}) {
+    const target = address(changes);
+    if (target === location.hash) return;
+    history[push ? "pushState" : "replaceState"](null, "", target);
+    show();
+  }
+
+  // Keeps a change in the address without drawing anew.
+  function note(changes) {
+    Object.assign(state, changes);
+    history.replaceState(null, "", address());
+  }
+
+  function follow(target) {
+    history.pushState(null, "", target);
+    show();
+  }
+
+  function show() {
+    readAddress();
+    for (const name of ["overview", "images", "image"]) byId(name).hidden = name !== state.view;
+    byId("tab-overview").href = address({ view: "overview" });
+    byId("tab-images").href = address({ view: "images" });
+    for (const name of ["overview", "images"]) {
+      const current = state.view === name || (name === "images" && state.view === "image");
+      if (current) byId(`tab-${name}`).setAttribute("aria-current", "page");
+      else byId(`tab-${name}`).removeAttribute("aria-current");
+    }
+    byId("tooltip").hidden = true;
+    const before = shown;
+    shown = state.view;
+    ({ overview: showOverview, images: showImages, image: showImage })[state.view](byId(state.view), overview, state);
+    document.title = [state.view === "image" && overview.imageOf.get(state.id)?.name, "AntVisionPS report"]
+      .filter(Boolean)
+      .join(" · ");
+    if (before === state.view) return;
+    if (before === "image" && state.view === "images") returnToCard(byId("images"));
+    else window.scrollTo(0, 0);
+  }
+
+  function complain(error) {
+    const message = byId("message");
+    message.textContent = error.message;
+    message.hidden = false;
+  }
+
+  function onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    if (event.target.matches("select, input:not([type=checkbox])") && event.key !== "Escape") return;
+    if (event.key === "?") byId("help").showModal();
+    else if (event.key === "h") go({ view: "overview" }, { push: true });
+    else if (event.key === "g" || (event.key === "Escape" && state.view === "image"))
+      go({ view: "images" }, { push: true });
+    else if (state.view !== "image" || !imageKey(event.key, overview, state)) return;
+    event.preventDefault();
+  }
+
+  async function start() {
+    try {
+      overview = await antvisionps.overview;
+    } catch (error) {
+      complain(error);
+      return;
+    }
+    prepareImages(overview);
+    defaults = defaultState();
+    window.addEventListener("hashchange", show);
+    window.addEventListener("popstate", show);
+    window.addEventListener("keydown", onKey);
+    byId("help-button").addEventListener("click", () => byId("help").showModal());
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      byId("main").focus();
+    });
+    show();
+    document.documentElement.dataset.ready = "true";
+  }
+
+  start();
+  return { go, note, follow, address };
+})();

@@ -1,0 +1,369 @@
+// What can be laid over a photo: maps of one value a pixel, each value with a colour and something to say.
+"use strict";
+
+const SENTENCES = {
+  matched: "matched",
+  ignored: "not counted (void or crowd)",
+  wrong_class: { 0: "missed: called", 1: "wrong class: the truth is" },
+  poor_mask: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
+  alone: { 0: "missed: nothing of its kind here", 1: "wrong: nothing of its kind in the truth" },
+};
+const FALLEN = {
+  routed_away: "routed to another end",
+  low_score: "score below the threshold",
+  nms: "a better box overlaps",
+  empty: "nothing of it visible",
+  overlap_frac: "too much of it taken",
+  outvoted: "outvoted by the semantics",
+  low_confidence: "semantics too unsure",
+  area: "too small",
+};
+
+// In the order of the keys 1 to 9. `system` and `errors` follow the chosen system.
+function layerKeys(overview) {
+  return [
+    "photo",
+    "truth",
+    "system",
+    "errors",
+    ...overview.ends.flatMap((end) => [`instances:${end}`, `semantic:${end}`]),
+  ];
+}
+
+function layerName(key, system) {
+  const [kind, end] = key.split(":");
+  return {
+    photo: "photo",
+    truth: "ground truth",
+    system,
+    errors: `errors of ${system}`,
+    instances: `${end} instances`,
+    semantic: `${end} semantics`,
+  }[kind];
+}
+
+// The decoded maps and descriptions of one image. `describe(key, pixel)` → {value, title, lines} or null where void.
+function imageLayers(overview, image, data, state) {
+  const { width, height } = image;
+  const pixels = width * height;
+  const names = overview.categories.map(({ name }) => name);
+  const colors = categoryRgb(overview.categories, state.palette);
+  const system = data.systems[state.system];
+  const maps = new Map();
+  const decoded = (key, runs) => {
+    if (!maps.has(key)) maps.set(key, antvisionps.decodeRuns(runs, pixels));
+    return maps.get(key);
+  };
+  const truthMap = () => decoded("truth", data.map);
+  const systemMap = () => decoded("system", system.map);
+
+  const nthOfClass = (segments) => {
+    const seen = new Map();
+    return segments.map(({ class: index }) => {
+      const nth = seen.get(index) ?? 0;
+      seen.set(index, nth + 1);
+      return overview.categories[index].thing ? nth : 0;
+    });
+  };
+  const segmentColors = (segments) => {
+    const nth = nthOfClass(segments);
+    return [null, ...segments.map((segment, place) => shaded(colors[segment.class], nth[place]))];
+  };
+
+  function outcomeText(side, { outcome, iou, partner }) {
+    const sentence = SENTENCES[outcome];
+    if (typeof sentence === "string") return outcome === "matched" ? `${sentence}, IoU ${iou.toFixed(2)}` : sentence;
+    const others = side ? data.segments : system.segments;
+    const text = outcome === "wrong_class" ? `${sentence[side]} ${names[others[partner].class]}` : sentence[side];
+    return partner === null ? text : `${text}, IoU ${iou.toFixed(2)}`;
+  }
+
+  const describeTrue = (place) => {
+    const segment = data.segments[place];
+    return {
+      title: names[segment.class],
+      lines: [
+        segment.crowd ? "crowd" : null,
+        `${state.system}: ${outcomeText(0, system.true_outcomes[place])}`,
+        count(segment.area, "px", "px"),
+      ],
+    };
+  };
+  const describePredicted = (place) => {
+    const segment = system.segments[place];
+    return {
+      title: names[segment.class],
+      lines: [
+        segment.score === null ? "stuff, no score" : `score ${segment.score.toFixed(2)}`,
+        `from ${segment.end}`,
+        outcomeText(1, segment),
+        count(segment.area, "px", "px"),
+      ],
+    };
+  };
+
+  // What became of each instance of an end in the chosen system.
+  const fates = new Map();
+  for (const candidate of system.fallen)
+    if (candidate.instance !== null)
+      fates.set(`${candidate.end}/${candidate.instance}`, FALLEN[candidate.reason] ?? candidate.reason);
+  const usedEnds = new Set([...system.segments, ...system.fallen].flatMap(({ end }) => end.split("+")));
+  const fate = (end, place) => fates.get(`${end}/${place}`) ?? (usedEnds.has(end) ? "in the map" : "not asked");
+
+  const nearestTrue = ({ class: index, iou, partner }) =>
+    partner === null ? `overlaps no true ${names[index]}` : `IoU ${iou.toFixed(2)} with a true ${names[index]}`;
+  // A fallen instance that would have matched what the system missed.
+  const wouldMatch = ({ iou, partner }) => iou > 0.5 && system.true_outcomes[partner].outcome !== "matched";
+
+  function instanceMap(end) {
+    const key = `instances:${end}:${state.score}`;
+    if (!maps.has(key)) {
+      const values = new Uint16Array(pixels);
+      const listed = data.ends[end].instances;
+      for (let place = listed.length - 1; place >= 0; place--) {
+        if (listed[place].score >= state.score)
+          antvisionps.paintRle(listed[place].rle, place + 1, values, width, height);
+      }
+      maps.set(key, values);
+    }
+    return maps.get(key);
+  }
+
+  // 0 is where there is nothing to say: void in the truth and in the prediction alike.
+  const ERROR_CODES = ["", ...Object.keys(ERROR_COLORS)];
+  function errorMap() {
+    if (!maps.has("errors")) {
+      const [truth, predicted] = [truthMap(), systemMap()];
+      const isMissed = [false, ...system.true_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
+      const isWrong = [false, ...system.segments.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
+      const partner = [
+        -1,
+        ...system.segments.map((segment) => (segment.outcome === "matched" ? segment.partner + 1 : -1)),
+      ];
+      const code = Object.fromEntries(ERROR_CODES.map((name, index) => [name, index]));
+      maps.set(
+        "errors",
+        truth.map((t, pixel) => {
+          const p = predicted[pixel];
+          if (t === 0) return code.void;
+          if (isMissed[t]) return isWrong[p] ? code.both : code.missed;
+          if (isWrong[p]) return code.wrong;
+          return partner[p] === t ? code.same : code.rim;
+        }),
+      );
+    }
+    return maps.get("errors");
+  }
+
+  // {values, colors, describe}, or null where the end has no such predictions.
+  const made = new Map();
+  function layer(key) {
+    if (!made.has(key)) made.set(key, makeLayer(key));
+    return made.get(key);
+  }
+
+  const painted = new Map();
+  function canvas(key) {
+    if (!painted.has(key)) {
+      const node = el("canvas.layer", { role: "img", "aria-label": altText(key), "data-layer": key });
+      paintLayer(node, layer(key), width, height);
+      painted.set(key, node);
+    }
+    return painted.get(key);
+  }
+
+  function makeLayer(key) {
+    const [kind, end] = key.split(":");
+    if (kind === "truth")
+      return { values: truthMap(), colors: segmentColors(data.segments), describe: (value) => describeTrue(value - 1) };
+    if (kind === "system")
+      return {
+        values: systemMap(),
+        colors: segmentColors(system.segments),
+        describe: (value) => describePredicted(value - 1),
+      };
+    if (kind === "errors")
+      return {
+        values: errorMap(),
+        colors: [null, ...Object.values(ERROR_COLORS)],
+        describe: (value) => ({ title: ERROR_TEXTS[ERROR_CODES[value]], lines: [] }),
+        isErrors: true,
+      };
+    if (kind === "semantic") {
+      const runs = data.ends[end].semantic;
+      return (
+        runs && {
+          values: decoded(key, runs),
+          colors: [null, ...colors],
+          describe: (value) => ({ title: names[value - 1], lines: ["most probable class"] }),
+        }
+      );
+    }
+    if (kind === "instances") {
+      const listed = data.ends[end].instances;
+      return (
+        listed && {
+          values: instanceMap(end),
+          colors: segmentColors(listed),
+          describe: (value) => ({
+            title: names[listed[value - 1].class],
+            lines: [
+              `score ${listed[value - 1].score.toFixed(2)}`,
+              nearestTrue(listed[value - 1]),
+              `in ${state.system}: ${fate(end, value - 1)}`,
+              count(listed[value - 1].area, "px", "px"),
+            ],
+          }),
+        }
+      );
+    }
+    return null;
+  }
+
+  // The pixels that belong together with a segment: {map, value} pairs to draw round.
+  function outline(key, value) {
+    const values = layer(key)?.values;
+    if (!values || !value) return null;
+    const mask = new Uint8Array(pixels);
+    for (let pixel = 0; pixel < pixels; pixel++) mask[pixel] = values[pixel] === value ? 1 : 0;
+    return mask;
+  }
+
+  function candidateMask({ end, instance, class: index }) {
+    const mask = new Uint16Array(pixels);
+    if (instance !== null) antvisionps.paintRle(data.ends[end].instances[instance].rle, 1, mask, width, height);
+    else
+      for (const one of end.split("+")) {
+        // stuff: where any of its ends sees the class
+        const runs = data.ends[one]?.semantic;
+        if (runs)
+          decoded(`semantic:${one}`, runs).forEach((value, pixel) => {
+            if (value === index + 1) mask[pixel] = 1;
+          });
+      }
+    return mask;
+  }
+
+  function altText(key) {
+    if (key === "photo") return `Photo ${image.name}`;
+    const name = layerName(key, state.system);
+    const [kind, end] = key.split(":");
+    if (kind === "errors") {
+      const tally = qualityOf(image.tally[state.system]);
+      return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
+    }
+    const listed = {
+      truth: data.segments,
+      system: system.segments,
+      instances: data.ends[end]?.instances?.filter(({ score }) => score >= state.score),
+    }[kind];
+    if (!listed) return name;
+    const numbers = new Map();
+    for (const { class: index } of listed) numbers.set(names[index], (numbers.get(names[index]) ?? 0) + 1);
+    return `${name}: ${[...numbers].map(([category, times]) => `${times} ${category}`).join(", ") || "nothing"}`;
+  }
+
+  return {
+    layer,
+    canvas,
+    outline,
+    candidateMask,
+    altText,
+    truthMap,
+    systemMap,
+    describeTrue,
+    describePredicted,
+    outcomeText,
+    wouldMatch,
+    names,
+    colors,
+  };
+}
+
+// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
+function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+  const factor = canvasFactor(width);
+  canvas.width = width * factor;
+  canvas.height = height * factor;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const packed = (color) => {
+    if (!color) return 0;
+    const [red, green, blue, alpha = 1] = color;
+    return (
+      ((Math.round(255 * alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red)) >>> 0
+    );
+  };
+  const [first, second] = isErrors
+    ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
+    : [colors.map(packed), null];
+  for (let y = 0, out = 0; y < canvas.height; y++) {
+    const row = Math.floor(y / factor) * width;
+    for (let x = 0; x < canvas.width; x++, out++) {
+      const value = values[row + Math.floor(x / factor)];
+      pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
+    }
+  }
+  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
+  context.putImageData(picture, 0, 0);
+}
+
+const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
+
+function drawBoundaries(pixels, values, width, height, factor, color = 0xffffffff) {
+  const across = width * factor;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const value = values[y * width + x];
+      const corner = y * factor * across + x * factor;
+      if (x + 1 < width && values[y * width + x + 1] !== value) {
+        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = color;
+      }
+      if (y + 1 < height && values[(y + 1) * width + x] !== value) {
+        pixels.fill(color, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
+      }
+    }
+  }
+}
+
+// A black and white line round the pixels of a mask; nothing without one.
+function paintOutline(canvas, mask, width, height) {
+  const factor = canvasFactor(width);
+  canvas.width = width * factor;
+  canvas.height = height * factor;
+  if (!mask) return;
+  const context = canvas.getContext("2d");
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x];
+  const edges = new Path2D();
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (!mask[y * width + x]) continue;
+      if (!inside(x - 1, y)) {
+        edges.moveTo(x * factor, y * factor);
+        edges.lineTo(x * factor, (y + 1) * factor);
+      }
+      if (!inside(x + 1, y)) {
+        edges.moveTo((x + 1) * factor, y * factor);
+        edges.lineTo((x + 1) * factor, (y + 1) * factor);
+      }
+      if (!inside(x, y - 1)) {
+        edges.moveTo(x * factor, y * factor);
+        edges.lineTo((x + 1) * factor, y * factor);
+      }
+      if (!inside(x, y + 1)) {
+        edges.moveTo(x * factor, (y + 1) * factor);
+        edges.lineTo((x + 1) * factor, (y + 1) * factor);
+      }
+    }
+  }
+  context.lineCap = "round";
+  for (const [color, lineWidth] of [
+    ["#000", 5],
+    ["#fff", 2.2],
+  ]) {
+    context.strokeStyle = color;
+    context.lineWidth = lineWidth * Math.max(1, (width * factor) / 640);
+    context.stroke(edges);
+  }
+}

@@ -1,0 +1,252 @@
+// The panels of an image, side by side or overlaid: zoomed in step, and what every layer says of the pixel below the pointer.
+"use strict";
+
+const MAX_ZOOM = 16;
+
+function shownLayers(overview, state) {
+  const wanted = state.layers.split(",");
+  return layerKeys(overview).filter((key) => wanted.includes(key));
+}
+
+function buildPanels(overview, image, layers, state) {
+  const keys = shownLayers(overview, state).filter((key) => key === "photo" || layers.layer(key));
+  const groups = state.mode === "overlaid" ? [keys] : keys.map((key) => [key]);
+  const container = el("div.panels", { class: state.mode, "--ratio": image.width / image.height });
+  viewer.layers = { layers, image, container, state, overview };
+  viewer.hovered = null;
+  container.append(
+    ...groups
+      .filter((group) => group.length)
+      .map((group) => {
+        const caption = group.map((key) => layerName(key, state.system)).join(" + ");
+        return el(
+          "figure.view",
+          { "data-layer": group.length === 1 ? group[0] : "overlaid" },
+          el(
+            "div.window",
+            { tabindex: 0, role: "group", "aria-label": caption },
+            el(
+              "div.zoomed",
+              {},
+              el("img", {
+                src: `images/${image.id}.jpg`,
+                alt: layers.altText("photo"),
+                draggable: "false",
+                class: group.includes("errors") ? "grey" : null,
+              }),
+              group.filter((key) => key !== "photo").map(layers.canvas),
+              el("canvas.outline", { "aria-hidden": "true" }),
+              el("i.crosshair", { hidden: true }),
+            ),
+          ),
+          el("figcaption", {}, caption),
+        );
+      }),
+  );
+  if (!keys.length) container.append(el("p.quiet", {}, "Every layer is hidden."));
+  listenToPointer(container);
+  return container;
+}
+
+function applyZoom(container) {
+  const { scale, x, y } = viewer.zoom;
+  container.style.setProperty("--zoom", scale);
+  container.style.setProperty("--zoom-x", `${100 * x}%`);
+  container.style.setProperty("--zoom-y", `${100 * y}%`);
+  container.classList.toggle("zoomed-in", scale > 1);
+}
+
+// About (x, y), fractions of a panel; by 0 is the whole image.
+function zoomBy(factor, x = 0.5, y = 0.5) {
+  const old = viewer.zoom;
+  const scale = factor === 0 ? 1 : Math.max(1, Math.min(MAX_ZOOM, old.scale * factor));
+  setZoom({ scale, x: x - ((x - old.x) * scale) / old.scale, y: y - ((y - old.y) * scale) / old.scale });
+}
+
+function setZoom({ scale, x, y }) {
+  const inside = (value) => Math.min(0, Math.max(1 - scale, value));
+  viewer.zoom = { scale, x: inside(x), y: inside(y) };
+  applyZoom(viewer.layers.container);
+}
+
+function listenToPointer(container) {
+  const down = new Map(); // pointer id → last place
+  const place = (event, view) => {
+    const box = view.getBoundingClientRect();
+    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+  };
+  const viewOf = (event) => event.target.closest?.(".window");
+  container.addEventListener("pointerdown", (event) => {
+    const view = viewOf(event);
+    if (!view) return;
+    down.set(event.pointerId, place(event, view));
+    if (event.pointerType !== "mouse") hoverAt(event, view);
+  });
+  container.addEventListener("pointermove", (event) => {
+    const view = viewOf(event);
+    if (!view) {
+      unhover();
+      return;
+    }
+    const now = place(event, view);
+    const before = down.get(event.pointerId);
+    if (before) {
+      const other = [...down.entries()].find(([id]) => id !== event.pointerId)?.[1];
+      if (other) {
+        const distance = (one) => Math.hypot(one.x - other.x, one.y - other.y) || 1e-6;
+        zoomBy(distance(now) / distance(before), other.x, other.y);
+      } else if (viewer.zoom.scale > 1) {
+        setZoom({ scale: viewer.zoom.scale, x: viewer.zoom.x + now.x - before.x, y: viewer.zoom.y + now.y - before.y });
+      }
+      down.set(event.pointerId, now);
+    }
+    hoverAt(event, view);
+  });
+  const release = (event) => down.delete(event.pointerId);
+  container.addEventListener("pointerup", release);
+  container.addEventListener("pointercancel", release);
+  container.addEventListener("pointerleave", (event) => {
+    release(event);
+    if (event.pointerType === "mouse") unhover();
+  });
+  container.addEventListener("dblclick", (event) => {
+    const view = viewOf(event);
+    if (view) {
+      const { x, y } = place(event, view);
+      zoomBy(event.shiftKey ? 0.5 : 2, x, y);
+    }
+  });
+  container.addEventListener(
+    "wheel",
+    (event) => {
+      const view = viewOf(event);
+      if (!view || !(event.ctrlKey || event.metaKey)) return; // without a key the wheel scrolls the page
+      event.preventDefault();
+      const { x, y } = place(event, view);
+      zoomBy(Math.exp(-event.deltaY / 200), x, y);
+    },
+    { passive: false },
+  );
+}
+
+function hoverAt(event, view) {
+  const { image } = viewer.layers;
+  const box = view.querySelector(".zoomed").getBoundingClientRect();
+  const x = Math.floor(((event.clientX - box.left) / box.width) * image.width);
+  const y = Math.floor(((event.clientY - box.top) / box.height) * image.height);
+  if (x < 0 || y < 0 || x >= image.width || y >= image.height) {
+    unhover();
+    return;
+  }
+  const key = hoveredLayer(view, y * image.width + x);
+  showPixel(x, y, key);
+  if (event.pointerType !== "touch") showTooltip(event, describeAt(key, y * image.width + x)); // else below the finger
+}
+
+// The panel's layer; of an overlaid panel the topmost that says something here, over the photo the system.
+function hoveredLayer(view, pixel) {
+  const { layers } = viewer.layers;
+  const keys = [...view.querySelectorAll("canvas.layer")].map((canvas) => canvas.dataset.layer).reverse();
+  return keys.find((key) => layers.layer(key).values[pixel]) ?? keys[0] ?? "system";
+}
+
+function describeAt(key, pixel) {
+  const { layers, state } = viewer.layers;
+  const layer = layers.layer(key);
+  const name = layerName(key, state.system);
+  if (key === "errors") {
+    const [truth, predicted] = [layers.truthMap()[pixel], layers.systemMap()[pixel]];
+    const described = layer.describe(layer.values[pixel]);
+    const side = (label, value, describe) =>
+      value
+        ? `${label}: ${describe(value - 1).title}, ${describe(value - 1)
+            .lines.filter(Boolean)
+            .slice(0, label === "truth" ? 2 : 3)
+            .join(", ")}`
+        : `${label}: void`;
+    return {
+      ...described,
+      name,
+      lines: [side("truth", truth, layers.describeTrue), side(state.system, predicted, layers.describePredicted)],
+    };
+  }
+  const value = layer?.values[pixel];
+  if (!value) return { title: { truth: "void", system: "void: nothing predicted" }[key] ?? "nothing", name, lines: [] };
+  return { ...layer.describe(value), name };
+}
+
+function showPixel(x, y, key) {
+  const { layers, image, container, overview, state } = viewer.layers;
+  const pixel = y * image.width + x;
+  for (const mark of container.querySelectorAll(".crosshair")) {
+    mark.hidden = false;
+    mark.style.left = `${(100 * (x + 0.5)) / image.width}%`;
+    mark.style.top = `${(100 * (y + 0.5)) / image.height}%`;
+  }
+  const isErrors = key === "errors";
+  const outlined = isErrors ? (layers.truthMap()[pixel] ? "truth" : "system") : key;
+  const value = layers.layer(outlined)?.values[pixel] ?? 0;
+  const hovered = `${outlined}/${value}`;
+  if (hovered !== viewer.hovered) {
+    viewer.hovered = hovered;
+    drawOutline(value ? layers.outline(outlined, value) : null);
+  }
+  const said = layerKeys(overview)
+    .filter((other) => other !== "photo" && other !== "errors" && layers.layer(other))
+    .map((other) => {
+      const { title, lines, name } = describeAt(other, pixel);
+      return el(
+        "div",
+        {},
+        el("dt", {}, name),
+        el("dd", {}, el("b", {}, title), " ", el("span.quiet", {}, lines.filter(Boolean).join(" · "))),
+      );
+    });
+  document.getElementById("readout").replaceChildren(el("h3", {}, `Pixel ${x}, ${y}`), el("dl", {}, said));
+}
+
+function drawOutline(mask) {
+  const { image, container } = viewer.layers;
+  const [first, ...others] = container.querySelectorAll("canvas.outline");
+  if (!first) return;
+  paintOutline(first, mask, image.width, image.height);
+  for (const canvas of others) {
+    canvas.width = first.width;
+    canvas.height = first.height;
+    if (mask) canvas.getContext("2d").drawImage(first, 0, 0);
+  }
+}
+
+function showTooltip(event, { title, name, lines }) {
+  const tooltip = document.getElementById("tooltip");
+  tooltip.replaceChildren(
+    el("small", {}, name),
+    el("b", {}, title),
+    ...lines.filter(Boolean).map((line) => el("span", {}, line)),
+  );
+  tooltip.hidden = false;
+  const { width, height } = tooltip.getBoundingClientRect();
+  const x = event.clientX + 16 + width > window.innerWidth ? event.clientX - width - 12 : event.clientX + 16;
+  const y = event.clientY + 16 + height > window.innerHeight ? event.clientY - height - 12 : event.clientY + 16;
+  tooltip.style.left = `${Math.max(4, x)}px`;
+  tooltip.style.top = `${Math.max(4, y)}px`;
+}
+
+function unhover() {
+  document.getElementById("tooltip").hidden = true;
+  if (!viewer.layers) return;
+  for (const mark of viewer.layers.container.querySelectorAll(".crosshair")) mark.hidden = true;
+  if (viewer.hovered !== null) drawOutline(null);
+  viewer.hovered = null;
+}
+
+const readout = () =>
+  el(
+    "section.readout",
+    { id: "readout", "aria-label": "At the pointer" },
+    el(
+      "p.quiet",
+      {},
+      "Point at a pixel, or tap it: every layer's answer stands here. Ctrl and wheel, a pinch, a double click or + and − zoom all panels.",
+    ),
+  );

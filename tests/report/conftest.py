@@ -1,0 +1,234 @@
+"""A report of three tiny images whose every segment is known, and whose names would like to be code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import (
+    PanopticImage,
+    measure_segments,
+    read_panoptic,
+    write_panoptic_json,
+    write_segment_ids_png,
+)
+from antvisionps.fusion.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.report.image_data import ReportSources
+from antvisionps.report.page import write_report
+
+HEIGHT, WIDTH = 24, 32
+RING, CRATE, SKY, PROTO = 1, 2, 3, 4
+NAMES = {
+    RING: "<script>window.hacked = 1</script>",
+    CRATE: "\"crate\" & 'co' \u2028 </script>",
+    SKY: "空 <img src=x onerror=window.hacked=1>",
+    PROTO: "__proto__",
+}
+FILE_NAMES = {12: "<img src=x onerror=window.hacked=1> é\"'.png", 13: "b.png", 40: "${window.hacked=1}.png"}
+ENDS, SYSTEMS = ("e_ups", "lwl_htc", "hrnet"), ("e_ups", "fusion")
+LEFT, RIGHT = (slice(2, 10), slice(2, 10)), (slice(2, 10), slice(20, 28))
+LEFT_BY_ONE = (slice(2, 10), slice(3, 11))
+LABELLED, BOTTOM = (slice(0, 18), slice(0, WIDTH)), (slice(18, HEIGHT), slice(0, WIDTH))
+
+
+def drawn(*regions):
+    """(H, W) of 0 with region after region painted over it, as 1, 2, 3 …"""
+    ids = np.zeros((HEIGHT, WIDTH), np.int32)
+    for number, region in enumerate(regions, start=1):
+        ids[region] = number
+    return ids
+
+
+TRUTH = {
+    12: (drawn(LABELLED, LEFT, RIGHT), {1: SKY, 2: RING, 3: CRATE}),
+    13: (drawn(LABELLED, LEFT), {1: SKY, 2: RING}),
+    40: (drawn(), {}),
+}
+"""Image → its map and the category of each segment; the lower rows are void."""
+
+FUSED = {
+    "e_ups": {
+        12: TRUTH[12],
+        13: (drawn(LABELLED), {1: SKY}),
+        40: TRUTH[40],
+    },
+    "fusion": {
+        # The ring one column off, a crate called ring, and a class where the truth is void.
+        12: (drawn(LABELLED, LEFT_BY_ONE, RIGHT, BOTTOM), {1: SKY, 2: RING, 3: RING, 4: PROTO}),
+        13: TRUTH[13],
+        40: TRUTH[40],
+    },
+}
+SCORE_AND_END = {2: (0.9, "e_ups"), 3: (0.8, "lwl_htc")}
+"""Of the segments that are instances, in whichever image."""
+
+
+def write_split(annotations, panoptic_dir, maps, categories):
+    panoptic_dir.mkdir(parents=True)
+    images = []
+    for image_id, (ids, category_ids) in maps.items():
+        name = f"{image_id}.png"
+        write_segment_ids_png(panoptic_dir / name, ids)
+        segments = measure_segments(ids, category_ids=category_ids)
+        images.append(PanopticImage(image_id, FILE_NAMES[image_id], name, HEIGHT, WIDTH, segments))
+    write_panoptic_json(annotations, categories=categories, images=images)
+
+
+def write_fused(folder, maps, categories):
+    write_split(folder / "panoptic.json", folder / "panoptic", maps, categories)
+    segments, fallen = [], []
+    for image_id, (ids, category_ids) in maps.items():
+        for segment in measure_segments(ids, category_ids=category_ids):
+            number, category_id = segment.segment_id, segment.category_id
+            score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
+            segments.append((image_id, number, category_id, segment.area_px, score, end))
+    fallen.append((12, CRATE, 64, None, 0.4, "e_ups", "low_score"))
+    fallen.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area"))
+    for rows, schema, name in ((segments, SEGMENTS_SCHEMA, "segments"), (fallen, CANDIDATES_SCHEMA, "candidates")):
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
+        pq.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet")
+
+
+def found(image_id, *rows):
+    """Instances from (category, score, region)."""
+    masks = np.array([drawn(region) for *_, region in rows])
+    return ImageInstances(
+        image_id=image_id,
+        height=HEIGHT,
+        width=WIDTH,
+        category_ids=np.array([category_id for category_id, *_ in rows], np.int32),
+        scores=np.array([score for _, score, _ in rows], np.float32),
+        boxes_xywh=np.zeros((len(rows), 4), np.float32),
+        rles=encode_masks(masks) if rows else [],
+        mask_probs=None,
+    )
+
+
+INSTANCES = {
+    "e_ups": {12: [(RING, 0.9, LEFT_BY_ONE), (CRATE, 0.4, RIGHT)]},
+    "lwl_htc": {12: [(RING, 0.8, RIGHT)]},
+}
+
+
+def write_caches(predictions, categories):
+    for end in ENDS:
+        header = CacheHeader(end, "val", "fingerprint", categories, "weights")
+        if end in INSTANCES:
+            path = cache_path(predictions, end=end, split="val", file_name=INSTANCES_FILE)
+            with InstancesWriter(path, header) as writer:
+                for image_id in TRUTH:
+                    writer.write(found(image_id, *INSTANCES[end].get(image_id, [])))
+        if end != "lwl_htc":
+            path = cache_path(predictions, end=end, split="val", file_name=SEMANTIC_FILE)
+            with SemanticWriter(path, header) as writer:
+                for image_id in TRUTH:
+                    # Upper half sky, lower half the other one.
+                    planes = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+                    planes[0, :12] = planes[1, 12:] = 255
+                    shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH}
+                    ids = np.array([SKY, PROTO], np.int32)
+                    writer.write(ImageSemantics(image_id, **shape, stride=1.0, category_ids=ids, planes=planes))
+
+
+def write_numbers(root):
+    """Metrics, routing and curves: of the page's numbers only that it shows them is of interest."""
+    for name in ("metrics", "routing", "models/e_ups/base/curves/plots/metrics"):
+        (root / name).mkdir(parents=True)
+    quality = {"PQ": 63.4, "SQ": 80.0, "RQ": 71.9}
+    nothing = dict.fromkeys(quality)
+    summary = {system: {"All": quality, "Things": quality, "Stuff": nothing} for system in SYSTEMS}
+    (root / "metrics/panoptic.json").write_text(json.dumps(summary))
+    (root / "metrics/intervals.csv").write_text(
+        "group,system,minus,PQ,low,high\nAll,e_ups,,63.4,60.0,66.0\nAll,fusion,,63.4,61.0,65.0\n"
+        "All,fusion,e_ups,0.0,-2.5,1.5\nStuff,fusion,,,,\n"
+    )
+    rows = ["category,system,PQ,SQ,RQ,tp,fp,fn"]
+    for system, values in (("e_ups", {RING: 20, CRATE: 90, SKY: 50}), ("fusion", {RING: 70, CRATE: 10, SKY: 50})):
+        for category_id, value in values.items():
+            quoted = NAMES[category_id].replace('"', '""')
+            rows.append(f'"{quoted}",{system},{value}.5,80.0,70.0,3,2,1')
+    (root / "metrics/per_class.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (root / "metrics/per_size.csv").write_text("system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,50.0,80.0,60.0,3,2,1\n")
+    (root / "metrics/error_budget.csv").write_text(
+        "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\ntrue semantics,70.4,40.0,\n"
+    )
+    lead = {"over": "lwl_htc", "AP": 0.125, "low": -0.05, "high": None}
+    routes = [
+        {"category_id": RING, "name": "x", "end": "e_ups", "reason": "better_ap", "lead": lead},
+        {"category_id": CRATE, "name": "x", "end": "e_ups", "reason": "only_end", "lead": None},
+    ]
+    (root / "routing/routing.json").write_text(
+        json.dumps({"mean_ap": {"e_ups": 0.3}, "better_overall": "e_ups", "categories": routes})
+    )
+    ap = [(RING, "e_ups", 0.25, 9), (RING, "lwl_htc", 0.125, 9), (CRATE, "e_ups", float("nan"), 0)]
+    columns = dict(zip(("category_id", "end", "AP", "n_gt"), map(list, zip(*ap, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), root / "routing/class_ap.parquet")
+    (root / "models/e_ups/base/curves/plots/metrics/loss.tsv").write_text("step\tloss\n10\t3.5\n20\t1.25\n")
+
+
+class SmallReport:
+    """The sources below `root`; `write(out)` writes their page."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        rows = [{"id": key, "name": name, "isthing": key in (RING, CRATE)} for key, name in NAMES.items()]
+        self.categories = CategorySet.from_json(rows, where="test")
+        write_split(root / "val.json", root / "panoptic", TRUTH, self.categories)
+        (root / "photos").mkdir()
+        for image_id, name in FILE_NAMES.items():
+            Image.new("RGB", (WIDTH, HEIGHT), (image_id, 90, 120)).save(root / "photos" / name)
+        for system in SYSTEMS:
+            write_fused(root / "fused" / system, FUSED[system], self.categories)
+        write_caches(root / "predictions", self.categories)
+        write_numbers(root)
+
+    def sources(self) -> ReportSources:
+        truth = read_panoptic(
+            self.root / "val.json", images_dir=self.root / "photos", panoptic_dir=self.root / "panoptic"
+        )
+        return ReportSources(
+            truth=truth,
+            fused={system: open_fused(self.root / "fused" / system, truth) for system in SYSTEMS},
+            fused_dir=self.root / "fused",
+            caches=SplitCaches(self.root / "predictions", "val", "fingerprint", truth),
+            ends=ENDS,
+        )
+
+    def write(self, out: Path, *, workers: int = 1) -> Path:
+        write_report(
+            out,
+            self.sources(),
+            metrics=self.root / "metrics",
+            routing=self.root / "routing",
+            models=self.root / "models",
+            min_score=0.3,
+            photo_long_side_px=20,
+            thumbnail_long_side_px=10,
+            photo_quality=90,
+            workers=workers,
+        )
+        return out
+
+
+@pytest.fixture
+def small_report(tmp_path) -> SmallReport:
+    return SmallReport(tmp_path / "sources")
+
+
+@pytest.fixture(scope="module")
+def page_folder(tmp_path_factory) -> Path:
+    """The written page; tests only read it."""
+    root = tmp_path_factory.mktemp("page")
+    return SmallReport(root / "sources").write(root / "report")

@@ -1,0 +1,407 @@
+"""The report page in a real browser, as people open it: from disk, with pointer and keyboard."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+PATIENCE_MS = 30_000
+"""For a busy machine: nothing is known by how long it takes."""
+expect.set_options(timeout=PATIENCE_MS)
+
+LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+SCRIPT_NAME, CRATE_NAME, SKY_NAME = (
+    "<script>window.hacked = 1</script>",
+    "\"crate\" & 'co' \u2028 </script>",
+    "空 <img src=x onerror=window.hacked=1>",
+)
+COLORS = [(255, 119, 0), (0, 255, 187), (0, 114, 178), (102, 51, 34)]
+"""Of the four categories in class order: of the first four distinct colours stuff has the duller ones."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here; `make chromium` installs Debian's")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A tab that shows the page; `problems` collects what the console, errors and failed requests say."""
+
+    def __init__(self, browser, base: str, *, viewport, scheme="light") -> None:
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.base = base
+        self.problems: list[str] = []
+        self.requested: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.problems.append(request.url))
+        self.page.on("request", lambda request: self.requested.append(request.url))
+
+    def go(self, fragment: str) -> Page:
+        self.page.goto("about:blank")  # another fragment alone would not load the page anew
+        self.page.goto(f"{self.base}/index.html#{fragment}")
+        self.page.wait_for_selector("html[data-ready]")
+        if fragment.startswith("image/"):
+            self.page.wait_for_selector("#image .panels")
+        return self.page
+
+
+@pytest.fixture
+def opened(browser, page_folder):
+    """Opens the page at a fragment; afterwards nothing may have gone wrong, and nothing of the data set have run."""
+    tabs = []
+
+    def open_at(fragment, *, viewport=LAPTOP, scheme="light", base=None):
+        tab = Opened(browser, base or page_folder.as_uri(), viewport=viewport, scheme=scheme)
+        tabs.append(tab)
+        return tab.go(fragment)
+
+    open_at.tabs = tabs
+    yield open_at
+    for tab in tabs:
+        assert tab.page.evaluate("typeof window.hacked") == "undefined"
+        tab.context.close()
+        assert tab.problems == []
+
+
+def pixel(page, layer, x, y):
+    """RGBA of a layer's canvas at a pixel of the image of 32 x 24."""
+    script = """([layer, x, y]) => {
+      const original = document.querySelector(`canvas[data-layer="${layer}"]`);
+      const step = original.width / 32;
+      return [...copied(original).getImageData((x + 0.4) * step, (y + 0.4) * step, 1, 1).data];
+    }"""
+    return tuple(page.evaluate(script.replace("copied", COPIED), [layer, x, y]))
+
+
+def is_outlined(page):
+    script = "() => copied(document.querySelector('canvas.outline')).getImageData(0, 0, 640, 480).data.some(Boolean)"
+    return page.evaluate(script.replace("copied", COPIED))
+
+
+COPIED = """((original) => {
+  const copy = new OffscreenCanvas(original.width, original.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(original, 0, 0);
+  return copy;
+})"""
+"""A canvas is read off a copy: Chromium remarks on those that are drawn on and read."""
+
+
+def point_at(page, layer, x, y):
+    box = page.locator(f'figure[data-layer="{layer}"] .window').bounding_box()
+    page.mouse.move(box["x"] + (x + 0.5) / 32 * box["width"], box["y"] + (y + 0.5) / 24 * box["height"])
+
+
+def chosen(page, label):
+    """The list of choices below this label."""
+    return page.locator(f'section:visible label.choice:has(> span:text-is("{label}")) select').first
+
+
+def shown_images(page):
+    return [int(card.get_attribute("data-id")) for card in page.locator("#images .card").all()]
+
+
+def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
+    page = opened("overview")
+    assert page.locator("#overview h2").all_inner_texts() == [
+        "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion", "Routing",
+        "Things by size", "Training curves", "Confusion of categories",
+    ]  # fmt: skip
+    expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
+    (tab,) = opened.tabs
+    assert all(url.startswith(("file://", "data:", "about:")) for url in tab.requested)
+    assert not [url for url in tab.requested if "/images/" in url]  # nothing of an image before one is shown
+
+
+def test_the_page_works_from_a_web_server_in_any_folder(opened, page_folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=page_folder.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            page = opened("image/12", base=f"http://127.0.0.1:{server.server_port}/{page_folder.name}")
+            assert pixel(page, "truth", 1, 1)[:3] == COLORS[2]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_names_that_look_like_code_are_shown_as_they_are(opened):
+    page = opened("overview")
+    expect(page.get_by_role("table", name="Routing table")).to_contain_text(SCRIPT_NAME)
+    page = opened("images")
+    expect(page.locator("#images")).to_contain_text("<img src=x onerror=window.hacked=1> é\"'.png")
+    assert page.locator("#images img").first.get_attribute("alt").startswith("Photo ")
+    page = opened("image/12?layers=truth")
+    point_at(page, "truth", 23, 5)
+    assert page.locator("#tooltip b").text_content() == CRATE_NAME
+    assert page.locator("script:not([src]), img[src=x]").count() == 0
+
+
+def test_bars_sort_by_name_and_by_system(opened):
+    page = opened("overview")
+    first = page.locator(".bars li a").first
+    chosen(page, "Order").select_option("system|e_ups")
+    expect(first).to_contain_text("crate")
+    chosen(page, "Order").select_option("gain|e_ups|fusion")
+    expect(first).to_contain_text("<script>")
+    assert page.locator(".bars .bar output").first.inner_text() == "20.5"
+
+
+def test_a_category_of_the_overview_leads_to_its_images(opened):
+    page = opened("overview")
+    page.locator(".bars a", has_text="crate").click()
+    expect(page.locator("#found")).to_have_text("1 image of 3")
+    assert shown_images(page) == [12]
+
+
+def test_the_worst_image_comes_first_in_the_chosen_system(opened):
+    assert shown_images(opened("images")) == [12, 13, 40]
+    page = opened("images?system=e_ups")
+    assert shown_images(page) == [13, 12, 40]
+    # A ring of IoU 56 / 72 beside a wrong one, a missed crate, and and the sky.
+    sky = (18 * 32 - 128 - 8) / (18 * 32 - 128 + 8)
+    expected = 100 * ((56 / 72) / 1.5 + 0 + sky) / 3
+    assert opened("images").locator(".card b").first.inner_text() == f"{expected:.1f}"
+
+
+def test_a_filter_leaves_the_images_that_it_names(opened):
+    page = opened("images")
+    for label, option, left in (
+        ("Category", CRATE_NAME, [12]),
+        ("Size", "small", [12, 13]),
+        ("Size", "medium", []),
+        ("Error", "any error", [12]),
+        ("Error", "wrong class", [12]),
+        ("Error", "poor mask", []),
+        ("Error", "overlooked (FN)", []),
+        ("is", "worse", [12]),
+        ("is", "better", [13]),
+    ):
+        chosen(page, label).select_option(label=option)
+        assert shown_images(page) == left, (label, option)
+        page.get_by_role("button", name="Clear").click()
+        assert sorted(shown_images(page)) == [12, 13, 40]
+
+
+def test_a_link_opens_its_image_with_its_layers(opened):
+    page = opened("image/13?system=e_ups&layers=truth,errors&mode=overlaid&opacity=30")
+    expect(page.locator("#image h2").first).to_have_text("b.png")
+    assert page.locator("canvas.layer").count() == 2
+    assert page.locator("figure.view").count() == 1
+    assert page.locator("canvas.layer").first.evaluate("node => getComputedStyle(node).opacity") == "0.3"
+    assert page.locator("#system").input_value() == "e_ups"
+
+
+def test_a_link_to_an_unknown_image_says_so(opened):
+    page = opened("overview")
+    page.evaluate("location.hash = 'image/999'")
+    expect(page.get_by_role("alert").last).to_contain_text("no image 999")
+
+
+def test_layers_show_their_maps_in_the_colours_of_their_categories(opened):
+    page = opened("image/12?score=0.5")
+    assert pixel(page, "truth", 4, 4) == (*COLORS[0], 255)
+    assert pixel(page, "truth", 23, 5) == (*COLORS[1], 255)
+    assert pixel(page, "truth", 5, 20)[3] == 0  # void lets the photo through
+    assert pixel(page, "system", 2, 5) == (*COLORS[2], 255)  # the ring lies one column to the right
+    assert pixel(page, "semantic:hrnet", 5, 20) == (*COLORS[3], 255)
+    assert pixel(page, "instances:e_ups", 5, 5) == (*COLORS[0], 255)
+    assert pixel(page, "instances:e_ups", 23, 5)[3] == 0  # below the score
+    assert page.locator('[data-layer="instances:hrnet"]').count() == 0
+
+
+def test_errors_have_their_own_colours_and_so_has_void(opened):
+    page = opened("image/12?layers=errors")
+    blue, sky_blue, orange, purple = (0, 114, 178), (86, 180, 233), (230, 159, 0), (204, 121, 167)
+
+    def near(color, expected):  # a half transparent colour is stored premultiplied
+        return all(abs(one - other) <= 2 for one, other in zip(color, expected, strict=False))
+
+    assert near(pixel(page, "errors", 5, 5), blue)
+    assert near(pixel(page, "errors", 2, 5), sky_blue)
+    assert {pixel(page, "errors", x, 5)[:3] for x in range(21, 27)} <= {orange, purple}
+    void = pixel(page, "errors", 5, 20)
+    assert void[0] == void[1] == void[2]
+    assert void[3] == 255
+
+
+def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):
+    page = opened("image/12?layers=photo,truth,system&mode=overlaid")
+    panel = page.locator(".window")
+    before = panel.screenshot()
+    page.locator("#layer-system").uncheck()
+    without = panel.screenshot()
+    assert without != before
+    page.locator("#opacity").fill("0")
+    invisible = panel.screenshot()
+    assert invisible != without
+    page.locator("#layer-truth").uncheck()
+    assert panel.screenshot() == invisible
+    assert "opacity=0" in page.url
+
+
+def test_hovering_names_the_segment_below_the_pointer(opened):
+    page = opened("image/12")
+    tooltip = page.locator("#tooltip")
+    for layer, x, y, title, lines in (
+        ("system", 5, 5, SCRIPT_NAME, ["score 0.90", "from e_ups", "matched, IoU 0.78", "64 px"]),
+        ("system", 23, 5, SCRIPT_NAME, ["score 0.80", "lwl_htc", f"wrong class: the truth is {CRATE_NAME}, IoU 1.00"]),
+        ("system", 5, 20, "__proto__", ["stuff, no score", "from e_ups+hrnet", "not counted (void or crowd)"]),
+        ("truth", 23, 5, CRATE_NAME, [f"fusion: missed: called {SCRIPT_NAME}, IoU 1.00"]),
+        ("truth", 5, 20, "void", []),
+        ("errors", 23, 5, "wrong and missed", [f"truth: {CRATE_NAME}"]),
+        (
+            "instances:e_ups",
+            23,
+            5,
+            CRATE_NAME,
+            ["score 0.40", f"IoU 1.00 with a true {CRATE_NAME}", "in fusion: score below the threshold"],
+        ),
+        ("instances:lwl_htc", 23, 5, SCRIPT_NAME, ["score 0.80", "in fusion: in the map"]),
+        ("semantic:e_ups", 5, 20, "__proto__", ["most probable class"]),
+    ):
+        point_at(page, layer, x, y)
+        assert tooltip.locator("b").text_content() == title
+        for line in lines:
+            assert line in tooltip.text_content()
+        assert page.locator("#readout h3").inner_text() == f"Pixel {x}, {y}"
+    page.mouse.move(2, 2)
+    expect(tooltip).to_be_hidden()
+
+
+def test_panels_zoom_and_point_in_step(opened):
+    page = opened("image/12")
+    page.get_by_role("button", name="Zoom in").click()
+    transforms = {view.evaluate("node => getComputedStyle(node).transform") for view in page.locator(".zoomed").all()}
+    assert len(transforms) == 1
+    assert transforms.pop().startswith("matrix(1.5, 0, 0, 1.5")
+    box = page.locator('figure[data-layer="truth"] .window').bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator("#readout h3")).to_have_text("Pixel 16, 12")  # zoomed about the middle
+    assert page.locator(".crosshair:visible").count() == page.locator(".window").count()
+    page.keyboard.press("0")
+    assert (
+        page.locator(".zoomed").first.evaluate("node => getComputedStyle(node).transform") == "matrix(1, 0, 0, 1, 0, 0)"
+    )
+
+
+def test_the_fallen_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
+    page = opened("image/12")
+    rows = page.locator("#fallen tbody tr")
+    assert rows.count() == 2
+    expect(rows.first).to_contain_text("score below the threshold, but it fits a missed one")
+    expect(rows.last).to_contain_text("too small")
+    assert not is_outlined(page)
+    rows.first.focus()
+    assert is_outlined(page)
+
+
+def test_the_keyboard_walks_through_images_layers_and_views(opened):
+    page = opened("images")
+    page.locator(".card").first.click()
+    page.wait_for_selector("#image .panels")
+    heading = page.locator("#image h2").first
+    page.locator("#layer-photo").click()  # a ticked box does not keep the keys to itself
+    page.keyboard.press("ArrowRight")
+    expect(heading).to_have_text("b.png")
+    page.keyboard.press("ArrowLeft")
+    expect(heading).to_contain_text("é")
+    page.keyboard.press("2")
+    expect(page.locator('canvas[data-layer="truth"]')).to_have_count(0)
+    page.keyboard.press("2")
+    expect(page.locator('canvas[data-layer="truth"]')).to_have_count(1)
+    page.keyboard.press("o")
+    expect(page.locator("figure.view")).to_have_count(1)
+    page.keyboard.press("[")
+    assert "opacity=55" in page.url
+    page.keyboard.press("s")
+    expect(page.locator("#system")).to_have_value("e_ups")
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(page.locator("#images")).to_be_visible()
+    expect(page.locator('.card[data-id="12"]')).to_be_focused()
+    page.keyboard.press("h")
+    expect(page.locator("#overview")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#images")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_every_view_fits_the_screen_and_can_be_read(opened, viewport):
+    page = opened("overview", viewport=viewport)
+    for view in ("overview", "images", "image/12"):
+        page.evaluate("(view) => { location.hash = view; }", view)
+        expect(page.locator(f"#{view.split('/')[0]}")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    columns = page.locator(".panels").evaluate("node => getComputedStyle(node).gridTemplateColumns.split(' ').length")
+    assert columns == (2 if viewport == PHONE else 4)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        style = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        )
+        back, ink = (luminance([int(value) for value in re.findall(r"\d+", color)]) for color in style)
+        assert (back > ink) == (scheme == "light")
+        assert (max(back, ink) + 0.05) / (min(back, ink) + 0.05) > 7  # WCAG 2.2, contrast of text, level AAA
+
+
+def luminance(rgb):
+    """WCAG 2.2, relative luminance."""
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in (c / 255 for c in rgb)
+    ]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_every_picture_and_control_has_a_name(opened):
+    for fragment in ("overview", "images", "image/12"):
+        page = opened(fragment)
+        for picture in page.locator("img, canvas.layer, svg.plot, svg.whisker").all():
+            assert picture.get_attribute("alt") or picture.get_attribute("aria-label")
+        nameless = page.evaluate(
+            "[...document.querySelectorAll('main select, main input')].filter((node) => !node.labels.length).length"
+        )
+        assert nameless == 0
+    assert page.locator('canvas[data-layer="truth"]').get_attribute("aria-label") == (
+        f"ground truth: 1 {SKY_NAME}, 1 {SCRIPT_NAME}, 1 {CRATE_NAME}"
+    )
+
+
+def test_tapping_works_where_there_is_no_pointer_to_hover(browser, page_folder):
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{page_folder.as_uri()}/index.html#image/12")
+    page.locator('figure[data-layer="truth"] .window').tap()
+    expect(page.locator("#readout h3")).to_have_text(re.compile("Pixel 1[56], 1[12]"))
+    context.close()
+
+
+def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
+    folder = shutil.copytree(page_folder, tmp_path / "report")
+    (folder / "images" / "13.js").unlink()
+    page = opened("overview", base=folder.as_uri())
+    page.evaluate("location.hash = 'image/13'")
+    expect(page.locator("#image [role=alert]")).to_contain_text("images/13.js cannot be loaded")
+    opened.tabs[0].problems.clear()  # the browser, too, says that it is missing

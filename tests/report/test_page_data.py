@@ -1,0 +1,144 @@
+"""What the page is made of: files, their bytes, and what they say of images whose every segment is known."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from antvisionps.coco_panoptic import Segment
+from antvisionps.errors import CacheError, DataError
+from antvisionps.report.image_data import index_runs, runs
+from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
+
+SEMICOLON_AFTER_ONE_CALL = re.compile(r'antvisionps\.receive\("([A-Za-z0-9+/=]+)"\);\n')
+
+
+def unpacked(script):
+    return json.loads(zlib.decompress(base64.b64decode(SEMICOLON_AFTER_ONE_CALL.fullmatch(script.read_text())[1])))
+
+
+def bytes_below(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def painted(lengths_and_values):
+    return np.repeat(lengths_and_values[1::2], lengths_and_values[::2])
+
+
+def test_any_number_of_workers_writes_the_same_bytes(small_report, tmp_path):
+    small_report.write(tmp_path / "one", workers=1)
+    small_report.write(tmp_path / "three", workers=3)
+    assert bytes_below(tmp_path / "one") == bytes_below(tmp_path / "three")
+
+
+def test_no_text_of_the_data_set_stands_in_the_html_or_names_a_file(page_folder):
+    for path, content in bytes_below(page_folder).items():
+        assert re.fullmatch(r"[a-z0-9_./]+", str(path))
+        if path.suffix in (".html", ".js"):
+            assert b"hacked" not in content
+    assert SEMICOLON_AFTER_ONE_CALL.fullmatch((page_folder / "data" / "overview.js").read_text())
+    overview = unpacked(page_folder / "data" / "overview.js")
+    assert "<script>window.hacked = 1</script>" in [category["name"] for category in overview["categories"]]
+
+
+def test_the_page_without_images_is_small_and_photos_are_shrunk(page_folder):
+    fixed = [path for path in page_folder.rglob("*.*") if path.parent.name not in ("images", "thumbnails")]
+    assert sum(path.stat().st_size for path in fixed) < 150_000
+    with Image.open(page_folder / "images" / "12.jpg") as photo:
+        assert photo.size == (20, 15)
+    with Image.open(page_folder / "thumbnails" / "12.jpg") as photo:
+        assert photo.size == (10, 8)
+
+
+def test_maps_and_segments_are_those_of_the_files(page_folder):
+    page = unpacked(page_folder / "images" / "12.js")
+    truth = painted(page["map"]).reshape(24, 32)
+    assert (truth[2:10, 2:10] == 2).all()
+    assert (truth[18:] == 0).all()
+    assert [segment["area"] for segment in page["segments"]] == [18 * 32 - 128, 64, 64]
+    semantic = painted(page["ends"]["hrnet"]["semantic"]).reshape(24, 32)
+    assert np.unique(semantic[:11]).tolist() == [3]  # 1 + class index of the sky
+    assert np.unique(semantic[13:]).tolist() == [4]
+    assert page["ends"]["lwl_htc"]["semantic"] is None
+    assert page["ends"]["hrnet"]["instances"] is None
+
+
+def test_outcomes_and_fallen_candidates_of_a_known_image(page_folder):
+    fusion = unpacked(page_folder / "images" / "12.js")["systems"]["fusion"]
+    sky, ring, called_ring, on_void = fusion["segments"]
+    assert (ring["outcome"], ring["iou"], ring["partner"]) == ("matched", round(56 / 72, 4), 1)
+    assert (ring["score"], ring["end"]) == (0.9, "e_ups")
+    assert (called_ring["outcome"], called_ring["iou"], called_ring["partner"]) == ("wrong_class", 1.0, 2)
+    assert on_void["outcome"] == "ignored"
+    assert (sky["outcome"], sky["score"], sky["end"]) == ("matched", None, "e_ups+hrnet")
+    assert [outcome["outcome"] for outcome in fusion["true_outcomes"]] == ["matched", "matched", "wrong_class"]
+    low, small = fusion["fallen"]
+    assert (low["reason"], low["instance"], low["free"]) == ("low_score", 1, None)
+    assert (small["reason"], small["instance"], small["free"], small["score"]) == ("area", None, 3, None)
+
+
+def test_an_image_without_anything_has_a_page(page_folder):
+    page = unpacked(page_folder / "images" / "40.js")
+    assert page["map"] == [24 * 32, 0]
+    assert page["segments"] == page["systems"]["fusion"]["segments"] == []
+
+
+def test_the_confusion_counts_every_pixel_once(page_folder):
+    overview = unpacked(page_folder / "data" / "overview.js")
+    pixels = {(true, predicted): number for true, predicted, number in overview["confusion"]["fusion"]}
+    assert sum(pixels.values()) == 3 * 24 * 32
+    assert pixels[1, 0] == 64  # the crate that is called a ring
+    assert pixels[4, 3] == 6 * 32  # void that is called something
+    with (page_folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["system"] == "fusion" and row["truth"].startswith('"crate"')]
+    assert [(int(row["pixels"]), float(row["share"])) for row in rows] == [(64, 1.0)]
+
+
+def test_runs_repeat_to_the_map():
+    values = np.random.default_rng(0).integers(0, 3, (7, 5))
+    assert painted(runs(values)).tolist() == values.ravel().tolist()
+    segments = [Segment(segment_id, 1, 1, (0, 0, 1, 1), False) for segment_id in (2, 1)]
+    assert painted(index_runs(values, segments)).tolist() == np.array([0, 2, 1])[values].ravel().tolist()
+
+
+def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
+    folder = tmp_path / "e" / "base" / "curves" / "plots" / "metrics" / "s0"
+    folder.mkdir(parents=True)
+    (folder / "loss.tsv").write_text("step\ts0/loss\n" + "".join(f"{step}\t{step / 7}\n" for step in range(1, 1000)))
+    (curve,) = read_curves(tmp_path, ["e", "imported"])
+    assert (curve["end"], curve["member"], curve["name"]) == ("e", "base", "s0/loss")
+    assert len(curve["steps"]) <= MAX_CURVE_POINTS
+    assert curve["steps"][-1] == 999
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "remedy"),
+    [
+        ("metrics/per_class.csv", DataError, "dvc repro score"),
+        ("metrics/panoptic.json", DataError, "dvc repro score"),
+        ("routing/class_ap.parquet", CacheError, "dvc repro"),
+        ("fused/fusion/segments.parquet", CacheError, "dvc repro fuse"),
+        ("models/e_ups/base/curves/plots/metrics/loss.tsv", DataError, "dvc repro"),
+    ],
+)
+def test_a_broken_source_is_named_and_leaves_no_page(small_report, tmp_path, broken, error, remedy):
+    (small_report.root / broken).write_bytes(b"no such,table\n1\n")
+    with pytest.raises(error) as raised:
+        small_report.write(tmp_path / "report")
+    assert broken in str(raised.value)
+    assert remedy in str(raised.value)
+    assert not list(tmp_path.glob("*report*"))
+
+
+def test_a_missing_photo_is_named(small_report, tmp_path):
+    shutil.rmtree(small_report.root / "photos")
+    with pytest.raises(DataError, match="photo of image 12"):
+        small_report.write(tmp_path / "report")
