@@ -214,7 +214,10 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
     """Runs of 1 + class index, as the fusion of this end alone sees the image; None where the end has no semantics."""
     if planes is None:
         return None
-    return runs(semantic_class_map([planes], weights=[1.0], average_of="probabilities", categories=categories).astype(np.int32) + 1)
+    return runs(
+        semantic_class_map([planes], weights=[1.0], average_of="probabilities", categories=categories).astype(np.int32)
+        + 1
+    )
 
 
 def _instances(

@@ -10,6 +10,7 @@ const SENTENCES = {
 };
 const FALLEN = {
   routed_away: "routed to another end",
+  merged: "merged into another end's",
   low_score: "score below the threshold",
   nms: "a better box overlaps",
   empty: "nothing of it visible",
