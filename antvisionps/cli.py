@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from antvisionps.commands import export
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -32,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
     results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
     results.set_defaults(run=_results)
+
+    export.add_parser(commands, PROJECT_ROOT)
     return parser
 
 

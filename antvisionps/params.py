@@ -247,6 +247,10 @@ class SharedBackbone(Section):
     second: Name
 
 
+class ImportEnd(Section):
+    ends: tuple[Name, ...]
+
+
 class Predict(Section):
     separate_ends: tuple[Name, ...]
     shared_backbone: tuple[SharedBackbone, ...]
@@ -330,6 +334,7 @@ class Params(Section):
     train_e_ups: TrainEUps
     train_lwl_htc: TrainLwlHtc
     train_hrnet_aspp: TrainHrnetAspp
+    import_end: ImportEnd
     predict: Predict
     evaluate_heldout: EvaluateHeldout
     calibrate: Calibrate
@@ -337,21 +342,30 @@ class Params(Section):
     score: Score
     runtime: Runtime
 
+    @property
+    def all_ends(self) -> tuple[str, ...]:
+        """Whatever fills the cache: the ends that are predicted here, then the imported ones."""
+        return (*self.ends, *self.import_end.ends)
+
     def refuse_unknown_system(self, name: str) -> None:
         """Raises ParamsError unless the name is that of an end or of the fusion."""
-        if name not in (*self.ends, FUSION_SYSTEM):
-            raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.ends)}")
+        if name not in (*self.all_ends, FUSION_SYSTEM):
+            raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
-        for place, names in (("ends", self.ends), ("fuse.systems", self.fuse.systems)):
+        for place, names in (("ends", self.all_ends), ("fuse.systems", self.fuse.systems)):
             _refuse_empty(place, names)
             _refuse_repeats(place, names)
-        if FUSION_SYSTEM in self.ends:
+        if FUSION_SYSTEM in self.all_ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
         if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
+            )
+        if trained := [name for name in self.import_end.ends if name in TRAINED_ENDS]:
+            raise ValueError(
+                f"import_end.ends lists {trained[0]}, the name of an end that is trained here; choose another"
             )
         self._every_end_is_predicted_once()
         self._member_weights_fit()
@@ -382,11 +396,11 @@ class Params(Section):
             _refuse_zeros(place, weights.values())
 
     def _fusion_fits(self) -> None:
-        systems = (*self.ends, FUSION_SYSTEM)
+        systems = (*self.all_ends, FUSION_SYSTEM)
         for name in self.fuse.systems:
             if name not in systems:
                 raise ValueError(
-                    f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.ends)}"
+                    f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}"
                 )
             if name in SEMANTIC_ENDS:
                 raise ValueError(
@@ -394,12 +408,12 @@ class Params(Section):
                     f"its own; take it off the list: {FUSION_SYSTEM} averages its semantics in"
                 )
         _refuse_unfit_keys("fuse.method", self.fuse.method, (FUSION_SYSTEM, *self.fuse.systems), known=systems)
-        with_instances = tuple(end for end in self.ends if end not in SEMANTIC_ENDS)
+        with_instances = tuple(end for end in self.all_ends if end not in SEMANTIC_ENDS)
         _refuse_unfit_keys("fuse.instance_weights", self.fuse.instance_weights, with_instances)
         if with_instances:
             _refuse_zeros("fuse.instance_weights", [self.fuse.instance_weights[end] for end in with_instances])
-        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.ends)
-        _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.ends])
+        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.all_ends)
+        _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.all_ends])
 
 
 def _refuse_empty(place: str, names: tuple[str, ...]) -> None:

@@ -36,13 +36,14 @@ MAY_IMPORT = {
     "models": GROUND | {"predictions", "datasets"},
     "fusion": GROUND | {"predictions"},
     "evaluation": GROUND | {"predictions"},
+    "interchange": GROUND | {"predictions"},
     "systems": {"errors", "categories", "fusion"},
     "report": GROUND | {"predictions", "models", "fusion", "evaluation"},
 }
 """Part of antvisionps (a module or a folder at its top) → the other parts it may import. The rest, which is the command
 line and what stands behind it, may import all."""
 
-COMMAND_LINE = {"cli", "doctor", "profiles"}
+COMMAND_LINE = {"cli", "commands", "doctor", "pipeline_paths", "profiles"}
 
 
 def part_of(module: str) -> str:
