@@ -61,6 +61,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
         ("ends", ["e_ups", "lwl_htc", "fusion"], r"fusion"),
+        ("import_end.ends", ["mine"], r"ends is .* of predict\.ends, .* of import_end\.ends, \['mine'\]"),
         ("ends", ["E-UPS"], r"ends\.0: .*pattern"),
         ("fuse.systems", ["e_ups", "hrnet"], r"fuse\.systems lists hrnet"),
         (

@@ -112,7 +112,7 @@ def _parse(row: Mapping[str, Any], image: PanopticImage, labels: Labels, where: 
     return category_id, checked_score(row.get("score"), where), tuple(map(float, box)), rle
 
 
-def checked_score(score: object, where: str) -> float:
+def checked_score(score: Any, where: str) -> float:
     """The score. Raises PredictionsError unless it is a number from 0 to 1."""
     if not _is_number(score) or not 0 <= score <= 1:
         raise PredictionsError(f"{where}: expected a score from 0 to 1, got {score!r}")

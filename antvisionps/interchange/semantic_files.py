@@ -11,6 +11,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -143,7 +144,7 @@ def _read_npz(path: Path, image: PanopticImage, labels: Labels) -> ImageSemantic
         )
     is_thing = None if labels.things == labels.stuff else False
     category_ids = [labels.category_id(label, is_thing=is_thing, where=str(path)) for label in plane_labels]
-    place = {
+    place: dict[str, Any] = {
         "image_id": image.image_id,
         "height": image.height,
         "width": image.width,
