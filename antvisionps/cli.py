@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import export
+from antvisionps.commands import export, sweep
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     results.set_defaults(run=_results)
 
     export.add_parser(commands, PROJECT_ROOT)
+    sweep.add_parser(commands, PROJECT_ROOT)
     return parser
 
 

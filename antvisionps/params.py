@@ -443,8 +443,11 @@ def _refuse_zeros(place: str, weights: Iterable[float]) -> None:
         raise ValueError(f"{place} are all zero; give at least one a positive weight")
 
 
-def load_params(path: Path) -> Params:
-    """The checked parameters. Raises ParamsError that names the file, the key, and what was expected and got."""
+def load_params(path: Path, *, changes: Mapping[str, object] | None = None) -> Params:
+    """The checked parameters, with `changes` (dotted key → value) in place of what the file says.
+
+    Raises ParamsError that names the file, the key, and what was expected and got.
+    """
     try:
         # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -452,10 +455,21 @@ def load_params(path: Path) -> Params:
         raise ParamsError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
+    for key, value in (changes or {}).items():
+        _change(path, document, key, value)
     try:
         return Params.model_validate(_lists_to_tuples(document))
     except ValidationError as error:
         raise ParamsError(_explain(path, error)) from error
+
+
+def _change(path: Path, document: Any, key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        document = document.get(section) if isinstance(document, dict) else None
+    if not isinstance(document, dict) or name not in document:
+        raise ParamsError(f"{path}: {key}: no such key; mend its spelling")
+    document[name] = value
 
 
 def _lists_to_tuples(node: object) -> object:

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "fusion": GROUND | {"predictions"},
     "evaluation": GROUND | {"predictions"},
     "interchange": GROUND | {"predictions"},
+    "sweeps": GROUND | {"datasets", "predictions", "fusion", "evaluation"},
     "systems": {"errors", "categories", "fusion"},
     "report": GROUND | {"predictions", "models", "fusion", "evaluation"},
 }
