@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import export, sweep
+from antvisionps.commands import download, export, sweep
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
     results.set_defaults(run=_results)
 
+    download.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
     return parser

@@ -24,3 +24,7 @@ class ModelError(AntVisionPSError):
 
 class PredictionsError(AntVisionPSError):
     """Predictions that another tool wrote break their format or do not fit the data set."""
+
+
+class DownloadError(AntVisionPSError):
+    """A file cannot be fetched whole, is not what was published, or is unsafe to unpack."""
