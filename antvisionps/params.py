@@ -61,12 +61,17 @@ class CocoPanopticFolder(Section):
     val: CocoPanopticSplit
 
 
+class CityscapesFolder(Section):
+    root: str
+
+
 class Prepare(Section):
-    source: Literal["scenes", "coco_panoptic"]
+    source: Literal["scenes", "coco_panoptic", "cityscapes"]
     seed: Seed
     heldout_images: Positive
     scenes: Scenes | None
     coco_panoptic: CocoPanopticFolder | None
+    cityscapes: CityscapesFolder | None
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Prepare:
