@@ -55,7 +55,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("fuse.systems", "fusion", r"fuse\.systems: .*tuple, got 'fusion'"),
         ("fuse.min_score", ..., r"fuse\.min_score: Field required"),
         ("score", ..., r"score: Field required"),
-        ("prepare.source", "imagenet", r"prepare\.source: .*'scenes' or 'coco_panoptic', got 'imagenet'"),
+        ("prepare.source", "imagenet", r"prepare\.source: .*'scenes', 'coco_panoptic' or 'cityscapes', got 'imagenet'"),
         ("prepare.source", "coco_panoptic", r"prepare: .*prepare\.coco_panoptic must be filled in"),
         ("prepare.heldout_images", 10**6, r"heldout_images must be below scenes\.train_images"),
         ("ends", [], r"ends is empty"),
