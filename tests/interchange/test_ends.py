@@ -583,3 +583,16 @@ def test_files_of_two_kinds_or_none_are_refused(files, dataset, identity, tmp_pa
     refuse(files, dataset, identity, r"expected instances\.json or semantic/ or both")
     (tmp_path / "empty").mkdir()
     refuse(tmp_path / "empty", dataset, identity, r"got \[\]")
+
+
+def test_for_dvc_an_imported_end_is_imported_and_not_predicted(tmp_path):
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    write_params(tmp_path / "params.yaml")
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    listed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
+    assert [name for name in listed if name.startswith(("import_end", "predict"))] == [
+        "import_end@mine-heldout",
+        "import_end@mine-val",
+    ]
