@@ -61,7 +61,14 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
         ("ends", ["e_ups", "lwl_htc", "fusion"], r"fusion"),
-        ("import_end.ends", ["mine"], r"ends is .* of predict\.ends, .* of import_end\.ends, \['mine'\]"),
+        ("import_end.ends", ["mine"], r"fuse\.semantic_weights has .*; expected an entry for each of .*'mine'"),
+        ("import_end.ends", ["lwl_htc"], r"ends lists lwl_htc twice"),
+        (
+            "import_end.ends",
+            ["hrnet_aspp"],
+            r"import_end\.ends lists hrnet_aspp, the name of an end that is trained here",
+        ),
+        ("import_end.ends", ["fusion"], r"cannot be called fusion"),
         ("ends", ["E-UPS"], r"ends\.0: .*pattern"),
         ("fuse.systems", ["e_ups", "hrnet"], r"fuse\.systems lists hrnet"),
         (
