@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -11,6 +12,7 @@ from rich.table import Table
 BAR_WIDTH = 12
 BEST = " best"
 WIDTH_PX, HEIGHT_PX, MARGIN_PX = 760, 420, 56
+LABEL_WIDTH_PX = 60
 COLORS = {"PQ": "#1b6ca8", "PQTh": "#c8553d", "PQSt": "#4f8a4c"}
 
 Pq = Mapping[str, float | None]
@@ -54,7 +56,8 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
         parts.append(f'<polyline points="{coordinates}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in line]
         parts.append(f'<text x="{WIDTH_PX - MARGIN_PX + 6}" y="{MARGIN_PX + 16 * index}" fill="{color}">{name}</text>')
-    for position, point in enumerate(points):
+    every = math.ceil(len(points) * LABEL_WIDTH_PX / (WIDTH_PX - 2 * MARGIN_PX))
+    for position, point in list(enumerate(points))[::every]:
         label = " ".join(str(value) for value in point.values())
         x, y = place(position, low)[0], HEIGHT_PX - MARGIN_PX + 18
         parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle" font-size="10">{escape(label)}</text>')
