@@ -36,8 +36,13 @@ def sweep_table(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, bes
 
 
 def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best: int, title: str) -> str:
-    """PQ, PQTh and PQSt over the points, evenly spaced in the order given; the best is ringed."""
-    low, high = _range([row[name] for row in pq for name in COLORS])
+    """How far PQ, PQTh and PQSt lie above the first point's, over the points in the order given; the best is ringed.
+
+    Differences, as things and stuff lie much further apart than the points do.
+    """
+    first = pq[0]
+    gains = [{name: _difference(row[name], first[name]) for name in COLORS} for row in pq]
+    low, high = _range([row[name] for row in gains for name in COLORS])
     step = (WIDTH_PX - 2 * MARGIN_PX) / max(1, len(points) - 1)
 
     def place(position: int, value: float) -> tuple[float, float]:
@@ -48,9 +53,9 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
     for value in (low, (low + high) / 2, high):
         _, y = place(0, value)
         parts.append(f'<path d="M{MARGIN_PX} {y:.1f}H{WIDTH_PX - MARGIN_PX}" stroke="#ddd"/>')
-        parts.append(f'<text x="{MARGIN_PX - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.1f}</text>')
+        parts.append(f'<text x="{MARGIN_PX - 8}" y="{y + 4:.1f}" text-anchor="end">{value:+.2f}</text>')
     for index, (name, color) in enumerate(COLORS.items()):
-        found = [(position, row[name]) for position, row in enumerate(pq)]
+        found = [(position, row[name]) for position, row in enumerate(gains)]
         line = [place(position, value) for position, value in found if value is not None]
         coordinates = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
         parts.append(f'<polyline points="{coordinates}" fill="none" stroke="{color}" stroke-width="2"/>')
@@ -61,11 +66,11 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
         label = " ".join(str(value) for value in point.values())
         x, y = place(position, low)[0], HEIGHT_PX - MARGIN_PX + 18
         parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle" font-size="10">{escape(label)}</text>')
-    highest = pq[best]["PQ"]
+    highest = gains[best]["PQ"]
     if highest is not None:
         x, y = place(best, highest)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="{COLORS["PQ"]}"/>')
-    keys = ", ".join(points[0])
+    keys = f"{', '.join(points[0])}; above the first, whose PQ is {_percent(first['PQ'])}"
     parts.append(f'<text x="{WIDTH_PX / 2}" y="{HEIGHT_PX - 12}" text-anchor="middle">{escape(keys)}</text>')
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" font-family="sans-serif" '
@@ -77,6 +82,10 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
 def _range(values: Sequence[float | None]) -> tuple[float, float]:
     known = [value for value in values if value is not None] or [0.0]
     return min(known), max(known)
+
+
+def _difference(value: float | None, first: float | None) -> float | None:
+    return None if value is None or first is None else value - first
 
 
 def _percent(value: float | None) -> str:
