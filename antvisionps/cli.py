@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import figure, inspect, predict
+from antvisionps.commands import download, export, figure, inspect, predict, sweep
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_parser(commands)
     predict.add_parser(commands)
     figure.add_parser(commands)
+    download.add_parser(commands)
+    export.add_parser(commands, PROJECT_ROOT)
+    sweep.add_parser(commands, PROJECT_ROOT)
     return parser
 
 

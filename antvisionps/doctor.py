@@ -164,7 +164,7 @@ def _params(path: Path) -> Iterator[Finding]:
     except ParamsError as error:
         yield Finding("wrong", "params.yaml", str(error), "mend the lines named above, or: git checkout -- params.yaml")
         return
-    yield Finding("ok", "params.yaml", f"valid: ends {', '.join(params.ends)}; data {params.prepare.source}")
+    yield Finding("ok", "params.yaml", f"valid: ends {', '.join(params.all_ends)}; data {params.prepare.source}")
     if params.runtime.device == "cuda" and _is_installed("torch"):
         import torch
 

@@ -20,3 +20,11 @@ class CacheError(AntVisionPSError):
 
 class ModelError(AntVisionPSError):
     """A model cannot be built, trained or given these weights."""
+
+
+class PredictionsError(AntVisionPSError):
+    """Predictions that another tool wrote break their format or do not fit the data set."""
+
+
+class DownloadError(AntVisionPSError):
+    """A file cannot be fetched whole, is not what was published, or is unsafe to unpack."""

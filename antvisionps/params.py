@@ -61,12 +61,17 @@ class CocoPanopticFolder(Section):
     val: CocoPanopticSplit
 
 
+class CityscapesFolder(Section):
+    root: str
+
+
 class Prepare(Section):
-    source: Literal["scenes", "coco_panoptic"]
+    source: Literal["scenes", "coco_panoptic", "cityscapes"]
     seed: Seed
     heldout_images: Positive
     scenes: Scenes | None
     coco_panoptic: CocoPanopticFolder | None
+    cityscapes: CityscapesFolder | None
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Prepare:
@@ -247,6 +252,10 @@ class SharedBackbone(Section):
     second: Name
 
 
+class ImportEnd(Section):
+    ends: tuple[Name, ...]
+
+
 class Predict(Section):
     separate_ends: tuple[Name, ...]
     shared_backbone: tuple[SharedBackbone, ...]
@@ -336,6 +345,7 @@ class Params(Section):
     train_e_ups: TrainEUps
     train_lwl_htc: TrainLwlHtc
     train_hrnet_aspp: TrainHrnetAspp
+    import_end: ImportEnd
     predict: Predict
     evaluate_heldout: EvaluateHeldout
     calibrate: Calibrate
@@ -344,21 +354,30 @@ class Params(Section):
     report: Report
     runtime: Runtime
 
+    @property
+    def all_ends(self) -> tuple[str, ...]:
+        """Whatever fills the cache: the ends that are predicted here, then the imported ones."""
+        return (*self.ends, *self.import_end.ends)
+
     def refuse_unknown_system(self, name: str) -> None:
         """Raises ParamsError unless the name is that of an end or of the fusion."""
-        if name not in (*self.ends, FUSION_SYSTEM):
-            raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.ends)}")
+        if name not in (*self.all_ends, FUSION_SYSTEM):
+            raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
-        for place, names in (("ends", self.ends), ("fuse.systems", self.fuse.systems)):
+        for place, names in (("ends", self.all_ends), ("fuse.systems", self.fuse.systems)):
             _refuse_empty(place, names)
             _refuse_repeats(place, names)
-        if FUSION_SYSTEM in self.ends:
+        if FUSION_SYSTEM in self.all_ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
         if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
+            )
+        if trained := [name for name in self.import_end.ends if name in TRAINED_ENDS]:
+            raise ValueError(
+                f"import_end.ends lists {trained[0]}, the name of an end that is trained here; choose another"
             )
         self._every_end_is_predicted_once()
         self._member_weights_fit()
@@ -389,11 +408,11 @@ class Params(Section):
             _refuse_zeros(place, weights.values())
 
     def _fusion_fits(self) -> None:
-        systems = (*self.ends, FUSION_SYSTEM)
+        systems = (*self.all_ends, FUSION_SYSTEM)
         for name in self.fuse.systems:
             if name not in systems:
                 raise ValueError(
-                    f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.ends)}"
+                    f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}"
                 )
             if name in SEMANTIC_ENDS:
                 raise ValueError(
@@ -401,12 +420,12 @@ class Params(Section):
                     f"its own; take it off the list: {FUSION_SYSTEM} averages its semantics in"
                 )
         _refuse_unfit_keys("fuse.method", self.fuse.method, (FUSION_SYSTEM, *self.fuse.systems), known=systems)
-        with_instances = tuple(end for end in self.ends if end not in SEMANTIC_ENDS)
+        with_instances = tuple(end for end in self.all_ends if end not in SEMANTIC_ENDS)
         _refuse_unfit_keys("fuse.instance_weights", self.fuse.instance_weights, with_instances)
         if with_instances:
             _refuse_zeros("fuse.instance_weights", [self.fuse.instance_weights[end] for end in with_instances])
-        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.ends)
-        _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.ends])
+        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.all_ends)
+        _refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.all_ends])
 
 
 def _refuse_empty(place: str, names: tuple[str, ...]) -> None:
@@ -436,8 +455,11 @@ def _refuse_zeros(place: str, weights: Iterable[float]) -> None:
         raise ValueError(f"{place} are all zero; give at least one a positive weight")
 
 
-def load_params(path: Path) -> Params:
-    """The checked parameters. Raises ParamsError that names the file, the key, and what was expected and got."""
+def load_params(path: Path, *, changes: Mapping[str, object] | None = None) -> Params:
+    """The checked parameters, with `changes` (dotted key → value) in place of what the file says.
+
+    Raises ParamsError that names the file, the key, and what was expected and got.
+    """
     try:
         # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -445,10 +467,21 @@ def load_params(path: Path) -> Params:
         raise ParamsError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
+    for key, value in (changes or {}).items():
+        _change(path, document, key, value)
     try:
         return Params.model_validate(_lists_to_tuples(document))
     except ValidationError as error:
         raise ParamsError(_explain(path, error)) from error
+
+
+def _change(path: Path, document: Any, key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        document = document.get(section) if isinstance(document, dict) else None
+    if not isinstance(document, dict) or name not in document:
+        raise ParamsError(f"{path}: {key}: no such key; mend its spelling")
+    document[name] = value
 
 
 def _lists_to_tuples(node: object) -> object:

@@ -68,7 +68,7 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
 
     def settings(**changes: object) -> FusionSettings:
         chosen = params.fuse.keyword_arguments(system) | changes
-        return plain_settings(system, ends=params.ends, categories=categories, routing_dir=places.routing, **chosen)
+        return plain_settings(system, ends=params.all_ends, categories=categories, routing_dir=places.routing, **chosen)
 
     def calibrated(**changes: object) -> FusionSettings:
         """Fitted here, on the held-out images, from where stage calibrate begins."""

@@ -71,11 +71,11 @@ def starting_settings(
     choices = {name: value for name, value in params.fuse.keyword_arguments(system).items() if name in CHOICES}
     return plain_settings(
         system,
-        ends=params.ends,
+        ends=params.all_ends,
         categories=categories,
         routing_dir=routing_dir,
         preset=None,
-        semantic_weights=dict.fromkeys(params.ends, 1.0),
+        semantic_weights=dict.fromkeys(params.all_ends, 1.0),
         **params.calibrate.model_dump(exclude={"min_heldout_instances"}),
         **(choices | changes),
     )

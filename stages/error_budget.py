@@ -55,7 +55,7 @@ def main() -> None:
     truth = open_split(arguments.prepared, "val")
     settings = plain_settings(
         FUSION_SYSTEM,
-        ends=params.ends,
+        ends=params.all_ends,
         categories=truth.categories,
         routing_dir=arguments.routing,
         **params.fuse.keyword_arguments(FUSION_SYSTEM),

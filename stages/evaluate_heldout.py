@@ -45,7 +45,7 @@ def main() -> None:
         arguments.out,
         prepared=arguments.prepared,
         predictions=arguments.predictions,
-        ends=params.ends,
+        ends=params.all_ends,
         min_heldout_instances=params.evaluate_heldout.min_heldout_instances,
         bootstrap_samples=params.evaluate_heldout.bootstrap_samples,
         seed=params.evaluate_heldout.seed,

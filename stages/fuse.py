@@ -56,7 +56,7 @@ def main() -> None:
     params.refuse_unknown_system(arguments.system)
     settings = plain_settings(
         arguments.system,
-        ends=params.ends,
+        ends=params.all_ends,
         categories=categories,
         routing_dir=arguments.routing,
         **params.fuse.keyword_arguments(arguments.system),

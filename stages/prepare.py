@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from antvisionps.datasets.cityscapes import prepare_cityscapes
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import SplitFiles, prepare_coco_panoptic
 from antvisionps.params import Prepare, load_params
@@ -28,6 +29,14 @@ def prepare(out: Path, params: Prepare, *, workers: int) -> None:
             val_images=params.scenes.val_images,
             height=params.scenes.height_px,
             width=params.scenes.width_px,
+            heldout_images=params.heldout_images,
+            seed=params.seed,
+            workers=workers,
+        )
+    elif params.source == "cityscapes" and params.cityscapes is not None:
+        prepare_cityscapes(
+            out,
+            root=Path(params.cityscapes.root),
             heldout_images=params.heldout_images,
             seed=params.seed,
             workers=workers,

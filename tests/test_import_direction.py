@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "models": GROUND | {"predictions", "datasets"},
     "fusion": GROUND | {"predictions"},
     "evaluation": GROUND | {"predictions"},
+    "interchange": GROUND | {"predictions"},
+    "sweeps": GROUND | {"datasets", "predictions", "fusion", "evaluation"},
     "systems": {"errors", "categories", "fusion"},
     "report": GROUND | {"predictions", "models", "fusion", "evaluation"},
     "inspection": GROUND | {"predictions", "datasets", "fusion", "evaluation", "report"},
@@ -43,7 +45,7 @@ MAY_IMPORT = {
 """Part of antvisionps (a module or a folder at its top) → the other parts it may import. The rest, which is the command
 line and what stands behind it, may import all."""
 
-COMMAND_LINE = {"cli", "commands", "doctor", "predictor", "profiles"}
+COMMAND_LINE = {"cli", "commands", "doctor", "pipeline_paths", "predictor", "profiles"}
 
 
 def part_of(module: str) -> str:

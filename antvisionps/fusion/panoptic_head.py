@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.errors import CacheError
 from antvisionps.fusion.heuristic import (
     Candidate,
     FallenCandidate,
@@ -138,7 +139,10 @@ def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:
     grids = []
     for candidate in candidates:
         if candidate.source.mask_probs is None:
-            raise ValueError(f"image {candidate.source.image_id}: end {candidate.end} has no mask_probs")
+            raise CacheError(
+                f"image {candidate.source.image_id}: end {candidate.end} has no mask_probs, which the panoptic head "
+                "needs and imported ends lack; fuse by the heuristic"
+            )
         grids.append(candidate.source.mask_probs[candidate.index])
     return mask_probs_to_logits(np.array(grids)) if grids else np.zeros((0, 1, 1), dtype=np.float32)
 

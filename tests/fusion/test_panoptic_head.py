@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from antvisionps.categories import CategorySet
+from antvisionps.errors import CacheError
 from antvisionps.fusion.heuristic import FallReason, HeuristicRules
 from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
 from antvisionps.fusion.semantic_average import average_semantics
@@ -175,7 +176,7 @@ def test_without_mask_probs_there_is_no_head():
         ),
         None,
     )
-    with pytest.raises(ValueError, match="no mask_probs"):
+    with pytest.raises(CacheError, match="no mask_probs"):
         fuse(bare, LEFT_CAT)
 
 

@@ -1,0 +1,161 @@
+"""Cityscapes (Cordts et al. 2016) in its official layout, as a panoptic data set.
+
+    ROOT/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png
+    ROOT/gtFine/{train,val}/CITY/NAME_gtFine_instanceIds.png
+
+A pixel of instanceIds is label · 1000 + number inside an instance, and the label alone elsewhere: on stuff, on what the
+benchmark ignores, and on things too close to tell apart, which become a crowd. As in the benchmark's own conversion to
+panoptic PNGs a segment keeps that number as its id. Labels: https://github.com/mcordts/cityscapesScripts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from antvisionps.atomic import atomic_folder
+from antvisionps.categories import CategorySet
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, measure_segments, write_segment_ids_png
+from antvisionps.datasets.splits import write_splits
+from antvisionps.errors import DataError
+from antvisionps.parallel import map_images
+
+_COLOR_OF_STUFF = {
+    7: ("road", (128, 64, 128)),
+    8: ("sidewalk", (244, 35, 232)),
+    11: ("building", (70, 70, 70)),
+    12: ("wall", (102, 102, 156)),
+    13: ("fence", (190, 153, 153)),
+    17: ("pole", (153, 153, 153)),
+    19: ("traffic light", (250, 170, 30)),
+    20: ("traffic sign", (220, 220, 0)),
+    21: ("vegetation", (107, 142, 35)),
+    22: ("terrain", (152, 251, 152)),
+    23: ("sky", (70, 130, 180)),
+}
+_COLOR_OF_THINGS = {
+    24: ("person", (220, 20, 60)),
+    25: ("rider", (255, 0, 0)),
+    26: ("car", (0, 0, 142)),
+    27: ("truck", (0, 0, 70)),
+    28: ("bus", (0, 60, 100)),
+    31: ("train", (0, 80, 100)),
+    32: ("motorcycle", (0, 0, 230)),
+    33: ("bicycle", (119, 11, 32)),
+}
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": label, "name": name, "isthing": int(colors is _COLOR_OF_THINGS), "color": color}
+        for colors in (_COLOR_OF_STUFF, _COLOR_OF_THINGS)
+        for label, (name, color) in colors.items()
+    ],
+    where="Cityscapes",
+)
+"""The benchmark's 19; a category id is the label."""
+
+LAST_LABEL = 33
+"""Labels 0 to 33 occur; those that are no category are void."""
+
+INSTANCES_PER_LABEL = 1000
+
+FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
+"""Images are counted by city and name."""
+
+_PHOTO_SUFFIX, _LABELS_SUFFIX = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+
+Split = Literal["train", "val"]
+
+
+def prepare_cityscapes(out: Path, *, root: Path, heldout_images: int, seed: int, workers: int) -> None:
+    """Splits Cityscapes' train into train and heldout, and takes its val. Writes panoptic PNGs and annotations to
+    `out`; the photos are used where they lie.
+
+    Raises DataError on a folder without the layout, a photo without labels or the reverse, and unreadable labels.
+    """
+    with atomic_folder(out) as folder:
+        train, val = (_convert(folder, out, root, split, workers) for split in ("train", "val"))
+        write_splits(folder, train=train, val=val, root=None, heldout_images=heldout_images, seed=seed, workers=workers)
+
+
+def to_segments(instance_ids: np.ndarray, *, where: str) -> tuple[np.ndarray, dict[int, int], set[int]]:
+    """(H, W) int32 segment ids, 0 = void; category_id of each segment; the ids of crowds."""
+    present = np.unique(instance_ids).tolist()
+    label_of = {value: value // INSTANCES_PER_LABEL if value >= INSTANCES_PER_LABEL else value for value in present}
+    unknown = next((value for value, label in label_of.items() if label > LAST_LABEL), None)
+    if unknown is not None:
+        raise DataError(
+            f"{where}: expected labels from 0 to {LAST_LABEL}, got instance id {unknown}; fetch gtFine again"
+        )
+    category_ids = {value: label for value, label in label_of.items() if label in CATEGORIES}
+    kept = np.where(np.isin(instance_ids, list(category_ids)), instance_ids, 0).astype(np.int32)
+    crowds = {
+        value
+        for value, label in category_ids.items()
+        if value < INSTANCES_PER_LABEL and CATEGORIES.by_id(label).is_thing
+    }
+    return kept, category_ids, crowds
+
+
+def _convert(folder: Path, out: Path, root: Path, split: Split, workers: int) -> PanopticDataset:
+    names = _names(root, split)
+    maps = folder / "panoptic" / split
+    for city in {name.parent for name in names}:
+        (maps / city).mkdir(parents=True, exist_ok=True)
+    items = list(enumerate(names, start=FIRST_IMAGE_ID[split]))
+    open_work = partial(_open_converting, root / "gtFine" / split, maps)
+    images = tuple(map_images(open_work, items, workers=workers, description=f"convert {split}"))
+    photos = root / "leftImg8bit" / split
+    # Beside the annotations, so that the manifest leads from `out` to the photos wherever both are moved together.
+    images_dir = photos if photos.is_absolute() else folder / os.path.relpath(photos, out)
+    return PanopticDataset(folder / f"{split}.json", images_dir, maps, CATEGORIES, images)
+
+
+def _names(root: Path, split: Split) -> list[Path]:
+    """CITY/NAME of each image, sorted."""
+    places = {_PHOTO_SUFFIX: root / "leftImg8bit" / split, _LABELS_SUFFIX: root / "gtFine" / split}
+    found = {
+        suffix: {
+            path.relative_to(place).with_name(path.name.removesuffix(suffix)) for path in place.glob(f"*/*{suffix}")
+        }
+        for suffix, place in places.items()
+    }
+    for suffix, other in (tuple(places), tuple(places)[::-1]):
+        if missing := sorted(found[other] - found[suffix]):
+            raise DataError(
+                f"{places[suffix]}: expected {missing[0]}{suffix}, as there is a {missing[0]}{other} "
+                f"({len(missing)} like it); unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
+            )
+    if not found[_LABELS_SUFFIX]:
+        raise DataError(
+            f"{places[_LABELS_SUFFIX]}: expected CITY/NAME{_LABELS_SUFFIX}, found none; unpack "
+            f"leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
+        )
+    return sorted(found[_LABELS_SUFFIX])
+
+
+def _open_converting(labels: Path, maps: Path) -> Callable[[tuple[int, Path]], PanopticImage]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+
+    def convert(item: tuple[int, Path]) -> PanopticImage:
+        image_id, name = item
+        path = labels / f"{name}{_LABELS_SUFFIX}"
+        segment_ids, category_ids, crowds = to_segments(_load_instance_ids(path), where=str(path))
+        write_segment_ids_png(maps / f"{name}.png", segment_ids)
+        height, width = segment_ids.shape
+        segments = measure_segments(segment_ids, category_ids=category_ids, crowd_ids=crowds)
+        return PanopticImage(image_id, f"{name}{_PHOTO_SUFFIX}", f"{name}.png", height, width, segments)
+
+    return convert
+
+
+def _load_instance_ids(path: Path) -> np.ndarray:
+    instance_ids = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    if instance_ids is None or instance_ids.ndim != 2 or instance_ids.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: expected a grey 16-bit PNG, it is none or truncated; fetch gtFine again")
+    return instance_ids

@@ -1,0 +1,140 @@
+"""COCO 2017 with its panoptic annotations, fetched and laid out as `prepare` reads it (profiles/coco_paper.yaml).
+
+Archives: https://cocodataset.org/#download. Each is removed when what is in it lies unpacked and counted beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from antvisionps.atomic import atomic_file
+from antvisionps.datasets.download import RemoteFile, arrived_bytes, fetch
+from antvisionps.datasets.unpacking import require_space, unpack, unpack_file
+from antvisionps.errors import DownloadError
+
+SERVER = "http://images.cocodataset.org"
+"""Without TLS, as its certificate is another name's; the checksums tell what is right."""
+
+MANIFEST = "download.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """An archive and how many files are to be in each folder that it unpacks to."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    files_in: Mapping[str, int]
+    unpack: Callable[[Path, Path], Mapping[str, int]]
+
+
+def _unpack_photos(archive: Path, to: Path) -> Mapping[str, int]:
+    name = archive.stem
+    return {name: unpack(archive, to / name, inside=name, suffix=".jpg")}
+
+
+def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
+    """Two JSONs, and the PNGs that lie in two archives within the archive."""
+    counts = {}
+    folder = to / "annotations"
+    folder.mkdir(exist_ok=True)
+    for split in ("train2017", "val2017"):
+        name = f"panoptic_{split}"
+        inner = folder / f"{name}.zip"
+        unpack_file(archive, f"annotations/{name}.json", folder / f"{name}.json")
+        unpack_file(archive, f"annotations/{name}.zip", inner)
+        counts[f"annotations/{name}"] = unpack(inner, folder / name, inside=name, suffix=".png")
+        inner.unlink()
+    return counts
+
+
+PARTS: Mapping[str, Part] = {
+    "panoptic": Part(
+        "annotations/panoptic_annotations_trainval2017.zip",
+        860725834,
+        "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
+        {"annotations/panoptic_train2017": 118287, "annotations/panoptic_val2017": 5000},
+        _unpack_panoptic,
+    ),
+    "val2017": Part(
+        "zips/val2017.zip",
+        815585330,
+        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+        {"val2017": 5000},
+        _unpack_photos,
+    ),
+    "train2017": Part(
+        "zips/train2017.zip",
+        19336861798,
+        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+        {"train2017": 118287},
+        _unpack_photos,
+    ),
+}
+
+
+def download_coco(
+    to: Path,
+    *,
+    names: Sequence[str],
+    server: str = SERVER,
+    parts: Mapping[str, Part] = PARTS,
+    wait_s: float = 2.0,
+) -> None:
+    """Fetches and unpacks the parts named into `to`; what the manifest there has as done is left as it is.
+
+    Raises DownloadError before the first byte if the disk is too small or a folder of that name is somebody else's;
+    later on what `fetch` and `unpack` refuse, and on another number of files than COCO has. Run again, it goes on.
+    """
+    manifest = _read_manifest(to / MANIFEST)
+    missing = [name for name in names if not _is_done(to, parts[name], manifest.get(name))]
+    for name in missing:
+        _refuse_foreign(to, parts[name])
+    require_space(to, _needed_bytes(to, [parts[name] for name in missing]))
+    for name in missing:
+        part = parts[name]
+        archive = to / Path(part.path).name
+        fetch(RemoteFile(f"{server}/{part.path}", part.size_bytes, part.sha256), archive, wait_s=wait_s)
+        counts = part.unpack(archive, to)
+        if counts != part.files_in:
+            raise DownloadError(f"{archive}: expected {part.files_in} files in it, got {counts}")
+        manifest[name] = {"size_bytes": part.size_bytes, "sha256": part.sha256, "files": dict(counts)}
+        with atomic_file(to / MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        archive.unlink()
+
+
+def _needed_bytes(to: Path, parts: Sequence[Part]) -> int:
+    """The rest of the archives and, as photos and PNGs hardly shrink in a zip, as much again for what is in them."""
+    return sum(2 * part.size_bytes - arrived_bytes(to / Path(part.path).name) for part in parts)
+
+
+def _is_done(to: Path, part: Part, entry: Any) -> bool:
+    is_recorded = isinstance(entry, dict) and entry.get("sha256") == part.sha256
+    return is_recorded and all((to / folder).is_dir() for folder in part.files_in)
+
+
+def _refuse_foreign(to: Path, part: Part) -> None:
+    """A folder of ours without an entry in the manifest was left by a killed run, and has its archive beside it."""
+    for folder in part.files_in:
+        if (to / folder).exists() and not (to / Path(part.path).name).exists():
+            raise DownloadError(
+                f"{to / folder}: there already, but not put there by this command; move it away, or use it as it is"
+            )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"{path}: cannot be read ({error}); remove it, and everything is checked again") from error
+    if not isinstance(manifest, dict):
+        raise DownloadError(f"{path}: expected an object; remove it, and everything is checked again")
+    return manifest

@@ -1,0 +1,161 @@
+"""Panoptic results of other tools: COCO's format, and the (map, segments_info) pairs of Hugging Face and detectron2.
+
+`panoptic.json` is COCO's {"annotations": […]} or the list alone; a row has image_id, file_name and segments_info. A
+segment has an id and a category_id or, as Hugging Face calls it, a label_id; score and isthing may stand beside them.
+The maps lie in the folder `panoptic`: RGB PNGs (id = R + 256 G + 256² B), grey PNGs, or numpy files of the integer
+tensor. Void is a negative id, and 0 unless a segment has it.
+
+Things become instances, which do not overlap, with score 1 where none is given. All segments together become a semantic
+map without doubt; so two segments of one stuff category in an image become one, as the format wants it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, rgb_to_segment_ids
+from antvisionps.errors import PredictionsError
+from antvisionps.interchange.coco_results import checked_score
+from antvisionps.interchange.labels import Labels
+from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.semantic import ImageSemantics
+
+
+def read_panoptic_results(
+    annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: Labels
+) -> Iterator[tuple[ImageInstances, ImageSemantics]]:
+    """Every image of the split, in ascending image_id.
+
+    Raises PredictionsError on an image that is unknown, missing or there twice, an unknown category, a map of another
+    size, segments of map and JSON that disagree, and a score that is no number from 0 to 1.
+    """
+    row_of_image = _rows_by_image(annotations, {image.image_id for image in dataset.images})
+    for image in dataset.images:
+        if image.image_id not in row_of_image:
+            raise PredictionsError(f"{annotations}: image {image.image_id} is missing; every image is needed")
+        row = row_of_image[image.image_id]
+        where = f"{annotations}: image {image.image_id}"
+        segment_ids = _load_map(maps, row.get("file_name"), image, where)
+        segments = _segments(row.get("segments_info"), labels, where)
+        yield _convert(segment_ids, segments, image, labels, where)
+
+
+Segments = dict[int, tuple[int, float]]
+"""segment id → (category_id, score)."""
+
+
+def _rows_by_image(path: Path, image_ids: set[int]) -> dict[int, Mapping[str, Any]]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PredictionsError(f"{path}: no readable JSON ({error})") from error
+    rows = document.get("annotations") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PredictionsError(f"{path}: expected panoptic results, a list of objects or one under 'annotations'")
+    row_of_image: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        image_id = row.get("image_id")
+        if type(image_id) is not int or image_id not in image_ids:
+            raise PredictionsError(f"{path}: image {image_id!r} is not in this split; predict the split's images only")
+        if image_id in row_of_image:
+            raise PredictionsError(f"{path}: image {image_id} appears twice; keep one")
+        row_of_image[image_id] = row
+    return row_of_image
+
+
+def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> np.ndarray:
+    """(H, W) int64 segment ids."""
+    if not isinstance(file_name, str) or Path(file_name).suffix not in (".png", ".npy"):
+        raise PredictionsError(f"{where}: expected the file_name of a .png or .npy, got {file_name!r}")
+    path = folder / file_name
+    segment_ids = _load_npy(path) if path.suffix == ".npy" else _load_png(path)
+    refuse_other_size(path, image, segment_ids.shape)
+    return segment_ids.astype(np.int64)
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        segment_ids = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
+    if segment_ids.dtype.kind not in "iu":
+        raise PredictionsError(f"{path}: expected integers, got {segment_ids.dtype}")
+    return segment_ids
+
+
+def _load_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            if picture.mode == "RGB":
+                return rgb_to_segment_ids(np.asarray(picture))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
+    return load_grey(path)
+
+
+def _segments(rows: Any, labels: Labels, where: str) -> Segments:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
+    segments: Segments = {}
+    for row in rows:
+        segment_id = row.get("id")
+        if type(segment_id) is not int or segment_id < 0:
+            raise PredictionsError(f"{where}: expected a segment id from 0 on, got {segment_id!r}")
+        if segment_id in segments:
+            raise PredictionsError(f"{where}: segment {segment_id} appears twice")
+        segments[segment_id] = _described(row, labels, f"{where}: segment {segment_id}")
+    return segments
+
+
+def _described(row: Mapping[str, Any], labels: Labels, where: str) -> tuple[int, float]:
+    label = row["category_id"] if "category_id" in row else row.get("label_id")
+    is_thing = None if row.get("isthing") is None else bool(row["isthing"])
+    score = row.get("score")
+    category_id = labels.category_id(label, is_thing=is_thing, where=where)
+    return category_id, 1.0 if score is None else checked_score(score, where)
+
+
+def _convert(
+    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: Labels, where: str
+) -> tuple[ImageInstances, ImageSemantics]:
+    present, inverse = np.unique(segment_ids, return_inverse=True)
+    inverse = inverse.reshape(segment_ids.shape)
+    drawn = {segment_id for segment_id in present.tolist() if segment_id > 0 or segment_id in segments}
+    if drawn != set(segments):
+        stray = min(drawn ^ set(segments))
+        problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
+        raise PredictionsError(f"{where}: segment {stray} {problem}; map and JSON do not belong together")
+    category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
+    semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
+    things = [
+        (index, segment_id)
+        for index, segment_id in enumerate(present.tolist())
+        if segment_id in segments and labels.categories.by_id(segments[segment_id][0]).is_thing
+    ]
+    return _instances(inverse, things, segments, image), semantics
+
+
+def _instances(
+    inverse: np.ndarray, things: list[tuple[int, int]], segments: Segments, image: PanopticImage
+) -> ImageInstances:
+    rles = [encode_masks(inverse[None] == index)[0] for index, _ in things]
+    boxes = [coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}) for rle in rles]
+    return ImageInstances(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        category_ids=np.array([segments[segment_id][0] for _, segment_id in things], dtype=np.int32),
+        scores=np.array([segments[segment_id][1] for _, segment_id in things], dtype=np.float32),
+        boxes_xywh=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        rles=rles,
+        mask_probs=None,
+    )

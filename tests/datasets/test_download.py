@@ -1,0 +1,355 @@
+"""Fetching and unpacking from a local HTTP server that breaks off, lies about sizes and serves corrupt archives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import stat
+import threading
+import zipfile
+from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from antvisionps import cli
+from antvisionps.datasets import coco, download
+from antvisionps.datasets.coco import PARTS, Part, download_coco
+from antvisionps.datasets.download import RemoteFile, fetch
+from antvisionps.datasets.unpacking import unpack
+from antvisionps.errors import DownloadError
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """Serves `files` (path → bytes); `faults` are taken one a request, and then it behaves."""
+
+    def __init__(self):
+        self.files = {"/file.zip": CONTENT}
+        self.faults = []
+        self.requests = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests.append((self.path, self.headers.get("Range")))
+                fault = outer.faults.pop(0) if outer.faults else {}
+                outer.answer(self, fault)
+                self.close_connection = True
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+
+    def answer(self, handler, fault):
+        content = self.files.get(handler.path)
+        if content is None or "status" in fault:
+            handler.send_error(fault.get("status", 404))
+            return
+        first = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        has_ranges = not fault.get("no_ranges")
+        body = content[first:] if has_ranges else content
+        handler.send_response(206 if has_ranges else 200)
+        total = fault.get("total", len(content))
+        if has_ranges:
+            shown = fault.get("first", first)
+            handler.send_header("Content-Range", f"bytes {shown}-{len(content) - 1}/{total}")
+            handler.send_header("Content-Length", str(len(body)))
+        elif "chunked" not in fault:
+            handler.send_header("Content-Length", str(total))
+        handler.end_headers()
+        body = fault.get("body", body)
+        handler.wfile.write(body[: fault.get("stop_after", len(body))])
+
+    def close(self):
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+def remote(server, **changes):
+    values = {"url": f"{server.address}/file.zip", "size_bytes": len(CONTENT), "sha256": SHA256}
+    return RemoteFile(**(values | changes))
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Fetching.
+
+
+def test_a_broken_off_download_goes_on_where_it_was(server, tmp_path):
+    server.faults = [{"stop_after": 100_000}, {"stop_after": 1}, {"stop_after": 150_000}]
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [f"bytes={first}-" for first in (0, 100_000, 100_001, 250_001)]
+    assert names_in(tmp_path) == ["a.zip"]
+
+
+def test_the_next_run_goes_on_too_and_a_whole_file_is_not_fetched_again(server, tmp_path):
+    server.faults = [{"stop_after": 1000}] + [{"stop_after": 0}] * download.ATTEMPTS
+    with pytest.raises(DownloadError, match=r"attempts in a row brought nothing .*1000 of 300000 bytes are kept"):
+        fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert names_in(tmp_path) == ["a.zip.part"]
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert server.requests[-1][1] == "bytes=1000-"
+    asked = len(server.requests)
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert len(server.requests) == asked
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path):
+    server.faults = [{"stop_after": 1000}, {"no_ranges": True}]
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    server.faults = [{"status": 503}, {"status": 429}, {"status": 500}]
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_server_that_is_not_there_is_given_up(tmp_path, server):
+    gone = remote(server)
+    server.http.server_close()
+    with pytest.raises(DownloadError, match="brought nothing"):
+        fetch(RemoteFile(gone.url, 5, "0" * 64), tmp_path / "a.zip", wait_s=0)
+
+
+LIES = {
+    "another total": ({"total": 299_999}, "expected the published 300000 bytes, the server has 299999"),
+    "another length": ({"total": 5, "no_ranges": True}, "the server has 5"),
+    "another part": ({"first": 7}, "another part than byte 0"),
+    "more than it says": (
+        {"no_ranges": True, "chunked": True, "body": CONTENT + b"more"},
+        "sends more than the published 300000 bytes",
+    ),
+    "missing": ({"status": 404}, "HTTP 404"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_server_that_lies_is_not_believed(server, tmp_path, lie):
+    fault, match = LIES[lie]
+    server.faults = [fault] * 3
+    with pytest.raises(DownloadError, match=match):
+        fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert len(server.requests) == 1
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_other_bytes_of_the_right_size_are_removed(server, tmp_path):
+    server.faults = [{"body": bytes(len(CONTENT))}]
+    with pytest.raises(DownloadError, match=f"sha256 {SHA256}, got 300000 with"):
+        fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert names_in(tmp_path) == []
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_too_long_is_fetched_anew(server, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(CONTENT + b"x")
+    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
+    assert server.requests[0][1] == "bytes=0-"
+
+
+def test_only_http_is_fetched(tmp_path):
+    with pytest.raises(DownloadError, match="begins with http"):
+        fetch(RemoteFile("file:///etc/passwd", 1, "0" * 64), tmp_path / "a.zip")
+
+
+# Unpacking.
+
+
+def zipped(members):
+    """A zip of (name or ZipInfo, content)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def link(name, kind=stat.S_IFLNK):
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+    return info
+
+
+GOOD = [("photos/", b""), ("photos/1.jpg", b"one"), ("photos/2.jpg", b"two"), ("__MACOSX/photos/._1.jpg", b"notes")]
+
+
+def test_the_wanted_members_alone_are_unpacked(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped([*GOOD, ("photos/deep/3.jpg", b"three"), ("photos/read.me", b"")]))
+    assert unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg") == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "photos").iterdir()} == {
+        "1.jpg": b"one",
+        "2.jpg": b"two",
+    }
+
+
+UNSAFE = {
+    "absolute": ("/tmp/x.jpg", "leads out"),
+    "parent": ("photos/../../x.jpg", "leads out"),
+    "backslash": ("photos\\..\\x.jpg", "leads out"),
+    "drive": ("C:x.jpg", "leads out"),
+    "symbolic link": (link("photos/x.jpg"), "is a link or device"),
+    "device": (link("photos/x.jpg", stat.S_IFCHR), "is a link or device"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_an_unsafe_member_stops_everything(tmp_path, kind):
+    member, match = UNSAFE[kind]
+    (tmp_path / "a.zip").write_bytes(zipped([*GOOD, (member, b"/etc/passwd")]))
+    with pytest.raises(DownloadError, match=match):
+        unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg")
+    assert names_in(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_member_twice_stops_everything(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped([*GOOD, GOOD[1]]))
+    with pytest.raises(DownloadError, match="there twice"):
+        unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg")
+
+
+def corrupt(content, place):
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+PHOTOS = zipped([("photos/", b""), ("photos/1.jpg", CONTENT[:5000])])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no zip at all", PHOTOS[:-30], *(corrupt(PHOTOS, place) for place in (1500, 3000, 4500))],
+)
+def test_a_corrupt_archive_leaves_nothing(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DownloadError, match="corrupt archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg")
+    assert names_in(tmp_path) == ["a.zip"]
+
+
+# COCO.
+
+
+def small_coco(server, *, train_files=3, change=lambda archives: None):
+    """Parts of COCO's shape with a few files each, served under COCO's paths."""
+    maps = {
+        split: zipped([(f"panoptic_{split}/", b""), *((f"panoptic_{split}/{i}.png", b"png") for i in range(count))])
+        for split, count in (("train2017", 3), ("val2017", 2))
+    }
+    members = [(f"annotations/panoptic_{split}.zip", content) for split, content in maps.items()]
+    members += [(f"annotations/panoptic_{split}.json", split.encode()) for split in maps]
+    archives = {
+        "panoptic": zipped(members),
+        "val2017": zipped([(f"val2017/{i}.jpg", b"jpg") for i in range(2)]),
+        "train2017": zipped([(f"train2017/{i}.jpg", CONTENT) for i in range(train_files)]),
+    }
+    change(archives)
+    parts = {}
+    for name, part in PARTS.items():
+        content = archives[name]
+        counts = {folder: 3 if "train" in folder else 2 for folder in part.files_in}
+        parts[name] = Part(part.path, len(content), hashlib.sha256(content).hexdigest(), counts, part.unpack)
+        server.files[f"/{part.path}"] = content
+    return parts
+
+
+def test_coco_is_laid_out_as_its_profile_reads_it(server, tmp_path):
+    parts = small_coco(server)
+    server.faults = [{}, {"stop_after": 50}, {}, {"stop_after": 200_000}]
+    to = tmp_path / "data" / "coco"
+    download_coco(to, names=list(parts), server=server.address, parts=parts, wait_s=0)
+    assert names_in(to) == ["annotations", "download.json", "train2017", "val2017"]
+    panoptic = [f"panoptic_{split}" for split in ("train2017", "val2017")]
+    assert names_in(to / "annotations") == sorted([*panoptic, *(f"{name}.json" for name in panoptic)])
+    assert names_in(to / "annotations" / "panoptic_train2017") == ["0.png", "1.png", "2.png"]
+    assert (to / "annotations" / "panoptic_val2017.json").read_text() == "val2017"
+    assert (to / "train2017" / "2.jpg").read_bytes() == CONTENT
+    assert json.loads((to / "download.json").read_text())["train2017"]["files"] == {"train2017": 3}
+    asked = len(server.requests)
+    download_coco(to, names=list(parts), server=server.address, parts=parts, wait_s=0)
+    assert len(server.requests) == asked
+
+
+def test_what_was_interrupted_after_unpacking_is_finished(server, tmp_path, monkeypatch):
+    parts = small_coco(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(coco, "atomic_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            download_coco(tmp_path, names=["val2017"], server=server.address, parts=parts, wait_s=0)
+    assert names_in(tmp_path) == ["val2017", "val2017.zip"]
+    asked = len(server.requests)
+    download_coco(tmp_path, names=["val2017"], server=server.address, parts=parts, wait_s=0)
+    assert len(server.requests) == asked
+    assert names_in(tmp_path) == ["download.json", "val2017"]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(server, tmp_path):
+    parts = small_coco(server)
+    (tmp_path / "train2017").mkdir()
+    with pytest.raises(DownloadError, match="train2017: there already, but not put there by this command"):
+        download_coco(tmp_path, names=list(parts), server=server.address, parts=parts, wait_s=0)
+    assert not server.requests
+
+
+def test_another_number_of_files_is_refused(server, tmp_path):
+    parts = small_coco(server, train_files=4)
+    with pytest.raises(DownloadError, match=r"expected \{'train2017': 3\} files in it, got \{'train2017': 4\}"):
+        download_coco(tmp_path, names=["train2017"], server=server.address, parts=parts, wait_s=0)
+    assert "download.json" not in names_in(tmp_path)
+
+
+def test_an_archive_without_its_json_is_refused(server, tmp_path):
+    def without_json(archives):
+        archives["panoptic"] = zipped([("annotations/panoptic_train2017.zip", b"")])
+
+    parts = small_coco(server, change=without_json)
+    with pytest.raises(DownloadError, match=r"expected annotations/panoptic_train2017\.json in it"):
+        download_coco(tmp_path, names=["panoptic"], server=server.address, parts=parts, wait_s=0)
+
+
+def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("antvisionps.datasets.unpacking.shutil.disk_usage", lambda path: usage(0, 0, 30 * 10**9))
+    with pytest.raises(DownloadError, match=r"expected 43\.1 GB free on its disk, there are 30\.0 GB"):
+        download_coco(tmp_path / "coco", names=list(PARTS), server=server.address)
+    assert not server.requests
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_manifest_is_named(server, tmp_path, text):
+    (tmp_path / "download.json").write_text(text)
+    with pytest.raises(DownloadError, match=r"download\.json: "):
+        download_coco(tmp_path, names=["val2017"], server=server.address, parts=small_coco(server))
+
+
+def test_it_is_a_command(server, tmp_path, monkeypatch, capsys):
+    parts = small_coco(server)
+    monkeypatch.setattr(coco.download_coco, "__kwdefaults__", {"server": "", "parts": parts, "wait_s": 0})
+    cli.main(["download", "coco", "--to", str(tmp_path), "--only", "val2017", "--mirror", f"{server.address}/"])
+    assert names_in(tmp_path) == ["download.json", "val2017"]
+    assert "val2017 in " in capsys.readouterr().out
