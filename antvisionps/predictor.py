@@ -82,11 +82,14 @@ def open_predictor(
     params.refuse_unknown_system(system)
     if system not in params.fuse.method:
         raise ParamsError(f"{params_path}: fuse.method names no method for {system}; add one, or name another system")
-    names = params.ends if system == FUSION_SYSTEM else (system,)
+    names = params.all_ends if system == FUSION_SYSTEM else (system,)
+    imported = [name for name in names if name not in params.ends]
+    if imported:
+        raise ParamsError(f"{system}: {', '.join(imported)} is imported, with no network to run; name another system")
     categories = _read_categories(Path(models_dir), params, names[0])
     settings = plain_settings(
         system,
-        ends=params.ends,
+        ends=params.all_ends,
         categories=categories,
         routing_dir=Path(routing_dir),
         **params.fuse.keyword_arguments(system),

@@ -32,7 +32,7 @@ def main() -> None:
         fused={name: open_fused(arguments.fused / name, truth) for name in params.fuse.systems},
         fused_dir=arguments.fused,
         caches=SplitCaches(arguments.predictions, "val", dataset_fingerprint(arguments.prepared), truth),
-        ends=params.ends,
+        ends=params.all_ends,
     )
     write_report(
         arguments.out,

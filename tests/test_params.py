@@ -61,7 +61,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
         ("ends", ["e_ups", "lwl_htc", "fusion"], r"fusion"),
-        ("import_end.ends", ["mine"], r"fuse\.semantic_weights has .*; expected an entry for each of .*'mine'"),
+        ("import_end.ends", ["mine"], r"fuse\.instance_weights has .*; expected an entry for each of .*'mine'"),
         ("import_end.ends", ["lwl_htc"], r"ends lists lwl_htc twice"),
         (
             "import_end.ends",

@@ -47,6 +47,16 @@ def changed_params(path, **fuse):
     return path
 
 
+def imported_end_params(path):
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(Path("params.yaml"))
+    params["import_end"]["ends"] = ["mine"]
+    for weights in ("instance_weights", "semantic_weights"):
+        params["fuse"][weights]["mine"] = 1.0
+    yaml.dump(params, path)
+    return path
+
+
 def fuse_stage(params, out):
     command = [sys.executable, str(PROJECT / "stages" / "fuse.py"), "--params", str(params), "--system", "fusion"]
     for name in ("prepared", "predictions", "routing", "calibration"):
@@ -197,6 +207,8 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     params = changed_params(tmp_path / "params.yaml", method=methods)
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
         open_predictor("data/models", system="hrnet_aspp", params_path=params)
+    with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
+        open_predictor("data/models", params_path=imported_end_params(tmp_path / "imported.yaml"))
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
         open_predictor("data/models", system="nobody")
     with pytest.raises(CacheError, match="no readable routing table"):
