@@ -271,7 +271,9 @@ class Semantic:
 
     @cached_property
     def _average(self) -> SemanticAverage:
-        return average_semantics([self.arrays], weights=[1.0], categories=self.all_categories)
+        return average_semantics(
+            [self.arrays], weights=[1.0], average_of="probabilities", categories=self.all_categories
+        )
 
 
 def _caches_near(folder: Path) -> str:
