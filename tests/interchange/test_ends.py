@@ -152,7 +152,7 @@ def test_an_end_imported_from_our_own_export_fuses_to_the_same_bytes(tmp_path, p
         places = ("--prepared", prepared, "--predictions", predictions, "--out", tmp_path / name / "fused")
         run_stage("fuse", "--params", params, "--system", "mine", *places)
     fused = bytes_below(tmp_path / "native" / "fused")
-    assert len(fused) == 4 + 3
+    assert len(fused) == 5 + 3
     assert fused == bytes_below(tmp_path / "imported" / "fused")
 
 
