@@ -360,9 +360,11 @@ class Params(Section):
         return (*self.ends, *self.import_end.ends)
 
     def refuse_unknown_system(self, name: str) -> None:
-        """Raises ParamsError unless the name is that of an end or of the fusion."""
+        """Raises ParamsError unless the name is that of an end or of the fusion, and has a method."""
         if name not in (*self.all_ends, FUSION_SYSTEM):
             raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}")
+        if name not in self.fuse.method:
+            raise ParamsError(f"--system {name}: fuse.method names no method for it; add one, or name another system")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:

@@ -3,7 +3,8 @@
 libpng works row by row and feeds zlib in small pieces. Here a whole image goes through ISA-L's deflate at once, in a
 fraction of the time. The grey planes of the cache are written without filters, and then an image is nothing but its
 inflated rows with a zero before each; any other grey PNG is left to OpenCV. Maps of segments are written with the one
-filter that suits them, the difference to the row above. Format: https://www.w3.org/TR/png-3/.
+filter that suits them, the difference to the row above. ISA-L's bytes are the same on every x86 processor since SSE4.2;
+another architecture may deflate the same pixels otherwise. Format: https://www.w3.org/TR/png-3/.
 """
 
 from __future__ import annotations

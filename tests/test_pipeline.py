@@ -190,7 +190,9 @@ def test_a_third_end_of_semantics_alone_joins_the_fusion(project, tmp_path):
     output = dvc(folder, "exp", "run", *(part for switch in switches for part in ("-S", switch)))
     ran = stages_run(output)
     of_the_end = ["train_hrnet_aspp@base", "predict@hrnet_aspp-heldout", "predict@hrnet_aspp-val"]
-    assert sorted(ran) == sorted([*of_the_end, "evaluate_heldout", "calibrate@fusion", "fuse@fusion", "score", "report"])
+    assert sorted(ran) == sorted(
+        [*of_the_end, "evaluate_heldout", "calibrate@fusion", "fuse@fusion", "score", "report"]
+    )
     assert [path.name for path in (folder / "data/predictions/hrnet_aspp/val").iterdir()] == ["semantic.parquet"]
     segments = pq.read_table(folder / "data/fused/fusion/segments.parquet")["end"].to_pylist()
     assert set(segments) <= {"e_ups", "lwl_htc", "e_ups+lwl_htc+hrnet_aspp"}

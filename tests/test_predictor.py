@@ -201,7 +201,7 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
-    with pytest.raises(ParamsError, match=r"fuse\.method names no method for hrnet_aspp"):
+    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: fuse\.method names no method for it"):
         open_predictor("data/models", system="hrnet_aspp")
     methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
     params = changed_params(tmp_path / "params.yaml", method=methods)

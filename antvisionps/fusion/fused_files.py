@@ -54,18 +54,18 @@ class RowsByImage:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         try:
-            self._table = pq.read_table(path, use_threads=False)
+            self.table = pq.read_table(path, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise CacheError(f"{path}: cannot be read ({error}); run `dvc repro fuse`") from error
-        if self._table.schema.remove_metadata() != schema:
+        if self.table.schema.remove_metadata() != schema:
             raise CacheError(
-                f"{path}: expected the columns {schema.names}, got {self._table.schema.names}; run `dvc repro fuse`"
+                f"{path}: expected the columns {schema.names}, got {self.table.schema.names}; run `dvc repro fuse`"
             )
-        self._image_ids = self._table["image_id"].to_numpy()
+        self._image_ids = self.table["image_id"].to_numpy()
         if (np.diff(self._image_ids) < 0).any():
             raise CacheError(f"{path}: expected ascending image ids; run `dvc repro fuse`")
 
     def read(self, image_id: int) -> list[dict[str, object]]:
         """The rows of an image in the file's order; none for an image without a row."""
         first, last = np.searchsorted(self._image_ids, [image_id, image_id + 1])
-        return self._table.slice(first, last - first).to_pylist()
+        return self.table.slice(first, last - first).to_pylist()

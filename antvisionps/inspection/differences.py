@@ -19,8 +19,9 @@ from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import class_index_map
 from antvisionps.errors import CacheError
 from antvisionps.evaluation.panoptic_quality import MatchCounts
+from antvisionps.fusion.fused_files import PANOPTIC_FILE
 from antvisionps.inspection import fused, predictions
-from antvisionps.inspection.fused import JSON_FILE, FusedMaps
+from antvisionps.inspection.fused import FusedMaps
 from antvisionps.inspection.image_scores import class_pq, image_pq, metrics_of, read_image_counts
 from antvisionps.inspection.predictions import CachedPredictions, ImagePredictions
 from antvisionps.inspection.revisions import fetch_revision
@@ -39,7 +40,7 @@ class Side:
 
     @property
     def is_fused(self) -> bool:
-        return (self.folder / JSON_FILE).is_file()
+        return (self.folder / PANOPTIC_FILE).is_file()
 
 
 @contextmanager

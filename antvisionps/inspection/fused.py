@@ -14,16 +14,23 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, read_panoptic
 from antvisionps.errors import CacheError
+from antvisionps.fusion.fused_files import (
+    CANDIDATES_FILE,
+    CANDIDATES_SCHEMA,
+    PANOPTIC_FILE,
+    PANOPTIC_FOLDER,
+    SEGMENTS_FILE,
+    SEGMENTS_SCHEMA,
+    RowsByImage,
+)
 from antvisionps.fusion.heuristic import FallenCandidate, FallReason, FusedSegment
 from antvisionps.inspection.choices import name_choices, name_nearest
 
 REMEDY = "run `dvc repro fuse`"
-JSON_FILE, MAPS_FOLDER = "panoptic.json", "panoptic"
 
 
 def open(folder: str | Path) -> FusedMaps:
@@ -36,11 +43,11 @@ class FusedMaps:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not (folder / JSON_FILE).is_file():
-            others = sorted(path.parent.name for path in folder.parent.glob(f"*/{JSON_FILE}"))
-            raise CacheError(f"{folder}: no {JSON_FILE}{name_choices(others) if others else f'; {REMEDY}'}")
+        if not (folder / PANOPTIC_FILE).is_file():
+            others = sorted(path.parent.name for path in folder.parent.glob(f"*/{PANOPTIC_FILE}"))
+            raise CacheError(f"{folder}: no {PANOPTIC_FILE}{name_choices(others) if others else f'; {REMEDY}'}")
         self._dataset: PanopticDataset = read_panoptic(
-            folder / JSON_FILE, images_dir=folder, panoptic_dir=folder / MAPS_FOLDER
+            folder / PANOPTIC_FILE, images_dir=folder, panoptic_dir=folder / PANOPTIC_FOLDER
         )
         self._image_of = {image.image_id: image for image in self._dataset.images}
 
@@ -72,32 +79,25 @@ class FusedMaps:
 
     def to_arrow(self, table: Literal["segments", "candidates"] = "segments") -> pa.Table:
         """`segments`: all that are in the maps. `candidates`: all that fell, and why."""
-        path = self.folder / f"{table}.parquet"
-        try:
-            return pq.read_table(path, use_threads=False)
-        except FileNotFoundError:
-            raise CacheError(f"{path}: no such file; {REMEDY}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise CacheError(f"{path}: not a whole Parquet file ({error}); {REMEDY}") from error
+        return self._rows_by_image(table).table
 
     def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
         return self._dataset.load_segment_ids(image)
 
     def rows(self, table: Literal["segments", "candidates"], image_id: int) -> list[dict[str, Any]]:
         """The rows of one image, in the file's order."""
-        whole, image_ids = self._segments if table == "segments" else self._candidates
-        first, stop = np.searchsorted(image_ids, [image_id, image_id + 1])
-        return whole.slice(first, stop - first).to_pylist()
+        return self._rows_by_image(table).read(image_id)
+
+    def _rows_by_image(self, table: Literal["segments", "candidates"]) -> RowsByImage:
+        return self._segments if table == "segments" else self._candidates
 
     @cached_property
-    def _segments(self) -> tuple[pa.Table, np.ndarray]:
-        table = self.to_arrow("segments")
-        return table, table["image_id"].to_numpy()
+    def _segments(self) -> RowsByImage:
+        return RowsByImage(self.folder / SEGMENTS_FILE, SEGMENTS_SCHEMA)
 
     @cached_property
-    def _candidates(self) -> tuple[pa.Table, np.ndarray]:
-        table = self.to_arrow("candidates")
-        return table, table["image_id"].to_numpy()
+    def _candidates(self) -> RowsByImage:
+        return RowsByImage(self.folder / CANDIDATES_FILE, CANDIDATES_SCHEMA)
 
 
 @dataclass(frozen=True)
