@@ -25,6 +25,9 @@ TRAINED_ENDS = ("e_ups", "lwl_htc", "hrnet_aspp")
 SEMANTIC_ENDS = ("hrnet_aspp",)
 """Those of them that have no instances."""
 
+ONLY_MEMBER = "base"
+"""Name of the network of an end that is no ensemble."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -115,10 +118,19 @@ class EUpsNetwork(Network):
 
 class LwlHtcNetwork(Network):
     location_sensitive_header: bool
+    average_mask_stages: bool
     semantic_level: Annotated[int, Field(ge=0, le=4)]
     semantic_convs: Positive
     deformable_semantic_head: Literal["shared", "per_level"] | None
     uncertainty: Literal["task", "term"] | None
+
+    @model_validator(mode="after")
+    def _semantics_are_fused_to_a_level_that_can_be(self) -> LwlHtcNetwork:
+        if self.semantic_level == 4 and self.deformable_semantic_head is None:
+            raise ValueError(
+                "semantic_level is 4; expected 0 to 3, or set deformable_semantic_head: shared or per_level"
+            )
+        return self
 
 
 class HrnetBackbone(Section):
@@ -327,16 +339,17 @@ class Report(Section):
 
 
 class Runtime(Section):
-    """How to run, never what comes out: no stage lists this section among its params."""
+    """How to run. No stage lists this section among its params, and after predict it never changes what comes out."""
 
     device: Literal["auto", "cpu", "cuda"]
+    cpu_threads: Positive
     workers: Positive
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
-        return self.model_dump(include={"device", "loader_workers", "checkpoint_interval"})
+        return self.model_dump(include={"device", "cpu_threads", "loader_workers", "checkpoint_interval"})
 
 
 class Params(Section):
@@ -359,6 +372,11 @@ class Params(Section):
         """Whatever fills the cache: the ends that are predicted here, then the imported ones."""
         return (*self.ends, *self.import_end.ends)
 
+    def refuse_unknown_end(self, name: str) -> None:
+        """Raises ParamsError unless the name is that of an end that is predicted here."""
+        if name not in self.ends:
+            raise ParamsError(f"--end {name}: expected one of ends {list(self.ends)}")
+
     def refuse_unknown_system(self, name: str) -> None:
         """Raises ParamsError unless the name is that of an end or of the fusion, and has a method."""
         if name not in (*self.all_ends, FUSION_SYSTEM):
@@ -373,6 +391,11 @@ class Params(Section):
             _refuse_repeats(place, names)
         if FUSION_SYSTEM in self.all_ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
+        if unknown := [name for name in self.ends if name not in TRAINED_ENDS]:
+            raise ValueError(
+                f"ends lists {unknown[0]}; expected names of {list(TRAINED_ENDS)}. Predictions made elsewhere go "
+                "to import_end.ends"
+            )
         if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
@@ -402,6 +425,8 @@ class Params(Section):
             members: tuple[str, ...] = tuple(weights)
             if end == "e_ups":
                 members = self.train_e_ups.members
+            elif end == "lwl_htc":
+                members = (ONLY_MEMBER,)
             elif end == "hrnet_aspp":
                 members = self.train_hrnet_aspp.members
             place = f"predict.member_weights.{end}"

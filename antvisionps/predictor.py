@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from antvisionps.fusion.heuristic import FusedImage
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.systems import calibrated_settings, plain_settings
+
+if TYPE_CHECKING:
+    import torch
 
 NO_IMAGE_ID = 0
 """A photo out of no data set has no id; only messages name it."""
@@ -74,9 +77,9 @@ def open_predictor(
 ) -> PanopticPredictor:
     """The system `fusion`, or one end alone, with its trained networks; needs the models' packages.
 
-    `device`: auto, cpu or cuda; None takes runtime.device. On the CPU torch is told to compute reproducibly, for the
-    whole process. Raises ParamsError, ModelError and CacheError where parameters, networks or the routing are missing
-    or do not fit.
+    `device`: auto, cpu or cuda; None takes runtime.device. torch is told to compute reproducibly on the CPU, with
+    runtime.cpu_threads, for the whole process. Raises ParamsError, ModelError and CacheError where parameters, networks
+    or the routing are missing or do not fit.
     """
     params = load_params(Path(params_path))
     params.refuse_unknown_system(system)
@@ -94,7 +97,10 @@ def open_predictor(
     )
     if params.fuse.calibrated:
         settings = calibrated_settings(system, settings, calibration_dir=Path(calibration_dir))
-    ends = _open_ends(Path(models_dir), params, names, categories, device or params.runtime.device)
+    from antvisionps.models.device import select_device
+
+    selected = select_device(device or params.runtime.device, cpu_threads=params.runtime.cpu_threads)
+    ends = _open_ends(Path(models_dir), params, names, categories, selected)
     return PanopticPredictor(ends, categories, params.predict.keyword_arguments(), settings)
 
 
@@ -107,12 +113,10 @@ def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
 
 
 def _open_ends(
-    models_dir: Path, params: Params, names: Sequence[str], categories: CategorySet, device: str
+    models_dir: Path, params: Params, names: Sequence[str], categories: CategorySet, device: torch.device
 ) -> dict[str, EndNetworks]:
-    from antvisionps.models.device import select_device
     from antvisionps.models.ends import has_instances, open_networks
 
-    selected = select_device(device)
     ends: dict[str, EndNetworks] = {}
     for name in names:
         weights = params.predict.member_weights[name]
@@ -120,7 +124,7 @@ def _open_ends(
             [models_dir / name / member for member in weights],
             categories=categories,
             max_proposals=params.predict.max_proposals,
-            device=selected,
+            device=device,
         )
         ends[name] = EndNetworks(networks, list(weights.values()))
     if not any(has_instances(end.networks) for end in ends.values()):

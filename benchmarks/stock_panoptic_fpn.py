@@ -111,7 +111,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    device = select_device(params.runtime.device)
+    device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
     settings = params.train_e_ups.networks["base"].model_dump(mode="json")
     network = {key: settings[key] for key in SHARED_WITH_E_UPS}
     folder = arguments.models / "base"

@@ -252,7 +252,7 @@ def build_htc(variant: str, settings: dict[str, Any]) -> Any:
         return build_lwl_htc(**settings | changes)
     # configs/htc/htc_r50_fpn_1x_coco.py: HTC's own semantic branch at stride 8, here of all panoptic classes.
     settings["backbone"] |= {"name": STOCK_HTC[variant], "deformable": False}
-    del settings["uncertainty"]
+    del settings["uncertainty"], settings["average_mask_stages"]
     plain = {"location_sensitive_header": False, "deformable_semantic_head": None, "semantic_level": 1}
     return HybridTaskCascade(**htc_settings(**settings | plain))
 

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the cache")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
+    params.refuse_unknown_end(arguments.end)
     dataset = open_split(arguments.prepared, arguments.split)
     opened = open_end(
         dataset,
@@ -30,7 +31,7 @@ def main() -> None:
         dataset_fingerprint=dataset_fingerprint(arguments.prepared),
         member_weights=params.predict.member_weights[arguments.end],
         max_proposals=params.predict.max_proposals,
-        device=select_device(params.runtime.device),
+        device=select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads),
         models_dir=arguments.models,
         out_dir=arguments.out,
     )

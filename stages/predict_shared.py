@@ -23,8 +23,10 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
+    for end in arguments.ends:
+        params.refuse_unknown_end(end)
     dataset = open_split(arguments.prepared, arguments.split)
-    device = select_device(params.runtime.device)
+    device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
     opened = [
         open_end(
             dataset,

@@ -121,6 +121,14 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("train_hrnet_aspp.networks.base.hard_pixel_frac", 0.0, r"hard_pixel_frac: .*greater than 0, got 0"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
         ("train_lwl_htc.network.semantic_level", 5, r"network\.semantic_level: .*less than or equal to 4, got 5"),
+        ("train_lwl_htc.network.semantic_level", 4, r"network: .*semantic_level is 4; expected 0 to 3"),
+        ("predict.member_weights.e_ups", {"base": 0.0}, r"predict\.member_weights\.e_ups are all zero"),
+        (
+            "predict.member_weights.lwl_htc",
+            {"big": 1.0},
+            r"\['big'\]; expected a weight for each of \['base'\]",
+        ),
+        ("ends", ["e_ups", "lwl_htc", "mine"], r"ends lists mine; expected names of .* go to import_end\.ends"),
         ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
         (
             "predict.shared_backbone",

@@ -65,7 +65,7 @@ def shrink(path: Path) -> None:
     params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24, "min_score": 0.0}
     params["calibrate"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
     params["fuse"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
-    params["runtime"] |= {"device": "cpu", "checkpoint_interval": 2}
+    params["runtime"] |= {"device": "cpu", "cpu_threads": 1, "checkpoint_interval": 2}
     yaml.dump(params, path)
 
 

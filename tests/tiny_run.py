@@ -41,7 +41,7 @@ def write_tiny_params(path: Path) -> None:
     params["evaluate_heldout"] |= {"bootstrap_samples": 20}
     params["fuse"] |= {"min_score": 0.08, "min_stuff_area_px": 16}
     params["score"] |= {"bootstrap_samples": 20, "overlay_images": 1}
-    params["runtime"] |= {"device": "cpu", "workers": 1}
+    params["runtime"] |= {"device": "cpu", "cpu_threads": 1, "workers": 1}
     yaml.dump(params, path)
 
 

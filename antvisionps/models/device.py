@@ -9,12 +9,14 @@ import torch
 from antvisionps.errors import ModelError
 
 
-def select_device(choice: str) -> torch.device:
+def select_device(choice: str, *, cpu_threads: int) -> torch.device:
     """The device for "auto", "cpu" or "cuda"; call it before anything touches CUDA.
 
-    On the CPU torch is told to refuse operators whose result depends on the order of threads. Raises ModelError when
-    CUDA is asked for and there is none.
+    On the CPU torch takes `cpu_threads` whatever the machine and its environment say, as sums are split among threads
+    and their number so decides the last bits; and it refuses operators whose result depends on the order of threads.
+    Raises ModelError when CUDA is asked for and there is none.
     """
+    torch.set_num_threads(cpu_threads)
     if choice == "cpu":
         # mmengine's Runner takes a GPU whenever it sees one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -29,6 +29,9 @@ STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 STAGE_BOX_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 """IoU, loss weight and target scale of the three stages (Cai and Vasconcelos 2018; Chen et al. 2019, section 4.2)."""
 
+FUSED_LEVELS = range(4)
+"""Where HTC's own branch can fuse to. An input is padded to whole cells of P5: of P6, its truth may have fewer."""
+
 LOSS_NAMES = (
     "loss_rpn_cls",
     "loss_rpn_bbox",
@@ -51,13 +54,16 @@ class HtcFeatures:
 class LwlHtc(HybridTaskCascade):
     """The network; made by `build_lwl_htc`. At test time it is a `two_stage.BoxScorer`.
 
-    Unlike mmdet's, it keeps the semantic branch's output at test time and averages the masks of all three stages, as
-    the paper does.
+    Unlike mmdet's, it keeps the semantic branch's output at test time and, with `average_mask_stages`, averages the
+    masks of all three stages, as the paper does.
     """
 
-    def __init__(self, *, semantic_stride: int, uncertainty: Balance | None, **detector: Any) -> None:
+    def __init__(
+        self, *, semantic_stride: int, average_mask_stages: bool, uncertainty: Balance | None, **detector: Any
+    ) -> None:
         super().__init__(**detector)
         self.semantic_stride = semantic_stride
+        self.average_mask_stages = average_mask_stages
         self.weighting = None
         if uncertainty is not None:
             self.weighting = UncertaintyWeighting(balance=uncertainty, loss_names=LOSS_NAMES)
@@ -91,29 +97,38 @@ class LwlHtc(HybridTaskCascade):
         return coder.decode(rois[0][:, 1:], deltas, max_shape=input_hw), class_logits.softmax(dim=1)
 
     def mask_logits(self, features: HtcFeatures, boxes_xyxy: Tensor, class_indices: Tensor) -> Tensor:
-        """Logits of the mean mask probability of the three stages."""
+        """Logits of the mean mask probability of the three stages, or of the last stage alone."""
         rois = two_stage.rois_of_one_image(boxes_xyxy)
         extractor = self.roi_head.mask_roi_extractor[-1]
         roi_features = fused_roi_features(self.roi_head, extractor, features.pyramid, rois, features.semantic_embedding)
-        probabilities = []
+        stages = []
         previous = None
         for head in self.roi_head.mask_head:
             logits, previous = head(roi_features, previous)
-            probabilities.append(logits[range(len(logits)), class_indices].sigmoid())
-        return torch.stack(probabilities).mean(dim=0).logit(eps=1e-6)
+            stages.append(logits[range(len(logits)), class_indices])
+        if not self.average_mask_stages:
+            return stages[-1]
+        return torch.stack([logits.sigmoid() for logits in stages]).mean(dim=0).logit(eps=1e-6)
 
     def semantic_probabilities(self, features: HtcFeatures) -> Tensor:
         return features.semantic_logits[0].softmax(dim=0)
 
 
-def build_lwl_htc(*, semantic_level: int, uncertainty: Balance | None, **detector: Any) -> LwlHtc:
+def build_lwl_htc(
+    *, semantic_level: int, average_mask_stages: bool, uncertainty: Balance | None, **detector: Any
+) -> LwlHtc:
     """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
 
     `uncertainty` learns the balance of the losses by task or by term; None leaves them as they are. The rest is
     `htc_settings`'s, which raises ModelError on an unknown backbone or level.
     """
     settings = htc_settings(semantic_level=semantic_level, **detector)
-    return LwlHtc(semantic_stride=two_stage.STRIDES[semantic_level], uncertainty=uncertainty, **settings)
+    return LwlHtc(
+        semantic_stride=two_stage.STRIDES[semantic_level],
+        average_mask_stages=average_mask_stages,
+        uncertainty=uncertainty,
+        **settings,
+    )
 
 
 def htc_settings(
@@ -144,6 +159,11 @@ def htc_settings(
     """
     if not 0 <= semantic_level < len(two_stage.STRIDES):
         raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
+    if deformable_semantic_head is None and semantic_level not in FUSED_LEVELS:
+        raise ModelError(
+            f"semantic_level is {semantic_level}; expected one of {list(FUSED_LEVELS)} with HTC's own semantic branch, "
+            "or set deformable_semantic_head, which fuses to any level"
+        )
     spec = describe_backbone(**backbone)
     stride = two_stage.STRIDES[semantic_level]
     if deformable_semantic_head is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import sys
 import uuid
 import warnings
@@ -74,7 +73,7 @@ def train(
     with contextlib.redirect_stdout(io.StringIO()):
         import mmdet.datasets  # noqa: F401  the Runner imports it, and it prints about a package that nobody needs
     work_dir.mkdir(parents=True, exist_ok=True)
-    _drop_damaged_checkpoint(work_dir)
+    _drop_damaged_checkpoints(work_dir)
     runner = Runner(
         model=model,
         work_dir=str(work_dir),
@@ -134,16 +133,17 @@ def _schedule(iterations: int, warmup: int, policy: str, milestones: tuple[int, 
     return schedule
 
 
-def _drop_damaged_checkpoint(work_dir: Path) -> None:
-    """A kill can leave the newest checkpoint unreadable; training then starts afresh instead of failing for ever."""
+def _drop_damaged_checkpoints(work_dir: Path) -> None:
+    """A kill can leave the newest checkpoint unreadable; training goes on from the one before, or starts afresh."""
     pointer = work_dir / "last_checkpoint"
-    if not pointer.exists():
-        return
-    checkpoint = Path(pointer.read_text().strip())
-    if not zipfile.is_zipfile(checkpoint):  # torch's files are zip archives, whose index is written last
-        print(f"{pointer}: the checkpoint it names cannot be read; training starts again", file=sys.stderr)
-        shutil.rmtree(work_dir)
-        work_dir.mkdir(parents=True)
+    newest_first = sorted(work_dir.glob("iter_*.pth"), key=lambda path: -int(path.stem.removeprefix("iter_")))
+    for checkpoint in newest_first:
+        if zipfile.is_zipfile(checkpoint):  # torch's files are zip archives, whose index is written last
+            pointer.write_text(str(checkpoint))
+            return
+        print(f"{checkpoint}: cannot be read and is left out; training goes on from an earlier one", file=sys.stderr)
+        checkpoint.unlink()
+    pointer.unlink(missing_ok=True)
 
 
 def _drop_points_after(curves_dir: Path, *, step: int) -> None:

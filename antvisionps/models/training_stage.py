@@ -32,11 +32,12 @@ def train_on_train_split(
     network: Mapping[str, Any],
     training: Mapping[str, Any],
     device: str,
+    cpu_threads: int,
     checkpoint_interval: int,
     loader_workers: int,
 ) -> None:
     """Trains one network of an end; `training` holds the rest of `train_member`'s settings."""
-    select_device(device)
+    select_device(device, cpu_threads=cpu_threads)
     train_member(
         open_split(options.prepared, "train"),
         build=build,

@@ -86,6 +86,7 @@ def network_settings() -> dict[str, dict]:
         "lwl_htc": NETWORK
         | {
             "location_sensitive_header": False,
+            "average_mask_stages": True,
             "semantic_level": 1,
             "semantic_convs": 1,
             "deformable_semantic_head": None,

@@ -6,6 +6,8 @@ from functools import partial
 
 import pytest
 import torch
+from mmcv.ops import DeformConv2dPack
+from mmdet.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.errors import ModelError
@@ -13,6 +15,7 @@ from antvisionps.models.e_ups import build_e_ups
 from antvisionps.models.optimization import optim_wrapper, save_memory
 from antvisionps.models.training_data import TrainingSamples, collate
 from antvisionps.models.two_stage import roi_extractor
+from antvisionps.models.uncertainty import UncertaintyWeighting
 
 SGD = {
     "kind": "sgd",
@@ -133,6 +136,42 @@ def test_accumulated_batches_step_as_one_large_batch():
     torch.testing.assert_close(stepped[0], stepped[1])
 
 
+class Backbone(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 2, 1)
+        self.deformable = DeformConv2dPack(2, 2, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(2)
+        self.stem = torch.nn.Conv2d(2, 2, 1).requires_grad_(False)
+
+
+def test_rates_and_decay_of_every_kind_of_parameter():
+    model = torch.nn.Module()
+    model.backbone = Backbone()
+    model.head = Backbone()
+    model.weighting = UncertaintyWeighting(balance="task", loss_names=())
+    changes = {"weight_decay": 0.1, "backbone_lr_factor": 0.5, "bias_lr_factor": 4.0}
+    optimizer = build_optim_wrapper(model, optim_wrapper(**(SGD | changes))).optimizer
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    got = {
+        name_of[parameter]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    # UPSNet: the rate of a bias is multiplied, and neither it nor a norm decays, wherever it stands.
+    expected = {}
+    for place, rate in (("backbone", 0.005), ("head", 0.01)):
+        for conv in ("conv", "deformable.conv_offset"):
+            expected |= {f"{place}.{conv}.weight": (rate, 0.1), f"{place}.{conv}.bias": (4 * rate, 0.0)}
+        expected |= {f"{place}.deformable.weight": (rate, 0.1)}
+        expected |= {f"{place}.norm.{kind}": (rate, 0.0) for kind in ("weight", "bias")}
+    expected |= {f"weighting.log_variance.{task}": (0.01, 0.0) for task in ("instance", "semantic")}
+    assert got.keys() == expected.keys()
+    for name, factors in expected.items():
+        assert got[name] == pytest.approx(factors), name
+    assert optimizer.param_groups[0]["lr"] == 0.01  # the one that curves show
+
+
 def test_autocast_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"memory\.autocast is bfloat16, which needs a CUDA device"):
@@ -166,8 +205,6 @@ def test_bfloat16_losses_are_close_to_float32(build, dataset):
 
 
 def test_boxes_of_roi_features_are_not_rounded_to_half_precision():
-    from mmdet.registry import MODELS
-
     extractor = MODELS.build(roi_extractor(channels=4, size=7))
     generator = torch.Generator().manual_seed(0)
     levels = [torch.randn(1, 4, 1344 // s, 1344 // s, generator=generator).bfloat16() for s in (4, 8, 16, 32)]
@@ -176,3 +213,15 @@ def test_boxes_of_roi_features_are_not_rounded_to_half_precision():
     torch.testing.assert_close(extractor(levels, rois).float(), exact, rtol=1e-2, atol=1e-2)
     stock = extractor.__class__.__base__.forward(extractor, levels, rois).float()
     assert (stock - exact).abs().max() > 0.3
+
+
+def test_roi_features_of_every_level_are_mmdets():
+    extractor = MODELS.build(roi_extractor(channels=4, size=7))
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, 4, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
+    sides = torch.tensor([12.0, 60, 111, 113, 200, 230, 400, 460, 500, 20])
+    corners = torch.rand(10, 2, generator=generator) * 12
+    rois = torch.cat([torch.arange(10).float()[:, None] % 2, corners, corners + sides[:, None]], dim=1)
+    assert set(extractor.map_roi_levels(rois, 4).tolist()) == {0, 1, 2, 3}
+    stock = extractor.__class__.__base__.forward(extractor, levels, rois)
+    torch.testing.assert_close(extractor(levels, rois), stock, rtol=0, atol=0)

@@ -94,14 +94,17 @@ def test_another_seed_gives_other_weights(run):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_checkpoint_that_a_kill_left_half_written_starts_the_run_again(run, tmp_path, capsys):
-    whole = run("whole")
+@pytest.mark.parametrize("damaged", [(3,), (2, 3)])
+def test_a_checkpoint_that_a_kill_left_half_written_is_left_out(run, tmp_path, capsys, damaged):
+    every = {"checkpoint_interval": 1}
+    whole = run("whole", **every)
     with pytest.raises(Killed):
-        run("killed", last_sample=5)
-    checkpoint = tmp_path / "killed" / "iter_2.pth"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    again = run("killed")
-    assert "cannot be read; training starts again" in capsys.readouterr().err
+        run("killed", last_sample=5, **every)
+    for iteration in damaged:
+        checkpoint = tmp_path / "killed" / f"iter_{iteration}.pth"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    again = run("killed", **every)
+    assert capsys.readouterr().err.count("cannot be read and is left out") == len(damaged)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 

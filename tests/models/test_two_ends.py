@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import cv2
+import mmdet
 import numpy as np
 import pytest
 import torch
 from mmdet.models.detectors import HybridTaskCascade
 from mmdet.models.test_time_augs import merge_aug_masks
 from mmdet.structures.bbox import bbox2roi
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from antvisionps.errors import ModelError
 from antvisionps.models.ends import BUILDERS
 from antvisionps.models.inference import _network_input, predict_image
-from antvisionps.models.lwl_htc import htc_settings
 from antvisionps.models.training_data import TrainingSamples, collate
 
 ENDS = ("e_ups", "lwl_htc")
@@ -203,17 +206,93 @@ def _resized(picture, hw):
     return cv2.resize(picture, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def test_with_everything_off_the_losses_are_mmdets(build, dataset, network_settings):
-    ours = build("lwl_htc")
-    settings = {key: value for key, value in network_settings["lwl_htc"].items() if key != "uncertainty"}
-    stock = HybridTaskCascade(**htc_settings(num_things=2, num_classes=4, test_proposals=30, **settings))
+HTC_CONFIG = Path(mmdet.__file__).parent / ".mim" / "configs" / "htc" / "htc_r50_fpn_1x_coco.py"
+NARROW = {256: 16, 1024: 32, 512: 16, 183: 4, 80: 2}
+"""mmdet's widths, samples and numbers of classes → those of the test."""
+
+
+def narrowed(settings, *, keep: tuple[str, ...] = ("backbone", "neck")):
+    """mmdet's settings with NARROW's numbers, but for the parts that describe the backbone."""
+    if isinstance(settings, dict):
+        return {key: value if key in keep else narrowed(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [narrowed(value) for value in settings]
+    return NARROW.get(settings, settings) if type(settings) is int else settings
+
+
+def mmdets_htc() -> HybridTaskCascade:
+    """The model of mmdet's own config file, narrow, with what we do differently written out."""
+    settings = narrowed(Config.fromfile(HTC_CONFIG).model.to_dict())
+    del settings["type"], settings["data_preprocessor"]
+    settings["neck"]["out_channels"] = 16
+    settings["backbone"] |= {"init_cfg": None, "frozen_stages": 0, "norm_cfg": {"type": "BN", "requires_grad": False}}
+    # Void is left out of the mean, where mmdet divides by all pixels.
+    settings["roi_head"]["semantic_head"]["loss_seg"]["avg_non_ignore"] = True
+    train = settings["train_cfg"]
+    # A crowd takes its anchors and proposals out; anchors may cross the border.
+    for stage in (train["rpn"], *train["rcnn"]):
+        stage["assigner"]["ignore_iof_thr"] = 0.5
+    for stage in train["rcnn"]:  # a box far from all truth is no positive for being the nearest
+        stage["assigner"]["match_low_quality"] = False
+    train["rpn"]["allowed_border"] = -1
+    train["rpn"]["sampler"]["num"] = 256
+    train["rpn_proposal"] |= {"nms_pre": 48, "max_per_img": 24}
+    return HybridTaskCascade(**ConfigDict(settings))
+
+
+@pytest.fixture
+def resnet_htc(build, network_settings):
+    backbone = network_settings["lwl_htc"]["backbone"] | {"name": "resnet50"}
+    widths = {"box_fc_channels": 32, "mask_convs": 4, "semantic_convs": 4, "anchor_scale": 8.0}
+    return partial(build, "lwl_htc", backbone=backbone, semantic_loss_weight=0.2, **widths)
+
+
+def test_with_everything_off_the_losses_are_those_of_mmdets_config(resnet_htc, dataset):
+    ours, stock = resnet_htc(), mmdets_htc()
     stock.load_state_dict(ours.state_dict())
     losses = []
     for network in (ours, stock):
         network.train()
-        inputs, samples = batch(dataset, network)
+        inputs, samples = batch(dataset, ours)
         torch.manual_seed(0)  # the samplers of proposals draw from it
         losses.append(network.parse_losses(network.loss(inputs, samples))[1])
     assert losses[0].keys() == losses[1].keys()
+    assert len(losses[0]) > 12
     for name, expected in losses[1].items():
         torch.testing.assert_close(losses[0][name], expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@torch.inference_mode()
+def test_with_stage_averaging_off_boxes_and_masks_are_those_of_mmdets_config(resnet_htc):
+    ours, stock = resnet_htc(average_mask_stages=False), mmdets_htc()
+    stock.load_state_dict(ours.state_dict())
+    stock.eval()
+    got = predict_image(photo(), [ours], [1.0], **SETTINGS)
+    images, sample = _network_input(photo(), ours)
+    features = stock.extract_feat(images)
+    proposals = ours.rpn_head.predict(ours.extract_feat(images), [sample], rescale=False)
+    (found,) = stock.roi_head.predict_bbox(
+        features,
+        [sample.metainfo],
+        proposals,
+        rcnn_test_cfg=MMDET_TEST_CFG,
+        rescale=False,
+        semantic_feat=stock.roi_head.semantic_head(features)[1],
+    )
+    assert len(got.scores) == len(found.scores) > 3
+    np.testing.assert_allclose(got.boxes_xyxy, found.bboxes.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got.scores, found.scores.numpy(), rtol=1e-5)
+    # As mmdet 3's predict_mask: of all stages' masks the last one's alone.
+    embedding = stock.roi_head.semantic_head(features)[1]
+    logits = stock.roi_head._mask_forward(
+        2, features, bbox2roi([found.bboxes]), semantic_feat=embedding, training=True
+    )["mask_preds"]
+    expected = logits.sigmoid()[range(len(logits)), found.labels]
+    np.testing.assert_allclose(got.mask_probs, expected.numpy(), atol=1e-5)
+
+
+def test_htcs_own_branch_cannot_fuse_to_p6(build):
+    with pytest.raises(
+        ModelError, match=r"semantic_level is 4; expected one of \[0, 1, 2, 3\] .*deformable_semantic_head"
+    ):
+        build("lwl_htc", semantic_level=4)

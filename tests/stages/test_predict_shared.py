@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch) -> Path:
     networks["e_ups"]["semantic_channels"] = [8]
     params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR], "flip": True, "min_score": 0.0}
     params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24}
-    params["runtime"]["device"] = "cpu"
+    params["runtime"] |= {"device": "cpu", "cpu_threads": 1}
     yaml.dump(params, tmp_path / "params.yaml")
     sizes = {"train_images": 3, "val_images": 2, "height": 64, "width": 80}
     prepare_scenes(tmp_path / "data" / "prepared", seed=1, heldout_images=1, workers=1, **sizes)
