@@ -330,13 +330,19 @@ class Runtime(Section):
     """How to run, never what comes out: no stage lists this section among its params."""
 
     device: Literal["auto", "cpu", "cuda"]
+    launcher: Literal["none", "pytorch", "slurm"]
+    processes: Positive
     workers: Positive
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
-        return self.model_dump(include={"device", "loader_workers", "checkpoint_interval"})
+        return self.model_dump(include={"device", "launcher", "processes", "loader_workers", "checkpoint_interval"})
+
+    def process_arguments(self) -> dict[str, Any]:
+        """How the processes of a prediction start and on what they run, as plain values."""
+        return self.model_dump(include={"device", "launcher", "processes"})
 
 
 class Params(Section):
