@@ -16,7 +16,7 @@ import sys
 import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,50 +90,61 @@ def train(
         work_dir.mkdir(parents=True, exist_ok=True)
         _drop_damaged_checkpoint(work_dir)
     barrier()
-    runner = Runner(
-        model=model,
-        work_dir=str(work_dir),
-        train_dataloader=loader,
-        train_cfg={
-            "type": "IterBasedTrainLoop",
-            "max_iters": iterations * batches,
-            "val_interval": iterations * batches + 1,
-        },
-        optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
-        param_scheduler=_schedule(
-            iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
-        ),
-        default_hooks={
-            "timer": None,
-            "logger": None,
-            "sampler_seed": None,
-            "checkpoint": {
-                "type": "CheckpointHook",
-                "by_epoch": False,
-                "interval": checkpoint_interval * batches,
-                "max_keep_ckpts": 2,
+    with _quiet(rank):
+        runner = Runner(
+            model=model,
+            work_dir=str(work_dir),
+            train_dataloader=loader,
+            train_cfg={
+                "type": "IterBasedTrainLoop",
+                "max_iters": iterations * batches,
+                "val_interval": iterations * batches + 1,
             },
-        },
-        custom_hooks=[
-            ReseedHook(seed, rank=rank),
-            PlainCheckpointHook(),
-            *([SharedLossHook()] if processes > 1 else []),
-            *([ProgressHook(name, iterations * batches)] if rank == 0 else []),
-            *([CurvesHook(curves_dir, interval=curve_interval * batches)] if rank == 0 else []),
-        ],
-        launcher="none" if processes == 1 else "pytorch",  # whatever started them, they are connected by now
-        cfg={"model_wrapper_cfg": _ddp()} if processes > 1 else None,
-        resume=True,
-        randomness={"seed": seed},
-        log_level="ERROR",
-        default_scope="mmdet",
-        experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
-    )
-    with warnings.catch_warnings():
-        # The learning rate moves with every batch, so with accumulated ones before the first step.
-        warnings.filterwarnings("ignore", message="Detected call of `scheduler.step")
+            optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
+            param_scheduler=_schedule(
+                iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
+            ),
+            default_hooks={
+                "timer": None,
+                "logger": None,
+                "sampler_seed": None,
+                "checkpoint": {
+                    "type": "CheckpointHook",
+                    "by_epoch": False,
+                    "interval": checkpoint_interval * batches,
+                    "max_keep_ckpts": 2,
+                },
+            },
+            custom_hooks=[
+                ReseedHook(seed, rank=rank),
+                PlainCheckpointHook(),
+                *([SharedLossHook()] if processes > 1 else []),
+                *([ProgressHook(name, iterations * batches)] if rank == 0 else []),
+                *([CurvesHook(curves_dir, interval=curve_interval * batches)] if rank == 0 else []),
+            ],
+            launcher="none" if processes == 1 else "pytorch",  # whatever started them, they are connected by now
+            cfg={"model_wrapper_cfg": _ddp()} if processes > 1 else None,
+            resume=True,
+            randomness={"seed": seed},
+            log_level="ERROR",
+            default_scope="mmdet",
+            experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
+        )
         trained = runner.train()
     return trained.module if is_model_wrapper(trained) else trained
+
+
+@contextlib.contextmanager
+def _quiet(rank: int) -> Iterator[None]:
+    """Without warnings that lead nowhere, and of several processes only the first prints."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        # The learning rate moves with every batch, so with accumulated ones before the first step.
+        warnings.filterwarnings("ignore", message="Detected call of `scheduler.step")
+        # mmengine's wrapper is still made with that name.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        if rank > 0:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        yield
 
 
 def _share_of_batch(batch_size: int, processes: int) -> int:
