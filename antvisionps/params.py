@@ -336,6 +336,12 @@ class Runtime(Section):
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
+    @model_validator(mode="after")
+    def _processes_are_started(self) -> Runtime:
+        if self.launcher == "none" and self.processes > 1:
+            raise ValueError(f"processes is {self.processes}, but launcher none starts one; set launcher to pytorch")
+        return self
+
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
         return self.model_dump(include={"device", "launcher", "processes", "loader_workers", "checkpoint_interval"})

@@ -121,7 +121,7 @@ def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings
     """The same for several ends, which see each image one after another.
 
     An end of semantics alone gets no file of instances, which is how readers know. Of several processes each predicts
-    every so manieth image and writes parts, which the first then merges; the files are those of one process.
+    its share of the images and writes parts, which the first then merges; the files are those of one process.
     """
     rank, processes = get_dist_info()
     if processes > 1:

@@ -32,7 +32,8 @@ def launch(launcher: Literal["pytorch", "slurm"], processes: int) -> None:
     """
     _share_cores(processes)
     # Tasks of other machines have to see the folder, and the project's own is on a disk that all see.
-    with tempfile.TemporaryDirectory(prefix=".failures-", dir="." if launcher == "slurm" else None) as folder:
+    disk = "." if launcher == "slurm" else None
+    with tempfile.TemporaryDirectory(prefix=".failures-", suffix=".unfinished", dir=disk) as folder:
         os.environ[FAILURES] = str(Path(folder).resolve())
         try:
             statuses = _srun() if launcher == "slurm" else _torchrun(processes)

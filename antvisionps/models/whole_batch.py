@@ -126,7 +126,11 @@ class PadToLargest(nn.Module):
         hw = torch.tensor(inputs.shape[-2:], device=inputs.device)
         all_reduce(hw, op="max")
         pad = BatchFixedSizePad(tuple(hw.tolist()), pad_mask=True, pad_seg=True, seg_pad_value=VOID_CLASS_INDEX)
-        return pad(inputs, samples)
+        own_shapes = [sample.pad_shape for sample in samples]  # where a photo has anchors, whatever batch it is in
+        inputs, samples = pad(inputs, samples)
+        for sample, shape in zip(samples, own_shapes, strict=True):
+            sample.set_metainfo({"pad_shape": shape})
+        return inputs, samples
 
 
 def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:

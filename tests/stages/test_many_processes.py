@@ -49,6 +49,16 @@ def set_runtime(project: Path, **settings) -> None:
     yaml.dump(params, project / "params.yaml")
 
 
+def set_training(project: Path) -> None:
+    """Everything that could meet DDP: accumulated batches, activation checkpointing, processes that load samples."""
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(project / "params.yaml")
+    params["train_e_ups"]["schedule"] |= {"iterations": 4, "warmup_iterations": 1}
+    params["train_e_ups"]["memory"] |= {"accumulated_batches": 2, "checkpointed_stages": [1, 4]}
+    params["runtime"] |= {"loader_workers": 1, "checkpoint_interval": 1}
+    yaml.dump(params, project / "params.yaml")
+
+
 def start(project: Path, stage: str, **environment: str) -> subprocess.Popen:
     name, *arguments = stage.split()
     return subprocess.Popen(
@@ -64,7 +74,7 @@ def start(project: Path, stage: str, **environment: str) -> subprocess.Popen:
 def run(project: Path, stage: str, **environment: str) -> tuple[int, str]:
     """Exit status and stderr."""
     process = start(project, stage, **environment)
-    errors = process.communicate(timeout=300)[1]
+    errors = process.communicate()[1]
     return process.returncode, errors
 
 
@@ -90,10 +100,8 @@ def children(pid: int) -> list[int]:
 
 
 def wait_for(condition, running: subprocess.Popen, what: str) -> None:
-    deadline = time.monotonic() + 240
     while not condition():
-        assert running.poll() is None or what == "end", f"ended before: {what}"
-        assert time.monotonic() < deadline, f"never came: {what}"
+        assert running.poll() is None, f"ended before {what}"
         time.sleep(0.02)
 
 
@@ -149,6 +157,7 @@ def test_an_error_of_both_processes_is_told_once(project):
 
 
 def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project):
+    set_training(project)
     status, errors = run(project, train("whole"))
     assert status == 0, errors
     assert errors.count("100%") == 1
@@ -156,7 +165,7 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     stage = start(project, train("killed"))
     wait_for(lambda: list((project / "work" / "killed").rglob("last_checkpoint")), stage, "a checkpoint")
     os.kill(children(stage.pid)[1], signal.SIGKILL)
-    _, errors = stage.communicate(timeout=120)
+    _, errors = stage.communicate()
     assert stage.returncode == 1
     (error,) = own_errors(errors)
     assert "of 2 was killed by SIGKILL, and the others were ended" in error
@@ -166,27 +175,11 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     wait_for(lambda: len(children(stage.pid)) == 2, stage, "two processes")
     started = children(stage.pid)
     stage.kill()
-    stage.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), stage, "end")
-    stage.communicate(timeout=60)
+    stage.communicate()  # ends when they have, whose stderr it reads
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
     status, errors = run(project, train("killed"))
     assert status == 0, errors
     for name in ("weights.pth", "curves/plots/metrics/loss.tsv"):
         assert (project / "killed" / name).read_bytes() == (project / "whole" / name).read_bytes()
     assert not list((project / "work").rglob("*.pth"))
-
-
-@pytest.mark.parametrize(
-    ("runtime", "environment", "complaint"),
-    [
-        ({"launcher": "slurm"}, {}, "SLURM_NTASKS is not set; run `dvc repro` in a job"),
-        ({"launcher": "slurm"}, {"SLURM_NTASKS": "2", "PATH": "/nowhere"}, "there is no srun on the PATH"),
-    ],
-)
-def test_a_launcher_that_cannot_start_anything_says_what_to_do(project, runtime, environment, complaint):
-    set_runtime(project, **runtime)
-    status, errors = run(project, predict("e_ups", "cache"), **environment)
-    assert status == 1
-    (error,) = own_errors(errors)
-    assert complaint in error
