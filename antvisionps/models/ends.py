@@ -124,25 +124,32 @@ def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings
     its share of the images and writes parts, which the first then merges; the files are those of one process.
     """
     rank, processes = get_dist_info()
-    if processes > 1:
-        if rank == 0:
-            for writer in _writers(ends):
-                remove_parts(writer.path)
-        barrier()
+    if processes == 1:
+        _predict_images(dataset, ends, settings)
+        return
+    if rank == 0:
+        for writer in _writers(ends):
+            remove_parts(writer.path)
+    barrier()
+    _predict_images(dataset, ends, settings)
+    barrier()
+    if rank == 0:
+        _merge(_writers(ends), processes=processes, num_images=len(dataset.images))
+
+
+def _predict_images(dataset: PanopticDataset, ends: Sequence[TrainedEnd], settings: Mapping[str, Any]) -> None:
+    """This process's share of the images, every `processes`-th, into the caches or its parts of them."""
+    rank, processes = get_dist_info()
+    images = dataset.images[rank::processes]
     description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
     if processes > 1:
         description += f", process 1 of {processes}"
-    images = dataset.images[rank::processes]
     with ExitStack() as opened:
         fillers = [opened.enter_context(_open_filler(dataset.categories, end, settings)) for end in ends]
         for image in progress(images, description=description, total=len(images), unit="image", disable=rank > 0):
             photo = dataset.load_photo(image)
             for fill in fillers:
                 fill(photo, image.image_id)
-    if processes > 1:
-        barrier()
-        if rank == 0:
-            _merge(_writers(ends), processes=processes, num_images=len(dataset.images))
 
 
 def _writers(ends: Sequence[TrainedEnd]) -> list[CacheWriter]:

@@ -100,6 +100,7 @@ def _share_cores(processes: int) -> None:
 
 def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
     """Which of the failures was the cause: those that lost the connection to a process that died failed after it."""
+    print(file=sys.stderr)  # the progress bar of a process that was ended leaves its line open
     reports = sorted((json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")), key=_when)
     for report in reports:
         if report["ours"]:
