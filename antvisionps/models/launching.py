@@ -115,8 +115,9 @@ def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
     if reports:
         print(reports[0]["text"], file=sys.stderr, end="")
         raise SystemExit(1)
-    rank, status = min(statuses.items())
-    raise LaunchError(f"process {rank} of {processes} ended with status {status} and said nothing; see above")
+    raise LaunchError(
+        f"one of {processes} processes ended with status {min(statuses.values())}, and said only what stands above"
+    )
 
 
 def _when(report: dict[str, Any]) -> float:
