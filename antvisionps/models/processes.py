@@ -98,7 +98,7 @@ def _join(launcher: Launcher, device: torch.device) -> None:
         except (RuntimeError, AssertionError, ValueError) as error:
             raise LaunchError(_refusal(error, on_gpu=on_gpu)) from error
     if launcher == "pytorch" and FAILURES in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        end_with_parent()
 
 
 def _refusal(error: Exception, *, on_gpu: bool) -> str:
@@ -122,8 +122,12 @@ def _no_gpu_to_choose() -> Iterator[None]:
         torch.cuda.set_device = set_device
 
 
+def end_with_parent() -> None:
+    """A process whose parent was killed would go on, or wait for it forever."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
 def _end_with(parent: int) -> None:
-    """A process whose starter was killed would compute on, and write where its successor does."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

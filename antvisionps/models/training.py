@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from antvisionps.errors import ModelError
 from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.processes import end_with_parent
 from antvisionps.models.training_data import Sample, SampleOrder, collate
 from antvisionps.models.whole_batch import share_batch
 from antvisionps.progress import progress
@@ -82,7 +83,7 @@ def train(
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread_a_worker,
+        worker_init_fn=_start_worker,
     )
     with contextlib.redirect_stdout(io.StringIO()):
         import mmdet.datasets  # noqa: F401  the Runner imports it, and it prints about a package that nobody needs
@@ -162,8 +163,9 @@ def _ddp() -> dict[str, Any]:
     return wrapper if torch.cuda.is_available() else wrapper | {"device_ids": None}
 
 
-def _one_thread_a_worker(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def _schedule(iterations: int, warmup: int, policy: str, milestones: tuple[int, ...]) -> list[dict[str, Any]]:
