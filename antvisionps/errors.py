@@ -22,6 +22,10 @@ class ModelError(AntVisionPSError):
     """A model cannot be built, trained or given these weights."""
 
 
+class LaunchError(AntVisionPSError):
+    """The processes of a stage cannot be started, or one of them failed."""
+
+
 class PredictionsError(AntVisionPSError):
     """Predictions that another tool wrote break their format or do not fit the data set."""
 

@@ -343,13 +343,26 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     cpu_threads: Positive
+    launcher: Literal["none", "pytorch", "slurm"]
+    processes: Positive
     workers: Positive
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
+    @model_validator(mode="after")
+    def _processes_are_started(self) -> Runtime:
+        if self.launcher == "none" and self.processes > 1:
+            raise ValueError(f"processes is {self.processes}, but launcher none starts one; set launcher to pytorch")
+        return self
+
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
-        return self.model_dump(include={"device", "cpu_threads", "loader_workers", "checkpoint_interval"})
+        names = {"device", "cpu_threads", "launcher", "processes", "loader_workers", "checkpoint_interval"}
+        return self.model_dump(include=names)
+
+    def process_arguments(self) -> dict[str, Any]:
+        """How the processes of a prediction start and on what they run, as plain values."""
+        return self.model_dump(include={"device", "cpu_threads", "launcher", "processes"})
 
 
 class Params(Section):

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.device import select_device
 from antvisionps.models.ends import fill_caches, open_end
+from antvisionps.models.processes import stage_processes
 from antvisionps.params import load_params
 from antvisionps.stage import run_stage
 
@@ -23,19 +23,20 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     params.refuse_unknown_end(arguments.end)
-    dataset = open_split(arguments.prepared, arguments.split)
-    opened = open_end(
-        dataset,
-        end=arguments.end,
-        split=arguments.split,
-        dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-        member_weights=params.predict.member_weights[arguments.end],
-        max_proposals=params.predict.max_proposals,
-        device=select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads),
-        models_dir=arguments.models,
-        out_dir=arguments.out,
-    )
-    fill_caches(dataset, [opened], **params.predict.keyword_arguments())
+    with stage_processes(**params.runtime.process_arguments()) as device:
+        dataset = open_split(arguments.prepared, arguments.split)
+        opened = open_end(
+            dataset,
+            end=arguments.end,
+            split=arguments.split,
+            dataset_fingerprint=dataset_fingerprint(arguments.prepared),
+            member_weights=params.predict.member_weights[arguments.end],
+            max_proposals=params.predict.max_proposals,
+            device=device,
+            models_dir=arguments.models,
+            out_dir=arguments.out,
+        )
+        fill_caches(dataset, [opened], **params.predict.keyword_arguments())
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.device import select_device
 from antvisionps.models.ends import fill_caches, open_end
+from antvisionps.models.processes import stage_processes
 from antvisionps.models.shared_backbone import share_backbone
 from antvisionps.params import load_params
 from antvisionps.stage import run_stage
@@ -25,26 +25,26 @@ def main() -> None:
     params = load_params(arguments.params)
     for end in arguments.ends:
         params.refuse_unknown_end(end)
-    dataset = open_split(arguments.prepared, arguments.split)
-    device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
-    opened = [
-        open_end(
-            dataset,
-            end=end,
-            split=arguments.split,
-            dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-            member_weights=params.predict.member_weights[end],
-            max_proposals=params.predict.max_proposals,
-            device=device,
-            models_dir=arguments.models / end,
-            out_dir=arguments.predictions / end / arguments.split,
+    with stage_processes(**params.runtime.process_arguments()) as device:
+        dataset = open_split(arguments.prepared, arguments.split)
+        opened = [
+            open_end(
+                dataset,
+                end=end,
+                split=arguments.split,
+                dataset_fingerprint=dataset_fingerprint(arguments.prepared),
+                member_weights=params.predict.member_weights[end],
+                max_proposals=params.predict.max_proposals,
+                device=device,
+                models_dir=arguments.models / end,
+                out_dir=arguments.predictions / end / arguments.split,
+            )
+            for end in arguments.ends
+        ]
+        share_backbone(
+            [end.networks for end in opened], [end.folders for end in opened], num_views=params.predict.num_views
         )
-        for end in arguments.ends
-    ]
-    share_backbone(
-        [end.networks for end in opened], [end.folders for end in opened], num_views=params.predict.num_views
-    )
-    fill_caches(dataset, opened, **params.predict.keyword_arguments())
+        fill_caches(dataset, opened, **params.predict.keyword_arguments())
 
 
 if __name__ == "__main__":

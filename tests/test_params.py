@@ -53,6 +53,8 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("fuse.min_stuff_area_px", 64.5, r"fuse\.min_stuff_area_px: .*integer, got 64\.5"),
         ("prepare.heldout_images", "40", r"prepare\.heldout_images: .*integer, got '40'"),
         ("fuse.systems", "fusion", r"fuse\.systems: .*tuple, got 'fusion'"),
+        ("runtime.processes", 8, r"runtime: processes is 8, but launcher none starts one; set launcher to pytorch"),
+        ("runtime.launcher", "mpi", r"runtime\.launcher: .*'none', 'pytorch' or 'slurm', got 'mpi'"),
         ("fuse.min_score", ..., r"fuse\.min_score: Field required"),
         ("score", ..., r"score: Field required"),
         ("prepare.source", "imagenet", r"prepare\.source: .*'scenes', 'coco_panoptic' or 'cityscapes', got 'imagenet'"),

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from antvisionps.categories import VOID_CLASS_INDEX
 from antvisionps.errors import ModelError
+from antvisionps.models.whole_batch import shared_count
 
 NUM_DEFORMABLE = 3
 """Deformable convolutions a level, as the figure draws them."""
@@ -70,4 +71,4 @@ class DeformableFusionHead(BaseModule):
         """Weighted cross entropy on the head's own grid; `class_indices` (N, 1, H, W), void left out."""
         truth = F.interpolate(class_indices.float(), size=logits.shape[-2:], mode="nearest")[:, 0].long()
         total = F.cross_entropy(logits, truth, ignore_index=VOID_CLASS_INDEX, reduction="sum")
-        return self.loss_weight * total / (truth != VOID_CLASS_INDEX).sum().clamp(min=1)
+        return self.loss_weight * total / shared_count((truth != VOID_CLASS_INDEX).sum())

@@ -20,9 +20,17 @@ from antvisionps.models.location_sensitive import LocationSensitiveBoxHead, Loca
 from antvisionps.models.panoptic_loss import choose_known_instances, panoptic_loss
 from antvisionps.models.pyramid import feature_pyramid
 from antvisionps.models.semantic_head import DeformableSemanticHead
+from antvisionps.models.whole_batch import WholeBatchLosses
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 """Scale of box regression targets (Girshick 2015)."""
+
+LOSSES_OF = {
+    "rpn_head.loss_cls": ("loss_rpn_cls", "loss_rpn_bbox"),
+    "roi_head.bbox_head.loss_cls": ("loss_cls", "loss_bbox", "acc"),
+    "roi_head.mask_head.loss_mask": ("loss_mask",),
+}
+"""Of mmdet's loss modules, the losses that are means over the same anchors, RoIs or masks."""
 
 Pyramid = tuple[Tensor, ...]
 
@@ -42,12 +50,14 @@ class EUps(TwoStagePanopticSegmentor):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """RPN, box, mask, semantic and panoptic losses of a padded (N, 3, H, W) batch; their sum is minimised."""
         pyramid = self.extract_feat(batch_inputs)
-        losses, proposals = self.rpn_head.loss_and_predict(
-            pyramid,
-            [two_stage.without_classes(sample) for sample in batch_data_samples],
-            proposal_cfg=self.train_cfg.rpn_proposal,
-        )
-        losses |= self.roi_head.loss(pyramid, proposals, batch_data_samples)
+        with WholeBatchLosses(self, LOSSES_OF) as whole_batch:
+            losses, proposals = self.rpn_head.loss_and_predict(
+                pyramid,
+                [two_stage.without_classes(sample) for sample in batch_data_samples],
+                proposal_cfg=self.train_cfg.rpn_proposal,
+            )
+            losses |= self.roi_head.loss(pyramid, proposals, batch_data_samples)
+        losses = whole_batch.of_all_processes(losses)
         semantic_features = self.semantic_head.features(pyramid)
         semantic_logits = self.semantic_head.classifier(semantic_features)
         losses |= self.semantic_head.losses(semantic_features, semantic_logits, batch_data_samples)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_dist_info
 from mmengine.model import BaseModule
 
 from antvisionps.categories import CategorySet
@@ -27,10 +28,18 @@ from antvisionps.models.inference import (
 from antvisionps.models.lwl_htc import build_lwl_htc
 from antvisionps.models.two_stage import BoxScorer
 from antvisionps.models.weights import load_weights, read_network, weights_sha256
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
+from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
 from antvisionps.predictions.rle import encode_masks
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
-from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.predictions.schema import (
+    INSTANCES_FILE,
+    INSTANCES_SCHEMA,
+    SEMANTIC_FILE,
+    SEMANTIC_SCHEMA,
+    CacheHeader,
+    CacheWriter,
+)
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
 from antvisionps.progress import progress
 
 BUILDERS: dict[str, Callable[..., BaseModule]] = {
@@ -111,36 +120,77 @@ def fill_cache(
 def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings: Any) -> None:
     """The same for several ends, which see each image one after another.
 
-    An end of semantics alone gets no file of instances, which is how readers know.
+    An end of semantics alone gets no file of instances, which is how readers know. Of several processes each predicts
+    its share of the images and writes parts, which the first then merges; the files are those of one process.
     """
+    rank, processes = get_dist_info()
+    if processes == 1:
+        _predict_images(dataset, ends, settings)
+        return
+    if rank == 0:
+        for writer in _writers(ends):
+            remove_parts(writer.path)
+    barrier()
+    _predict_images(dataset, ends, settings)
+    barrier()
+    if rank == 0:
+        _merge(_writers(ends), processes=processes, num_images=len(dataset.images))
+
+
+def _predict_images(dataset: PanopticDataset, ends: Sequence[TrainedEnd], settings: Mapping[str, Any]) -> None:
+    """This process's share of the images, every `processes`-th, into the caches or its parts of them."""
+    rank, processes = get_dist_info()
+    images = dataset.images[rank::processes]
+    description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
+    if processes > 1:
+        description += f", process 1 of {processes}"
     with ExitStack() as opened:
         fillers = [opened.enter_context(_open_filler(dataset.categories, end, settings)) for end in ends]
-        description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
-        for image in progress(dataset.images, description=description, total=len(dataset.images), unit="image"):
+        for image in progress(images, description=description, total=len(images), unit="image", disable=rank > 0):
             photo = dataset.load_photo(image)
             for fill in fillers:
                 fill(photo, image.image_id)
+
+
+def _writers(ends: Sequence[TrainedEnd]) -> list[CacheWriter]:
+    """Of every cache file, not opened yet."""
+    writers: list[CacheWriter] = [SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header) for end in ends]
+    with_instances = [end for end in ends if has_instances(end.networks)]
+    return writers + [InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) for end in with_instances]
+
+
+def _merge(writers: Sequence[CacheWriter], *, processes: int, num_images: int) -> None:
+    with ExitStack() as opened:
+        for writer in writers:
+            opened.callback(remove_parts, writer.path)
+        for writer in writers:
+            parts = [part_path(writer.path, rank) for rank in range(processes)]
+            merge_parts(parts, opened.enter_context(writer), num_images=num_images)
 
 
 @contextmanager
 def _open_filler(
     categories: CategorySet, end: TrainedEnd, settings: Mapping[str, Any]
 ) -> Iterator[Callable[[np.ndarray, int], None]]:
-    """Yields what predicts one photo, of that image id, into the end's cache."""
+    """Yields what predicts one photo, of that image id, into the end's cache, or this process's part of it."""
+    rank, processes = get_dist_info()
     with ExitStack() as files:
-        semantics = SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
+        semantics: SemanticWriter | PartWriter = SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
+        instances: InstancesWriter | PartWriter = InstancesWriter(end.out_dir / INSTANCES_FILE, end.header)
+        if processes > 1:
+            semantics = PartWriter(part_path(semantics.path, rank), SEMANTIC_SCHEMA)
+            instances = PartWriter(part_path(instances.path, rank), INSTANCES_SCHEMA)
         files.enter_context(semantics)
-        instances = InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) if has_instances(end.networks) else None
-        if instances is not None:
+        if has_instances(end.networks):
             files.enter_context(instances)
 
         def fill(photo: np.ndarray, image_id: int) -> None:
             found, classes = predict_photo(
                 photo, end.networks, end.weights, image_id=image_id, categories=categories, **settings
             )
-            semantics.write(classes)
-            if instances is not None and found is not None:
-                instances.write(found)
+            semantics.append(semantic_rows(classes, categories))
+            if found is not None:
+                instances.append(instance_rows(found, categories))
 
         yield fill
 

@@ -8,7 +8,6 @@ The figure doubles ASPP's output before it meets stage 1's features, which are a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from antvisionps.categories import VOID_CLASS_INDEX
 from antvisionps.errors import ModelError
 from antvisionps.models import two_stage
 from antvisionps.models.hrnet import STAGE1_CHANNELS, describe_hrnet
+from antvisionps.models.whole_batch import hardest, shared_count
 
 SEMANTIC_STRIDE = 4
 ASPP_BRANCH = 1
@@ -116,9 +116,9 @@ def hard_pixel_cross_entropy(logits: Tensor, class_indices: Tensor, *, hard_pixe
     resized = F.interpolate(logits, size=class_indices.shape[-2:], mode="bilinear", align_corners=False)
     losses = F.cross_entropy(resized, class_indices, ignore_index=VOID_CLASS_INDEX, reduction="none")
     losses = losses[class_indices != VOID_CLASS_INDEX]
-    if hard_pixel_frac is not None and len(losses):
-        losses = losses.topk(math.ceil(hard_pixel_frac * len(losses)), sorted=False).values
-    return losses.sum() / max(len(losses), 1)
+    if hard_pixel_frac is not None:
+        losses = hardest(losses, hard_pixel_frac)
+    return losses.sum() / shared_count(torch.tensor(len(losses), device=losses.device))
 
 
 def build_hrnet_aspp(

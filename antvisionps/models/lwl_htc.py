@@ -23,6 +23,7 @@ from antvisionps.models.dc_head import DeformableFusionHead
 from antvisionps.models.location_sensitive import LocationSensitiveBoxHead
 from antvisionps.models.location_sensitive_cascade import LocationSensitiveCascadeRoIHead, fused_roi_features
 from antvisionps.models.uncertainty import Balance, UncertaintyWeighting
+from antvisionps.models.whole_batch import WholeBatchLosses
 
 STAGE_IOUS = (0.5, 0.6, 0.7)
 STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
@@ -39,6 +40,19 @@ LOSS_NAMES = (
     *(f"s{stage}.loss_{term}" for stage in range(len(STAGE_IOUS)) for term in ("cls", "bbox", "mask")),
 )
 """What mmdet's HybridTaskCascade gives to be minimised."""
+
+LOSSES_OF: dict[str, tuple[str, ...]] = {
+    "rpn_head.loss_cls": ("loss_rpn_cls", "loss_rpn_bbox"),
+    **{
+        f"roi_head.bbox_head.{stage}.loss_cls": tuple(f"s{stage}.{term}" for term in ("loss_cls", "loss_bbox", "acc"))
+        for stage in range(len(STAGE_IOUS))
+    },
+    **{f"roi_head.mask_head.{stage}.loss_mask": (f"s{stage}.loss_mask",) for stage in range(len(STAGE_IOUS))},
+}
+"""Of mmdet's loss modules, the losses that are means over the same anchors, RoIs or masks."""
+
+FUSED_SEMANTIC_LOSS: dict[str, tuple[str, ...]] = {"roi_head.semantic_head.criterion": ("loss_semantic_seg",)}
+"""The same of HTC's own semantic branch; the DC head counts for itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,10 @@ class LwlHtc(HybridTaskCascade):
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
         """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
-        losses = super().loss(batch_inputs, batch_data_samples)
+        fused = isinstance(self.roi_head.semantic_head, FusedSemanticHead)
+        with WholeBatchLosses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if fused else {})) as whole_batch:
+            losses = super().loss(batch_inputs, batch_data_samples)
+        losses = whole_batch.of_all_processes(losses)
         return losses if self.weighting is None else self.weighting(losses)
 
     def extract(self, images: Tensor) -> HtcFeatures:

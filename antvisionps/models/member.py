@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import get_dist_info
 from mmengine.model import BaseModule
 
 from antvisionps.atomic import atomic_folder
@@ -45,7 +46,8 @@ def train_member(
 
     `build` makes the network from `network`'s settings, `schedule`, `optimizer` and the rest are `training.train`'s.
 
-    An interrupted training is resumed from `work_dir`, and only by the same settings, data and code.
+    An interrupted training is resumed from `work_dir`, and only by the same settings, data, code and number of
+    processes. Of several processes, which share every batch, one writes.
     """
     refuse_unusable_dataset(dataset)
     categories = dataset.categories
@@ -56,7 +58,9 @@ def train_member(
         "categories": categories.to_json(),
         "network": dict(network),
     }
+    rank, processes = get_dist_info()
     settings = [described, seed, schedule, optimizer, memory, augmentation, curve_interval, dataset_fingerprint]
+    settings += [processes] if processes > 1 else []
     run_dir = work_dir / _digest_of_run(settings)
     model = train(
         partial(
@@ -79,6 +83,8 @@ def train_member(
         work_dir=run_dir,
         curves_dir=run_dir / CURVES_DIR,
     )
+    if rank != 0:
+        return
     with atomic_folder(out_dir) as folder:
         save_weights(folder, model, network=described)
         shutil.copytree(run_dir / CURVES_DIR, folder / CURVES_DIR)

@@ -13,6 +13,8 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
+from antvisionps.models.whole_batch import shared_count
+
 IGNORED = -100
 """No channel is right here; torch's cross entropy knows it by this number."""
 
@@ -48,7 +50,7 @@ def panoptic_loss(
         scores = panoptic_logits(logits, masks, boxes / stride, labels, num_things=num_things)
         total = total + F.cross_entropy(scores[None], truth[None], ignore_index=IGNORED, reduction="sum")
         count += (truth != IGNORED).sum()
-    return total / count.clamp(min=1)
+    return total / shared_count(count)
 
 
 def panoptic_logits(

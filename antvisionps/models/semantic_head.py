@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from antvisionps.categories import VOID_CLASS_INDEX
 from antvisionps.models.two_stage import STRIDES, semantic_truth
+from antvisionps.models.whole_batch import shared_count
 
 NUM_LEVELS = 4
 """P2 to P5."""
@@ -107,4 +108,4 @@ def upsampled_cross_entropy(logits: Tensor, class_indices: Tensor) -> Tensor:
     if logits.shape[-2:] != class_indices.shape[-2:]:
         logits = F.interpolate(logits, size=class_indices.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, class_indices, ignore_index=VOID_CLASS_INDEX, reduction="sum")
-    return total / (class_indices != VOID_CLASS_INDEX).sum().clamp(min=1)
+    return total / shared_count((class_indices != VOID_CLASS_INDEX).sum())

@@ -2,6 +2,9 @@
 
 Nothing random outlives an iteration: the samples, and torch's generator, are set from (seed, iteration). So a run that
 was killed and resumed ends in the same weights as one that was not (on the CPU; CUDA's sums are unordered).
+
+Several processes share every batch: the images are those of one process, and so is the loss; only the random choice of
+anchors and RoIs, which each process makes for its own images, is another.
 """
 
 from __future__ import annotations
@@ -12,21 +15,25 @@ import sys
 import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from dvclive import Live
+from mmengine.device import get_device
+from mmengine.dist import all_reduce, barrier, get_dist_info
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from antvisionps.errors import ModelError
 from antvisionps.models.optimization import optim_wrapper, save_memory
+from antvisionps.models.processes import end_with_parent
 from antvisionps.models.training_data import Sample, SampleOrder, collate
+from antvisionps.models.whole_batch import share_batch
 from antvisionps.progress import progress
 
 
@@ -53,71 +60,111 @@ def train(
     """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`.
 
     Checkpoints are kept in `work_dir`; if it holds some of an interrupted run, that run goes on, so the caller gives
-    every different run another folder. Curves are written to `curves_dir` as DVCLive's TSV files. Raises ModelError
-    when the loss is no longer finite.
+    every different run another folder. Curves are written to `curves_dir` as DVCLive's TSV files. `batch_size` is what
+    all processes load together. Raises ModelError where they cannot share it equally, and when the loss is no longer
+    finite.
     """
+    rank, processes = get_dist_info()
+    own_batch_size = _share_of_batch(batch_size, processes)
     torch.manual_seed(seed)
     model = build_model()
     save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
+    if processes > 1:
+        model = share_batch(model, torch.device(get_device()))
     # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
     batches = memory["accumulated_batches"]
     loader = DataLoader(
         samples,
-        batch_size=batch_size,
-        sampler=SampleOrder(num_images=num_images, seed=seed),
+        batch_size=own_batch_size,
+        sampler=SampleOrder(
+            num_images=num_images, seed=seed, batch_size=own_batch_size, rank=rank, processes=processes
+        ),
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread_a_worker,
+        worker_init_fn=_start_worker,
     )
     with contextlib.redirect_stdout(io.StringIO()):
         import mmdet.datasets  # noqa: F401  the Runner imports it, and it prints about a package that nobody needs
-    work_dir.mkdir(parents=True, exist_ok=True)
-    _drop_damaged_checkpoints(work_dir)
-    runner = Runner(
-        model=model,
-        work_dir=str(work_dir),
-        train_dataloader=loader,
-        train_cfg={
-            "type": "IterBasedTrainLoop",
-            "max_iters": iterations * batches,
-            "val_interval": iterations * batches + 1,
-        },
-        optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
-        param_scheduler=_schedule(
-            iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
-        ),
-        default_hooks={
-            "timer": None,
-            "logger": None,
-            "sampler_seed": None,
-            "checkpoint": {
-                "type": "CheckpointHook",
-                "by_epoch": False,
-                "interval": checkpoint_interval * batches,
-                "max_keep_ckpts": 2,
+    if rank == 0:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        _drop_damaged_checkpoints(work_dir)
+    barrier()
+    with _quiet(rank):
+        runner = Runner(
+            model=model,
+            work_dir=str(work_dir),
+            train_dataloader=loader,
+            train_cfg={
+                "type": "IterBasedTrainLoop",
+                "max_iters": iterations * batches,
+                "val_interval": iterations * batches + 1,
             },
-        },
-        custom_hooks=[
-            ReseedHook(seed),
-            PlainCheckpointHook(),
-            ProgressHook(name, iterations * batches),
-            CurvesHook(curves_dir, interval=curve_interval * batches),
-        ],
-        resume=True,
-        randomness={"seed": seed},
-        log_level="ERROR",
-        default_scope="mmdet",
-        experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
-    )
-    with warnings.catch_warnings():
+            optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
+            param_scheduler=_schedule(
+                iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
+            ),
+            default_hooks={
+                "timer": None,
+                "logger": None,
+                "sampler_seed": None,
+                "checkpoint": {
+                    "type": "CheckpointHook",
+                    "by_epoch": False,
+                    "interval": checkpoint_interval * batches,
+                    "max_keep_ckpts": 2,
+                },
+            },
+            custom_hooks=[
+                ReseedHook(seed, rank=rank),
+                PlainCheckpointHook(),
+                *([SharedLossHook()] if processes > 1 else []),
+                *([ProgressHook(name, iterations * batches)] if rank == 0 else []),
+                *([CurvesHook(curves_dir, interval=curve_interval * batches)] if rank == 0 else []),
+            ],
+            launcher="none" if processes == 1 else "pytorch",  # whatever started them, they are connected by now
+            cfg={"model_wrapper_cfg": _ddp()} if processes > 1 else None,
+            resume=True,
+            randomness={"seed": seed},
+            log_level="ERROR",
+            default_scope="mmdet",
+            experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
+        )
+        trained = runner.train()
+    return trained.module if is_model_wrapper(trained) else trained
+
+
+@contextlib.contextmanager
+def _quiet(rank: int) -> Iterator[None]:
+    """Without warnings that lead nowhere, and of several processes only the first prints."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # The learning rate moves with every batch, so with accumulated ones before the first step.
         warnings.filterwarnings("ignore", message="Detected call of `scheduler.step")
-        return runner.train()
+        # mmengine's wrapper is still made with that name.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        if rank > 0:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        yield
 
 
-def _one_thread_a_worker(_worker: int) -> None:
+def _share_of_batch(batch_size: int, processes: int) -> int:
+    if batch_size % processes:
+        raise ModelError(
+            f"schedule.batch_size is {batch_size}, which {processes} processes cannot share equally; expected a "
+            f"multiple of {processes}: change schedule.batch_size or runtime.processes"
+        )
+    return batch_size // processes
+
+
+def _ddp() -> dict[str, Any]:
+    """mmengine's wrapper. An image without a thing leaves parameters without a gradient on its process alone."""
+    wrapper: dict[str, Any] = {"find_unused_parameters": True, "broadcast_buffers": False}
+    return wrapper if torch.cuda.is_available() else wrapper | {"device_ids": None}
+
+
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def _schedule(iterations: int, warmup: int, policy: str, milestones: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -154,15 +201,16 @@ def _drop_points_after(curves_dir: Path, *, step: int) -> None:
 
 
 class ReseedHook(Hook):
-    """Sets torch's and numpy's global generators from (seed, iteration) before every iteration."""
+    """Sets torch's and numpy's global generators from (seed, iteration, rank) before every iteration."""
 
     priority = "VERY_HIGH"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, rank: int) -> None:
         self._seed = seed
+        self._rank = rank
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        state = np.random.SeedSequence((self._seed, runner.iter)).generate_state(2)
+        state = np.random.SeedSequence((self._seed, runner.iter, *[self._rank] * (self._rank > 0))).generate_state(2)
         torch.manual_seed(int(state[0]))
         np.random.seed(int(state[1]))
 
@@ -172,6 +220,20 @@ class PlainCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint["message_hub"]["log_scalars"] = {}
+
+
+class SharedLossHook(Hook):
+    """Makes what every process logs the mean of all of them, which is the loss of the whole batch."""
+
+    priority = "ABOVE_NORMAL"
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        if outputs:
+            values = torch.stack([value.detach().float() for value in outputs.values()])
+            all_reduce(values, op="mean")
+            outputs.update(zip(outputs, values, strict=True))
 
 
 class ProgressHook(Hook):

@@ -6,6 +6,7 @@ change nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,15 +26,22 @@ Sample = dict[str, Any]
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
-    """Endless (sample number, image position) pairs: every image once an epoch, reshuffled by (seed, epoch)."""
+    """Endless (sample number, image position) pairs: every image once an epoch, reshuffled by (seed, epoch).
 
-    def __init__(self, *, num_images: int, seed: int) -> None:
+    Of `processes` that load `batch_size` images each, the process of this rank gets its share of every batch: together
+    they get what one process that loads all of it would.
+    """
+
+    def __init__(self, *, num_images: int, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1) -> None:
         self._num_images = num_images
         self._seed = seed
+        self._batch_size = batch_size
+        self._rank = rank
+        self._processes = processes
         self._first = 0
 
     def skip(self, num_samples: int) -> None:
-        """Starts later, where an interrupted run stopped."""
+        """Starts later, where an interrupted run stopped; counts this process's samples."""
         self._first = num_samples
 
     def __len__(self) -> int:
@@ -41,13 +49,15 @@ class SampleOrder(Sampler[tuple[int, int]]):
         return self._num_images
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        number = self._first
-        while True:
+        shuffled = -1
+        order: np.ndarray = np.empty(0)
+        for own_number in itertools.count(self._first):
+            batch, place = divmod(own_number, self._batch_size)
+            number = (batch * self._processes + self._rank) * self._batch_size + place
             epoch, position = divmod(number, self._num_images)
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._num_images)
-            for image_position in order[position:]:
-                yield number, int(image_position)
-                number += 1
+            if epoch != shuffled:
+                shuffled, order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self._num_images)
+            yield number, int(order[position])
 
 
 class TrainingSamples(Dataset[Sample]):

@@ -10,8 +10,8 @@ from typing import Any
 from mmengine.model import BaseModule
 
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.device import select_device
 from antvisionps.models.member import train_member
+from antvisionps.models.processes import Launcher, stage_processes
 
 
 def training_options(description: str | None) -> argparse.ArgumentParser:
@@ -33,20 +33,22 @@ def train_on_train_split(
     training: Mapping[str, Any],
     device: str,
     cpu_threads: int,
+    launcher: Launcher,
+    processes: int,
     checkpoint_interval: int,
     loader_workers: int,
 ) -> None:
     """Trains one network of an end; `training` holds the rest of `train_member`'s settings."""
-    select_device(device, cpu_threads=cpu_threads)
-    train_member(
-        open_split(options.prepared, "train"),
-        build=build,
-        end=end,
-        network=network,
-        **training,
-        checkpoint_interval=checkpoint_interval,
-        loader_workers=loader_workers,
-        dataset_fingerprint=dataset_fingerprint(options.prepared),
-        work_dir=options.work,
-        out_dir=options.out,
-    )
+    with stage_processes(launcher=launcher, processes=processes, device=device, cpu_threads=cpu_threads):
+        train_member(
+            open_split(options.prepared, "train"),
+            build=build,
+            end=end,
+            network=network,
+            **training,
+            checkpoint_interval=checkpoint_interval,
+            loader_workers=loader_workers,
+            dataset_fingerprint=dataset_fingerprint(options.prepared),
+            work_dir=options.work,
+            out_dir=options.out,
+        )

@@ -22,6 +22,7 @@ from antvisionps.predictions.schema import (
     CacheIdentity,
     CacheReader,
     CacheWriter,
+    ImageRows,
 )
 
 _INDEX_COLUMNS = ("image_id", "height", "width", "instances")
@@ -115,6 +116,12 @@ class ImageInstances:
             )
 
 
+def instance_rows(image: ImageInstances, categories: CategorySet) -> ImageRows:
+    """What `instances.parquet` holds of an image, best score first. Raises CacheError on a category that is stuff."""
+    _refuse_other_than_things(image, categories)
+    return ImageRows(image.image_id, image.height, image.width, _to_rows(image.sorted_by_score()))
+
+
 class InstancesWriter(CacheWriter):
     """Writes `instances.parquet`; every image of the split has to be written, also one without an instance.
 
@@ -128,9 +135,12 @@ class InstancesWriter(CacheWriter):
 
     def write(self, image: ImageInstances) -> None:
         """Appends one image. Image ids have to ascend. Raises CacheError also on a category that is no thing."""
-        _refuse_other_than_things(image, self.header.categories)
-        self._append(image.image_id, _to_rows(image.sorted_by_score()))
-        for name, value in zip(_INDEX_COLUMNS, (image.image_id, image.height, image.width, len(image)), strict=True):
+        self.append(instance_rows(image, self.header.categories))
+
+    def append(self, image: ImageRows) -> None:
+        super().append(image)
+        described = (image.image_id, image.height, image.width, len(image.rows))
+        for name, value in zip(_INDEX_COLUMNS, described, strict=True):
             self._index[name].append(int(value))
 
     def _closing_metadata(self) -> dict[str, str]:

@@ -91,6 +91,16 @@ def cache_path(predictions_dir: Path, *, end: str, split: str, file_name: str) -
     return predictions_dir / end / split / file_name
 
 
+@dataclass(frozen=True, eq=False)
+class ImageRows:
+    """What a cache file holds of one image: the rows, of which there may be none, and the size of the image."""
+
+    image_id: int
+    height: int
+    width: int
+    rows: pa.RecordBatch
+
+
 class CacheWriter(AbstractContextManager["CacheWriter"]):
     """A Parquet file written image by image in bounded memory; it takes its name when the block ends without error."""
 
@@ -132,14 +142,15 @@ class CacheWriter(AbstractContextManager["CacheWriter"]):
     def _closing_metadata(self) -> dict[str, str]:
         return {}
 
-    def _append(self, image_id: int, rows: pa.RecordBatch) -> None:
-        if self._last_image_id is not None and image_id <= self._last_image_id:
+    def append(self, image: ImageRows) -> None:
+        """Appends one image. Image ids have to ascend."""
+        if self._last_image_id is not None and image.image_id <= self._last_image_id:
             raise CacheError(
-                f"{self.path}: image {image_id} written after image {self._last_image_id}; write images in ascending "
-                "id, each once"
+                f"{self.path}: image {image.image_id} written after image {self._last_image_id}; write images in "
+                "ascending id, each once"
             )
-        self._last_image_id = image_id
-        self._pending.append(rows)
+        self._last_image_id = image.image_id
+        self._pending.append(image.rows)
         self._pending_images += 1
         if self._pending_images == _IMAGES_PER_ROW_GROUP:
             self._flush()

@@ -11,9 +11,17 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError
 from antvisionps.png import decode_grey_png
-from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader, CacheIdentity, CacheReader, CacheWriter
+from antvisionps.predictions.schema import (
+    SEMANTIC_SCHEMA,
+    CacheHeader,
+    CacheIdentity,
+    CacheReader,
+    CacheWriter,
+    ImageRows,
+)
 
 _PNG_SETTINGS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 6),
@@ -94,6 +102,26 @@ class ImageSemantics:
         )
 
 
+def semantic_rows(image: ImageSemantics, categories: CategorySet) -> ImageRows:
+    """What `semantic.parquet` holds of an image, one row. Raises CacheError on an unknown category."""
+    _refuse_unknown_categories(image, categories)
+    _, grid_height, grid_width = image.planes.shape
+    row = {
+        "image_id": image.image_id,
+        "height": image.height,
+        "width": image.width,
+        "input_height": image.input_height,
+        "input_width": image.input_width,
+        "stride": image.stride,
+        "grid_height": grid_height,
+        "grid_width": grid_width,
+        "category_ids": image.category_ids.tolist(),
+        "planes": _encode_planes(image.planes),
+    }
+    rows = pa.RecordBatch.from_pylist([row], schema=SEMANTIC_SCHEMA)
+    return ImageRows(image.image_id, image.height, image.width, rows)
+
+
 class SemanticWriter(CacheWriter):
     """Writes `semantic.parquet`."""
 
@@ -103,21 +131,7 @@ class SemanticWriter(CacheWriter):
 
     def write(self, image: ImageSemantics) -> None:
         """Appends one image. Image ids have to ascend. Raises CacheError also on an unknown category."""
-        _refuse_unknown_categories(image, self.header)
-        _, grid_height, grid_width = image.planes.shape
-        row = {
-            "image_id": image.image_id,
-            "height": image.height,
-            "width": image.width,
-            "input_height": image.input_height,
-            "input_width": image.input_width,
-            "stride": image.stride,
-            "grid_height": grid_height,
-            "grid_width": grid_width,
-            "category_ids": image.category_ids.tolist(),
-            "planes": _encode_planes(image.planes),
-        }
-        self._append(image.image_id, pa.RecordBatch.from_pylist([row], schema=SEMANTIC_SCHEMA))
+        self.append(semantic_rows(image, self.header.categories))
 
 
 class SemanticReader(CacheReader[ImageSemantics]):
@@ -153,7 +167,7 @@ class SemanticReader(CacheReader[ImageSemantics]):
             category_ids=np.array(row["category_ids"], dtype=np.int32),
             planes=_decode_planes(image_id, row["planes"], len(row["category_ids"]), grid_hw),
         )
-        _refuse_unknown_categories(image, self.header)
+        _refuse_unknown_categories(image, self.header.categories)
         return image
 
 
@@ -178,7 +192,7 @@ def _decode_planes(image_id: int, png: bytes, count: int, grid_hw: tuple[int, in
     return stacked.reshape(count, *grid_hw)
 
 
-def _refuse_unknown_categories(image: ImageSemantics, header: CacheHeader) -> None:
+def _refuse_unknown_categories(image: ImageSemantics, categories: CategorySet) -> None:
     for category_id in image.category_ids.tolist():
-        if category_id not in header.categories:
+        if category_id not in categories:
             raise CacheError(f"image {image.image_id}: unknown category {category_id}")

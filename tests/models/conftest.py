@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import cv2
@@ -81,25 +82,7 @@ def write_dataset(folder: Path, categories: CategorySet) -> PanopticDataset:
 @pytest.fixture
 def network_settings() -> dict[str, dict]:
     """What the smallest network of each end is built with."""
-    return {
-        "e_ups": NETWORK | PLAIN_E_UPS | {"semantic_channels": [16, 8]},
-        "lwl_htc": NETWORK
-        | {
-            "location_sensitive_header": False,
-            "average_mask_stages": True,
-            "semantic_level": 1,
-            "semantic_convs": 1,
-            "deformable_semantic_head": None,
-            "uncertainty": None,
-        },
-        "hrnet_aspp": {
-            "backbone": {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False},
-            "aspp_rates": (1, 2),
-            "aspp_channels": 16,
-            "stage1_channels": 8,
-            "hard_pixel_frac": 0.5,
-        },
-    }
+    return copy.deepcopy(NETWORKS)
 
 
 NETWORK = {
@@ -126,4 +109,24 @@ PLAIN_E_UPS = {
     "roi_semantic_loss_weight": 0.0,
     "panoptic_loss_weight": 0.0,
     "unknown_frac": 0.3,
+}
+
+NETWORKS = {
+    "e_ups": NETWORK | PLAIN_E_UPS | {"semantic_channels": [16, 8]},
+    "lwl_htc": NETWORK
+    | {
+        "location_sensitive_header": False,
+        "average_mask_stages": True,
+        "semantic_level": 1,
+        "semantic_convs": 1,
+        "deformable_semantic_head": None,
+        "uncertainty": None,
+    },
+    "hrnet_aspp": {
+        "backbone": {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False},
+        "aspp_rates": (1, 2),
+        "aspp_channels": 16,
+        "stage1_channels": 8,
+        "hard_pixel_frac": 0.5,
+    },
 }

@@ -1,0 +1,120 @@
+"""What the first step of a training and a prediction give, in one process or, by torchrun, in several.
+
+Run as a script under torchrun, with the folder to fill. Nothing random is left in the networks: every anchor and RoI is
+sampled, nothing is dropped, every instance is known.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.model import MMDistributedDataParallel
+
+from antvisionps.categories import CategorySet
+from antvisionps.models.ends import BUILDERS, TrainedEnd, fill_caches
+from antvisionps.models.optimization import save_memory
+from antvisionps.models.processes import stage_processes
+from antvisionps.models.training_data import SampleOrder, TrainingSamples, collate
+from antvisionps.models.two_stage import RandomSampler
+from antvisionps.models.whole_batch import share_batch
+from antvisionps.predictions.schema import CacheHeader
+from tests.models.conftest import CATEGORIES, NETWORK, NETWORKS, write_dataset
+
+BATCH_SIZE = 4
+LEARNING_NORM = NETWORK["backbone"] | {"frozen_norm": False}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "e_ups": ("e_ups", {}),
+    "e_ups_all_losses": (
+        "e_ups",
+        {"roi_semantic_loss_weight": 0.5, "panoptic_loss_weight": 0.5, "unknown_frac": 0.0}
+        | {"location_sensitive_header": True},
+    ),
+    "e_ups_learning_norm": ("e_ups", {"backbone": LEARNING_NORM}),
+    "lwl_htc": ("lwl_htc", {}),
+    "lwl_htc_dc_head": ("lwl_htc", {"deformable_semantic_head": "shared", "uncertainty": "term"}),
+    "hrnet_aspp": ("hrnet_aspp", {}),
+}
+"""Name → end, and what differs from its smallest network."""
+
+CHECKPOINTED = ("e_ups", "lwl_htc")
+"""Variants that compute stages 1 and 4 of the backbone again in the backward pass."""
+
+AUGMENTATION = {"short_sides_px": (64, 96, 128), "max_long_side_px": 200, "flip": True, "photometric": 0.2}
+SETTINGS = {"short_sides_px": (64,), "max_long_side_px": 200, "flip": False, "min_score": 0.0, "nms_iou": 0.5}
+
+
+def build(variant: str) -> Any:
+    end, changes = VARIANTS[variant]
+    torch.manual_seed(3)
+    network = BUILDERS[end](num_things=2, num_classes=4, test_proposals=20, **NETWORKS[end] | changes)
+    network.init_weights()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        # mmdet keeps its samplers outside of torch's tree of modules.
+        for held in vars(module).values():
+            for sampler in held if isinstance(held, list) else [held]:
+                if isinstance(sampler, RandomSampler):
+                    sampler.num = 10**6
+    # Batch norm over four pooled images magnifies the rounding of float32.
+    return network.train().double() if end == "hrnet_aspp" else network.train()
+
+
+def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
+    """Losses, gradients and buffers after one batch of BATCH_SIZE images of all processes together."""
+    rank, processes = get_dist_info()
+    network = build(variant)
+    save_memory(network, checkpointed_stages=(1, 4) if variant in CHECKPOINTED else (), channels_last=False)
+    network.train()
+    own = BATCH_SIZE // processes
+    order = iter(SampleOrder(num_images=3, seed=5, batch_size=own, rank=rank, processes=processes))
+    wrapped = network
+    if processes > 1:
+        network = share_batch(network, torch.device("cpu"))
+        wrapped = MMDistributedDataParallel(network, find_unused_parameters=True)
+    batch = network.data_preprocessor(collate([samples[next(order)] for _ in range(own)]), training=True)
+    losses = wrapped(**batch, mode="loss")
+    loss, logged = network.parse_losses(losses)
+    loss.backward()
+    values = torch.stack([value.detach().float() for value in logged.values()])
+    if processes > 1:
+        torch.distributed.all_reduce(values)
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    return {
+        "losses": dict(zip(logged, (values / processes).tolist(), strict=True)),
+        "gradients": gradients,
+        "buffers": dict(network.named_buffers()),
+    }
+
+
+def predict(dataset: Any, categories: CategorySet, out_dir: Path) -> None:
+    """The caches of two ends, of the same weights wherever it runs."""
+    ends = []
+    for end in ("e_ups", "hrnet_aspp"):
+        network = build(end).eval()
+        header = CacheHeader(end, "val", "0" * 64, categories, "1" * 64)
+        ends.append(TrainedEnd([network], [1.0], [], header, out_dir / end))
+    fill_caches(dataset, ends, **SETTINGS, max_instances=10)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    with stage_processes(launcher="pytorch", processes=2, device="cpu", cpu_threads=1):
+        rank, _ = get_dist_info()
+        categories = CategorySet.from_json(CATEGORIES, where="test")
+        dataset = write_dataset(folder / f"data-{rank}", categories)
+        samples = TrainingSamples(dataset, seed=5, **AUGMENTATION)
+        for variant in VARIANTS:
+            step = first_step(variant, samples)
+            if rank == 0:
+                torch.save(step, folder / f"{variant}.pth")
+        predict(dataset, categories, folder / "predictions")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What starting several processes asks of the machine, and what it says where that is missing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from antvisionps.errors import LaunchError
+from antvisionps.models.processes import stage_processes
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """Nothing of a job; and what a start sets is taken back."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("launcher", ["none", "pytorch", "slurm"])
+def test_one_process_starts_and_joins_nothing(launcher, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    with stage_processes(launcher=launcher, processes=1, device="cpu", cpu_threads=1) as device:
+        assert device == torch.device("cpu")
+        assert not torch.distributed.is_initialized()
+
+
+def start(launcher: str, processes: int, device: str = "cpu") -> None:
+    with stage_processes(launcher=launcher, processes=processes, device=device, cpu_threads=1):
+        pytest.fail("it has to be refused")
+
+
+def test_slurm_outside_of_a_job_says_where_to_run():
+    with pytest.raises(LaunchError, match=r"SLURM_NTASKS is not set; run `dvc repro` in a job that asks for .* tasks"):
+        start("slurm", 1)
+
+
+def test_slurm_without_srun_names_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LaunchError, match=r"no srun on the PATH; .* set runtime\.launcher to pytorch or none"):
+        start("slurm", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(LaunchError, match=r"runtime\.processes is 8, but torch sees 4 GPUs here"):
+        start("pytorch", 8, device="auto")

@@ -1,0 +1,81 @@
+"""Two real processes that share a batch, against one process that has all of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from antvisionps.errors import ModelError
+from antvisionps.models import training, whole_batch
+from antvisionps.models.training_data import TrainingSamples
+from tests.models import first_step
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    """What first_step leaves when torchrun runs it in two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ran = subprocess.run(
+        [*command, str(PROJECT / "tests" / "models" / "first_step.py"), str(folder)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("variant", first_step.VARIANTS)
+def test_losses_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(variant, two_processes, dataset):
+    one = first_step.first_step(variant, TrainingSamples(dataset, seed=5, **first_step.AUGMENTATION))
+    two = torch.load(two_processes / f"{variant}.pth")
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-6)
+    assert sum("loss" in name for name in one["losses"]) > (1 if variant == "hrnet_aspp" else 5)
+    largest = max(gradient.abs().max() for gradient in one["gradients"].values())
+    for name, gradient in one["gradients"].items():
+        # Learning norms magnify float32's rounding; HRNet-ASPP's, in float64, show that nothing else differs.
+        own = 0.02 * gradient.abs().max() if variant == "e_ups_learning_norm" else 0.0
+        assert torch.allclose(two["gradients"][name], gradient, rtol=1e-3, atol=own + 1e-5 * largest), name
+    for name, buffer in one["buffers"].items():
+        assert torch.allclose(two["buffers"][name].double(), buffer.double(), rtol=1e-4, atol=1e-6), name
+
+
+def test_the_caches_of_two_ends_are_those_of_one_process_to_the_last_byte(two_processes, dataset, categories, tmp_path):
+    first_step.predict(dataset, categories, tmp_path / "one")
+    for file in ("e_ups/instances.parquet", "e_ups/semantic.parquet", "hrnet_aspp/semantic.parquet"):
+        assert (two_processes / "predictions" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+    assert len([path for path in (two_processes / "predictions").rglob("*") if path.is_file()]) == 3
+
+
+def test_a_batch_that_the_processes_cannot_share_equally_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "get_dist_info", lambda: (0, 3))
+    with pytest.raises(ModelError, match=r"batch_size is 4, which 3 processes cannot share .* a multiple of 3: change"):
+        training._share_of_batch(4, 3)
+
+
+def test_the_hardest_of_all_pixels_are_found_wherever_they_are(monkeypatch):
+    others = torch.tensor([9.0, 8.0, -torch.inf])
+    own = torch.tensor([1.0, 7.0, 2.0])
+    monkeypatch.setattr(whole_batch, "get_world_size", lambda: 2)
+    monkeypatch.setattr(
+        whole_batch, "all_gather", lambda x: [x, torch.tensor([2])] if x.dtype == torch.int64 else [x, others]
+    )
+    # Of five pixels the hardest half are three, one of which is here.
+    assert whole_batch.hardest(own, 0.5).tolist() == [7.0]
+    assert whole_batch.hardest(own, 1.0).tolist() == [1.0, 7.0, 2.0]
