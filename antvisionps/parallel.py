@@ -1,4 +1,4 @@
-"""Work on many images with several processes, whose number changes the time and nothing else."""
+"""Work on many images with several processes, whose number and place change the time and nothing else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from antvisionps.errors import WorkersError
 from antvisionps.progress import progress
+
+if TYPE_CHECKING:
+    from antvisionps.cluster import Cluster
+
+Workers: TypeAlias = "int | Cluster"
+"""Processes of this machine, or those of a cluster."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,30 +37,60 @@ _open_work: Callable[[], Callable[[Any], Any]]
 _work: Callable[[Any], Any] | None = None
 
 
+@contextmanager
+def open_workers(*, workers: int, backend: str, cluster: str | None) -> Iterator[Workers]:
+    """Yields what `map_images` takes: `workers` processes, or the cluster of another backend, which is left at the end.
+
+    Raises WorkersError when the backend is not installed or its cluster does not answer.
+    """
+    if backend == "processes":
+        yield workers
+        return
+    from antvisionps.cluster import open_cluster
+
+    with open_cluster(backend, address=cluster, workers=workers) as opened:
+        yield opened
+
+
 def map_images(
-    open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, workers: int, description: str
+    open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, workers: Workers, description: str
 ) -> Iterator[Result]:
     """The results in the order of the items, with a progress bar on a terminal.
 
     `open_work` is called once in each process, to open files there, and returns what turns an item into a result; with
-    one worker both run in this process. It has to be picklable: a function of a module, or a partial of one.
+    one worker both run in this process. It has to be picklable: a function of a module, or a partial of one. Raises
+    what an item raises, and WorkersError when processes are lost.
     """
-    chunk = max(1, min(_MAX_CHUNK, len(items) // (workers * _CHUNKS_PER_WORKER)))
-    processes = min(workers, -(-len(items) // chunk))
+    processes = workers if isinstance(workers, int) else workers.processes()
+    chunk = max(1, min(_MAX_CHUNK, len(items) // (processes * _CHUNKS_PER_WORKER)))
+    if not isinstance(workers, int):
+        with closing(workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)) as found:
+            yield from _progress(found, len(items), description)
+        return
+    processes = min(processes, -(-len(items) // chunk))
     if processes <= 1:
         _keep_freed_memory()
         yield from _progress(map(open_work(), items), len(items), description)
         return
     with ProcessPoolExecutor(processes, initializer=_remember, initargs=(open_work,)) as pool:
         try:
-            results: Iterator[Result] = pool.map(_run, items, chunksize=chunk)
+            results = pool.map(_run, items, chunksize=chunk)
             yield from _progress(results, len(items), description)
+        except BrokenProcessPool as error:
+            raise WorkersError(
+                "a worker process died, most likely for want of memory; set runtime.workers lower and run again"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _progress(results: Iterator[Result], total: int, description: str) -> Iterator[Result]:
     yield from progress(results, description=description, total=total, unit="image")
+
+
+def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    _keep_freed_memory()
+    return open_work()
 
 
 def _remember(open_work: Callable[[], Callable[[Any], Any]]) -> None:

@@ -331,12 +331,27 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     workers: Positive
+    backend: Literal["processes", "dask", "ray"]
+    cluster: Annotated[str, Field(min_length=1)] | None
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
         return self.model_dump(include={"device", "loader_workers", "checkpoint_interval"})
+
+    def worker_arguments(self) -> dict[str, Any]:
+        """What the work on images is shared by, as plain values."""
+        return self.model_dump(include={"workers", "backend", "cluster"})
+
+    @model_validator(mode="after")
+    def _cluster_has_a_backend(self) -> Runtime:
+        if self.cluster is not None and self.backend == "processes":
+            raise ValueError(
+                f"cluster is {self.cluster}, but backend is processes, which uses none; name dask or ray, or set "
+                "cluster to null"
+            )
+        return self
 
 
 class Params(Section):
