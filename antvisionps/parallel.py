@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
+from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from antvisionps.errors import WorkersError
@@ -31,9 +32,11 @@ _MAX_CHUNK = 32  # the images of a row group of the cache, which a process then 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 _KEPT_BYTES = 256 * 2**20
 
-# A worker process serves one call of map_images, and keeps here how to open its work and what it opened. It opens with
-# its first item: an error while a pool starts would break the pool, one in an item comes through as it is.
+# A worker process serves one call of map_images, and keeps here how to open its work, what it opened and whether the
+# call is over. It opens with its first item: an error while a pool starts would break the pool, one in an item comes
+# through as it is.
 _open_work: Callable[[], Callable[[Any], Any]]
+_is_over: Event
 _work: Callable[[Any], Any] | None = None
 
 
@@ -72,7 +75,8 @@ def map_images(
         _keep_freed_memory()
         yield from _progress(map(open_work(), items), len(items), description)
         return
-    with ProcessPoolExecutor(processes, initializer=_remember, initargs=(open_work,)) as pool:
+    is_over = multiprocessing.Event()
+    with ProcessPoolExecutor(processes, initializer=_remember, initargs=(open_work, is_over)) as pool:
         try:
             results = pool.map(_run, items, chunksize=chunk)
             yield from _progress(results, len(items), description)
@@ -81,6 +85,7 @@ def map_images(
                 "a worker process died, most likely for want of memory; set runtime.workers lower and run again"
             ) from error
         finally:
+            is_over.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -93,11 +98,11 @@ def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[
     return open_work()
 
 
-def _remember(open_work: Callable[[], Callable[[Any], Any]]) -> None:
-    global _open_work
+def _remember(open_work: Callable[[], Callable[[Any], Any]], is_over: Event) -> None:
+    global _open_work, _is_over
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _keep_freed_memory()
-    _open_work = open_work
+    _open_work, _is_over = open_work, is_over
 
 
 def _end_with_parent() -> None:
@@ -122,7 +127,10 @@ def _keep_freed_memory() -> None:
 
 
 def _run(item: Any) -> Any:
+    """The item's result; None, which nobody takes, when after Ctrl-C or an error only the rest of a chunk is left."""
     global _work
+    if _is_over.is_set():
+        return None
     if _work is None:
         _work = _open_work()
     return _work(item)

@@ -25,7 +25,7 @@ from antvisionps.errors import CacheError, WorkersError
 from antvisionps.parallel import map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from tests.stages.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params
-from tests.test_parallel import open_failing, open_power
+from tests.test_parallel import open_dying, open_failing, open_power
 
 PROJECT = Path(__file__).parents[1]
 
@@ -63,15 +63,6 @@ def open_marking(folder):
 
 def open_folder():
     return lambda _: os.getcwd()
-
-
-def open_dying():
-    def die_at_seven(number):
-        if number == 7:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return number
-
-    return die_at_seven
 
 
 def test_results_come_in_the_order_of_the_items_from_two_processes_that_open_their_work_once(dask):
