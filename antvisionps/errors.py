@@ -32,3 +32,7 @@ class PredictionsError(AntVisionPSError):
 
 class DownloadError(AntVisionPSError):
     """A file cannot be fetched whole, is not what was published, or is unsafe to unpack."""
+
+
+class WorkersError(AntVisionPSError):
+    """Processes that share the work on images cannot be had, are lost, or are not installed as this one is."""

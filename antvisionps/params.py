@@ -346,6 +346,8 @@ class Runtime(Section):
     launcher: Literal["none", "pytorch", "slurm"]
     processes: Positive
     workers: Positive
+    backend: Literal["processes", "dask", "ray"]
+    cluster: Annotated[str, Field(min_length=1)] | None
     loader_workers: NonNegative
     checkpoint_interval: Positive
 
@@ -363,6 +365,19 @@ class Runtime(Section):
     def process_arguments(self) -> dict[str, Any]:
         """How the processes of a prediction start and on what they run, as plain values."""
         return self.model_dump(include={"device", "cpu_threads", "launcher", "processes"})
+
+    def worker_arguments(self) -> dict[str, Any]:
+        """What the work on images is shared by, as plain values."""
+        return self.model_dump(include={"workers", "backend", "cluster"})
+
+    @model_validator(mode="after")
+    def _cluster_has_a_backend(self) -> Runtime:
+        if self.cluster is not None and self.backend == "processes":
+            raise ValueError(
+                f"cluster is {self.cluster}, but backend is processes, which uses none; name dask or ray, or set "
+                "cluster to null"
+            )
+        return self
 
 
 class Params(Section):

@@ -23,7 +23,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images
 from antvisionps.predictions.ends import SplitCaches
 
 Changes = Mapping[str, object]
@@ -63,7 +63,7 @@ def refuse_idle(points: Sequence[Changes], settings: Sequence[FusionSettings]) -
 
 
 def sweep(
-    settings: Sequence[FusionSettings], *, prepared: Path, predictions: Path, split: SplitName, workers: int
+    settings: Sequence[FusionSettings], *, prepared: Path, predictions: Path, split: SplitName, workers: Workers
 ) -> list[PanopticQuality]:
     """PQ on the split with each of the settings, of the same ends: that of stages fuse and score."""
     dataset = open_split(prepared, split)

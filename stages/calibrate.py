@@ -34,7 +34,7 @@ from antvisionps.fusion.calibration import (
     try_weights,
 )
 from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average, join
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.stage import run_stage
@@ -57,8 +57,9 @@ def main() -> None:
     categories = open_split(arguments.prepared, "heldout").categories
     params.refuse_unknown_system(arguments.system)
     settings = starting_settings(arguments.system, params, categories=categories, routing_dir=arguments.routing)
-    trials = Trials(arguments.prepared, arguments.predictions, categories, params.runtime.workers)
-    calibration = calibrate(settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        trials = Trials(arguments.prepared, arguments.predictions, categories, workers)
+        calibration = calibrate(settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
     with atomic_file(arguments.out) as unfinished:
         unfinished.write_text(json.dumps(calibration.to_json(), indent=2) + "\n", encoding="utf-8")
 
@@ -88,7 +89,7 @@ class Trials:
     prepared: Path
     predictions: Path
     categories: CategorySet
-    workers: int
+    workers: Workers
 
     def counts(self, settings: Sequence[FusionSettings]) -> list[MatchCounts]:
         """The total counts of each."""

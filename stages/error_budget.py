@@ -30,7 +30,7 @@ from antvisionps.evaluation.panoptic_quality import (
 )
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances
@@ -62,12 +62,13 @@ def main() -> None:
     )
     if params.fuse.calibrated:
         settings = calibrated_settings(FUSION_SYSTEM, settings, calibration_dir=arguments.calibration)
-    counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=params.runtime.workers)
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=workers)
     write_budget(arguments.out, counts, truth)
 
 
 def count_budget(
-    prepared: Path, predictions: Path, truth: PanopticDataset, settings: FusionSettings, *, workers: int
+    prepared: Path, predictions: Path, truth: PanopticDataset, settings: FusionSettings, *, workers: Workers
 ) -> dict[str, MatchCounts]:
     """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
     thing_ids = [category.category_id for category in truth.categories.things]

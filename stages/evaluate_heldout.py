@@ -25,7 +25,7 @@ from antvisionps.evaluation.average_precision import (
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
 from antvisionps.fusion.routing import Lead, route_categories, routes_to_json, runner_up
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.stage import run_stage
@@ -41,16 +41,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    evaluate_heldout(
-        arguments.out,
-        prepared=arguments.prepared,
-        predictions=arguments.predictions,
-        ends=params.all_ends,
-        min_heldout_instances=params.evaluate_heldout.min_heldout_instances,
-        bootstrap_samples=params.evaluate_heldout.bootstrap_samples,
-        seed=params.evaluate_heldout.seed,
-        workers=params.runtime.workers,
-    )
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        evaluate_heldout(
+            arguments.out,
+            prepared=arguments.prepared,
+            predictions=arguments.predictions,
+            ends=params.all_ends,
+            min_heldout_instances=params.evaluate_heldout.min_heldout_instances,
+            bootstrap_samples=params.evaluate_heldout.bootstrap_samples,
+            seed=params.evaluate_heldout.seed,
+            workers=workers,
+        )
 
 
 def evaluate_heldout(
@@ -62,7 +63,7 @@ def evaluate_heldout(
     min_heldout_instances: int,
     bootstrap_samples: int,
     seed: int,
-    workers: int,
+    workers: Workers,
 ) -> None:
     dataset = open_split(prepared, "heldout")
     thing_ids = [category.category_id for category in dataset.categories.things]

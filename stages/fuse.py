@@ -31,7 +31,7 @@ from antvisionps.fusion.fused_files import (
 )
 from antvisionps.fusion.heuristic import FallenCandidate, FusedSegment
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_runs
@@ -63,16 +63,17 @@ def main() -> None:
     )
     if params.fuse.calibrated:
         settings = calibrated_settings(arguments.system, settings, calibration_dir=arguments.calibration)
-    fuse(
-        arguments.out,
-        settings=settings,
-        prepared=arguments.prepared,
-        predictions=arguments.predictions,
-        workers=params.runtime.workers,
-    )
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        fuse(
+            arguments.out,
+            settings=settings,
+            prepared=arguments.prepared,
+            predictions=arguments.predictions,
+            workers=workers,
+        )
 
 
-def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Path, workers: int) -> None:
+def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Path, workers: Workers) -> None:
     dataset = open_split(prepared, "val")
     with atomic_folder(out) as folder:
         maps = folder / PANOPTIC_FOLDER

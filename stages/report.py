@@ -7,6 +7,7 @@ from pathlib import Path
 
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.fusion.fused_files import open_fused
+from antvisionps.parallel import open_workers
 from antvisionps.params import load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.report.image_data import ReportSources
@@ -34,18 +35,19 @@ def main() -> None:
         caches=SplitCaches(arguments.predictions, "val", dataset_fingerprint(arguments.prepared), truth),
         ends=params.all_ends,
     )
-    write_report(
-        arguments.out,
-        sources,
-        metrics=arguments.metrics,
-        routing=arguments.routing,
-        models=arguments.models,
-        min_score=params.fuse.min_score,
-        photo_long_side_px=params.report.photo_long_side_px,
-        thumbnail_long_side_px=params.report.thumbnail_long_side_px,
-        photo_quality=params.report.photo_quality,
-        workers=params.runtime.workers,
-    )
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        write_report(
+            arguments.out,
+            sources,
+            metrics=arguments.metrics,
+            routing=arguments.routing,
+            models=arguments.models,
+            min_score=params.fuse.min_score,
+            photo_long_side_px=params.report.photo_long_side_px,
+            thumbnail_long_side_px=params.report.thumbnail_long_side_px,
+            photo_quality=params.report.photo_quality,
+            workers=workers,
+        )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.fusion.fused_files import open_fused
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import load_params
 from antvisionps.report.overlays import draw_overlay, side_by_side
 from antvisionps.report.pq_table import Summary, pq_table
@@ -57,7 +57,8 @@ def main() -> None:
     params = load_params(arguments.params)
     truth = open_split(arguments.prepared, "val")
     systems = {name: open_fused(arguments.fused / name, truth) for name in params.fuse.systems}
-    counts = count_systems(truth, systems, prepared=arguments.prepared, workers=params.runtime.workers)
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        counts = count_systems(truth, systems, prepared=arguments.prepared, workers=workers)
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
     summary = write_metrics(arguments.out, counts, truth, draws)
     write_overlays(arguments.overlays, truth, systems, images=params.score.overlay_images)
@@ -73,7 +74,7 @@ class ImageCounts:
 
 
 def count_systems(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: int
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: Workers
 ) -> dict[str, list[ImageCounts]]:
     """System → the counts of each image, in the order of the truth's images."""
     open_work = partial(_open_matching, truth, systems, prepared)

@@ -1,10 +1,14 @@
 import os
+import signal
+import sys
+import time
 from functools import partial
 
 import pytest
 
-from antvisionps.errors import CacheError
-from antvisionps.parallel import map_images
+from antvisionps import parallel
+from antvisionps.errors import CacheError, WorkersError
+from antvisionps.parallel import map_images, open_workers
 
 
 def open_power(exponent):
@@ -24,6 +28,26 @@ def open_failing():
         return number
 
     return fail_at_seven
+
+
+def open_dying():
+    def die_at_seven(number):
+        if number == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return die_at_seven
+
+
+def open_waiting(folder):
+    """Marks each item; from the 41st on they wait for the gate."""
+
+    def mark(number):
+        while number > 40 and not (folder / "gate").exists():
+            time.sleep(0.01)
+        (folder / str(number)).touch()
+
+    return mark
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -52,3 +76,32 @@ def test_nothing_to_do_needs_no_process():
 def test_an_error_comes_through_as_it_is(workers):
     with pytest.raises(CacheError, match="image 7 is missing"):
         list(map_images(open_failing, range(50), workers=workers, description=""))
+
+
+def test_a_worker_that_dies_is_one_error():
+    with pytest.raises(WorkersError, match="a worker process died, most likely for want of memory"):
+        list(map_images(open_dying, range(50), workers=2, description=""))
+
+
+def test_results_that_are_not_taken_stop_the_work_within_a_chunk(tmp_path, monkeypatch):
+    shutdown = parallel.ProcessPoolExecutor.shutdown
+
+    def open_gate_and_shut_down(pool, **arguments):
+        (tmp_path / "gate").touch()
+        shutdown(pool, **arguments)
+
+    monkeypatch.setattr(parallel.ProcessPoolExecutor, "shutdown", open_gate_and_shut_down)
+    results = map_images(partial(open_waiting, tmp_path), range(640), workers=2, description="")
+    next(results)
+    results.close()
+    in_chunks_of_32_the_two_that_waited = 2
+    assert len(list(tmp_path.iterdir())) <= 1 + 41 + in_chunks_of_32_the_two_that_waited
+
+
+@pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_the_default_needs_no_other_backend(backend, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with open_workers(workers=3, backend="processes", cluster=None) as workers:
+        assert workers == 3
+    with pytest.raises(WorkersError, match=module), open_workers(workers=3, backend=backend, cluster=None):
+        pass

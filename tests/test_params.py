@@ -212,6 +212,14 @@ def test_a_key_given_twice_is_refused(tmp_path):
         load_params(path)
 
 
+def test_an_address_without_a_backend_that_uses_it_is_refused():
+    path = PROJECT / "params.yaml"
+    with pytest.raises(ParamsError, match=r"runtime: cluster is tcp://head:8786, but backend is processes, which uses"):
+        load_params(path, changes={"runtime.cluster": "tcp://head:8786"})
+    runtime = load_params(path, changes={"runtime.cluster": "tcp://head:8786", "runtime.backend": "dask"}).runtime
+    assert runtime.worker_arguments() == {"workers": 2, "backend": "dask", "cluster": "tcp://head:8786"}
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes(b"\xff\xfe\x00\x80")

@@ -41,6 +41,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
 
     from antvisionps.atomic import atomic_file
     from antvisionps.datasets.splits import open_split
+    from antvisionps.parallel import open_workers
     from antvisionps.params import load_params
     from antvisionps.pipeline_paths import read_pipeline_paths
     from antvisionps.report.sweep_report import sweep_svg, sweep_table
@@ -53,13 +54,10 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     categories = open_split(paths.prepared, args.split).categories
     settings = [_settings(params, args.system, categories, paths) for params in variants]
     refuse_idle(points, settings)
-    found = sweep(
-        settings,
-        prepared=paths.prepared,
-        predictions=paths.predictions,
-        split=args.split,
-        workers=variants[0].runtime.workers,
-    )
+    with open_workers(**variants[0].runtime.worker_arguments()) as workers:
+        found = sweep(
+            settings, prepared=paths.prepared, predictions=paths.predictions, split=args.split, workers=workers
+        )
     pq = [{"PQ": quality.all, "PQTh": quality.things, "PQSt": quality.stuff} for quality in found]
     place = best(found)
     title = f"{args.system} on {args.split}, percent"

@@ -30,7 +30,7 @@ import numpy as np
 from antvisionps.atomic import atomic_folder
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
-from antvisionps.parallel import map_images
+from antvisionps.parallel import Workers, map_images
 from antvisionps.report.image_data import ImageData, ReportSources, open_image_data, photo_jpeg
 from antvisionps.report.overview_data import (
     confusion_triples,
@@ -55,7 +55,7 @@ def write_report(
     photo_long_side_px: int,
     thumbnail_long_side_px: int,
     photo_quality: int,
-    workers: int,
+    workers: Workers,
 ) -> None:
     """Writes the page; `min_score` is what the instances' score slider begins with.
 
