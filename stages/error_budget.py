@@ -196,6 +196,7 @@ def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstanc
     best = np.zeros(len(indices), dtype=np.float32)
     if not len(indices) or not len(true):
         return best
+    _ = found.parse(indices)  # checks the masks, which pycocotools does not
     size = [found.height, found.width]
     ious = coco_mask.iou(
         [{"size": size, "counts": found.rles[index]} for index in indices],

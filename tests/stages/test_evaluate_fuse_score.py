@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -34,6 +35,8 @@ PROJECT = Path(__file__).parents[2]
 ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
 """End → stride of its semantic grid."""
 SYSTEMS = (*ENDS, "fusion")
+PATIENCE_S = 300
+"""A stage that takes longer hangs."""
 
 
 def noisy_instances(dataset, image, rng):
@@ -126,7 +129,7 @@ class Workspace:
 
     def run(self, stage, *arguments, **places):
         command = self.command(stage, *arguments, **places)
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=PATIENCE_S)
 
     def command(self, stage, *arguments, **places):
         """What runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
@@ -706,6 +709,44 @@ def test_a_broken_cache_is_one_line_and_leaves_nothing(done, tmp_path, workers):
     assert str(cache) in line
     assert "not a whole Parquet file" in line
     assert list(out.parent.iterdir()) == []
+
+
+def spoil_best_masks(path):
+    """Gives each image's best instance the mask of an image that is a row taller; returns the first image of any."""
+    table = pq.read_table(path)
+    image_ids, height, width = table["image_id"].to_pylist(), table["height"][0].as_py(), table["width"][0].as_py()
+    taller = encode_masks(np.ones((1, height + 1, width), bool))[0]
+    is_first = [True, *(one != other for one, other in itertools.pairwise(image_ids))]
+    rles = [taller if first else rle for first, rle in zip(is_first, table["rle"].to_pylist(), strict=True)]
+    column = table.schema.get_field_index("rle")
+    changed = table.set_column(column, table.schema.field(column), [rles])
+    metadata = pq.ParquetFile(path).metadata.metadata
+    metadata.pop(b"ARROW:schema")
+    pq.write_table(changed.replace_schema_metadata(metadata), path)
+    return image_ids[0]
+
+
+@pytest.mark.parametrize(
+    ("split", "arguments", "out"),
+    [
+        ("heldout", ["evaluate_heldout"], "routing"),
+        ("heldout", ["calibrate", "--system", "e_ups"], "e_ups.json"),
+        ("val", ["fuse", "--system", "e_ups"], "e_ups"),
+        ("val", ["error_budget"], "error_budget.csv"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path, split, arguments, out):
+    """pycocotools never comes back from some of them."""
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    path = cache_path(predictions, end="e_ups", split=split, file_name=INSTANCES_FILE)
+    image_id = spoil_best_masks(path)
+    line = fail(done.run(*arguments, predictions=predictions, out=tmp_path / out))
+    assert re.fullmatch(
+        rf"error: {re.escape(str(path))}: image {image_id} of 96 x 128 px: mask 0: RLE of another size: .*dvc repro.*",
+        line,
+    )
+    assert not (tmp_path / out).exists()
 
 
 @pytest.mark.parametrize(
