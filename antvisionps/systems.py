@@ -67,14 +67,14 @@ def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir:
 
 
 def with_calibration(settings: FusionSettings, calibration: Calibration) -> FusionSettings:
-    """The settings with what was fitted in place of theirs."""
-    rules = replace(
-        settings.rules,
+    """The settings with what was fitted in place of theirs; it was fitted without NMS, so there is none."""
+    rules = HeuristicRules(
         min_score=calibration.min_score,
-        min_scores=calibration.min_scores,
         max_overlap_frac=calibration.max_overlap_frac,
         min_stuff_area_px=calibration.min_stuff_area_px,
+        max_nms_iou=None,
         min_stuff_confidence=calibration.min_stuff_confidence,
+        min_scores=calibration.min_scores,
         on_top=calibration.on_top,
     )
     return replace(settings, rules=rules, weight_of_end=calibration.weight_of_end)

@@ -227,6 +227,14 @@ def test_fuse_takes_the_calibration_if_asked_to(done, calibrated, tmp_path):
     assert "needs --calibration" in fail(done.run(*arguments, params=params, out=tmp_path / "x"))
 
 
+@pytest.mark.parametrize("other", [{"preset": "mmdet"}, {"max_nms_iou": 0.1, "min_score": 0.9}])
+def test_thresholds_that_were_fitted_are_fused_with_no_others(done, calibrated, tmp_path, other):
+    for name, fuse in (("alone", {}), ("beside_others", other)):
+        params = write_params(tmp_path / f"{name}.yaml", calibrated=True, **fuse)
+        succeed(done.run("fuse", "--system", "fusion", params=params, calibration=calibrated, out=tmp_path / name))
+    assert bytes_below(tmp_path / "beside_others") == bytes_below(tmp_path / "alone")
+
+
 def read_budget(path):
     """Perfect part → column → number."""
     with path.open() as file:
