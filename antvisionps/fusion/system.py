@@ -92,4 +92,4 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    return replace(fused, fallen=joined.fallen + fused.fallen)
+    return replace(fused, fallen=joined.fallen + tuple(map(joined.at_its_end, fused.fallen)))

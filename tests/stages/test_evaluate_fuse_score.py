@@ -127,6 +127,13 @@ class Workspace:
         self.fused, self.metrics, self.overlays = root / "fused", root / "metrics", root / "overlays"
         self.params = root / "params.yaml"
 
+    def instances(self, end):
+        """Image → rows of the end's instances of val."""
+        rows_of = {}
+        for row in pq.read_table(self.predictions / end / "val" / INSTANCES_FILE).to_pylist():
+            rows_of.setdefault(row["image_id"], []).append(row)
+        return rows_of
+
     def run(self, stage, *arguments, **places):
         command = self.command(stage, *arguments, **places)
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=PATIENCE_S)
@@ -300,6 +307,21 @@ def test_in_a_union_every_instance_is_a_segment_or_fell_and_every_two_merged_one
     listed = sum(len(table) - table["score"].null_count for table in tables)
     assert merged > 0
     assert listed == predicted + merged // len(ENDS)
+
+
+def test_a_fallen_candidate_names_its_row_in_the_cache(done, union):
+    """Under a union scores and positions are others than in the cache."""
+    for folder, systems in ((done.fused, SYSTEMS), (union / "fused", ["fusion"])):
+        for system in systems:
+            fallen = pq.read_table(folder / system / "candidates.parquet").to_pylist()
+            own = [row for row in fallen if row["score"] is not None and row["end"] in ENDS]
+            assert {row["instance"] for row in fallen if row not in own} <= {None}
+            named = [(row["end"], row["image_id"], row["instance"]) for row in own]
+            assert len(set(named)) == len(named) > 0
+            for row in own:
+                found = done.instances(row["end"])[row["image_id"]][row["instance"]]
+                assert (found["category_id"], found["area_px"]) == (row["category_id"], row["area_px"])
+                assert row["score"] in (pytest.approx(found["score"]), pytest.approx(found["score"] / 2))
 
 
 def test_a_union_needs_no_routing(done, union, tmp_path):

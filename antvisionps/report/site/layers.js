@@ -230,12 +230,13 @@ function imageLayers(overview, image, data, state) {
     return mask;
   }
 
+  // An instance's own mask, nothing for one that several ends found; of stuff, where any of its ends sees the class.
   function candidateMask({ end, instance, class: index }) {
     const mask = new Uint16Array(pixels);
     if (instance !== null) antvisionps.paintRle(data.ends[end].instances[instance].rle, 1, mask, width, height);
+    else if (overview.categories[index].thing) return null;
     else
       for (const one of end.split("+")) {
-        // stuff: where any of its ends sees the class
         const runs = data.ends[one]?.semantic;
         if (runs)
           decoded(`semantic:${one}`, runs).forEach((value, pixel) => {
