@@ -2,7 +2,8 @@
 
 Each row replaces one part by the truth and keeps the rest: the semantic map, the instances, the routing (each category
 from the end that does better on val), the order in which instances are pasted (by their IoU with the truth). Always
-under the heuristic, whatever the system's method. No result of it is used anywhere: it looks at the truth of val.
+under the heuristic, whatever the system's method, and calibrated only where system `fusion` is; the first row says
+where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from antvisionps.predictions.rle import encode_masks
 from antvisionps.stage import run_stage
 from antvisionps.systems import calibrated_settings, plain_settings
 
-AS_FUSED, TRUE_SEMANTICS, TRUE_INSTANCES = "as fused", "true semantics", "true instances"
+AS_FUSED, BY_THE_HEURISTIC, NOT_CALIBRATED = "as fused", "by the heuristic", "not calibrated"
+TRUE_SEMANTICS, TRUE_INSTANCES = "true semantics", "true instances"
 PERFECT_ROUTING, PERFECT_ORDER = "perfect routing", "perfect order"
 
 
@@ -60,10 +62,14 @@ def main() -> None:
         routing_dir=arguments.routing,
         **params.fuse.keyword_arguments(FUSION_SYSTEM),
     )
-    if params.fuse.calibrated:
+    others = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
+    if params.fuse.calibrated and FUSION_SYSTEM in params.fuse.systems:
         settings = calibrated_settings(FUSION_SYSTEM, settings, calibration_dir=arguments.calibration)
+    elif params.fuse.calibrated:
+        others.append(NOT_CALIBRATED)
     counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=params.runtime.workers)
-    write_budget(arguments.out, counts, truth)
+    first = ", ".join(others) or AS_FUSED
+    write_budget(arguments.out, {first: counts.pop(AS_FUSED), **counts}, truth)
 
 
 def count_budget(
@@ -103,7 +109,7 @@ def _open_counting(
         joined = join(found, settings).instances
         average = average_weighted(planes, categories=dataset.categories, settings=settings)
         predicted, true = average.class_map(), _TrueImage(image, true_ids, dataset)
-        unlimited = HeuristicRules(0.0, settings.rules.max_overlap_frac, settings.rules.min_stuff_area_px)
+        unlimited = replace(settings.rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
 
         def fuse(
             instances: Mapping[str, ImageInstances],

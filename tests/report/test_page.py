@@ -400,6 +400,15 @@ def test_tapping_works_where_there_is_no_pointer_to_hover(browser, page_folder):
     context.close()
 
 
+def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_report, tmp_path):
+    budget = small_report.root / "metrics" / "error_budget.csv"
+    budget.write_text(budget.read_text().replace("as fused", "by the heuristic"))
+    page = opened("overview", base=small_report.write(tmp_path / "report").as_uri())
+    expect(page.get_by_role("heading", name="Error budget")).to_have_text(
+        "Error budget of the fusion, by the heuristic"
+    )
+
+
 def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
     folder = shutil.copytree(page_folder, tmp_path / "report")
     (folder / "images" / "13.js").unlink()

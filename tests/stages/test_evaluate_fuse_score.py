@@ -261,6 +261,30 @@ def test_the_error_budget_starts_where_the_fusion_is_and_truth_is_perfect(done, 
         assert rows[part]["PQ_things"] >= rows["as fused"]["PQ_things"] - 2
 
 
+def test_the_error_budget_changes_one_part_at_a_time(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", min_stuff_confidence=1.0)  # nowhere is the semantic map that sure
+    succeed(done.run("error_budget", params=params, out=tmp_path / "error_budget.csv"))
+    rows = read_budget(tmp_path / "error_budget.csv")
+    stuff = {name: row["PQ_stuff"] for name, row in rows.items()}
+    assert stuff.pop("true semantics") > 0
+    assert set(stuff.values()) == {0}
+
+
+def test_the_error_budget_says_where_it_is_not_of_what_was_fused(done, tmp_path):
+    (tmp_path / "calibration").mkdir()
+    method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": "panoptic_head"}
+    for name, fuse in (
+        ("as fused", {}),
+        ("by the heuristic", {"method": method}),
+        ("not calibrated", {"systems": ["e_ups"], "calibrated": True}),  # calibrate fits listed systems only
+    ):
+        params = write_params(tmp_path / "params.yaml", **fuse)
+        out = tmp_path / f"{name}.csv"
+        succeed(done.run("error_budget", params=params, calibration=tmp_path / "calibration", out=out))
+        assert next(iter(read_budget(out))) == name
+        assert list(read_budget(out).values()) == list(read_budget(tmp_path / "as fused.csv").values())
+
+
 def test_a_preset_replaces_the_thresholds(done, tmp_path):
     by_name = write_params(tmp_path / "name.yaml", preset="mmdet")
     by_value = write_params(

@@ -310,7 +310,7 @@ function budgetCard(metrics) {
   const [asFused, ...others] = metrics.error_budget;
   const gain = (row, key) => (row[key] === null || asFused[key] === null ? null : row[key] - asFused[key]);
   return card(
-    "Error budget of the fusion",
+    asFused.perfect === "as fused" ? "Error budget of the fusion" : `Error budget of the fusion, ${asFused.perfect}`,
     `PQ is ${percent(asFused.PQ)}. What it would gain if one part were perfect:`,
     table(
       [
