@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -416,3 +417,45 @@ def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
     page.evaluate("location.hash = 'image/13'")
     expect(page.locator("#image [role=alert]")).to_contain_text("images/13.js cannot be loaded")
     opened.tabs[0].problems.clear()  # the browser, too, says that it is missing
+
+
+def damaged(script):
+    """A script of data as it may come out of a broken copy: of other characters, cut off, empty, of another image."""
+    return {
+        "other characters": script.replace("A", "B"),
+        "cut off": script[: len(script) // 2],
+        "empty": "",
+        "of another image": None,
+    }
+
+
+def test_a_damaged_image_is_named_and_the_others_are_shown(opened, page_folder, tmp_path):
+    folder = shutil.copytree(page_folder, tmp_path / "report")
+    script = folder / "images" / "13.js"
+    whole, other = script.read_text(), (folder / "images" / "12.js").read_text()
+    page = opened("overview", base=folder.as_uri())
+    for text in damaged(whole).values():
+        script.write_text(other if text is None else text)
+        page.evaluate("location.hash = 'image/12'")
+        page.wait_for_selector("#image .panels")
+        page.evaluate("location.hash = 'image/13'")
+        expect(page.locator("#image [role=alert]")).to_contain_text(
+            re.compile(r"images/13\.js is .*damaged.*dvc repro")
+        )
+    script.write_text(whole)
+    page.evaluate("location.hash = 'image/12'")
+    page.wait_for_selector("#image .panels")
+    page.evaluate("location.hash = 'image/13'")
+    expect(page.locator("#image h2").first).to_have_text("b.png")
+    opened.tabs[0].problems.clear()  # the browser, too, says what is no script
+
+
+@pytest.mark.parametrize("kind", ["other characters", "cut off", "empty"])
+def test_a_damaged_overview_is_named(browser, page_folder, tmp_path, kind):
+    folder = shutil.copytree(page_folder, tmp_path / "report")
+    script = folder / "data" / "overview.js"
+    script.write_text(damaged(script.read_text())[kind])
+    tab = Opened(browser, folder.as_uri(), viewport=LAPTOP)
+    tab.page.goto(f"{folder.as_uri()}/index.html")
+    expect(tab.page.locator("#message")).to_contain_text(re.compile(r"data/overview\.js is .*damaged.*dvc repro"))
+    tab.context.close()
