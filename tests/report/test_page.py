@@ -459,3 +459,16 @@ def test_a_damaged_overview_is_named(browser, page_folder, tmp_path, kind):
     tab.page.goto(f"{folder.as_uri()}/index.html")
     expect(tab.page.locator("#message")).to_contain_text(re.compile(r"data/overview\.js is .*damaged.*dvc repro"))
     tab.context.close()
+
+
+def test_a_crowd_is_shown_as_not_counted(opened, small_report, tmp_path):
+    annotations = small_report.root / "val.json"
+    document = json.loads(annotations.read_text())
+    (row,) = (row for row in document["annotations"] if row["image_id"] == 13)
+    (ring,) = (segment for segment in row["segments_info"] if segment["area"] == 64)
+    ring["iscrowd"] = 1
+    annotations.write_text(json.dumps(document))
+    page = opened("image/13?system=e_ups&layers=errors", base=small_report.write(tmp_path / "report").as_uri())
+    assert pixel(page, "errors", 5, 5) == (100, 100, 100, 255)
+    point_at(page, "errors", 5, 5)
+    assert page.locator("#tooltip b").text_content() == "not counted (crowd)"

@@ -135,6 +135,7 @@ function imageLayers(overview, image, data, state) {
   function errorMap() {
     if (!maps.has("errors")) {
       const [truth, predicted] = [truthMap(), systemMap()];
+      const isIgnored = [false, ...system.true_outcomes.map(({ outcome }) => outcome === "ignored")];
       const isMissed = [false, ...system.true_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const isWrong = [false, ...system.segments.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const partner = [
@@ -149,6 +150,7 @@ function imageLayers(overview, image, data, state) {
           if (t === 0) return code.void;
           if (isMissed[t]) return isWrong[p] ? code.both : code.missed;
           if (isWrong[p]) return code.wrong;
+          if (isIgnored[t]) return code.ignored;
           return partner[p] === t ? code.same : code.rim;
         }),
       );
