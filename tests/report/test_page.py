@@ -461,6 +461,22 @@ def test_a_damaged_overview_is_named(browser, page_folder, tmp_path, kind):
     tab.context.close()
 
 
+NEWER = ["Array.prototype.at", "URLSearchParams.prototype.size"]
+"""What the oldest browsers that the page is for have not: Chrome 92 and 113, Safari 15.4 and 17."""
+
+
+def test_browsers_without_newer_functions_show_every_view_and_keep_the_address(opened, browser):
+    page = opened("overview")
+    page.context.add_init_script("".join(f"delete {name};" for name in NEWER))
+    opened.tabs[0].go("overview")
+    expect(page.locator("#overview svg.plot")).to_have_count(1)
+    page.locator(".bars a", has_text="crate").click()
+    expect(page.locator("#found")).to_have_text("1 image of 3")
+    assert "category=1" in page.url
+    opened.tabs[0].go("image/13?category=1")  # not in this selection
+    expect(page.locator("#previous")).to_have_attribute("href", re.compile("^#image/12[?]category=1$"))
+
+
 def test_a_crowd_is_shown_as_not_counted(opened, small_report, tmp_path):
     annotations = small_report.root / "val.json"
     document = json.loads(annotations.read_text())

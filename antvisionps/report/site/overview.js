@@ -523,7 +523,7 @@ function linePlot(name, curves) {
     {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
-      "aria-label": `${name} over iterations: ${curves.map((curve) => `${curve.end} ${curve.member} ends at ${curve.values.at(-1)}`).join(", ")}`,
+      "aria-label": `${name} over iterations: ${curves.map((curve) => `${curve.end} ${curve.member} ends at ${curve.values[curve.values.length - 1]}`).join(", ")}`,
     },
     ticks(low, high)
       .map((value) => [
