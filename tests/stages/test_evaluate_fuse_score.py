@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -576,6 +577,30 @@ def test_every_pq_has_an_interval_and_so_has_every_difference(done):
         assert float(row["PQ"]) == pytest.approx(expected)
         assert float(row["low"]) <= float(row["PQ"]) + 10
         assert float(row["low"]) < float(row["high"])
+
+
+def test_between_two_equal_systems_there_is_no_doubt(done, tmp_path):
+    """Whatever images are drawn, both systems are scored on the same ones."""
+    fused = shutil.copytree(done.fused, tmp_path / "fused")
+    shutil.rmtree(fused / "lwl_htc")
+    shutil.copytree(fused / "e_ups", fused / "lwl_htc")
+    places = {"fused": fused, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    succeed(done.run("score", **places))
+    with (tmp_path / "metrics" / "intervals.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if {row["system"], row["minus"]} == set(ENDS)]
+    assert [[float(row[name]) for name in ("PQ", "low", "high")] for row in rows] == [[0, 0, 0]] * 3
+
+
+def test_between_two_equal_ends_there_is_no_lead(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    one, other = (cache_path(predictions, end=end, split="heldout", file_name=INSTANCES_FILE) for end in ENDS)
+    with InstancesReader(one) as reader, InstancesWriter(other, replace(reader.header, end="lwl_htc")) as writer:
+        for image in reader:
+            writer.write(image)
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    leads = [row["lead"] for row in json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]]
+    measured = [[lead[name] for name in ("AP", "low", "high")] for lead in leads if lead["AP"] is not None]
+    assert measured == [[0, 0, 0]] * len(measured) != []
 
 
 def test_the_sizes_of_things_part_their_segments(done):
