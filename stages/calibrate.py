@@ -145,12 +145,13 @@ def calibrate(settings: FusionSettings, trials: Trials, *, min_heldout_instances
         default=best.rules.min_score,
     )
     take_best([replace(best, rules=replace(best.rules, min_scores=min_scores))] if min_scores else [])
+    on_top: frozenset[tuple[int, int]] = frozenset()
     if best.method == "heuristic":
         thing_ids = [category.category_id for category in trials.categories.things]
         on_top = choose_on_top(trials.wins(best), thing_ids, min_overlaps=min_heldout_instances)
         take_best([replace(best, rules=replace(best.rules, on_top=on_top))] if on_top else [])
     take_best(list(try_stuff(best)))
-    return Calibration.of(best, heldout_pq={"plain": trials.pq(before), "calibrated": best_pq})
+    return Calibration.of(best, learned_on_top=on_top, heldout_pq={"plain": trials.pq(before), "calibrated": best_pq})
 
 
 def _true_things(counts: MatchCounts, categories: CategorySet) -> dict[int, int]:

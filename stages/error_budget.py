@@ -37,7 +37,7 @@ from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.stage import run_stage
-from antvisionps.systems import calibrated_settings, plain_settings
+from antvisionps.systems import fused_settings
 
 AS_FUSED, BY_THE_HEURISTIC, NOT_CALIBRATED = "as fused", "by the heuristic", "not calibrated"
 TRUE_SEMANTICS, TRUE_INSTANCES = "true semantics", "true instances"
@@ -50,22 +50,26 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     parser.add_argument("--routing", type=Path, required=True, help="what stage evaluate_heldout wrote")
-    parser.add_argument("--calibration", type=Path, help="what stage calibrate wrote; only for fuse.calibrated")
+    parser.add_argument(
+        "--calibration", type=Path, help="what stage calibrate wrote; for fuse.calibrated and fuse.order: learned"
+    )
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     truth = open_split(arguments.prepared, "val")
-    settings = plain_settings(
+    choices = params.fuse.keyword_arguments(FUSION_SYSTEM)
+    plain = {"calibrated": False, "order": "score"}
+    is_fitted = FUSION_SYSTEM in params.fuse.systems  # stage calibrate fits those alone
+    settings = fused_settings(
         FUSION_SYSTEM,
         ends=params.all_ends,
         categories=truth.categories,
         routing_dir=arguments.routing,
-        **params.fuse.keyword_arguments(FUSION_SYSTEM),
+        calibration_dir=arguments.calibration,
+        **(choices if is_fitted else choices | plain),
     )
     others = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
-    if params.fuse.calibrated and FUSION_SYSTEM in params.fuse.systems:
-        settings = calibrated_settings(FUSION_SYSTEM, settings, calibration_dir=arguments.calibration)
-    elif params.fuse.calibrated:
+    if not is_fitted and choices != choices | plain:
         others.append(NOT_CALIBRATED)
     counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=params.runtime.workers)
     first = ", ".join(others) or AS_FUSED

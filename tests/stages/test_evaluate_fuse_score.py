@@ -243,6 +243,51 @@ def test_thresholds_that_were_fitted_are_fused_with_no_others(done, calibrated, 
     assert bytes_below(tmp_path / "beside_others") == bytes_below(tmp_path / "alone")
 
 
+def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path):
+    """Of that class what scores less fell; of the others all is as it was."""
+    one, other, *_ = open_split(done.prepared, "val").categories.things
+    for name, min_scores in (("by_name", {one.name: 0.6, other.category_id: 0.0}), ("by_id", {one.category_id: 0.6})):
+        params = write_params(tmp_path / f"{name}.yaml", min_scores=min_scores)
+        succeed(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / name))
+        lowest = {category.category_id: 0.3 for category in open_split(done.prepared, "val").categories.things}
+        lowest |= {one.category_id: 0.6} | ({other.category_id: 0.0} if name == "by_name" else {})
+        for row in pq.read_table(tmp_path / name / "candidates.parquet").to_pylist():
+            if row["score"] is not None:
+                assert (row["reason"] == "low_score") == (row["score"] < lowest[row["category_id"]])
+
+
+@pytest.mark.parametrize("key", ["dragon", 999, "sky", 0])
+def test_a_score_threshold_of_no_thing_is_refused(done, tmp_path, key):
+    things = open_split(done.prepared, "val").categories.things
+    params = write_params(tmp_path / "params.yaml", min_scores={key: 0.5})
+    line = fail(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "fused"))
+    assert f"fuse.min_scores names {key!r}; expected things by name or id, of {things[0].name} (" in line
+    assert not (tmp_path / "fused").exists()
+
+
+def test_the_learned_order_is_fused_without_what_else_was_fitted(done, calibrated, tmp_path):
+    """A class that lies over all others shows more of itself."""
+    document = json.loads((calibrated / "fusion.json").read_text())
+    assert set(map(tuple, document["on_top"])) <= set(map(tuple, document["learned_on_top"]))
+    first, *others = (category.category_id for category in open_split(done.prepared, "val").categories.things)
+    (tmp_path / "calibration").mkdir()
+    areas = {}
+    for name, pairs in (("none", []), ("first", [[first, other] for other in others])):
+        (tmp_path / "calibration" / "e_ups.json").write_text(
+            json.dumps(document | {"learned_on_top": pairs, "semantic_weights": {"e_ups": 1.0}})
+        )
+        params = write_params(tmp_path / "params.yaml", order="learned", max_overlap_frac=1.0)
+        places = {"params": params, "calibration": tmp_path / "calibration", "out": tmp_path / name}
+        succeed(done.run("fuse", "--system", "e_ups", **places))
+        rows = pq.read_table(tmp_path / name / "segments.parquet").to_pylist()
+        areas[name] = sum(row["area_px"] for row in rows if row["category_id"] == first)
+    plain = write_params(tmp_path / "plain.yaml", max_overlap_frac=1.0)
+    succeed(done.run("fuse", "--system", "e_ups", params=plain, out=tmp_path / "plain"))
+    assert bytes_below(tmp_path / "none") == bytes_below(tmp_path / "plain")
+    assert areas["first"] > areas["none"]
+    assert "needs --calibration" in fail(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "x"))
+
+
 def read_budget(path):
     """Perfect part → column → number."""
     with path.open() as file:
