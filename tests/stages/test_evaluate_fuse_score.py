@@ -949,6 +949,23 @@ def test_the_report_counts_what_score_counts_and_looks_the_same_from_any_number_
     assert all(counted[key] == pytest.approx(row, abs=1e-3) for key, row in expected.items())
 
 
+def test_the_report_begins_with_the_lowest_score_that_the_last_system_takes(done, calibrated, tmp_path):
+    metrics = shutil.copytree(done.metrics, tmp_path / "metrics")
+    (metrics / "error_budget.csv").write_text("perfect,PQ,PQ_things,PQ_stuff\nas fused,1.0,1.0,1.0\n")
+    fitted = json.loads((calibrated / "fusion.json").read_text())
+    thing = open_split(done.prepared, "val").categories.things[0].name
+    for name, fuse, expected in (
+        ("preset", {"preset": "mmdet"}, 0.6),
+        ("class", {"preset": "mmdet", "min_scores": {thing: 0.2}}, 0.2),
+        ("calibrated", {"calibrated": True}, min([fitted["min_score"], *fitted["min_scores"].values()])),
+    ):
+        params = write_params(tmp_path / "params.yaml", **fuse)
+        out = tmp_path / name
+        succeed(done.run("report", metrics=metrics, params=params, calibration=calibrated, out=out))
+        packed = re.search(r'"(.+)"', (out / "data" / "overview.js").read_text())[1]
+        assert json.loads(zlib.decompress(base64.b64decode(packed)))["min_score"] == expected
+
+
 def test_the_report_asks_for_the_stage_that_it_misses(done, tmp_path):
     message = fail(done.run("report", out=tmp_path / "report"))
     assert "error_budget.csv" in message
