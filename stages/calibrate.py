@@ -33,7 +33,7 @@ from antvisionps.fusion.calibration import (
     try_thresholds,
     try_weights,
 )
-from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average, join
+from antvisionps.fusion.system import FusionSettings, fuse_by_each, join
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.predictions.ends import SplitCaches
@@ -168,25 +168,15 @@ def open_trying(
     dataset = open_split(prepared, split)
     caches = SplitCaches(predictions, split, dataset_fingerprint(prepared), dataset)
     ends = list(settings[0].weight_of_end)
-    needs_probs = any(tried.needs_mask_probs for tried in settings)
-    instances = caches.open_instances(ends, mask_probs=needs_probs)
+    instances = caches.open_instances(ends, mask_probs=any(tried.needs_mask_probs for tried in settings))
     semantics = caches.open_semantics(ends)
 
     def try_all(image: PanopticImage) -> list[MatchCounts]:
         true_ids = dataset.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
-        joined, averages = {}, {}
         counted = []
-        for tried in settings:
-            union, average = repr(tried.union), repr((tried.average_of, tried.weight_of_end))
-            if union not in joined:
-                joined[union] = join(found, tried)
-            if average not in averages:
-                averages[average] = average_weighted(planes, categories=dataset.categories, settings=tried)
-            fused = fuse_average(
-                joined[union], averages[average], semantic_end="", categories=dataset.categories, settings=tried
-            )
+        for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings):
             segments = [
                 Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
             ]
