@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from antvisionps.coco_panoptic import class_index_map, read_panoptic
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
@@ -646,6 +647,25 @@ def test_between_two_equal_ends_there_is_no_lead(done, tmp_path):
     leads = [row["lead"] for row in json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]]
     measured = [[lead[name] for name in ("AP", "low", "high")] for lead in leads if lead["AP"] is not None]
     assert measured == [[0, 0, 0]] * len(measured) != []
+
+
+def test_the_comparison_of_methods_gives_sizes_and_intervals_of_differences(done):
+    sys.path.insert(0, str(PROJECT))
+    from benchmarks.fusion_methods import bytes_an_image, with_interval
+
+    truth = open_split(done.prepared, "val")
+    cache, maps, results = bytes_an_image(done.prepared, done.predictions, truth, list(ENDS)).values()
+    files = [path for end in ENDS for path in (done.predictions / end / "val").iterdir()]
+    assert cache == sum(path.stat().st_size for path in files) / len(truth.images)
+    assert maps == 2 * len(ENDS) * len(truth.categories) * 96 * 128
+    rles = [len(row["rle"]) for end in ENDS for rows in done.instances(end).values() for row in rows]
+    assert sum(rles) < results * len(truth.images) < sum(rles) + 250 * len(rles)
+
+    one = np.array([1])
+    images = [MatchCounts(one, one, one, one, np.array([iou])) for iou in (0.6, 0.75, 0.9)]
+    draws = draw_images(3, samples=50, seed=0)
+    assert with_interval(images, draws, [1]).startswith("37.5 (")
+    assert with_interval(images, draws, [1], minus=images) == "+0.0 (+0.0 to +0.0)"
 
 
 def test_the_sizes_of_things_part_their_segments(done):
