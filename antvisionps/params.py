@@ -317,13 +317,15 @@ class Fuse(Section):
     min_stuff_area_px: NonNegative
     max_nms_iou: Fraction | None
     min_stuff_confidence: Fraction
+    min_scores: dict[str | int, Fraction]
+    order: Literal["score", "learned"]
     semantic_average: Literal["probabilities", "log_probabilities"]
     semantic_weights: dict[Name, NonNegativeFloat]
     calibrated: bool
 
     def keyword_arguments(self, system: str) -> dict[str, Any]:
         """How a system is fused, as plain values."""
-        return self.model_dump(exclude={"systems", "method", "calibrated"}) | {"method": self.method[system]}
+        return self.model_dump(exclude={"systems", "method"}) | {"method": self.method[system]}
 
 
 class Score(Section):

@@ -21,7 +21,7 @@ from antvisionps.errors import DataError, ParamsError
 from antvisionps.fusion.heuristic import FusedImage
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
-from antvisionps.systems import calibrated_settings, plain_settings
+from antvisionps.systems import fused_settings
 
 if TYPE_CHECKING:
     import torch
@@ -88,15 +88,14 @@ def open_predictor(
     if imported:
         raise ParamsError(f"{system}: {', '.join(imported)} is imported, with no network to run; name another system")
     categories = _read_categories(Path(models_dir), params, names[0])
-    settings = plain_settings(
+    settings = fused_settings(
         system,
         ends=params.all_ends,
         categories=categories,
         routing_dir=Path(routing_dir),
+        calibration_dir=Path(calibration_dir),
         **params.fuse.keyword_arguments(system),
     )
-    if params.fuse.calibrated:
-        settings = calibrated_settings(system, settings, calibration_dir=Path(calibration_dir))
     from antvisionps.models.device import select_device
 
     selected = select_device(device or params.runtime.device, cpu_threads=params.runtime.cpu_threads)

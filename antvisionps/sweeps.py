@@ -22,7 +22,7 @@ from antvisionps.evaluation.panoptic_quality import (
     group_quality,
     total_counts,
 )
-from antvisionps.fusion.system import FusionSettings, fuse_predictions
+from antvisionps.fusion.system import FusionSettings, fuse_by_each
 from antvisionps.parallel import Workers, map_images
 from antvisionps.predictions.ends import SplitCaches
 
@@ -90,7 +90,7 @@ def _open_trying(
     dataset = open_split(prepared, split)
     caches = SplitCaches(predictions, split, dataset_fingerprint(prepared), dataset)
     ends = list(settings[0].weight_of_end)
-    instances = caches.open_instances(ends, mask_probs=True)
+    instances = caches.open_instances(ends, mask_probs=any(tried.needs_mask_probs for tried in settings))
     semantics = caches.open_semantics(ends)
 
     def try_all(image: PanopticImage) -> list[MatchCounts]:
@@ -98,9 +98,7 @@ def _open_trying(
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
         counted = []
-        for tried in settings:
-            weighted = {end: image_planes for end, image_planes in planes.items() if tried.weight_of_end[end] > 0}
-            fused = fuse_predictions(found, weighted, categories=dataset.categories, settings=tried)
+        for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings):
             segments = [
                 Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
             ]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError, ParamsError
@@ -18,6 +18,33 @@ from antvisionps.fusion.semantic_average import AverageOf
 from antvisionps.fusion.system import FusionSettings, Method
 
 ROUTING_FILE = "routing.json"
+
+Order = Literal["score", "learned"]
+
+
+def fused_settings(
+    name: str,
+    *,
+    categories: CategorySet,
+    calibration_dir: Path | None,
+    calibrated: bool,
+    min_scores: Mapping[str | int, float],
+    order: Order,
+    **choices: Any,
+) -> FusionSettings:
+    """How stage fuse fuses the system: `plain_settings` by `choices`, then either what stage calibrate found, whole, or
+    the score thresholds of single categories (by name or id) and the order of pasting.
+
+    Raises ParamsError on a min_score of no thing, CacheError where stage calibrate left nothing for this system.
+    """
+    settings = plain_settings(name, categories=categories, **choices)
+    if calibrated:
+        return with_calibration(settings, _read_calibration(name, settings, calibration_dir))
+    on_top: frozenset[tuple[int, int]] = frozenset()
+    if order == "learned":
+        on_top = _read_calibration(name, settings, calibration_dir).learned_on_top
+    rules = replace(settings.rules, min_scores=_by_category_id(min_scores, categories), on_top=on_top)
+    return replace(settings, rules=rules)
 
 
 def plain_settings(
@@ -53,28 +80,40 @@ def plain_settings(
     return FusionSettings(method, rules, weight_of_end, semantic_average, routes, None)
 
 
-def calibrated_settings(name: str, settings: FusionSettings, *, calibration_dir: Path | None) -> FusionSettings:
-    """The settings with what stage calibrate found. Raises CacheError where it left nothing for this system."""
+def _by_category_id(min_scores: Mapping[str | int, float], categories: CategorySet) -> dict[int, float]:
+    thing_of_key = {key: thing.category_id for thing in categories.things for key in (thing.name, thing.category_id)}
+    found: dict[int, float] = {}
+    for key, min_score in min_scores.items():
+        if key not in thing_of_key:
+            things = ", ".join(f"{thing.name} ({thing.category_id})" for thing in categories.things)
+            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {things}")
+        if thing_of_key[key] in found:
+            raise ParamsError(f"fuse.min_scores names category {thing_of_key[key]} by name and by id; keep one")
+        found[thing_of_key[key]] = min_score
+    return found
+
+
+def _read_calibration(name: str, settings: FusionSettings, calibration_dir: Path | None) -> Calibration:
     if calibration_dir is None:
-        raise ParamsError("fuse.calibrated needs --calibration, the folder that stage calibrate wrote")
+        raise ParamsError("what stage calibrate found needs --calibration, the folder that it wrote")
     path = calibration_dir / f"{name}.json"
     calibration = Calibration.from_json(_read_json(path, "calibrate"), where=str(path))
     if set(calibration.weight_of_end) != set(settings.weight_of_end):
         raise CacheError(
             f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
         )
-    return with_calibration(settings, calibration)
+    return calibration
 
 
 def with_calibration(settings: FusionSettings, calibration: Calibration) -> FusionSettings:
-    """The settings with what was fitted in place of theirs."""
-    rules = replace(
-        settings.rules,
+    """The settings with what was fitted in place of theirs; it was fitted without NMS, so there is none."""
+    rules = HeuristicRules(
         min_score=calibration.min_score,
-        min_scores=calibration.min_scores,
         max_overlap_frac=calibration.max_overlap_frac,
         min_stuff_area_px=calibration.min_stuff_area_px,
+        max_nms_iou=None,
         min_stuff_confidence=calibration.min_stuff_confidence,
+        min_scores=calibration.min_scores,
         on_top=calibration.on_top,
     )
     return replace(settings, rules=rules, weight_of_end=calibration.weight_of_end)

@@ -1,31 +1,41 @@
-"""PQ on val of every method, preset and routing, plain and calibrated, with 95 % intervals.
+"""PQ on val of every method, preset and routing, plain and calibrated, with 95 % intervals; then the error budget of
+the fusion, and sizes.
 
     python benchmarks/fusion_methods.py --prepared data/prepared --predictions data/predictions --routing data/routing
 
 needs what `prepare`, `predict` and `evaluate_heldout` wrote; what is calibrated is fitted here, as stage `calibrate`
-does it. Nothing is written; the table is Markdown.
+does it. The last column is what calibration gains in PQ, with the interval of the difference: both are scored on the
+same resampled images. Nothing is written; the tables are Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from antvisionps.datasets.splits import open_split
+import numpy as np
+
+from antvisionps.coco_panoptic import PanopticDataset
+from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
+from antvisionps.interchange.coco_results import write_coco_results
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
-from antvisionps.systems import plain_settings, with_calibration
+from antvisionps.predictions.ends import SplitCaches
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
+from antvisionps.systems import fused_settings, with_calibration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from calibrate import Trials, calibrate, open_trying, starting_settings
+from error_budget import AS_FUSED, count_budget
 
 OTHER_FUSIONS: dict[str, dict[str, object]] = {
     "single": {"routing": "single"},
@@ -33,6 +43,15 @@ OTHER_FUSIONS: dict[str, dict[str, object]] = {
     "log-probabilities": {"semantic_average": "log_probabilities"},
     "union and log-probabilities": {"routing": "union", "semantic_average": "log_probabilities"},
 }
+UNFITTED = {"calibrated": False, "order": "score"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table. `plain`: the name of the row that it is the calibrated one of, if any."""
+
+    settings: FusionSettings
+    plain: str = ""
 
 
 def main() -> None:
@@ -43,61 +62,147 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     truth = open_split(arguments.prepared, "val")
+    print_methods(params, truth, arguments)
+    print_budget(params, truth, arguments)
+    print_sizes(params, truth, arguments)
+
+
+def print_methods(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    groups = {
-        "PQ": truth.categories.categories,
-        "PQ things": truth.categories.things,
-        "PQ stuff": truth.categories.stuff,
-    }
-    print(f"| system | method | {' | '.join(groups)} |\n|---|---|{'---:|' * len(groups)}")
+    groups = groups_of(truth)
+    print(f"| system | method | {' | '.join(groups)} | gain by calibration |\n|---|---|{'---:|' * (len(groups) + 1)}")
     for system in params.fuse.systems:
-        rows = dict(variants(system, params, arguments))
-        counts = count(rows, arguments.prepared, arguments.predictions, params.runtime.workers)
-        for name, of_images in counts.items():
-            cells = []
-            for categories in groups.values():
-                ids = [category.category_id for category in categories]
-                quality = group_quality(class_quality(total_counts(of_images)), ids)
-                interval = percentile_interval(resampled_pq(of_images, draws, category_ids=ids))
-                cells.append(f"{100 * quality.pq:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})")
-            print(f"| {system} | {name} | {' | '.join(cells)} |")
+        rows = dict(variants(system, params, places))
+        settings = {name: variant.settings for name, variant in rows.items()}
+        counts = count(settings, places.prepared, places.predictions, params.runtime.workers)
+        for name, variant in rows.items():
+            cells = [with_interval(counts[name], draws, ids) for ids in groups.values()]
+            plain = counts.get(variant.plain)
+            cells.append("" if plain is None else with_interval(counts[name], draws, groups["PQ"], minus=plain))
+            print(f"| {system} | {name} | {' | '.join(cells)} |", flush=True)
 
 
-def variants(system: str, params: Params, places: argparse.Namespace) -> Iterator[tuple[str, FusionSettings]]:
+def groups_of(truth: PanopticDataset) -> dict[str, list[int]]:
+    return {
+        "PQ": [category.category_id for category in truth.categories.categories],
+        "PQ things": [category.category_id for category in truth.categories.things],
+        "PQ stuff": [category.category_id for category in truth.categories.stuff],
+    }
+
+
+def with_interval(
+    images: Sequence[MatchCounts],
+    draws: np.ndarray,
+    category_ids: Sequence[int],
+    *,
+    minus: Sequence[MatchCounts] | None = None,
+) -> str:
+    """PQ in percent with its interval, or the difference of two with that of the difference."""
+
+    def sampled(counts: Sequence[MatchCounts]) -> tuple[float, np.ndarray]:
+        quality = group_quality(class_quality(total_counts(counts)), category_ids)
+        return quality.pq, resampled_pq(counts, draws, category_ids=category_ids)
+
+    value, samples = sampled(images)
+    style = ".1f"
+    if minus is not None:
+        other_value, other_samples = sampled(minus)
+        value, samples, style = value - other_value, samples - other_samples, "+.1f"
+    interval = percentile_interval(samples)
+    dash = "–" if minus is None else " to "
+    return f"{100 * value:{style}} ({100 * interval.low:{style}}{dash}{100 * interval.high:{style}})"
+
+
+def variants(system: str, params: Params, places: argparse.Namespace) -> Iterator[tuple[str, Variant]]:
     categories = open_split(places.prepared, "val").categories
 
     def settings(**changes: object) -> FusionSettings:
-        chosen = params.fuse.keyword_arguments(system) | changes
-        return plain_settings(system, ends=params.all_ends, categories=categories, routing_dir=places.routing, **chosen)
+        chosen = params.fuse.keyword_arguments(system) | UNFITTED | changes
+        return fused_settings(
+            system,
+            ends=params.all_ends,
+            categories=categories,
+            routing_dir=places.routing,
+            calibration_dir=None,
+            **chosen,
+        )
 
-    def calibrated(**changes: object) -> FusionSettings:
+    def calibrated(plain: str, **changes: object) -> Variant:
         """Fitted here, on the held-out images, from where stage calibrate begins."""
         start = starting_settings(system, params, categories=categories, routing_dir=places.routing, **changes)
         trials = Trials(places.prepared, places.predictions, categories, params.runtime.workers)
         fitted = calibrate(start, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
-        return with_calibration(settings(**changes), fitted)
+        return Variant(with_calibration(settings(**changes), fitted), plain)
 
-    plain = settings()
-    yield "heuristic, params.yaml", replace(plain, method="heuristic")
-    for preset in PRESETS:
-        yield f"heuristic, {preset}", replace(settings(preset=preset), method="heuristic")
-    yield "panoptic head, params.yaml", replace(plain, method="panoptic_head")
-    yield "panoptic head, upsnet", replace(settings(preset="upsnet"), method="panoptic_head")
-    yield "heuristic, calibrated", calibrated(method="heuristic")
+    for method, presets in (("heuristic", PRESETS), ("panoptic_head", ("upsnet",))):
+        name = method.replace("_", " ")
+        plain = f"{name}, params.yaml"
+        yield plain, Variant(settings(method=method))
+        for preset in presets:
+            yield f"{name}, {preset}", Variant(settings(method=method, preset=preset))
+        yield f"{name}, calibrated", calibrated(plain, method=method)
     if system == FUSION_SYSTEM:
-        for name, changes in OTHER_FUSIONS.items():
-            yield f"heuristic, {name}", settings(method="heuristic", **changes)
-            yield f"heuristic, {name}, calibrated", calibrated(method="heuristic", **changes)
-        yield "panoptic head, union", settings(method="panoptic_head", routing="union")
+        for other, changes in OTHER_FUSIONS.items():
+            name = f"heuristic, {other}"
+            yield name, Variant(settings(method="heuristic", **changes))
+            yield f"{name}, calibrated", calibrated(name, method="heuristic", **changes)
+        yield "panoptic head, union", Variant(settings(method="panoptic_head", routing="union"))
 
 
 def count(
-    settings: dict[str, FusionSettings], prepared: Path, predictions: Path, workers: int
+    settings: Mapping[str, FusionSettings], prepared: Path, predictions: Path, workers: int
 ) -> dict[str, list[MatchCounts]]:
     images = open_split(prepared, "val").images
     open_work = partial(open_trying, prepared, predictions, list(settings.values()), "val")
     of_images = list(map_images(open_work, images, workers=workers, description="fuse"))
     return {name: [image[index] for image in of_images] for index, name in enumerate(settings)}
+
+
+def print_budget(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
+    """Of the fusion with the values of params, by the heuristic and not calibrated."""
+    settings = fused_settings(
+        FUSION_SYSTEM,
+        ends=params.all_ends,
+        categories=truth.categories,
+        routing_dir=places.routing,
+        calibration_dir=None,
+        **(params.fuse.keyword_arguments(FUSION_SYSTEM) | UNFITTED),
+    )
+    counts = count_budget(places.prepared, places.predictions, truth, settings, workers=params.runtime.workers)
+    groups = groups_of(truth)
+    print(f"\n| perfect | {' | '.join(groups)} |\n|---|{'---:|' * len(groups)}")
+    for name, total in counts.items():
+        pq = [100 * group_quality(class_quality(total), ids).pq for ids in groups.values()]
+        print(f"| {'nothing' if name == AS_FUSED else name} | {' | '.join(f'{value:.1f}' for value in pq)} |")
+
+
+def print_sizes(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
+    print("\n| bytes an image | |\n|---|---:|")
+    for name, size in bytes_an_image(places.prepared, places.predictions, truth, params.all_ends).items():
+        print(f"| {name} | {size:,.0f} |")
+
+
+def bytes_an_image(prepared: Path, predictions: Path, truth: PanopticDataset, ends: Sequence[str]) -> dict[str, float]:
+    """What all ends' predictions of val take: in the cache, as full maps, their instances as COCO's results."""
+    paths = [
+        cache_path(predictions, end=end, split="val", file_name=name)
+        for end in ends
+        for name in (INSTANCES_FILE, SEMANTIC_FILE)
+    ]
+    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), truth)
+    maps = len(caches.open_semantics(ends)) * len(truth.categories)
+    results = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for end, reader in caches.open_instances(ends).items():
+            path = Path(folder) / f"{end}.json"
+            write_coco_results(path, reader)
+            results += path.stat().st_size
+    sizes = {
+        "cache of all ends": sum(path.stat().st_size for path in paths if path.exists()),
+        "full float16 maps of all ends": maps * sum(2 * image.height * image.width for image in truth.images),
+        "all ends' instances as COCO results JSON": results,
+    }
+    return {name: size / len(truth.images) for name, size in sizes.items()}
 
 
 if __name__ == "__main__":

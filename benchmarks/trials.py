@@ -82,7 +82,7 @@ def single_end(params: Mapping[str, Any], *, end: str, seed: int, section: str |
     `section` describes (the end's own unless it has none)."""
     document = with_ends(one_member(params), [end])
     document[section or section_of(end)]["seed"] = seed
-    document["fuse"] |= {"method": {end: "heuristic", FUSION: "heuristic"}, "calibrated": False}
+    document["fuse"] |= {"method": {end: "heuristic", FUSION: "heuristic"}, "calibrated": False, "order": "score"}
     return document
 
 
@@ -180,12 +180,12 @@ def _fuse_and_score(folder: Path, fuse: Mapping[str, Any], *, prepared: Path) ->
     shared = ["--params", str(folder / "params.yaml"), "--prepared", str(prepared)]
     cached = [*shared, "--predictions", str(folder / "predictions")]
     routed = []
-    if FUSION in fuse["systems"] or fuse["calibrated"]:
+    if FUSION in fuse["systems"] or _is_fitted(fuse):
         routed = ["--routing", str(folder / "routing")]
         _run(["stages/evaluate_heldout.py", *cached, "--out", str(folder / "routing")])
     for system in fuse["systems"]:
         calibrated = []
-        if fuse["calibrated"]:
+        if _is_fitted(fuse):
             calibrated = ["--calibration", str(folder / "calibration")]
             out = str(folder / "calibration" / f"{system}.json")
             _run(["stages/calibrate.py", *cached, *routed, "--system", system, "--out", out])
@@ -193,6 +193,10 @@ def _fuse_and_score(folder: Path, fuse: Mapping[str, Any], *, prepared: Path) ->
         _run(["stages/fuse.py", *cached, *routed, *calibrated, "--system", system, "--out", out])
     outs = ["--out", str(folder / "metrics"), "--overlays", str(folder / "overlays")]
     _run(["stages/score.py", *shared, "--fused", str(folder / "fused"), *outs])
+
+
+def _is_fitted(fuse: Mapping[str, Any]) -> bool:
+    return bool(fuse["calibrated"] or fuse["order"] == "learned")
 
 
 def _pq_of_groups(summary: Mapping[str, Any]) -> PqOfGroup:

@@ -33,7 +33,7 @@ from antvisionps.fusion.calibration import (
     try_thresholds,
     try_weights,
 )
-from antvisionps.fusion.system import FusionSettings, average_weighted, fuse_average, join
+from antvisionps.fusion.system import FusionSettings, fuse_by_each, join
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.predictions.ends import SplitCaches
@@ -146,12 +146,13 @@ def calibrate(settings: FusionSettings, trials: Trials, *, min_heldout_instances
         default=best.rules.min_score,
     )
     take_best([replace(best, rules=replace(best.rules, min_scores=min_scores))] if min_scores else [])
+    on_top: frozenset[tuple[int, int]] = frozenset()
     if best.method == "heuristic":
         thing_ids = [category.category_id for category in trials.categories.things]
         on_top = choose_on_top(trials.wins(best), thing_ids, min_overlaps=min_heldout_instances)
         take_best([replace(best, rules=replace(best.rules, on_top=on_top))] if on_top else [])
     take_best(list(try_stuff(best)))
-    return Calibration.of(best, heldout_pq={"plain": trials.pq(before), "calibrated": best_pq})
+    return Calibration.of(best, learned_on_top=on_top, heldout_pq={"plain": trials.pq(before), "calibrated": best_pq})
 
 
 def _true_things(counts: MatchCounts, categories: CategorySet) -> dict[int, int]:
@@ -168,25 +169,15 @@ def open_trying(
     dataset = open_split(prepared, split)
     caches = SplitCaches(predictions, split, dataset_fingerprint(prepared), dataset)
     ends = list(settings[0].weight_of_end)
-    needs_probs = any(tried.needs_mask_probs for tried in settings)
-    instances = caches.open_instances(ends, mask_probs=needs_probs)
+    instances = caches.open_instances(ends, mask_probs=any(tried.needs_mask_probs for tried in settings))
     semantics = caches.open_semantics(ends)
 
     def try_all(image: PanopticImage) -> list[MatchCounts]:
         true_ids = dataset.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
-        joined, averages = {}, {}
         counted = []
-        for tried in settings:
-            union, average = repr(tried.union), repr((tried.average_of, tried.weight_of_end))
-            if union not in joined:
-                joined[union] = join(found, tried)
-            if average not in averages:
-                averages[average] = average_weighted(planes, categories=dataset.categories, settings=tried)
-            fused = fuse_average(
-                joined[union], averages[average], semantic_end="", categories=dataset.categories, settings=tried
-            )
+        for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings):
             segments = [
                 Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
             ]

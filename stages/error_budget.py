@@ -2,7 +2,8 @@
 
 Each row replaces one part by the truth and keeps the rest: the semantic map, the instances, the routing (each category
 from the end that does better on val), the order in which instances are pasted (by their IoU with the truth). Always
-under the heuristic, whatever the system's method. No result of it is used anywhere: it looks at the truth of val.
+under the heuristic, whatever the system's method, and calibrated only where system `fusion` is; the first row says
+where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.stage import run_stage
-from antvisionps.systems import calibrated_settings, plain_settings
+from antvisionps.systems import fused_settings
 
-AS_FUSED, TRUE_SEMANTICS, TRUE_INSTANCES = "as fused", "true semantics", "true instances"
+AS_FUSED, BY_THE_HEURISTIC, NOT_CALIBRATED = "as fused", "by the heuristic", "not calibrated"
+TRUE_SEMANTICS, TRUE_INSTANCES = "true semantics", "true instances"
 PERFECT_ROUTING, PERFECT_ORDER = "perfect routing", "perfect order"
 
 
@@ -48,23 +50,31 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     parser.add_argument("--routing", type=Path, required=True, help="what stage evaluate_heldout wrote")
-    parser.add_argument("--calibration", type=Path, help="what stage calibrate wrote; only for fuse.calibrated")
+    parser.add_argument(
+        "--calibration", type=Path, help="what stage calibrate wrote; for fuse.calibrated and fuse.order: learned"
+    )
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     truth = open_split(arguments.prepared, "val")
-    settings = plain_settings(
+    choices = params.fuse.keyword_arguments(FUSION_SYSTEM)
+    plain = {"calibrated": False, "order": "score"}
+    is_fitted = FUSION_SYSTEM in params.fuse.systems  # stage calibrate fits those alone
+    settings = fused_settings(
         FUSION_SYSTEM,
         ends=params.all_ends,
         categories=truth.categories,
         routing_dir=arguments.routing,
-        **params.fuse.keyword_arguments(FUSION_SYSTEM),
+        calibration_dir=arguments.calibration,
+        **(choices if is_fitted else choices | plain),
     )
-    if params.fuse.calibrated:
-        settings = calibrated_settings(FUSION_SYSTEM, settings, calibration_dir=arguments.calibration)
+    others = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
+    if not is_fitted and choices != choices | plain:
+        others.append(NOT_CALIBRATED)
     with open_workers(**params.runtime.worker_arguments()) as workers:
         counts = count_budget(arguments.prepared, arguments.predictions, truth, settings, workers=workers)
-    write_budget(arguments.out, counts, truth)
+    first = ", ".join(others) or AS_FUSED
+    write_budget(arguments.out, {first: counts.pop(AS_FUSED), **counts}, truth)
 
 
 def count_budget(
@@ -104,7 +114,7 @@ def _open_counting(
         joined = join(found, settings).instances
         average = average_weighted(planes, categories=dataset.categories, settings=settings)
         predicted, true = average.class_map(), _TrueImage(image, true_ids, dataset)
-        unlimited = HeuristicRules(0.0, settings.rules.max_overlap_frac, settings.rules.min_stuff_area_px)
+        unlimited = replace(settings.rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
 
         def fuse(
             instances: Mapping[str, ImageInstances],
@@ -197,6 +207,7 @@ def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstanc
     best = np.zeros(len(indices), dtype=np.float32)
     if not len(indices) or not len(true):
         return best
+    _ = found.parse(indices)  # checks the masks, which pycocotools does not
     size = [found.height, found.width]
     ious = coco_mask.iou(
         [{"size": size, "counts": found.rles[index]} for index in indices],

@@ -36,7 +36,7 @@ from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_runs
 from antvisionps.stage import run_stage
-from antvisionps.systems import calibrated_settings, plain_settings
+from antvisionps.systems import fused_settings
 
 IMAGES_PER_ROW_GROUP = 1024
 
@@ -48,21 +48,22 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     parser.add_argument("--routing", type=Path, help=f"what stage evaluate_heldout wrote; only for {FUSION_SYSTEM}")
-    parser.add_argument("--calibration", type=Path, help="what stage calibrate wrote; only for fuse.calibrated")
+    parser.add_argument(
+        "--calibration", type=Path, help="what stage calibrate wrote; for fuse.calibrated and fuse.order: learned"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     categories = open_split(arguments.prepared, "val").categories
     params.refuse_unknown_system(arguments.system)
-    settings = plain_settings(
+    settings = fused_settings(
         arguments.system,
         ends=params.all_ends,
         categories=categories,
         routing_dir=arguments.routing,
+        calibration_dir=arguments.calibration,
         **params.fuse.keyword_arguments(arguments.system),
     )
-    if params.fuse.calibrated:
-        settings = calibrated_settings(arguments.system, settings, calibration_dir=arguments.calibration)
     with open_workers(**params.runtime.worker_arguments()) as workers:
         fuse(
             arguments.out,

@@ -86,6 +86,9 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ),
         ("fuse.instance_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"fuse\.instance_weights are all zero"),
         ("fuse.routing", "best", r"fuse\.routing: .*'best_ap', 'union' or 'single', got 'best'"),
+        ("fuse.min_scores", {"ring": 1.5}, r"fuse\.min_scores\.ring: .*less than or equal to 1, got 1\.5"),
+        ("fuse.min_scores", [0.5], r"fuse\.min_scores: .*dictionary"),
+        ("fuse.order", "area", r"fuse\.order: .*'score' or 'learned', got 'area'"),
         ("fuse.semantic_average", "logits", r"fuse\.semantic_average: .*'probabilities' or 'log_probabilities'"),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0, "hrnet_aspp": 1.0}, r"all zero"),
         (

@@ -106,15 +106,13 @@ def _as_yaml(value: object) -> str:
 
 
 def _settings(params: Params, system: str, categories: CategorySet, paths: PipelinePaths) -> FusionSettings:
-    from antvisionps.systems import calibrated_settings, plain_settings
+    from antvisionps.systems import fused_settings
 
-    settings = plain_settings(
+    return fused_settings(
         system,
         ends=params.all_ends,
         categories=categories,
         routing_dir=paths.routing,
+        calibration_dir=paths.calibration,
         **params.fuse.keyword_arguments(system),
     )
-    if params.fuse.calibrated:
-        return calibrated_settings(system, settings, calibration_dir=paths.calibration)
-    return settings

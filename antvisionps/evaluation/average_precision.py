@@ -58,7 +58,8 @@ def class_average_precision(
 
 
 def match_image(predicted: ImageInstances, true: TrueInstances) -> dict[int, ImageMatches]:
-    """category_id → matches, of the categories that are predicted or annotated in the image."""
+    """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
+    _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
     present = np.union1d(predicted.category_ids, true.category_ids)
     return {category_id: _match_category(predicted, true, category_id) for category_id in present.tolist()}
 

@@ -30,7 +30,8 @@ Crop = tuple[int, int, np.ndarray]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Values of the rules and of the semantic weights. `heldout_pq`: fractions of 1 before and after, held-out."""
+    """Values of the rules and of the semantic weights. `learned_on_top`: the pairs that held-out images show, of which
+    `on_top` has none if they do not raise PQ · `heldout_pq`: fractions of 1 before and after, held-out."""
 
     min_score: float
     min_scores: Mapping[int, float]
@@ -38,11 +39,14 @@ class Calibration:
     min_stuff_area_px: int
     min_stuff_confidence: float
     on_top: frozenset[tuple[int, int]]
+    learned_on_top: frozenset[tuple[int, int]]
     weight_of_end: Mapping[str, float]
     heldout_pq: Mapping[str, float]
 
     @classmethod
-    def of(cls, settings: FusionSettings, *, heldout_pq: Mapping[str, float]) -> Calibration:
+    def of(
+        cls, settings: FusionSettings, *, learned_on_top: frozenset[tuple[int, int]], heldout_pq: Mapping[str, float]
+    ) -> Calibration:
         rules = settings.rules
         return cls(
             min_score=rules.min_score,
@@ -51,6 +55,7 @@ class Calibration:
             min_stuff_area_px=rules.min_stuff_area_px,
             min_stuff_confidence=rules.min_stuff_confidence,
             on_top=rules.on_top,
+            learned_on_top=learned_on_top,
             weight_of_end=settings.weight_of_end,
             heldout_pq=heldout_pq,
         )
@@ -63,6 +68,7 @@ class Calibration:
             "min_stuff_area_px": self.min_stuff_area_px,
             "min_stuff_confidence": self.min_stuff_confidence,
             "on_top": sorted(map(list, self.on_top)),
+            "learned_on_top": sorted(map(list, self.learned_on_top)),
             "semantic_weights": dict(self.weight_of_end),
             "heldout_pq": dict(self.heldout_pq),
         }
@@ -77,12 +83,17 @@ class Calibration:
                 max_overlap_frac=float(document["max_overlap_frac"]),
                 min_stuff_area_px=int(document["min_stuff_area_px"]),
                 min_stuff_confidence=float(document["min_stuff_confidence"]),
-                on_top=frozenset((int(upper), int(lower)) for upper, lower in document["on_top"]),
+                on_top=_read_pairs(document["on_top"]),
+                learned_on_top=_read_pairs(document["learned_on_top"]),
                 weight_of_end={str(end): float(weight) for end, weight in document["semantic_weights"].items()},
                 heldout_pq={str(when): float(pq) for when, pq in document["heldout_pq"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(f"{where}: not a calibration ({error!r}); run `dvc repro calibrate`") from error
+
+
+def _read_pairs(pairs: Any) -> frozenset[tuple[int, int]]:
+    return frozenset((int(upper), int(lower)) for upper, lower in pairs)
 
 
 def try_weights(settings: FusionSettings) -> Iterator[FusionSettings]:

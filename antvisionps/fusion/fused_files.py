@@ -33,6 +33,7 @@ CANDIDATES_SCHEMA = pa.schema(
         ("score", pa.float32()),
         ("end", pa.string()),
         ("reason", pa.string()),
+        ("instance", pa.int32()),  # position among the image's rows of the end's instances.parquet
     ]
 )
 

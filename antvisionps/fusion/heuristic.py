@@ -80,7 +80,8 @@ class FusedSegment:
 
 
 class FallenCandidate(NamedTuple):  # made faster than a frozen dataclass, and most candidates fall
-    """An instance or stuff region that did not make it. `free_px`: what nobody had taken of it, None if never asked."""
+    """An instance or stuff region that did not make it. `free_px`: what nobody had taken of it, None if never asked ·
+    `instance`: its position among what its end found in the image, None of stuff and of what several ends found."""
 
     category_id: int
     area_px: int
@@ -88,6 +89,7 @@ class FallenCandidate(NamedTuple):  # made faster than a frozen dataclass, and m
     score: float | None
     end: str
     reason: FallReason
+    instance: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,7 @@ class Candidate:
     index: int
 
     def fall(self, reason: FallReason, *, free_px: int | None = None) -> FallenCandidate:
-        return FallenCandidate(self.category_id, self.area_px, free_px, self.score, self.end, reason)
+        return FallenCandidate(self.category_id, self.area_px, free_px, self.score, self.end, reason, self.index)
 
 
 def fuse_image(
@@ -315,7 +317,7 @@ def add_stuff(
             else:
                 is_enough = free_px + lost_px >= max(1, min_stuff_area_px)
                 reason = FallReason.LOW_CONFIDENCE if is_enough else FallReason.AREA
-            fallen.append(FallenCandidate(category.category_id, area_px, free_px, None, semantic_end, reason))
+            fallen.append(FallenCandidate(category.category_id, area_px, free_px, None, semantic_end, reason, None))
             continue
         segment_id = 1 + len(pasted) + len(stuff)
         stuff[segment_id] = category.category_id

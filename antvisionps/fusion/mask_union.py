@@ -44,10 +44,19 @@ class UnionRules:
 @dataclass(frozen=True)
 class JoinedInstances:
     """end → instances, where those that several ends found stand under all their names ("e_ups+lwl_htc"), and what of
-    the ends' own is not among them any more."""
+    the ends' own is not among them any more. `positions`: end → where among its own those stood that it has still; None
+    where nobody's moved."""
 
     instances: Mapping[str, ImageInstances]
     fallen: tuple[FallenCandidate, ...]
+    positions: Mapping[str, Sequence[int]] | None = None
+
+    def at_its_end(self, candidate: FallenCandidate) -> FallenCandidate:
+        """One of `instances`, or stuff, with the position where its end itself has it."""
+        if self.positions is None or candidate.instance is None:
+            return candidate
+        own = self.positions.get(candidate.end)  # of several ends nobody has it
+        return candidate._replace(instance=None if own is None else own[candidate.instance])
 
 
 def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -> JoinedInstances:
@@ -70,11 +79,12 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
         else:
             members = sorted(group, key=lambda member: list(present).index(member.end))
             shared.setdefault("+".join(member.end for member in members), []).append(members)
+    alone = {end: sorted(indices) for end, indices in alone.items()}
     joined = {end: _take(image, alone[end], rules.weight_of_end[end] / total) for end, image in present.items()}
     for name, groups in sorted(shared.items()):
         joined[name] = _average_groups(groups, rules.weight_of_end, total)
     merged = [member.fall(FallReason.MERGED) for groups in shared.values() for group in groups for member in group]
-    return JoinedInstances(joined, tuple(routed_away + merged))
+    return JoinedInstances(joined, tuple(routed_away + merged), alone)
 
 
 def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float) -> Iterator[list[Candidate]]:
@@ -111,7 +121,6 @@ def _group_category(candidates: Sequence[Candidate], min_iou: float) -> Iterator
 
 def _take(image: ImageInstances, indices: list[int], share: float) -> ImageInstances:
     """Some of the instances, in their order, with that share of their scores."""
-    indices = sorted(indices)
     return ImageInstances(
         image_id=image.image_id,
         height=image.height,

@@ -3,7 +3,7 @@ tries out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -44,9 +44,39 @@ def fuse_predictions(
     settings: FusionSettings,
 ) -> FusedImage:
     """The panoptic map of one image from end → instances and end → semantics."""
-    average = average_weighted(semantics, categories=categories, settings=settings)
-    ends = "+".join(end for end in semantics if settings.weight_of_end[end] > 0)
-    return fuse_average(join(instances, settings), average, semantic_end=ends, categories=categories, settings=settings)
+    (fused,) = fuse_by_each(instances, semantics, categories=categories, settings=[settings])
+    return fused
+
+
+def fuse_by_each(
+    instances: Mapping[str, ImageInstances],
+    semantics: Mapping[str, ImageSemantics],
+    *,
+    categories: CategorySet,
+    settings: Sequence[FusionSettings],
+) -> Iterator[FusedImage]:
+    """What `fuse_predictions` makes of one image by each of the settings. What some of them share, they join and
+    average once."""
+    joined: dict[str, JoinedInstances] = {}
+    averages: dict[str, SemanticAverage] = {}
+    for tried in settings:
+        union, average = repr(tried.union), repr((tried.average_of, tried.weight_of_end))
+        if union not in joined:
+            joined[union] = join(instances, tried)
+        if average not in averages:
+            averages[average] = average_weighted(semantics, categories=categories, settings=tried)
+        yield fuse_average(
+            joined[union],
+            averages[average],
+            semantic_end=semantic_end(semantics, tried),
+            categories=categories,
+            settings=tried,
+        )
+
+
+def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
+    """The names of all ends whose semantics count."""
+    return "+".join(end for end in semantics if settings.weight_of_end[end] > 0)
 
 
 def average_weighted(
@@ -92,4 +122,4 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    return replace(fused, fallen=joined.fallen + fused.fallen)
+    return replace(fused, fallen=joined.fallen + tuple(map(joined.at_its_end, fused.fallen)))

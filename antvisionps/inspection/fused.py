@@ -143,6 +143,7 @@ class FusedMap:
                 row["score"],
                 row["end"],
                 FallReason(row["reason"]),
+                row["instance"],
             )
             for row in self.maps.rows("candidates", self.image_id)
         ]

@@ -17,6 +17,7 @@ from antvisionps.coco_panoptic import PanopticDataset, PanopticImage
 from antvisionps.errors import CacheError, PredictionsError
 from antvisionps.interchange.labels import Labels
 from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import parse_runs
 
 Row = tuple[int, float, tuple[float, ...], bytes]
 """category_id, score, bbox_xywh, COCO compressed counts."""
@@ -104,6 +105,7 @@ def _build(path: Path, image: PanopticImage, rows: list[tuple[int, Any]], labels
 def _parse(row: Mapping[str, Any], image: PanopticImage, labels: Labels, where: str) -> Row:
     category_id = labels.category_id(row.get("category_id"), is_thing=True, where=where)
     rle = _counts(row.get("segmentation"), image, where)
+    _refuse_malformed(rle, image, where)
     box = row.get("bbox")
     if box is None:
         box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
@@ -138,6 +140,14 @@ def _counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
     if isinstance(counts, str):
         return counts.encode()
     return _compressed(counts, image, where)
+
+
+def _refuse_malformed(rle: bytes, image: PanopticImage, where: str) -> None:
+    """Before pycocotools sees it, which ends the process at some and never comes back from others."""
+    try:
+        parse_runs([rle], height=image.height, width=image.width)
+    except ValueError as error:
+        raise PredictionsError(f"{where}: {error}; write its mask again") from error
 
 
 def _compressed(counts: Any, image: PanopticImage, where: str) -> bytes:

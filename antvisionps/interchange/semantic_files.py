@@ -32,10 +32,10 @@ ROUNDING_ABOVE_ONE = 1e-3
 def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Labels) -> Iterator[ImageSemantics]:
     """Every image of the split, in ascending image_id.
 
-    Raises PredictionsError on a missing, unreadable or surplus file, two files of an image, another size, an unknown
-    category, and on what is no probability.
+    Raises PredictionsError on a missing, unreadable or surplus file, two files of an image, two photos whose names
+    differ in the suffix alone, another size, an unknown category, and on what is no probability.
     """
-    file_of_name = _files_by_name(folder, {_name(image): image for image in dataset.images})
+    file_of_name = _files_by_name(folder, _images_by_name(dataset))
     for image in dataset.images:
         path = file_of_name.get(_name(image))
         if path is None:
@@ -47,7 +47,11 @@ def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Label
 
 
 def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, dataset: PanopticDataset) -> None:
-    """An npz an image; `read_semantic_files` gives the same planes again. Same planes, same bytes."""
+    """An npz an image; `read_semantic_files` gives the same planes again. Same planes, same bytes.
+
+    Raises PredictionsError on two photos whose names differ in the suffix alone.
+    """
+    _images_by_name(dataset)
     described = {image.image_id: image for image in dataset.images}
     for image in images:
         path = folder / f"{_name(described[image.image_id])}.npz"
@@ -100,6 +104,19 @@ def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...])
 
 def _name(image: PanopticImage) -> str:
     return str(PurePosixPath(image.file_name).with_suffix(""))
+
+
+def _images_by_name(dataset: PanopticDataset) -> dict[str, PanopticImage]:
+    """A file's name without its suffix → image."""
+    image_of: dict[str, PanopticImage] = {}
+    for image in dataset.images:
+        other = image_of.setdefault(_name(image), image)
+        if other is not image:
+            raise PredictionsError(
+                f"{dataset.annotations}: images {other.image_id} and {image.image_id} are {other.file_name} and "
+                f"{image.file_name}, so both would be of one file {_name(image)}.png; rename one of the photos"
+            )
+    return image_of
 
 
 def _files_by_name(folder: Path, known: dict[str, PanopticImage]) -> dict[str, Path]:

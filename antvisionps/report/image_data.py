@@ -91,7 +91,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
                 "true_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.true],
-                "fallen": fallen_candidates(fallen, found, categories),
+                "fallen": [_fallen(row, categories) for row in fallen],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
             confused_px[system] = outcomes.confused_px
@@ -181,33 +181,17 @@ def _outcome(outcome: SegmentOutcome, others: Sequence[Segment]) -> Json:
     return {"outcome": str(outcome.outcome), "iou": round(outcome.iou, IOU_DIGITS), "partner": partner}
 
 
-def fallen_candidates(
-    rows: Sequence[Mapping[str, Any]], found: Mapping[str, ImageInstances], categories: CategorySet
-) -> list[Json]:
-    """The candidates in their order; `instance` is the position among the end's instances, null for stuff.
-
-    The rows do not name the instance, but its end, category, score and area do; of twins the first is taken first.
-    """
-    positions: dict[tuple[str, int, float, int], list[int]] = {}
-    for end, image in found.items():
-        columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
-        for position, key in enumerate(zip(*columns, strict=True)):
-            positions.setdefault((end, *key), []).append(position)
-    fallen = []
-    for row in rows:
-        twins = positions.get((row["end"], row["category_id"], row["score"], row["area_px"]), [])
-        fallen.append(
-            {
-                "class": categories.class_index(row["category_id"]),
-                "area": row["area_px"],
-                "free": row["free_px"],
-                "score": _rounded(row["score"]),
-                "end": row["end"],
-                "reason": row["reason"],
-                "instance": twins.pop(0) if twins else None,
-            }
-        )
-    return fallen
+def _fallen(row: Mapping[str, Any], categories: CategorySet) -> Json:
+    """`instance` is the position among the end's instances, null for stuff and for what several ends found."""
+    return {
+        "class": categories.class_index(row["category_id"]),
+        "area": row["area_px"],
+        "free": row["free_px"],
+        "score": _rounded(row["score"]),
+        "end": row["end"],
+        "reason": row["reason"],
+        "instance": row["instance"],
+    }
 
 
 def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> list[int] | None:

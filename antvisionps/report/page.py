@@ -57,7 +57,7 @@ def write_report(
     photo_quality: int,
     workers: Workers,
 ) -> None:
-    """Writes the page; `min_score` is what the instances' score slider begins with.
+    """Writes the page; `min_score` is what the instances' score slider begins with: the last system's own, shown first.
 
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """

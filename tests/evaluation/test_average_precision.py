@@ -1,12 +1,14 @@
 import contextlib
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from antvisionps.errors import CacheError
 from antvisionps.evaluation.average_precision import (
     TrueInstances,
     average_precision,
@@ -70,6 +72,14 @@ def test_wholly_wrong_predictions_have_an_ap_of_zero():
 
 def test_a_category_that_was_not_found_has_an_ap_of_zero():
     assert evaluate([(predict(1, []), annotate([(1, False, LEFT)]))])[1].ap == 0
+
+
+def test_a_mask_that_is_not_what_the_cache_says_is_refused_before_it_is_compared():
+    found = replace(
+        predict(7, [(1, 0.9, LEFT)]), stored_areas_px=np.array([5]), source=Path("e_ups/heldout/instances.parquet")
+    )
+    with pytest.raises(CacheError, match=r"heldout/instances\.parquet: image 7: area_px disagrees .*dvc repro"):
+        match_image(found, annotate([(1, False, LEFT)]))
 
 
 def test_a_category_without_ground_truth_has_no_ap():

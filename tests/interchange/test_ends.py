@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -433,6 +434,19 @@ ROW_FAULTS = {
 }
 
 
+MALFORMED_RLES = ["", "zz~", "P", "o" * 40, "O13", "1" * 2000, "0", "\u00e9"]
+
+
+@pytest.mark.parametrize("counts", MALFORMED_RLES)
+def test_a_malformed_mask_without_a_box_is_refused(files, dataset, identity, counts):
+    """pycocotools, asked for the box, ends the whole process at some."""
+    path = files / "instances.json"
+    rows = json.loads(path.read_text())
+    rows[0] |= {"bbox": None, "segmentation": {"size": [64, 96], "counts": counts}}
+    path.write_text(json.dumps(rows))
+    refuse(files, dataset, identity, r"instances\.json: result 0 \(image \d+\): mask 0: .*write its mask again")
+
+
 @pytest.mark.parametrize("fault", ROW_FAULTS)
 def test_a_bad_row_is_refused(files, dataset, identity, fault):
     change, match = ROW_FAULTS[fault]
@@ -502,6 +516,17 @@ def test_a_missing_a_surplus_and_a_double_file_are_refused(files, dataset, ident
     refuse(files, dataset, identity, "expected an npz")
     npz.unlink()
     refuse(files, dataset, identity, rf"no {stem(dataset.images[0])}\.png or \.npz")
+
+
+def test_photos_that_differ_in_the_suffix_alone_are_refused(files, native, dataset, identity):
+    first, second = dataset.images[:2]
+    twin = replace(second, file_name=str(Path(first.file_name).with_suffix(".jpg")))
+    ambiguous = replace(dataset, images=(first, twin, *dataset.images[2:]))
+    match = rf"images {first.image_id} and {second.image_id} are .*\.png and .*\.jpg, .*rename one"
+    refuse(files, ambiguous, identity, match)
+    with pytest.raises(PredictionsError, match=match):
+        export_end(native, files.parent / "out", dataset=ambiguous, identity=identity)
+    assert not list(files.parent.glob("*out*"))
 
 
 @pytest.mark.parametrize(

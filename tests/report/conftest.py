@@ -94,8 +94,10 @@ def write_fused(folder, maps, categories):
             number, category_id = segment.segment_id, segment.category_id
             score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
             segments.append((image_id, number, category_id, segment.area_px, score, end))
-    fallen.append((12, CRATE, 64, None, 0.4, "e_ups", "low_score"))
-    fallen.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area"))
+    # As in a union: of what one end alone found it has a part of the score, what both found is nobody's own.
+    fallen.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
+    fallen.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
+    fallen.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
     for rows, schema, name in ((segments, SEGMENTS_SCHEMA, "segments"), (fallen, CANDIDATES_SCHEMA, "candidates")):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
         pq.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet")
@@ -134,11 +136,11 @@ def write_caches(predictions, categories):
             path = cache_path(predictions, end=end, split="val", file_name=SEMANTIC_FILE)
             with SemanticWriter(path, header) as writer:
                 for image_id in TRUTH:
-                    # Upper half sky, lower half the other one.
-                    planes = np.zeros((2, HEIGHT, WIDTH), np.uint8)
-                    planes[0, :12] = planes[1, 12:] = 255
+                    # Upper half sky, lower half the other one, and rings along the foot.
+                    planes = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+                    planes[0, 22:] = planes[1, :12] = planes[2, 12:22] = 255
                     shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH}
-                    ids = np.array([SKY, PROTO], np.int32)
+                    ids = np.array([RING, SKY, PROTO], np.int32)
                     writer.write(ImageSemantics(image_id, **shape, stride=1.0, category_ids=ids, planes=planes))
 
 

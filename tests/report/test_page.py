@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -308,12 +309,14 @@ def test_panels_zoom_and_point_in_step(opened):
 def test_the_fallen_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
     page = opened("image/12")
     rows = page.locator("#fallen tbody tr")
-    assert rows.count() == 2
+    assert rows.count() == 3
     expect(rows.first).to_contain_text("score below the threshold, but it fits a missed one")
+    expect(rows.nth(1)).to_contain_text("e_ups+lwl_htc")
     expect(rows.last).to_contain_text("too small")
     assert not is_outlined(page)
-    rows.first.focus()
-    assert is_outlined(page)
+    for row, has_mask in ((rows.first, True), (rows.nth(1), False), (rows.last, True)):
+        row.focus()
+        assert is_outlined(page) == has_mask
 
 
 def test_the_keyboard_walks_through_images_layers_and_views(opened):
@@ -398,6 +401,15 @@ def test_tapping_works_where_there_is_no_pointer_to_hover(browser, page_folder):
     context.close()
 
 
+def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_report, tmp_path):
+    budget = small_report.root / "metrics" / "error_budget.csv"
+    budget.write_text(budget.read_text().replace("as fused", "by the heuristic"))
+    page = opened("overview", base=small_report.write(tmp_path / "report").as_uri())
+    expect(page.get_by_role("heading", name="Error budget")).to_have_text(
+        "Error budget of the fusion, by the heuristic"
+    )
+
+
 def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
     folder = shutil.copytree(page_folder, tmp_path / "report")
     (folder / "images" / "13.js").unlink()
@@ -405,3 +417,74 @@ def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
     page.evaluate("location.hash = 'image/13'")
     expect(page.locator("#image [role=alert]")).to_contain_text("images/13.js cannot be loaded")
     opened.tabs[0].problems.clear()  # the browser, too, says that it is missing
+
+
+def damaged(script):
+    """A script of data as it may come out of a broken copy: of other characters, cut off, empty, of another image."""
+    return {
+        "other characters": script.replace("A", "B"),
+        "cut off": script[: len(script) // 2],
+        "empty": "",
+        "of another image": None,
+    }
+
+
+def test_a_damaged_image_is_named_and_the_others_are_shown(opened, page_folder, tmp_path):
+    folder = shutil.copytree(page_folder, tmp_path / "report")
+    script = folder / "images" / "13.js"
+    whole, other = script.read_text(), (folder / "images" / "12.js").read_text()
+    page = opened("overview", base=folder.as_uri())
+    for text in damaged(whole).values():
+        script.write_text(other if text is None else text)
+        page.evaluate("location.hash = 'image/12'")
+        page.wait_for_selector("#image .panels")
+        page.evaluate("location.hash = 'image/13'")
+        expect(page.locator("#image [role=alert]")).to_contain_text(
+            re.compile(r"images/13\.js is .*damaged.*dvc repro")
+        )
+    script.write_text(whole)
+    page.evaluate("location.hash = 'image/12'")
+    page.wait_for_selector("#image .panels")
+    page.evaluate("location.hash = 'image/13'")
+    expect(page.locator("#image h2").first).to_have_text("b.png")
+    opened.tabs[0].problems.clear()  # the browser, too, says what is no script
+
+
+@pytest.mark.parametrize("kind", ["other characters", "cut off", "empty"])
+def test_a_damaged_overview_is_named(browser, page_folder, tmp_path, kind):
+    folder = shutil.copytree(page_folder, tmp_path / "report")
+    script = folder / "data" / "overview.js"
+    script.write_text(damaged(script.read_text())[kind])
+    tab = Opened(browser, folder.as_uri(), viewport=LAPTOP)
+    tab.page.goto(f"{folder.as_uri()}/index.html")
+    expect(tab.page.locator("#message")).to_contain_text(re.compile(r"data/overview\.js is .*damaged.*dvc repro"))
+    tab.context.close()
+
+
+NEWER = ["Array.prototype.at", "URLSearchParams.prototype.size"]
+"""What the oldest browsers that the page is for have not: Chrome 92 and 113, Safari 15.4 and 17."""
+
+
+def test_browsers_without_newer_functions_show_every_view_and_keep_the_address(opened, browser):
+    page = opened("overview")
+    page.context.add_init_script("".join(f"delete {name};" for name in NEWER))
+    opened.tabs[0].go("overview")
+    expect(page.locator("#overview svg.plot")).to_have_count(1)
+    page.locator(".bars a", has_text="crate").click()
+    expect(page.locator("#found")).to_have_text("1 image of 3")
+    assert "category=1" in page.url
+    opened.tabs[0].go("image/13?category=1")  # not in this selection
+    expect(page.locator("#previous")).to_have_attribute("href", re.compile("^#image/12[?]category=1$"))
+
+
+def test_a_crowd_is_shown_as_not_counted(opened, small_report, tmp_path):
+    annotations = small_report.root / "val.json"
+    document = json.loads(annotations.read_text())
+    (row,) = (row for row in document["annotations"] if row["image_id"] == 13)
+    (ring,) = (segment for segment in row["segments_info"] if segment["area"] == 64)
+    ring["iscrowd"] = 1
+    annotations.write_text(json.dumps(document))
+    page = opened("image/13?system=e_ups&layers=errors", base=small_report.write(tmp_path / "report").as_uri())
+    assert pixel(page, "errors", 5, 5) == (100, 100, 100, 255)
+    point_at(page, "errors", 5, 5)
+    assert page.locator("#tooltip b").text_content() == "not counted (crowd)"

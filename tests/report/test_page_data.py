@@ -66,7 +66,7 @@ def test_maps_and_segments_are_those_of_the_files(page_folder):
     assert [segment["area"] for segment in page["segments"]] == [18 * 32 - 128, 64, 64]
     semantic = painted(page["ends"]["hrnet"]["semantic"]).reshape(24, 32)
     assert np.unique(semantic[:11]).tolist() == [3]  # 1 + class index of the sky
-    assert np.unique(semantic[13:]).tolist() == [4]
+    assert np.unique(semantic[13:21]).tolist() == [4]
     assert page["ends"]["lwl_htc"]["semantic"] is None
     assert page["ends"]["hrnet"]["instances"] is None
 
@@ -80,8 +80,9 @@ def test_outcomes_and_fallen_candidates_of_a_known_image(page_folder):
     assert on_void["outcome"] == "ignored"
     assert (sky["outcome"], sky["score"], sky["end"]) == ("matched", None, "e_ups+hrnet")
     assert [outcome["outcome"] for outcome in fusion["true_outcomes"]] == ["matched", "matched", "wrong_class"]
-    low, small = fusion["fallen"]
+    low, joined, small = fusion["fallen"]
     assert (low["reason"], low["instance"], low["free"]) == ("low_score", 1, None)
+    assert (joined["end"], joined["instance"]) == ("e_ups+lwl_htc", None)
     assert (small["reason"], small["instance"], small["free"], small["score"]) == ("area", None, 3, None)
 
 

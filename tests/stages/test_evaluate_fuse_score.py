@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from ruamel.yaml import YAML
 from antvisionps.coco_panoptic import class_index_map, read_panoptic
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
@@ -34,6 +37,8 @@ PROJECT = Path(__file__).parents[2]
 ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
 """End → stride of its semantic grid."""
 SYSTEMS = (*ENDS, "fusion")
+PATIENCE_S = 300
+"""A stage that takes longer hangs."""
 
 
 def noisy_instances(dataset, image, rng):
@@ -124,9 +129,16 @@ class Workspace:
         self.fused, self.metrics, self.overlays = root / "fused", root / "metrics", root / "overlays"
         self.params = root / "params.yaml"
 
+    def instances(self, end):
+        """Image → rows of the end's instances of val."""
+        rows_of = {}
+        for row in pq.read_table(self.predictions / end / "val" / INSTANCES_FILE).to_pylist():
+            rows_of.setdefault(row["image_id"], []).append(row)
+        return rows_of
+
     def run(self, stage, *arguments, **places):
         command = self.command(stage, *arguments, **places)
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=PATIENCE_S)
 
     def command(self, stage, *arguments, **places):
         """What runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
@@ -224,6 +236,59 @@ def test_fuse_takes_the_calibration_if_asked_to(done, calibrated, tmp_path):
     assert "needs --calibration" in fail(done.run(*arguments, params=params, out=tmp_path / "x"))
 
 
+@pytest.mark.parametrize("other", [{"preset": "mmdet"}, {"max_nms_iou": 0.1, "min_score": 0.9}])
+def test_thresholds_that_were_fitted_are_fused_with_no_others(done, calibrated, tmp_path, other):
+    for name, fuse in (("alone", {}), ("beside_others", other)):
+        params = write_params(tmp_path / f"{name}.yaml", calibrated=True, **fuse)
+        succeed(done.run("fuse", "--system", "fusion", params=params, calibration=calibrated, out=tmp_path / name))
+    assert bytes_below(tmp_path / "beside_others") == bytes_below(tmp_path / "alone")
+
+
+def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path):
+    """Of that class what scores less fell; of the others all is as it was."""
+    one, other, *_ = open_split(done.prepared, "val").categories.things
+    for name, min_scores in (("by_name", {one.name: 0.6, other.category_id: 0.0}), ("by_id", {one.category_id: 0.6})):
+        params = write_params(tmp_path / f"{name}.yaml", min_scores=min_scores)
+        succeed(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / name))
+        lowest = {category.category_id: 0.3 for category in open_split(done.prepared, "val").categories.things}
+        lowest |= {one.category_id: 0.6} | ({other.category_id: 0.0} if name == "by_name" else {})
+        for row in pq.read_table(tmp_path / name / "candidates.parquet").to_pylist():
+            if row["score"] is not None:
+                assert (row["reason"] == "low_score") == (row["score"] < lowest[row["category_id"]])
+
+
+@pytest.mark.parametrize("key", ["dragon", 999, "sky", 0])
+def test_a_score_threshold_of_no_thing_is_refused(done, tmp_path, key):
+    things = open_split(done.prepared, "val").categories.things
+    params = write_params(tmp_path / "params.yaml", min_scores={key: 0.5})
+    line = fail(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "fused"))
+    assert f"fuse.min_scores names {key!r}; expected things by name or id, of {things[0].name} (" in line
+    assert not (tmp_path / "fused").exists()
+
+
+def test_the_learned_order_is_fused_without_what_else_was_fitted(done, calibrated, tmp_path):
+    """A class that lies over all others shows more of itself."""
+    document = json.loads((calibrated / "fusion.json").read_text())
+    assert set(map(tuple, document["on_top"])) <= set(map(tuple, document["learned_on_top"]))
+    first, *others = (category.category_id for category in open_split(done.prepared, "val").categories.things)
+    (tmp_path / "calibration").mkdir()
+    areas = {}
+    for name, pairs in (("none", []), ("first", [[first, other] for other in others])):
+        (tmp_path / "calibration" / "e_ups.json").write_text(
+            json.dumps(document | {"learned_on_top": pairs, "semantic_weights": {"e_ups": 1.0}})
+        )
+        params = write_params(tmp_path / "params.yaml", order="learned", max_overlap_frac=1.0)
+        places = {"params": params, "calibration": tmp_path / "calibration", "out": tmp_path / name}
+        succeed(done.run("fuse", "--system", "e_ups", **places))
+        rows = pq.read_table(tmp_path / name / "segments.parquet").to_pylist()
+        areas[name] = sum(row["area_px"] for row in rows if row["category_id"] == first)
+    plain = write_params(tmp_path / "plain.yaml", max_overlap_frac=1.0)
+    succeed(done.run("fuse", "--system", "e_ups", params=plain, out=tmp_path / "plain"))
+    assert bytes_below(tmp_path / "none") == bytes_below(tmp_path / "plain")
+    assert areas["first"] > areas["none"]
+    assert "needs --calibration" in fail(done.run("fuse", "--system", "e_ups", params=params, out=tmp_path / "x"))
+
+
 def read_budget(path):
     """Perfect part → column → number."""
     with path.open() as file:
@@ -241,6 +306,30 @@ def test_the_error_budget_starts_where_the_fusion_is_and_truth_is_perfect(done, 
     assert rows["true semantics"]["PQ_things"] == pytest.approx(rows["as fused"]["PQ_things"])
     for part in ("perfect routing", "perfect order"):
         assert rows[part]["PQ_things"] >= rows["as fused"]["PQ_things"] - 2
+
+
+def test_the_error_budget_changes_one_part_at_a_time(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", min_stuff_confidence=1.0)  # nowhere is the semantic map that sure
+    succeed(done.run("error_budget", params=params, out=tmp_path / "error_budget.csv"))
+    rows = read_budget(tmp_path / "error_budget.csv")
+    stuff = {name: row["PQ_stuff"] for name, row in rows.items()}
+    assert stuff.pop("true semantics") > 0
+    assert set(stuff.values()) == {0}
+
+
+def test_the_error_budget_says_where_it_is_not_of_what_was_fused(done, tmp_path):
+    (tmp_path / "calibration").mkdir()
+    method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": "panoptic_head"}
+    for name, fuse in (
+        ("as fused", {}),
+        ("by the heuristic", {"method": method}),
+        ("not calibrated", {"systems": ["e_ups"], "calibrated": True}),  # calibrate fits listed systems only
+    ):
+        params = write_params(tmp_path / "params.yaml", **fuse)
+        out = tmp_path / f"{name}.csv"
+        succeed(done.run("error_budget", params=params, calibration=tmp_path / "calibration", out=out))
+        assert next(iter(read_budget(out))) == name
+        assert list(read_budget(out).values()) == list(read_budget(tmp_path / "as fused.csv").values())
 
 
 def test_a_preset_replaces_the_thresholds(done, tmp_path):
@@ -289,6 +378,21 @@ def test_in_a_union_every_instance_is_a_segment_or_fell_and_every_two_merged_one
     listed = sum(len(table) - table["score"].null_count for table in tables)
     assert merged > 0
     assert listed == predicted + merged // len(ENDS)
+
+
+def test_a_fallen_candidate_names_its_row_in_the_cache(done, union):
+    """Under a union scores and positions are others than in the cache."""
+    for folder, systems in ((done.fused, SYSTEMS), (union / "fused", ["fusion"])):
+        for system in systems:
+            fallen = pq.read_table(folder / system / "candidates.parquet").to_pylist()
+            own = [row for row in fallen if row["score"] is not None and row["end"] in ENDS]
+            assert {row["instance"] for row in fallen if row not in own} <= {None}
+            named = [(row["end"], row["image_id"], row["instance"]) for row in own]
+            assert len(set(named)) == len(named) > 0
+            for row in own:
+                found = done.instances(row["end"])[row["image_id"]][row["instance"]]
+                assert (found["category_id"], found["area_px"]) == (row["category_id"], row["area_px"])
+                assert row["score"] in (pytest.approx(found["score"]), pytest.approx(found["score"] / 2))
 
 
 def test_a_union_needs_no_routing(done, union, tmp_path):
@@ -521,6 +625,49 @@ def test_every_pq_has_an_interval_and_so_has_every_difference(done):
         assert float(row["low"]) < float(row["high"])
 
 
+def test_between_two_equal_systems_there_is_no_doubt(done, tmp_path):
+    """Whatever images are drawn, both systems are scored on the same ones."""
+    fused = shutil.copytree(done.fused, tmp_path / "fused")
+    shutil.rmtree(fused / "lwl_htc")
+    shutil.copytree(fused / "e_ups", fused / "lwl_htc")
+    places = {"fused": fused, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    succeed(done.run("score", **places))
+    with (tmp_path / "metrics" / "intervals.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if {row["system"], row["minus"]} == set(ENDS)]
+    assert [[float(row[name]) for name in ("PQ", "low", "high")] for row in rows] == [[0, 0, 0]] * 3
+
+
+def test_between_two_equal_ends_there_is_no_lead(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    one, other = (cache_path(predictions, end=end, split="heldout", file_name=INSTANCES_FILE) for end in ENDS)
+    with InstancesReader(one) as reader, InstancesWriter(other, replace(reader.header, end="lwl_htc")) as writer:
+        for image in reader:
+            writer.write(image)
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    leads = [row["lead"] for row in json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]]
+    measured = [[lead[name] for name in ("AP", "low", "high")] for lead in leads if lead["AP"] is not None]
+    assert measured == [[0, 0, 0]] * len(measured) != []
+
+
+def test_the_comparison_of_methods_gives_sizes_and_intervals_of_differences(done):
+    sys.path.insert(0, str(PROJECT))
+    from benchmarks.fusion_methods import bytes_an_image, with_interval
+
+    truth = open_split(done.prepared, "val")
+    cache, maps, results = bytes_an_image(done.prepared, done.predictions, truth, list(ENDS)).values()
+    files = [path for end in ENDS for path in (done.predictions / end / "val").iterdir()]
+    assert cache == sum(path.stat().st_size for path in files) / len(truth.images)
+    assert maps == 2 * len(ENDS) * len(truth.categories) * 96 * 128
+    rles = [len(row["rle"]) for end in ENDS for rows in done.instances(end).values() for row in rows]
+    assert sum(rles) < results * len(truth.images) < sum(rles) + 250 * len(rles)
+
+    one = np.array([1])
+    images = [MatchCounts(one, one, one, one, np.array([iou])) for iou in (0.6, 0.75, 0.9)]
+    draws = draw_images(3, samples=50, seed=0)
+    assert with_interval(images, draws, [1]).startswith("37.5 (")
+    assert with_interval(images, draws, [1], minus=images) == "+0.0 (+0.0 to +0.0)"
+
+
 def test_the_sizes_of_things_part_their_segments(done):
     things = {category.category_id for category in open_split(done.prepared, "val").categories.things}
     per_image = pq.read_table(done.metrics / "per_image.parquet").to_pylist()
@@ -708,6 +855,44 @@ def test_a_broken_cache_is_one_line_and_leaves_nothing(done, tmp_path, workers):
     assert list(out.parent.iterdir()) == []
 
 
+def spoil_best_masks(path):
+    """Gives each image's best instance the mask of an image that is a row taller; returns the first image of any."""
+    table = pq.read_table(path)
+    image_ids, height, width = table["image_id"].to_pylist(), table["height"][0].as_py(), table["width"][0].as_py()
+    taller = encode_masks(np.ones((1, height + 1, width), bool))[0]
+    is_first = [True, *(one != other for one, other in itertools.pairwise(image_ids))]
+    rles = [taller if first else rle for first, rle in zip(is_first, table["rle"].to_pylist(), strict=True)]
+    column = table.schema.get_field_index("rle")
+    changed = table.set_column(column, table.schema.field(column), [rles])
+    metadata = pq.ParquetFile(path).metadata.metadata
+    metadata.pop(b"ARROW:schema")
+    pq.write_table(changed.replace_schema_metadata(metadata), path)
+    return image_ids[0]
+
+
+@pytest.mark.parametrize(
+    ("split", "arguments", "out"),
+    [
+        ("heldout", ["evaluate_heldout"], "routing"),
+        ("heldout", ["calibrate", "--system", "e_ups"], "e_ups.json"),
+        ("val", ["fuse", "--system", "e_ups"], "e_ups"),
+        ("val", ["error_budget"], "error_budget.csv"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path, split, arguments, out):
+    """pycocotools never comes back from some of them."""
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    path = cache_path(predictions, end="e_ups", split=split, file_name=INSTANCES_FILE)
+    image_id = spoil_best_masks(path)
+    line = fail(done.run(*arguments, predictions=predictions, out=tmp_path / out))
+    assert re.fullmatch(
+        rf"error: {re.escape(str(path))}: image {image_id} of 96 x 128 px: mask 0: RLE of another size: .*dvc repro.*",
+        line,
+    )
+    assert not (tmp_path / out).exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "places", "message"),
     [
@@ -782,6 +967,23 @@ def test_the_report_counts_what_score_counts_and_looks_the_same_from_any_number_
     }
     assert counted.keys() == expected.keys()
     assert all(counted[key] == pytest.approx(row, abs=1e-3) for key, row in expected.items())
+
+
+def test_the_report_begins_with_the_lowest_score_that_the_last_system_takes(done, calibrated, tmp_path):
+    metrics = shutil.copytree(done.metrics, tmp_path / "metrics")
+    (metrics / "error_budget.csv").write_text("perfect,PQ,PQ_things,PQ_stuff\nas fused,1.0,1.0,1.0\n")
+    fitted = json.loads((calibrated / "fusion.json").read_text())
+    thing = open_split(done.prepared, "val").categories.things[0].name
+    for name, fuse, expected in (
+        ("preset", {"preset": "mmdet"}, 0.6),
+        ("class", {"preset": "mmdet", "min_scores": {thing: 0.2}}, 0.2),
+        ("calibrated", {"calibrated": True}, min([fitted["min_score"], *fitted["min_scores"].values()])),
+    ):
+        params = write_params(tmp_path / "params.yaml", **fuse)
+        out = tmp_path / name
+        succeed(done.run("report", metrics=metrics, params=params, calibration=calibrated, out=out))
+        packed = re.search(r'"(.+)"', (out / "data" / "overview.js").read_text())[1]
+        assert json.loads(zlib.decompress(base64.b64decode(packed)))["min_score"] == expected
 
 
 def test_the_report_asks_for_the_stage_that_it_misses(done, tmp_path):

@@ -55,7 +55,8 @@ const app = (() => {
       if (key !== "view" && key !== "id" && value !== defaults[key]) query.set(key, value);
     }
     const path = next.view === "image" ? `image/${next.id}` : next.view;
-    return `#${path}${query.size ? `?${query}` : ""}`;
+    const text = query.toString();
+    return `#${path}${text ? `?${text}` : ""}`;
   }
 
   // `push` makes a step in the browser's history.

@@ -52,6 +52,10 @@ const ERROR_COLORS = {
     [230, 159, 0],
     [204, 121, 167],
   ],
+  ignored: [
+    [100, 100, 100],
+    [100, 100, 100],
+  ],
   void: [
     [60, 60, 60],
     [225, 225, 225],
@@ -63,6 +67,7 @@ const ERROR_TEXTS = {
   wrong: "wrong (FP)",
   missed: "missed (FN)",
   both: "wrong and missed",
+  ignored: "not counted (crowd)",
   void: "void in the truth",
 };
 

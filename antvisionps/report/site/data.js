@@ -3,13 +3,12 @@
 
 const antvisionps = (() => {
   const KEPT_IMAGES = 12; // inflated ones that stay in memory
-  const waiting = new Map(); // image id → the promise's ends
+  const REMEDY = "copy the whole folder of the report again, or write it by `dvc repro --force report`";
   const images = new Map(); // image id → promise of its data
-  let resolveOverview, rejectOverview;
-  const overview = new Promise((resolve, reject) => {
-    resolveOverview = resolve;
-    rejectOverview = reject;
-  });
+  const asked = new WeakMap(); // script of an image → its id, and the ends of the promise of its data
+  const askedFirst = { name: "data/overview.js" };
+  const overview = new Promise((resolve, reject) => Object.assign(askedFirst, { resolve, reject }));
+  window.addEventListener("load", () => refuseSilent(askedFirst));
 
   // The only URLs that may become scripts; browsers without Trusted Types take the plain text.
   const asScriptUrl = (url) => {
@@ -21,22 +20,31 @@ const antvisionps = (() => {
     : { createScriptURL: asScriptUrl };
 
   async function inflate(packed) {
-    if (!window.DecompressionStream) {
-      throw new Error("This browser is too old for the page; it needs Chrome 80, Firefox 113 or Safari 16.4.");
-    }
     const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(stream).text());
   }
 
+  // What a script of data calls, once.
   async function receive(packed) {
-    try {
-      const document_ = await inflate(packed);
-      if (document_.id === undefined) resolveOverview(document_);
-      else waiting.get(document_.id)?.resolve(document_);
-    } catch (error) {
-      rejectOverview(error);
+    const ends = asked.get(document.currentScript) ?? askedFirst;
+    ends.called = true;
+    if (!window.DecompressionStream) {
+      ends.reject(new Error("This browser is too old for the page; it needs Chrome 88, Firefox 113 or Safari 16.4."));
+      return;
     }
+    try {
+      const found = await inflate(packed);
+      if (found.id !== ends.id) throw new Error("it is of something else");
+      ends.resolve(found);
+    } catch (error) {
+      ends.reject(new Error(`${ends.name} is damaged (${error.message}); ${REMEDY}`));
+    }
+  }
+
+  // A script that ran, or was no script, without a call.
+  function refuseSilent({ called, name, reject }) {
+    if (!called) reject(new Error(`${name} is missing or damaged; ${REMEDY}`));
   }
 
   function loadImage(id) {
@@ -44,18 +52,17 @@ const antvisionps = (() => {
       images.set(
         id,
         new Promise((resolve, reject) => {
-          waiting.set(id, { resolve });
+          const name = `images/${id}.js`;
+          const ends = { id, name, resolve, reject };
           const script = document.createElement("script");
-          script.src = policy.createScriptURL(`images/${id}.js`);
-          script.onload = () => script.remove();
-          script.onerror = () => {
-            images.delete(id);
-            script.remove();
-            reject(new Error(`images/${id}.js cannot be loaded; is the whole folder of the report here?`));
-          };
+          script.src = policy.createScriptURL(name);
+          script.onload = () => refuseSilent(ends);
+          script.onerror = () => reject(new Error(`${name} cannot be loaded; ${REMEDY}`));
+          asked.set(script, ends);
           document.head.append(script);
         }),
       );
+      images.get(id).catch(() => images.delete(id)); // who comes back may find it whole
       if (images.size > KEPT_IMAGES) images.delete(images.keys().next().value);
     }
     return images.get(id);

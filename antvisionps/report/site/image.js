@@ -58,7 +58,7 @@ function drawnLayers(overview, image, data, state) {
 
 function neighbours(order, id) {
   const place = order.indexOf(id);
-  return place < 0 ? [order.at(-1), order[0]] : [order[place - 1], order[place + 1]];
+  return place < 0 ? [order[order.length - 1], order[0]] : [order[place - 1], order[place + 1]];
 }
 
 function imageHeader(overview, image, state, order) {

@@ -135,6 +135,7 @@ function imageLayers(overview, image, data, state) {
   function errorMap() {
     if (!maps.has("errors")) {
       const [truth, predicted] = [truthMap(), systemMap()];
+      const isIgnored = [false, ...system.true_outcomes.map(({ outcome }) => outcome === "ignored")];
       const isMissed = [false, ...system.true_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const isWrong = [false, ...system.segments.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const partner = [
@@ -149,6 +150,7 @@ function imageLayers(overview, image, data, state) {
           if (t === 0) return code.void;
           if (isMissed[t]) return isWrong[p] ? code.both : code.missed;
           if (isWrong[p]) return code.wrong;
+          if (isIgnored[t]) return code.ignored;
           return partner[p] === t ? code.same : code.rim;
         }),
       );
@@ -230,12 +232,13 @@ function imageLayers(overview, image, data, state) {
     return mask;
   }
 
+  // An instance's own mask, nothing for one that several ends found; of stuff, where any of its ends sees the class.
   function candidateMask({ end, instance, class: index }) {
     const mask = new Uint16Array(pixels);
     if (instance !== null) antvisionps.paintRle(data.ends[end].instances[instance].rle, 1, mask, width, height);
+    else if (overview.categories[index].thing) return null;
     else
       for (const one of end.split("+")) {
-        // stuff: where any of its ends sees the class
         const runs = data.ends[one]?.semantic;
         if (runs)
           decoded(`semantic:${one}`, runs).forEach((value, pixel) => {

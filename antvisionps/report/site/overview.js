@@ -310,7 +310,7 @@ function budgetCard(metrics) {
   const [asFused, ...others] = metrics.error_budget;
   const gain = (row, key) => (row[key] === null || asFused[key] === null ? null : row[key] - asFused[key]);
   return card(
-    "Error budget of the fusion",
+    asFused.perfect === "as fused" ? "Error budget of the fusion" : `Error budget of the fusion, ${asFused.perfect}`,
     `PQ is ${percent(asFused.PQ)}. What it would gain if one part were perfect:`,
     table(
       [
@@ -523,7 +523,7 @@ function linePlot(name, curves) {
     {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
-      "aria-label": `${name} over iterations: ${curves.map((curve) => `${curve.end} ${curve.member} ends at ${curve.values.at(-1)}`).join(", ")}`,
+      "aria-label": `${name} over iterations: ${curves.map((curve) => `${curve.end} ${curve.member} ends at ${curve.values[curve.values.length - 1]}`).join(", ")}`,
     },
     ticks(low, high)
       .map((value) => [

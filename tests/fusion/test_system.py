@@ -1,0 +1,75 @@
+import numpy as np
+
+from antvisionps.categories import CategorySet
+from antvisionps.fusion import system
+from antvisionps.fusion.heuristic import HeuristicRules
+from antvisionps.fusion.mask_union import UnionRules
+from antvisionps.fusion.system import FusionSettings, fuse_by_each, fuse_predictions
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.semantic import ImageSemantics
+
+CAT, SKY, SEA = 1, 2, 3
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": CAT, "name": "cat", "isthing": 1},
+        {"id": SKY, "name": "sky", "isthing": 0},
+        {"id": SEA, "name": "sea", "isthing": 0},
+    ],
+    where="test",
+)
+HEIGHT, WIDTH = 8, 12
+
+
+def settings(weight, **changes):
+    rules = HeuristicRules(changes.pop("min_score", 0.1), 0.5, 1)
+    chosen = {"average_of": "probabilities", "end_of_category": None, "union": None} | changes
+    return FusionSettings("heuristic", rules, {"a": weight, "b": 1.0}, **chosen)
+
+
+def predictions(seed):
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((3, HEIGHT, WIDTH), bool)
+    for mask, left in zip(masks, rng.integers(0, 8, 3), strict=True):
+        mask[2:6, left : left + 4] = True
+    instances = ImageInstances(
+        image_id=1,
+        height=HEIGHT,
+        width=WIDTH,
+        category_ids=np.full(3, CAT, np.int32),
+        scores=np.sort(rng.random(3).astype(np.float32))[::-1],
+        boxes_xywh=np.zeros((3, 4), np.float32),
+        rles=encode_masks(masks),
+        mask_probs=None,
+    )
+    planes = rng.integers(0, 256, (2, 4, 6), dtype=np.uint8)
+    shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH, "stride": 2.0}
+    semantics = ImageSemantics(image_id=1, **shape, category_ids=np.array([SKY, SEA], np.int32), planes=planes)
+    return instances, semantics
+
+
+TRIED = [
+    settings(1.0),
+    settings(1.0, min_score=0.6),
+    settings(0.0),
+    settings(1.0, average_of="log_probabilities"),
+    settings(1.0, union=UnionRules({"a": 1.0, "b": 1.0}, 0.5)),
+    settings(1.0, union=UnionRules({"a": 1.0, "b": 1.0}, 0.5), min_score=0.6),
+]
+
+
+def test_settings_tried_together_fuse_as_each_does_alone_and_share_what_they_have_in_common(monkeypatch):
+    found = {end: predictions(seed) for seed, end in enumerate(("a", "b"))}
+    instances, semantics = ({end: pair[kind] for end, pair in found.items()} for kind in (0, 1))
+    alone = [fuse_predictions(instances, semantics, categories=CATEGORIES, settings=tried) for tried in TRIED]
+    calls = []
+    for name in ("average_semantics", "join_instances"):
+        work = getattr(system, name)
+        monkeypatch.setattr(system, name, lambda *a, _work=work, _name=name, **k: calls.append(_name) or _work(*a, **k))
+    together = list(fuse_by_each(instances, semantics, categories=CATEGORIES, settings=TRIED))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.segment_ids, other.segment_ids)
+        assert (one.segments, one.fallen) == (other.segments, other.fallen)
+    assert len({fused.segment_ids.tobytes() for fused in together}) > 2
+    assert {fused.segments[-1].end for fused in together} == {"a+b", "b"}
+    assert sorted(calls) == ["average_semantics"] * 3 + ["join_instances"]
