@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from antvisionps.atomic import atomic_file
-from antvisionps.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.errors import DataError
 from antvisionps.png import encode_flat_rgb
 
@@ -113,6 +113,17 @@ class PanopticDataset:
         self._check_size(path, image, segment_ids.shape)
         self._check_segments(path, image, segment_ids)
         return segment_ids
+
+    def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
+        """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
+        areas_px = _count_pixels(segment_ids)
+        for segment in image.segments:
+            got = areas_px.get(segment.segment_id, 0)
+            if segment.area_px != got:
+                raise DataError(
+                    f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
+                    f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
+                )
 
     def _unreadable(self, path: Path, what: str, image: PanopticImage, error: Exception) -> DataError:
         reason = getattr(error, "strerror", None) or error
@@ -363,9 +374,11 @@ def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
     bbox = _field(row, "bbox", list, where)
     try:
         x, y, width, height = map(int, bbox)
-        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), is_crowd=bool(row["iscrowd"]))
+        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: expected area, bbox [x, y, width, height] and iscrowd, got {row}") from error
+        raise DataError(
+            f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}"
+        ) from error
 
 
 def _field(row: Any, key: str, kind: type, where: str) -> Any:
@@ -404,6 +417,14 @@ def _decode_segment_ids(png: bytes) -> np.ndarray:
         channels = bgr.shape[2] if bgr.ndim == 3 else 1
         raise ValueError(f"8-bit RGB expected (ids are R + 256 G + 256² B), got {channels} channels of {bgr.dtype}")
     return _pack(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
+
+
+def _count_pixels(segment_ids: np.ndarray) -> dict[int, int]:
+    """Segment id → pixels, counted over runs."""
+    starts = run_starts(segment_ids)
+    ids, positions = np.unique(segment_ids.ravel()[starts], return_inverse=True)
+    areas = np.bincount(positions, weights=np.diff(starts, append=segment_ids.size))
+    return dict(zip(ids.tolist(), areas.astype(np.int64).tolist(), strict=True))
 
 
 def _pack(rgba: np.ndarray) -> np.ndarray:

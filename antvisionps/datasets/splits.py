@@ -64,8 +64,8 @@ def prepare_coco_panoptic(
 ) -> None:
     """Splits a COCO-panoptic folder. Only annotations are written to `out`; photos and PNGs are used where they lie.
 
-    Raises DataError on whatever `read_panoptic`, `load_photo` and `load_segment_ids` refuse, on train and val of
-    different categories, and on an image in both.
+    Raises DataError on whatever `read_panoptic`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train
+    and val of different categories, and on an image in both.
     """
     datasets = [
         read_panoptic(
@@ -188,6 +188,7 @@ def _check_and_hash(
     def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
         dataset.load_photo(image)
         segment_ids = dataset.load_segment_ids(image)
+        dataset.check_areas(image, segment_ids)
         runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
         return _Hashes(_sha256(dataset.photo_path(image)), _sha256(dataset.panoptic_path(image))), runs
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from antvisionps.coco_panoptic import read_panoptic, write_panoptic_json
@@ -227,6 +228,22 @@ def test_a_missing_png_is_found(folder):
 def test_a_map_that_does_not_fit_its_segments_is_found(folder):
     edit(folder / "val.json", lambda document: document["annotations"][1]["segments_info"].pop())
     with pytest.raises(DataError, match="which segments_info of image 12 does not list"):
+        prepare_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_an_area_that_is_not_the_number_of_pixels_is_found(folder, name):
+    image_id, first = {"train": 1, "val": 11}[name], {}
+
+    def enlarge(document):
+        first.update(document["annotations"][0]["segments_info"][0])
+        document["annotations"][0]["segments_info"][0]["area"] += 1
+
+    edit(folder / f"{name}.json", enlarge)
+    segment_ids = rgb2id(np.asarray(Image.open(folder / "panoptic" / f"{image_id:012d}.png")))
+    pixels = np.count_nonzero(segment_ids == first["id"])
+    message = rf"{name}\.json: image {image_id}: segment {first['id']}: .*, {pixels}, got {pixels + 1}; correct"
+    with pytest.raises(DataError, match=message):
         prepare_folder(folder)
 
 
