@@ -4,7 +4,7 @@
     python benchmarks/prepare_scale.py --images 5000 500   # quickly
 
 makes a folder in COCO's panoptic layout: JSONs with the fields and the number of segments of COCO's, photos and PNGs of
-24 x 24 px, every photo different from the others in its bytes. Then, in a copy of the project with a DVC repository of
+24 x 24 px, every photo different from the others in its pixels. Then, in a copy of the project with a DVC repository of
 its own, `dvc repro prepare` and `dvc status` run as people run them. Writes nothing outside a temporary folder (1 GB).
 """
 
@@ -65,13 +65,13 @@ def write_split(root: Path, split: str, images: int) -> None:
     photos.mkdir(parents=True)
     maps.mkdir(parents=True)
     drawn = [_draw(rng, maps.parent / f"{split}_{index}.png") for index in range(min(DISTINCT_MAPS, images))]
-    photo = cv2.imencode(".jpg", rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8))[1].tobytes()
+    photo = rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
     rows, annotations = [], []
     for index in range(images):
         image_id = 2 * index + (split == "train2017")
         png, segments = drawn[index % len(drawn)]
         name = f"{image_id:012d}"
-        (photos / f"{name}.jpg").write_bytes(photo + image_id.to_bytes(8, "big"))  # decoders stop before the number
+        (photos / f"{name}.jpg").write_bytes(_numbered_jpeg(photo, image_id))
         os.link(png, maps / f"{name}.png")
         rows.append(_image_row(image_id, f"{name}.jpg", split))
         annotations.append({"segments_info": segments, "file_name": f"{name}.png", "image_id": image_id})
@@ -79,6 +79,13 @@ def write_split(root: Path, split: str, images: int) -> None:
         png.unlink()
     document = {"info": {}, "licenses": [], "images": rows, "annotations": annotations, "categories": _categories()}
     (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def _numbered_jpeg(photo: np.ndarray, number: int) -> bytes:
+    """The photo with its upper left corner showing the number in black and white blocks, which JPEG keeps apart."""
+    bits = np.unpackbits(np.frombuffer(number.to_bytes(4, "big"), np.uint8)).reshape(4, 8)
+    photo[:16, :16] = np.kron(bits, np.full((4, 2), 255, np.uint8))[..., None]
+    return cv2.imencode(".jpg", photo)[1].tobytes()
 
 
 def _draw(rng: np.random.Generator, path: Path) -> tuple[Path, list[dict]]:

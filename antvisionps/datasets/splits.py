@@ -5,7 +5,7 @@ runs, and the manifest `dataset.json` with the categories, the fingerprint and w
 images come out of train and are never trained on: what the fusion learns from predictions, it learns from theirs.
 
 Every file is opened, decoded whole and hashed here, once, so that no stage dies hours later of a truncated photo, and
-the same photo under two names cannot stand on both sides of a split.
+the same photo under two names, in whatever encoding of its pixels, cannot stand on both sides of a split.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ class SplitFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Hashes:
-    """sha256 (hex) of an image's two files."""
+    """sha256 (hex) of an image's two files, and sha256 of the size and the decoded pixels of its photo."""
 
     photo: str
     panoptic: str
+    pixels: bytes
 
 
 def prepare_coco_panoptic(
@@ -186,11 +187,12 @@ def _check_and_hash(
     """
 
     def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
-        dataset.load_photo(image)
+        pixels = _hash_pixels(dataset.load_photo(image))
         segment_ids = dataset.load_segment_ids(image)
         dataset.check_areas(image, segment_ids)
         runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
-        return _Hashes(_sha256(dataset.photo_path(image)), _sha256(dataset.panoptic_path(image))), runs
+        photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
+        return _Hashes(photo, panoptic, pixels), runs
 
     hashes = []
     with ThreadPoolExecutor(workers) as pool:
@@ -204,6 +206,12 @@ def _check_and_hash(
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _hash_pixels(rgb: np.ndarray) -> bytes:
+    digest = hashlib.sha256(np.array(rgb.shape).tobytes())
+    digest.update(np.ascontiguousarray(rgb))
+    return digest.digest()
 
 
 def _fingerprint(splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]]) -> str:
@@ -243,15 +251,15 @@ def _refuse_shared_ids(splits: Mapping[SplitName, PanopticDataset]) -> None:
 def _refuse_shared_photos(
     splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]]
 ) -> None:
-    seen: dict[str, tuple[SplitName, Path]] = {}
+    seen: dict[bytes, tuple[SplitName, Path]] = {}
     for name, dataset in splits.items():
         for image, files in zip(dataset.images, hashes[name], strict=True):
             path = dataset.photo_path(image)
-            other, other_path = seen.setdefault(files.photo, (name, path))
+            other, other_path = seen.setdefault(files.pixels, (name, path))
             if other != name:
                 raise DataError(
-                    f"leak: {other_path} in {other} and {path} in {name} are the same photo, byte by byte; remove one "
-                    "from its annotations"
+                    f"leak: {other_path} in {other} and {path} in {name} are the same photo, pixel by pixel; remove "
+                    "one from its annotations"
                 )
 
 

@@ -207,6 +207,41 @@ def test_the_same_photo_under_another_name_is_a_leak(folder):
         prepare_folder(folder)
 
 
+def recompress(source: Path, copy: Path) -> None:
+    Image.open(source).save(copy, compress_level=0)
+
+
+def add_orientation(source: Path, copy: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(source).save(copy, exif=exif)
+
+
+def change_format(source: Path, copy: Path) -> None:
+    Image.open(source).save(copy, format="WEBP", lossless=True)
+
+
+@pytest.mark.parametrize("encode", [recompress, add_orientation, change_format])
+def test_the_same_pixels_in_another_file_are_a_leak(folder, encode):
+    source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
+    encode(source, copy)
+    assert copy.read_bytes() != source.read_bytes()
+    with pytest.raises(
+        DataError, match=r"leak: .*000001\.png in (train|heldout) and .*000012\.png in val are the same"
+    ):
+        prepare_folder(folder)
+
+
+def test_the_same_pixels_in_another_shape_are_no_leak(folder):
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    for image_id, shape in ((1, (64, 64, 3)), (12, (32, 128, 3))):
+        Image.fromarray(flat.reshape(shape)).save(folder / "images" / f"{image_id:012d}.png")
+    path = folder / "panoptic" / f"{12:012d}.png"
+    Image.fromarray(np.asarray(Image.open(path)).reshape(32, 128, 3)).save(path)
+    edit(folder / "val.json", lambda document: document["images"][1].update(height=32, width=128))
+    prepare_folder(folder)
+
+
 def test_the_same_photo_twice_in_one_split_is_no_leak(folder):
     shutil.copy(folder / "images" / f"{11:012d}.png", folder / "images" / f"{12:012d}.png")
     prepare_folder(folder)
