@@ -69,13 +69,15 @@ class PanopticImage:
 
 @dataclass(frozen=True)
 class PanopticDataset:
-    """One split. `images` are in ascending image_id."""
+    """One split. `images` are in ascending image_id; `instances` is the file of its true instances (true_instances.py),
+    None where they are the segments of its maps."""
 
     annotations: Path
     images_dir: Path
     panoptic_dir: Path
     categories: CategorySet
     images: tuple[PanopticImage, ...]
+    instances: Path | None = None
 
     def photo_path(self, image: PanopticImage) -> Path:
         return self.images_dir / image.file_name

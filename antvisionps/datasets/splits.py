@@ -1,7 +1,8 @@
 """Train, heldout and val: written by `prepare`, opened by every stage after it.
 
 `prepare` makes one folder: `train.json`, `heldout.json` and `val.json` in the COCO panoptic format, the maps of val as
-runs, and the manifest `dataset.json` with the categories, the fingerprint and where photos and PNGs are. Held-out
+runs, and the manifest `dataset.json` with the categories, the fingerprint and where photos and PNGs are; also
+`train_instances.parquet` and `heldout_instances.parquet`, where things are annotated apart from the maps. Held-out
 images come out of train and are never trained on: what the fusion learns from predictions, it learns from theirs.
 
 Every file is opened, decoded whole and hashed here, once, so that no stage dies hours later of a truncated photo, and
@@ -30,6 +31,9 @@ SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
+
+InstancesWriter = Callable[[Mapping[Path, PanopticDataset]], str]
+"""Writes the true instances of each split's images to its file; returns the sha256 (hex) of them all."""
 
 SCORED_SPLIT: SplitName = "val"
 """The split whose true maps `prepare` keeps as runs too, as they are scored against again and again."""
@@ -62,8 +66,11 @@ def prepare_coco_panoptic(
     heldout_images: int,
     seed: int,
     workers: int = 1,
+    write_instances: InstancesWriter | None = None,
 ) -> None:
     """Splits a COCO-panoptic folder. Only annotations are written to `out`; photos and PNGs are used where they lie.
+
+    `write_instances` gives train and heldout instances that are annotated apart from the maps.
 
     Raises DataError on whatever `read_panoptic`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train
     and val of different categories, and on an image in both.
@@ -85,6 +92,7 @@ def prepare_coco_panoptic(
             heldout_images=heldout_images,
             seed=seed,
             workers=workers,
+            write_instances=write_instances,
         )
 
 
@@ -97,6 +105,7 @@ def write_splits(
     heldout_images: int,
     seed: int,
     workers: int,
+    write_instances: InstancesWriter | None = None,
 ) -> None:
     """Holds some of `train` out, checks every file, and writes annotations and manifest into `folder`.
 
@@ -112,6 +121,11 @@ def write_splits(
         "val": val,
     }
     _refuse_shared_ids(splits)
+    instances = None
+    if write_instances is not None:
+        for name in ("train", "heldout"):
+            splits[name] = replace(splits[name], instances=folder / f"{name}_instances.parquet")
+        instances = write_instances({d.instances: d for d in splits.values() if d.instances is not None})
     hashes = {name: _check_and_hash(dataset, name, workers) for name, dataset in splits.items() if name != SCORED_SPLIT}
     with write_runs(runs_path(folder)) as write:
         hashes[SCORED_SPLIT] = _check_and_hash(splits[SCORED_SPLIT], SCORED_SPLIT, workers, keep_runs=write)
@@ -119,7 +133,7 @@ def write_splits(
     for name, dataset in splits.items():
         write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
     manifest = {
-        "fingerprint": _fingerprint(splits, hashes),
+        "fingerprint": _fingerprint(splits, hashes, instances),
         "categories": train.categories.to_json(),
         "root": root,
         "splits": {name: _describe(dataset, Path(root or folder)) for name, dataset in splits.items()},
@@ -132,11 +146,13 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     manifest = _read_manifest(prepared_dir)
     root = prepared_dir if manifest["root"] is None else Path(manifest["root"])
     folders = manifest["splits"][split]
-    return read_panoptic(
+    instances = folders.get("instances")
+    dataset = read_panoptic(
         prepared_dir / f"{split}.json",
         images_dir=root / folders["images_dir"],
         panoptic_dir=root / folders["panoptic_dir"],
     )
+    return dataset if instances is None else replace(dataset, instances=prepared_dir / instances)
 
 
 def runs_path(prepared_dir: Path) -> Path:
@@ -145,7 +161,7 @@ def runs_path(prepared_dir: Path) -> Path:
 
 
 def dataset_fingerprint(prepared_dir: Path) -> str:
-    """sha256 (hex) over categories, annotations, photos and PNGs of all splits as `prepare` found them.
+    """sha256 (hex) over categories, annotations, instances, photos and PNGs of all splits as `prepare` found them.
 
     Equal contents have equal fingerprints, wherever they lie and whatever the files are called.
     """
@@ -171,11 +187,12 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
     def below_root(path: Path) -> str:
         return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
-    return {
+    described = {
         "images": len(dataset.images),
         "images_dir": below_root(dataset.images_dir),
         "panoptic_dir": below_root(dataset.panoptic_dir),
     }
+    return described if dataset.instances is None else described | {"instances": dataset.instances.name}
 
 
 def _check_and_hash(
@@ -210,11 +227,13 @@ def _sha256(path: Path) -> str:
 
 def _hash_pixels(rgb: np.ndarray) -> bytes:
     digest = hashlib.sha256(np.array(rgb.shape).tobytes())
-    digest.update(np.ascontiguousarray(rgb))
+    digest.update(np.ascontiguousarray(rgb).data)
     return digest.digest()
 
 
-def _fingerprint(splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]]) -> str:
+def _fingerprint(
+    splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]], instances: str | None
+) -> str:
     digest = hashlib.sha256(json.dumps(splits["train"].categories.to_json()).encode())
     for name, dataset in splits.items():
         digest.update(name.encode())
@@ -222,6 +241,8 @@ def _fingerprint(splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[Sp
             segments = [astuple(segment) for segment in image.segments]
             row = (image.image_id, image.height, image.width, files.photo, files.panoptic, segments)
             digest.update(json.dumps(row).encode())
+    if instances is not None:
+        digest.update(instances.encode())
     return digest.hexdigest()
 
 

@@ -338,7 +338,12 @@ def test_the_stage_writes_the_scenes_of_params_yaml(tmp_path):
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folder, exists):
+@pytest.mark.parametrize("instances", ["panoptic", "things.json"])
+def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folder, exists, instances):
+    images = [{"id": image_id, "height": 64, "width": 64} for image_id in range(1, 6)]
+    square = {"id": 1, "image_id": 4, "category_id": 3, "iscrowd": 0, "segmentation": [[9, 9, 20, 9, 20, 20, 9, 20]]}
+    things = {"images": images, "annotations": [square], "categories": [{"id": 3, "name": "ball"}]}
+    (folder / "things.json").write_text(json.dumps(things))
     root = folder if exists else tmp_path / "nowhere"
     files = "{annotations: NAME.json, panoptic_dir: panoptic, images_dir: images}"
     coco = f"{{root: {root}, train: {files.replace('NAME', 'train')}, val: {files.replace('NAME', 'val')}}}"
@@ -347,6 +352,7 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
         ("source: scenes", "source: coco_panoptic"),
         ("coco_panoptic: null", f"coco_panoptic: {coco}"),
         ("heldout_images: 40", "heldout_images: 2"),
+        ("instances: panoptic", f"instances: {instances}"),
     ):
         assert old in params
         params = params.replace(old, new, 1)
@@ -354,7 +360,10 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     ran = run_stage(tmp_path / "params.yaml", tmp_path / "prepared")
     if exists:
         assert ran.returncode == 0, ran.stderr
-        assert [len(open_split(tmp_path / "prepared", name).images) for name in SPLITS] == [3, 2, 2]
+        splits = [open_split(tmp_path / "prepared", name) for name in SPLITS]
+        assert [len(split.images) for split in splits] == [3, 2, 2]
+        files = ["train_instances.parquet", "heldout_instances.parquet"] if instances != "panoptic" else []
+        assert [split.instances.name for split in splits if split.instances is not None] == files
     else:
         assert ran.returncode == 1
         assert ran.stderr.splitlines() == [
