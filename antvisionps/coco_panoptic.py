@@ -118,9 +118,9 @@ class PanopticDataset:
 
     def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
         """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
-        areas_px = _count_pixels(segment_ids)
-        for segment in image.segments:
-            got = areas_px.get(segment.segment_id, 0)
+        segments = sorted(image.segments, key=lambda segment: segment.segment_id)
+        areas_px = _count_pixels(segment_ids, [segment.segment_id for segment in segments])
+        for segment, got in zip(segments, areas_px, strict=True):
             if segment.area_px != got:
                 raise DataError(
                     f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
@@ -421,12 +421,14 @@ def _decode_segment_ids(png: bytes) -> np.ndarray:
     return _pack(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
 
 
-def _count_pixels(segment_ids: np.ndarray) -> dict[int, int]:
-    """Segment id → pixels, counted over runs."""
-    starts = run_starts(segment_ids)
-    ids, positions = np.unique(segment_ids.ravel()[starts], return_inverse=True)
-    areas = np.bincount(positions, weights=np.diff(starts, append=segment_ids.size))
-    return dict(zip(ids.tolist(), areas.astype(np.int64).tolist(), strict=True))
+def _count_pixels(segment_ids: np.ndarray, ascending_ids: list[int]) -> list[int]:
+    """The pixels of each of these segments, counted over runs; every other pixel is void."""
+    flat = segment_ids.ravel()
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    positions = np.searchsorted([VOID_SEGMENT_ID, *ascending_ids], flat[starts])
+    lengths = np.diff(starts, append=flat.size)
+    areas: list[int] = np.bincount(positions, lengths, minlength=1 + len(ascending_ids)).astype(np.int64).tolist()
+    return areas[1:]
 
 
 def _pack(rgba: np.ndarray) -> np.ndarray:

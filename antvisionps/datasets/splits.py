@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -238,7 +238,8 @@ def _fingerprint(
     for name, dataset in splits.items():
         digest.update(name.encode())
         for image, files in zip(dataset.images, hashes[name], strict=True):
-            segments = [astuple(segment) for segment in image.segments]
+            # dataclasses.astuple would copy every number: a third of the time of preparing COCO's annotations.
+            segments = [(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.is_crowd) for s in image.segments]
             row = (image.image_id, image.height, image.width, files.photo, files.panoptic, segments)
             digest.update(json.dumps(row).encode())
     if instances is not None:
