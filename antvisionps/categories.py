@@ -93,13 +93,20 @@ class CategorySet:
         return self.categories[self._class_index_of[category_id]]
 
 
+def json_flag(value: object) -> bool:
+    """What 0, 1, false or true in a JSON means. Raises ValueError on all else: "0" and "false" would count as true."""
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError(f"expected 0, 1, false or true, got {value!r}")
+    return bool(value)
+
+
 def _parse_category(row: Mapping[str, Any], where: str) -> Category:
     try:
-        category_id, name, is_thing = int(row["id"]), str(row["name"]), bool(row["isthing"])
+        category_id, name, is_thing = int(row["id"]), str(row["name"]), json_flag(row["isthing"])
         red, green, blue = row.get("color", _default_color(category_id))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{where}: expected a category with id, name, isthing and color [r, g, b], got {row}"
+            f"{where}: expected a category with id, name, isthing (0 or 1) and color [r, g, b], got {row}"
         ) from error
     if category_id < 1:
         raise DataError(f"{where}: category {name!r} has id {category_id}; ids start at 1")

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from antvisionps.atomic import atomic_file
-from antvisionps.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.errors import DataError
 from antvisionps.png import encode_flat_rgb
 
@@ -69,13 +69,15 @@ class PanopticImage:
 
 @dataclass(frozen=True)
 class PanopticDataset:
-    """One split. `images` are in ascending image_id."""
+    """One split. `images` are in ascending image_id; `instances` is the file of its true instances (true_instances.py),
+    None where they are the segments of its maps."""
 
     annotations: Path
     images_dir: Path
     panoptic_dir: Path
     categories: CategorySet
     images: tuple[PanopticImage, ...]
+    instances: Path | None = None
 
     def photo_path(self, image: PanopticImage) -> Path:
         return self.images_dir / image.file_name
@@ -113,6 +115,17 @@ class PanopticDataset:
         self._check_size(path, image, segment_ids.shape)
         self._check_segments(path, image, segment_ids)
         return segment_ids
+
+    def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
+        """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
+        segments = sorted(image.segments, key=lambda segment: segment.segment_id)
+        areas_px = _count_pixels(segment_ids, [segment.segment_id for segment in segments])
+        for segment, got in zip(segments, areas_px, strict=True):
+            if segment.area_px != got:
+                raise DataError(
+                    f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
+                    f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
+                )
 
     def _unreadable(self, path: Path, what: str, image: PanopticImage, error: Exception) -> DataError:
         reason = getattr(error, "strerror", None) or error
@@ -363,9 +376,11 @@ def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
     bbox = _field(row, "bbox", list, where)
     try:
         x, y, width, height = map(int, bbox)
-        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), is_crowd=bool(row["iscrowd"]))
+        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: expected area, bbox [x, y, width, height] and iscrowd, got {row}") from error
+        raise DataError(
+            f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}"
+        ) from error
 
 
 def _field(row: Any, key: str, kind: type, where: str) -> Any:
@@ -404,6 +419,16 @@ def _decode_segment_ids(png: bytes) -> np.ndarray:
         channels = bgr.shape[2] if bgr.ndim == 3 else 1
         raise ValueError(f"8-bit RGB expected (ids are R + 256 G + 256² B), got {channels} channels of {bgr.dtype}")
     return _pack(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
+
+
+def _count_pixels(segment_ids: np.ndarray, ascending_ids: list[int]) -> list[int]:
+    """The pixels of each of these segments, counted over runs; every other pixel is void."""
+    flat = segment_ids.ravel()
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    positions = np.searchsorted([VOID_SEGMENT_ID, *ascending_ids], flat[starts])
+    lengths = np.diff(starts, append=flat.size)
+    areas: list[int] = np.bincount(positions, lengths, minlength=1 + len(ascending_ids)).astype(np.int64).tolist()
+    return areas[1:]
 
 
 def _pack(rgba: np.ndarray) -> np.ndarray:

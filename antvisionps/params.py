@@ -28,6 +28,9 @@ SEMANTIC_ENDS = ("hrnet_aspp",)
 ONLY_MEMBER = "base"
 """Name of the network of an end that is no ensemble."""
 
+PANOPTIC_INSTANCES = "panoptic"
+"""Of `prepare.instances`: things are what the panoptic maps show of them."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -75,11 +78,17 @@ class Prepare(Section):
     scenes: Scenes | None
     coco_panoptic: CocoPanopticFolder | None
     cityscapes: CityscapesFolder | None
+    instances: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Prepare:
         if getattr(self, self.source) is None:
             raise ValueError(f"source is {self.source}, so prepare.{self.source} must be filled in, not null")
+        if self.instances != PANOPTIC_INSTANCES and self.source != "coco_panoptic":
+            raise ValueError(
+                f"instances is {self.instances} and source {self.source}; expected {PANOPTIC_INSTANCES}, as only "
+                "coco_panoptic has a JSON of instances beside the maps"
+            )
         if self.scenes is not None and self.heldout_images >= self.scenes.train_images:
             raise ValueError("heldout_images must be below scenes.train_images: they are taken out of train")
         return self

@@ -2,9 +2,10 @@
 
     python benchmarks/prepare_scale.py                     # 118,287 + 5,000 images
     python benchmarks/prepare_scale.py --images 5000 500   # quickly
+    python benchmarks/prepare_scale.py --instances         # and a JSON of train's instances, a polygon for each thing
 
 makes a folder in COCO's panoptic layout: JSONs with the fields and the number of segments of COCO's, photos and PNGs of
-24 x 24 px, every photo different from the others in its bytes. Then, in a copy of the project with a DVC repository of
+24 x 24 px, every photo different from the others in its pixels. Then, in a copy of the project with a DVC repository of
 its own, `dvc repro prepare` and `dvc status` run as people run them. Writes nothing outside a temporary folder (1 GB).
 """
 
@@ -32,6 +33,8 @@ COCO_IMAGES = (118287, 5000)
 COCO_CATEGORIES = (80, 53)
 SIDE_PX = 24
 DISTINCT_MAPS = 512
+CORNERS = 25
+"""About COCO's mean number of corners an instance."""
 SEGMENTS = 11
 """COCO's mean number of segments an image."""
 
@@ -40,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs=2, default=COCO_IMAGES, metavar=("TRAIN", "VAL"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--instances", action="store_true")
     parser.add_argument("--temporary", type=Path, help="folder for the temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.temporary) as temporary:
@@ -47,10 +51,12 @@ def main() -> None:
         started = time.perf_counter()
         for split, images in zip(("train2017", "val2017"), arguments.images, strict=True):
             write_split(root, split, images)
+        if arguments.instances:
+            write_instances(root / "annotations")
         print(f"made {sum(arguments.images):,} images in {time.perf_counter() - started:.0f} s")
         for path in sorted((root / "annotations").glob("*.json")):
             print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB")
-        copy_project(project, root, workers=arguments.workers)
+        copy_project(project, root, workers=arguments.workers, with_instances=arguments.instances)
         run(project, "dvc", "init", "--quiet")
         print("dvc repro prepare:", run(project, "dvc", "repro", "prepare"))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
@@ -65,13 +71,13 @@ def write_split(root: Path, split: str, images: int) -> None:
     photos.mkdir(parents=True)
     maps.mkdir(parents=True)
     drawn = [_draw(rng, maps.parent / f"{split}_{index}.png") for index in range(min(DISTINCT_MAPS, images))]
-    photo = cv2.imencode(".jpg", rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8))[1].tobytes()
+    photo = rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
     rows, annotations = [], []
     for index in range(images):
         image_id = 2 * index + (split == "train2017")
         png, segments = drawn[index % len(drawn)]
         name = f"{image_id:012d}"
-        (photos / f"{name}.jpg").write_bytes(photo + image_id.to_bytes(8, "big"))  # decoders stop before the number
+        (photos / f"{name}.jpg").write_bytes(_numbered_jpeg(photo, image_id))
         os.link(png, maps / f"{name}.png")
         rows.append(_image_row(image_id, f"{name}.jpg", split))
         annotations.append({"segments_info": segments, "file_name": f"{name}.png", "image_id": image_id})
@@ -79,6 +85,33 @@ def write_split(root: Path, split: str, images: int) -> None:
         png.unlink()
     document = {"info": {}, "licenses": [], "images": rows, "annotations": annotations, "categories": _categories()}
     (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def write_instances(annotations: Path) -> None:
+    """A polygon of CORNERS corners for each thing of train's panoptic JSON."""
+    document = json.loads((annotations / "panoptic_train2017.json").read_text())
+    things = {category["id"] for category in document["categories"] if category["isthing"]}
+    angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * SIDE_PX / 3
+    rng = np.random.default_rng(0)
+    rows = []
+    for annotation in document["annotations"]:
+        for segment in annotation["segments_info"]:
+            if segment["category_id"] in things:
+                corners = np.round(circle + rng.uniform(0, SIDE_PX, 2), 2).ravel().tolist()
+                row = {"segmentation": [corners], "area": 1.5, "iscrowd": 0, "image_id": annotation["image_id"]}
+                row |= {"bbox": segment["bbox"], "category_id": segment["category_id"], "id": len(rows) + 1}
+                rows.append(row)
+    categories = [category for category in document["categories"] if category["isthing"]]
+    written = {"images": document["images"], "annotations": rows, "categories": categories}
+    (annotations / "instances_train2017.json").write_text(json.dumps(written), encoding="utf-8")
+
+
+def _numbered_jpeg(photo: np.ndarray, number: int) -> bytes:
+    """The photo with its upper left corner showing the number in black and white blocks, which JPEG keeps apart."""
+    bits = np.unpackbits(np.frombuffer(number.to_bytes(4, "big"), np.uint8)).reshape(4, 8)
+    photo[:16, :16] = np.kron(bits, np.full((4, 2), 255, np.uint8))[..., None]
+    return cv2.imencode(".jpg", photo)[1].tobytes()
 
 
 def _draw(rng: np.random.Generator, path: Path) -> tuple[Path, list[dict]]:
@@ -116,7 +149,7 @@ def _categories() -> list[dict]:
     ]
 
 
-def copy_project(project: Path, root: Path, *, workers: int) -> None:
+def copy_project(project: Path, root: Path, *, workers: int, with_instances: bool) -> None:
     """What the pipeline consists of, with profiles/coco_paper.yaml as its params.yaml, reading `root`."""
     project.mkdir()
     for name in ("antvisionps", "stages"):
@@ -125,6 +158,8 @@ def copy_project(project: Path, root: Path, *, workers: int) -> None:
     yaml = YAML()
     params = yaml.load(PROJECT / "profiles" / "coco_paper.yaml")
     params["prepare"]["coco_panoptic"]["root"] = str(root)
+    if not with_instances:
+        params["prepare"]["instances"] = "panoptic"
     images = len(list((root / "train2017").iterdir()))
     params["prepare"]["heldout_images"] = min(params["prepare"]["heldout_images"], images // 10)
     params["runtime"]["workers"] = workers

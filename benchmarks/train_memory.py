@@ -38,7 +38,7 @@ from antvisionps.models.inference import predict_image
 from antvisionps.models.lwl_htc import build_lwl_htc, htc_settings
 from antvisionps.models.optimization import optim_wrapper, save_memory
 from antvisionps.models.shared_backbone import RememberingBackbone
-from antvisionps.models.training_data import collate, make_sample
+from antvisionps.models.training_data import collate, make_sample, visible_things
 from antvisionps.params import Network, load_params
 from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
 
@@ -375,7 +375,8 @@ def random_sample(hw: tuple[int, int], *, seed: tuple[int, int]) -> dict[str, An
     visible = {segment_id: category_ids[segment_id] for segment_id in np.unique(segment_ids).tolist()}
     segments = measure_segments(segment_ids, category_ids=visible, crowd_ids=set())
     image = PanopticImage(1, "1.png", "1.png", height, width, segments)
-    return make_sample(photo, segment_ids, image=image, categories=categories())
+    things = visible_things(segment_ids, image=image, categories=categories())
+    return make_sample(photo, segment_ids, things, image=image, categories=categories())
 
 
 def categories() -> CategorySet:

@@ -29,6 +29,7 @@ from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.stage import run_stage
+from antvisionps.true_instances import TrueInstances, TrueInstancesReader
 
 CLASS_AP_FILE, ROUTING_FILE = "class_ap.parquet", "routing.json"
 
@@ -114,14 +115,18 @@ def _open_matching(
     dataset = open_split(prepared, "heldout")
     caches = SplitCaches(predictions, "heldout", dataset_fingerprint(prepared), dataset)
     readers = caches.open_instances(ends)
+    annotated = None if dataset.instances is None else TrueInstancesReader(dataset.instances, dataset.images)
 
-    def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
+    def visible(image: PanopticImage) -> TrueInstances:
         things = {
             segment.segment_id: (segment.category_id, segment.is_crowd)
             for segment in image.segments
             if dataset.categories.by_id(segment.category_id).is_thing
         }
-        true = true_instances(dataset.load_segment_ids(image), things)
+        return true_instances(dataset.load_segment_ids(image), things)
+
+    def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
+        true = visible(image) if annotated is None else annotated.read(image.image_id)
         return {end: match_image(reader.read(image.image_id), true) for end, reader in readers.items()}
 
     return match

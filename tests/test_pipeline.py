@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,13 +110,15 @@ def test_the_dag_ends_in_pq_of_every_system_and_whole_files_alone(project):
     assert not list((project / "data" / "unfinished").rglob("*.pth"))
 
 
-def test_the_report_has_a_page_for_every_image_and_dvc_plots_its_confusion(project, tmp_path):
+def test_the_report_has_a_page_for_every_image_and_dvc_plots_its_confusion_and_curves(project, tmp_path):
     assert len(list((project / "report" / "images").glob("*.js"))) == 3
     assert (project / "report" / "index.html").is_file()
     dvc(project, "plots", "show", "--out", str(tmp_path / "plots"))
     shown = (tmp_path / "plots" / "index.html").read_text()
     for title in ("PQ of every system", "Which category the pixels", "Training loss"):
         assert title in shown
+    for end in ("e_ups", "lwl_htc"):
+        assert re.search(rf'"end": "{end}", "member": "base", "step": "2", "loss": "[0-9.]+"', shown)
 
 
 def test_a_second_repro_runs_nothing(project):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from antvisionps.errors import ParamsError
 from antvisionps.profiles import use_profile
 
-BUILT_IN = (Path(__file__).parents[1] / "params.yaml").read_bytes()
+ROOT = Path(__file__).parents[1]
+BUILT_IN = (ROOT / "params.yaml").read_bytes()
 PROFILE = BUILT_IN.replace(b"min_score: 0.5", b"min_score: 0.4")
 OTHER_PROFILE = BUILT_IN.replace(b"min_score: 0.5", b"min_score: 0.3")
 OWN = BUILT_IN.replace(b"min_score: 0.5", b"min_score: 0.2")
@@ -71,3 +73,14 @@ def test_outside_a_repository_only_the_profiles_count_as_kept(tmp_path, monkeypa
     (tmp_path / "params.yaml").write_bytes(BUILT_IN)
     with pytest.raises(ParamsError, match="changes of your own"):
         use_profile(tmp_path / "profiles" / "facades.yaml", project_root=tmp_path, force=False)
+
+
+@pytest.mark.parametrize(("key", "profiles"), [("name", ["facades"]), ("workers", ["facades", "coco_paper"])])
+def test_a_profile_explains_a_choice_as_the_built_in_params_do(key, profiles):
+    def comments(path):
+        return [line.split(" # ")[1] for line in path.read_text().splitlines() if re.match(rf" *{key}: .* # ", line)]
+
+    wanted = comments(ROOT / "params.yaml")
+    assert wanted
+    for profile in profiles:
+        assert comments(ROOT / "profiles" / f"{profile}.yaml") == wanted

@@ -24,7 +24,7 @@ MANIFEST = "download.json"
 
 @dataclass(frozen=True)
 class Part:
-    """An archive and how many files are to be in each folder that it unpacks to."""
+    """An archive and how many files are to be in each folder that it unpacks to; a file there counts as one."""
 
     path: str
     size_bytes: int
@@ -53,6 +53,14 @@ def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
     return counts
 
 
+def _unpack_instances(archive: Path, to: Path) -> Mapping[str, int]:
+    """Of the archive only the instances of train: held-out images come from there too."""
+    name = "annotations/instances_train2017.json"
+    (to / name).parent.mkdir(exist_ok=True)
+    unpack_file(archive, name, to / name)
+    return {name: 1}
+
+
 PARTS: Mapping[str, Part] = {
     "panoptic": Part(
         "annotations/panoptic_annotations_trainval2017.zip",
@@ -60,6 +68,13 @@ PARTS: Mapping[str, Part] = {
         "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
         {"annotations/panoptic_train2017": 118287, "annotations/panoptic_val2017": 5000},
         _unpack_panoptic,
+    ),
+    "instances": Part(
+        "annotations/annotations_trainval2017.zip",
+        252907541,
+        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        {"annotations/instances_train2017.json": 1},
+        _unpack_instances,
     ),
     "val2017": Part(
         "zips/val2017.zip",
@@ -116,7 +131,7 @@ def _needed_bytes(to: Path, parts: Sequence[Part]) -> int:
 
 def _is_done(to: Path, part: Part, entry: Any) -> bool:
     is_recorded = isinstance(entry, dict) and entry.get("sha256") == part.sha256
-    return is_recorded and all((to / folder).is_dir() for folder in part.files_in)
+    return is_recorded and all((to / folder).exists() for folder in part.files_in)
 
 
 def _refuse_foreign(to: Path, part: Part) -> None:

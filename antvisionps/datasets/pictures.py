@@ -36,15 +36,7 @@ def find_pictures(places: Sequence[Path]) -> list[Picture]:
     found: dict[Path, Picture] = {}
     for place in places:
         if place.is_dir():
-            inside = [
-                Picture(path, path.relative_to(place)) for path in place.rglob("*") if path.suffix.lower() in SUFFIXES
-            ]
-            inside = [one for one in inside if not any(part.startswith(".") for part in one.name.parts)]
-            if not inside:
-                raise DataError(
-                    f"{place}: no picture in this folder; expected files like {', '.join(sorted(SUFFIXES))}"
-                )
-            found |= {one.path.resolve(): one for one in inside}
+            found |= {one.path.resolve(): one for one in _pictures_below(place)}
         elif place.is_file():
             found[place.resolve()] = Picture(place, Path(place.name))
         else:

@@ -12,19 +12,11 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
+from antvisionps.true_instances import TrueInstances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 100
-
-
-@dataclass(frozen=True, eq=False)
-class TrueInstances:
-    """The G annotated instances of one image: category_ids (G,), rles (COCO compressed counts), is_crowd (G,) bool."""
-
-    category_ids: np.ndarray
-    rles: list[bytes]
-    is_crowd: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)

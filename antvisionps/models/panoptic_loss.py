@@ -77,15 +77,18 @@ def panoptic_truth(sample: DetDataSample, known: Tensor, *, num_things: int, sem
     """(h, w) int64: the channel of `panoptic_logits` that is right at each cell's centre.
 
     `semantic_shape` is (C, h, w) of the semantic logits. Instances that are not known are "unknown"; void and crowds
-    are IGNORED.
+    are IGNORED. An instance counts where the semantics have its class, the first of several: annotated apart from the
+    map, masks reach behind what is in front.
     """
     num_stuff = semantic_shape[0] - num_things
     full = sample.gt_sem_seg.sem_seg[0]
     rows, columns = (_centres(cells, size) for cells, size in zip(semantic_shape[1:], full.shape, strict=True))
-    stuff = full[rows][:, columns] - num_things
+    classes = full[rows][:, columns]
+    stuff = classes - num_things
     truth = torch.where((stuff >= 0) & (stuff < num_stuff), stuff, IGNORED)
     if len(known):
         masks = torch.from_numpy(sample.gt_instances.masks.masks[:, rows][:, :, columns] > 0).to(truth.device)
+        masks &= classes == sample.gt_instances.labels[:, None, None].to(truth.device)
         channels = torch.where(known, num_stuff + known.cumsum(0) - 1, num_stuff + known.sum())
         truth = torch.where(masks.any(dim=0), channels[masks.int().argmax(dim=0)], truth)
     return truth

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -21,8 +22,19 @@ from torch.utils.data import Dataset, Sampler
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
 from antvisionps.models.resizing import resize_photo, resized_hw
+from antvisionps.predictions.rle import parse_runs
+from antvisionps.true_instances import TrueInstancesReader
 
 Sample = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """One true instance of a sample: mask (H, W) bool."""
+
+    category_id: int
+    is_crowd: bool
+    mask: np.ndarray
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
@@ -63,6 +75,8 @@ class SampleOrder(Sampler[tuple[int, int]]):
 class TrainingSamples(Dataset[Sample]):
     """(sample number, image position) to an augmented image with its instances and semantic truth.
 
+    Instances are those of the data set's own file, which may overlap, or else the things of its panoptic maps.
+
     The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the samples
     are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
     """
@@ -78,6 +92,8 @@ class TrainingSamples(Dataset[Sample]):
         photometric: float,
     ) -> None:
         self._dataset = dataset
+        instances = dataset.instances
+        self._instances = None if instances is None else TrueInstancesReader(instances, dataset.images)
         self._seed = seed
         self._short_sides_px = tuple(short_sides_px)
         self._max_long_side_px = max_long_side_px
@@ -97,10 +113,16 @@ class TrainingSamples(Dataset[Sample]):
         segment_ids = self._dataset.load_segment_ids(image).astype(np.int32)
         short_side = int(rng.choice(self._short_sides_px))
         photo, segment_ids = _resize(photo, segment_ids, short_side, self._max_long_side_px)
-        if self._flip and rng.random() < 0.5:
+        is_mirrored = self._flip and rng.random() < 0.5
+        if is_mirrored:
             photo, segment_ids = photo[:, ::-1], segment_ids[:, ::-1]
         photo = _jitter_colors(photo, rng, self._photometric)
-        return make_sample(photo, segment_ids, image=image, categories=self._dataset.categories)
+        categories = self._dataset.categories
+        if self._instances is None:
+            things = visible_things(segment_ids, image=image, categories=categories)
+        else:
+            things = _annotated_things(self._instances, image, hw=segment_ids.shape, is_mirrored=is_mirrored)
+        return make_sample(photo, segment_ids, things, image=image, categories=categories)
 
 
 def collate(samples: list[Sample]) -> dict[str, list[Any]]:
@@ -108,27 +130,53 @@ def collate(samples: list[Sample]) -> dict[str, list[Any]]:
     return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
-def make_sample(photo: np.ndarray, segment_ids: np.ndarray, *, image: PanopticImage, categories: CategorySet) -> Sample:
-    """mmdet's sample of an (H, W, 3) RGB photo and its (H, W) segment ids.
-
-    Thing segments become instances with tight boxes xyxy; crowds become ignored boxes, so that detections in them are
-    neither right nor wrong. Segments that vanished when the image shrank are left out.
-    """
+def visible_things(segment_ids: np.ndarray, *, image: PanopticImage, categories: CategorySet) -> list[Thing]:
+    """The thing segments of an (H, W) panoptic map."""
     things = [s for s in image.segments if categories.by_id(s.category_id).is_thing]
-    masks = [segment_ids == s.segment_id for s in things]
-    seen = [(s, mask) for s, mask in zip(things, masks, strict=True) if mask.any()]
-    instances = [(s, mask) for s, mask in seen if not s.is_crowd]
+    return [Thing(s.category_id, s.is_crowd, segment_ids == s.segment_id) for s in things]
+
+
+def _annotated_things(
+    instances: TrueInstancesReader, image: PanopticImage, *, hw: tuple[int, ...], is_mirrored: bool
+) -> list[Thing]:
+    """The annotated instances of an image, resized and mirrored as its map is."""
+    true = instances.read(image.image_id)
+    runs = parse_runs(true.rles, height=image.height, width=image.width)
+    things = []
+    for index, (category_id, is_crowd) in enumerate(zip(true.category_ids, true.is_crowd, strict=True)):
+        mask: np.ndarray = runs.mask(index).view(np.uint8)
+        if mask.shape != hw:
+            mask = cv2.resize(mask, (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+        things.append(Thing(int(category_id), bool(is_crowd), (mask[:, ::-1] if is_mirrored else mask) > 0))
+    return things
+
+
+def make_sample(
+    photo: np.ndarray,
+    segment_ids: np.ndarray,
+    things: Sequence[Thing],
+    *,
+    image: PanopticImage,
+    categories: CategorySet,
+) -> Sample:
+    """mmdet's sample of an (H, W, 3) RGB photo, its (H, W) segment ids and its things.
+
+    Things become instances with tight boxes xyxy; crowds become ignored boxes, so that detections in them are neither
+    right nor wrong. Things that vanished when the image shrank are left out.
+    """
+    seen = [thing for thing in things if thing.mask.any()]
+    instances = [thing for thing in seen if not thing.is_crowd]
     height, width = segment_ids.shape
 
     sample = DetDataSample(
         metainfo={"img_id": image.image_id, "img_shape": (height, width), "ori_shape": (image.height, image.width)}
     )
     sample.gt_instances = InstanceData(
-        bboxes=_boxes_xyxy([mask for _, mask in instances]),
-        labels=torch.tensor([categories.class_index(s.category_id) for s, _ in instances], dtype=torch.long),
-        masks=BitmapMasks([mask.astype(np.uint8) for _, mask in instances], height, width),
+        bboxes=_boxes_xyxy([thing.mask for thing in instances]),
+        labels=torch.tensor([categories.class_index(thing.category_id) for thing in instances], dtype=torch.long),
+        masks=BitmapMasks([thing.mask.astype(np.uint8) for thing in instances], height, width),
     )
-    sample.ignored_instances = InstanceData(bboxes=_boxes_xyxy([mask for s, mask in seen if s.is_crowd]))
+    sample.ignored_instances = InstanceData(bboxes=_boxes_xyxy([thing.mask for thing in seen if thing.is_crowd]))
     semantic = class_index_map(segment_ids, image, categories)
     sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(semantic.astype(np.int64))[None])
     return {"inputs": torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))), "data_samples": sample}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ def _read_curve(path: Path) -> tuple[list[int], list[float]]:
     every = -(-len(points) // MAX_CURVE_POINTS) or 1
     shown = points[::-1][::every][::-1]  # the last point stays
     return [step for step, _ in shown], [float(f"{value:.5g}") for _, value in shown]
+
+
+def write_curves_csv(path: Path, curves: Sequence[Json]) -> None:
+    """A row for each network and step: end, member, step, and every curve by its name, empty where a network lacks it.
+
+    The total loss comes first, then the rest by name.
+    """
+    names = sorted({curve["name"] for curve in curves} | {"loss"}, key=lambda name: (name != "loss", name))
+    rows: defaultdict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
+    for curve in curves:
+        for step, value in zip(curve["steps"], curve["values"], strict=True):
+            rows[curve["end"], curve["member"], step][curve["name"]] = value
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["end", "member", "step", *names])
+        writer.writerows([*of_step, *(values.get(name) for name in names)] for of_step, values in rows.items())
 
 
 def confusion_triples(confused_px: np.ndarray) -> list[list[int]]:

@@ -9,7 +9,7 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
     images/<image id>.js      maps and segments of an image, loaded when it is shown
     images/<image id>.jpg     its photo
     thumbnails/<image id>.jpg the same, small
-    confusion.csv             the overview's confusion of categories, for DVC's plots
+    confusion.csv, curves.csv the overview's confusion of categories and training curves, for DVC's plots
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from antvisionps.report.overview_data import (
     read_metrics,
     read_routing,
     write_confusion_csv,
+    write_curves_csv,
 )
 
 ZLIB_LEVEL = 6
@@ -62,6 +63,7 @@ def write_report(
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """
     categories = sources.truth.categories
+    curves = read_curves(models, sources.ends)
     overview = {
         "categories": describe_categories(categories),
         "systems": list(sources.fused),
@@ -71,7 +73,7 @@ def write_report(
         "min_score": min_score,
         "metrics": read_metrics(metrics),
         "routing": read_routing(routing, categories),
-        "curves": read_curves(models, sources.ends),
+        "curves": curves,
     }
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
@@ -97,6 +99,7 @@ def write_report(
         confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}
         write_script(folder / "data" / "overview.js", overview | {"images": images, "confusion": confusion})
         write_confusion_csv(folder / "confusion.csv", confused_px, categories)
+        write_curves_csv(folder / "curves.csv", curves)
 
 
 def _open_writing(

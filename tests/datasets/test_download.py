@@ -264,6 +264,9 @@ def small_coco(server, *, train_files=3, change=lambda archives: None):
     members += [(f"annotations/panoptic_{split}.json", split.encode()) for split in maps]
     archives = {
         "panoptic": zipped(members),
+        "instances": zipped(
+            [(f"annotations/{kind}_train2017.json", kind.encode()) for kind in ("captions", "instances")]
+        ),
         "val2017": zipped([(f"val2017/{i}.jpg", b"jpg") for i in range(2)]),
         "train2017": zipped([(f"train2017/{i}.jpg", CONTENT) for i in range(train_files)]),
     }
@@ -271,7 +274,7 @@ def small_coco(server, *, train_files=3, change=lambda archives: None):
     parts = {}
     for name, part in PARTS.items():
         content = archives[name]
-        counts = {folder: 3 if "train" in folder else 2 for folder in part.files_in}
+        counts = {place: 1 if place.endswith(".json") else 3 if "train" in place else 2 for place in part.files_in}
         parts[name] = Part(part.path, len(content), hashlib.sha256(content).hexdigest(), counts, part.unpack)
         server.files[f"/{part.path}"] = content
     return parts
@@ -284,7 +287,9 @@ def test_coco_is_laid_out_as_its_profile_reads_it(server, tmp_path):
     download_coco(to, names=list(parts), server=server.address, parts=parts, wait_s=0)
     assert names_in(to) == ["annotations", "download.json", "train2017", "val2017"]
     panoptic = [f"panoptic_{split}" for split in ("train2017", "val2017")]
-    assert names_in(to / "annotations") == sorted([*panoptic, *(f"{name}.json" for name in panoptic)])
+    jsons = [f"{name}.json" for name in (*panoptic, "instances_train2017")]
+    assert names_in(to / "annotations") == sorted([*panoptic, *jsons])
+    assert (to / "annotations" / "instances_train2017.json").read_text() == "instances"
     assert names_in(to / "annotations" / "panoptic_train2017") == ["0.png", "1.png", "2.png"]
     assert (to / "annotations" / "panoptic_val2017.json").read_text() == "val2017"
     assert (to / "train2017" / "2.jpg").read_bytes() == CONTENT
@@ -334,7 +339,7 @@ def test_an_archive_without_its_json_is_refused(server, tmp_path):
 def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("antvisionps.datasets.unpacking.shutil.disk_usage", lambda path: usage(0, 0, 30 * 10**9))
-    with pytest.raises(DownloadError, match=r"expected 43\.1 GB free on its disk, there are 30\.0 GB"):
+    with pytest.raises(DownloadError, match=r"expected 43\.6 GB free on its disk, there are 30\.0 GB"):
         download_coco(tmp_path / "coco", names=list(PARTS), server=server.address)
     assert not server.requests
     assert names_in(tmp_path) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from antvisionps.coco_panoptic import read_panoptic, write_panoptic_json
@@ -206,6 +207,41 @@ def test_the_same_photo_under_another_name_is_a_leak(folder):
         prepare_folder(folder)
 
 
+def recompress(source: Path, copy: Path) -> None:
+    Image.open(source).save(copy, compress_level=0)
+
+
+def add_orientation(source: Path, copy: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(source).save(copy, exif=exif)
+
+
+def change_format(source: Path, copy: Path) -> None:
+    Image.open(source).save(copy, format="WEBP", lossless=True)
+
+
+@pytest.mark.parametrize("encode", [recompress, add_orientation, change_format])
+def test_the_same_pixels_in_another_file_are_a_leak(folder, encode):
+    source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
+    encode(source, copy)
+    assert copy.read_bytes() != source.read_bytes()
+    with pytest.raises(
+        DataError, match=r"leak: .*000001\.png in (train|heldout) and .*000012\.png in val are the same"
+    ):
+        prepare_folder(folder)
+
+
+def test_the_same_pixels_in_another_shape_are_no_leak(folder):
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    for image_id, shape in ((1, (64, 64, 3)), (12, (32, 128, 3))):
+        Image.fromarray(flat.reshape(shape)).save(folder / "images" / f"{image_id:012d}.png")
+    path = folder / "panoptic" / f"{12:012d}.png"
+    Image.fromarray(np.asarray(Image.open(path)).reshape(32, 128, 3)).save(path)
+    edit(folder / "val.json", lambda document: document["images"][1].update(height=32, width=128))
+    prepare_folder(folder)
+
+
 def test_the_same_photo_twice_in_one_split_is_no_leak(folder):
     shutil.copy(folder / "images" / f"{11:012d}.png", folder / "images" / f"{12:012d}.png")
     prepare_folder(folder)
@@ -227,6 +263,22 @@ def test_a_missing_png_is_found(folder):
 def test_a_map_that_does_not_fit_its_segments_is_found(folder):
     edit(folder / "val.json", lambda document: document["annotations"][1]["segments_info"].pop())
     with pytest.raises(DataError, match="which segments_info of image 12 does not list"):
+        prepare_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_an_area_that_is_not_the_number_of_pixels_is_found(folder, name):
+    image_id, first = {"train": 1, "val": 11}[name], {}
+
+    def enlarge(document):
+        first.update(document["annotations"][0]["segments_info"][0])
+        document["annotations"][0]["segments_info"][0]["area"] += 1
+
+    edit(folder / f"{name}.json", enlarge)
+    segment_ids = rgb2id(np.asarray(Image.open(folder / "panoptic" / f"{image_id:012d}.png")))
+    pixels = np.count_nonzero(segment_ids == first["id"])
+    message = rf"{name}\.json: image {image_id}: segment {first['id']}: .*, {pixels}, got {pixels + 1}; correct"
+    with pytest.raises(DataError, match=message):
         prepare_folder(folder)
 
 
@@ -286,7 +338,12 @@ def test_the_stage_writes_the_scenes_of_params_yaml(tmp_path):
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folder, exists):
+@pytest.mark.parametrize("instances", ["panoptic", "things.json"])
+def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folder, exists, instances):
+    images = [{"id": image_id, "height": 64, "width": 64} for image_id in range(1, 6)]
+    square = {"id": 1, "image_id": 4, "category_id": 3, "iscrowd": 0, "segmentation": [[9, 9, 20, 9, 20, 20, 9, 20]]}
+    things = {"images": images, "annotations": [square], "categories": [{"id": 3, "name": "ball"}]}
+    (folder / "things.json").write_text(json.dumps(things))
     root = folder if exists else tmp_path / "nowhere"
     files = "{annotations: NAME.json, panoptic_dir: panoptic, images_dir: images}"
     coco = f"{{root: {root}, train: {files.replace('NAME', 'train')}, val: {files.replace('NAME', 'val')}}}"
@@ -295,6 +352,7 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
         ("source: scenes", "source: coco_panoptic"),
         ("coco_panoptic: null", f"coco_panoptic: {coco}"),
         ("heldout_images: 40", "heldout_images: 2"),
+        ("instances: panoptic", f"instances: {instances}"),
     ):
         assert old in params
         params = params.replace(old, new, 1)
@@ -302,7 +360,10 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     ran = run_stage(tmp_path / "params.yaml", tmp_path / "prepared")
     if exists:
         assert ran.returncode == 0, ran.stderr
-        assert [len(open_split(tmp_path / "prepared", name).images) for name in SPLITS] == [3, 2, 2]
+        splits = [open_split(tmp_path / "prepared", name) for name in SPLITS]
+        assert [len(split.images) for split in splits] == [3, 2, 2]
+        files = ["train_instances.parquet", "heldout_instances.parquet"] if instances != "panoptic" else []
+        assert [split.instances.name for split in splits if split.instances is not None] == files
     else:
         assert ran.returncode == 1
         assert ran.stderr.splitlines() == [

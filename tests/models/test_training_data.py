@@ -1,16 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchvision.ops import masks_to_boxes
 
+from antvisionps.models.panoptic_loss import panoptic_truth
 from antvisionps.models.resizing import resized_hw
-from antvisionps.models.training_data import SampleOrder, TrainingSamples, make_sample
+from antvisionps.models.training_data import SampleOrder, TrainingSamples, collate, make_sample, visible_things
+from antvisionps.predictions.rle import encode_masks
+from antvisionps.true_instances import TrueInstances, write_true_instances
 
 AUGMENTATION = {"short_sides_px": (48, 64), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
+
+
+def made_of_the_map(dataset, image):
+    segment_ids, categories = dataset.load_segment_ids(image), dataset.categories
+    things = visible_things(segment_ids, image=image, categories=categories)
+    return make_sample(dataset.load_photo(image), segment_ids, things, image=image, categories=categories)
 
 
 def test_an_epoch_has_every_image_once_and_epochs_differ():
@@ -57,9 +69,7 @@ def test_boxes_fit_masks_and_semantics_whatever_the_augmentation(dataset):
 
 def test_a_crowd_is_ignored_and_keeps_its_semantic_class(dataset):
     image = dataset.images[0]
-    made = make_sample(
-        dataset.load_photo(image), dataset.load_segment_ids(image), image=image, categories=dataset.categories
-    )
+    made = made_of_the_map(dataset, image)
     sample = made["data_samples"]
     assert sample.ignored_instances.bboxes.tolist() == [[50.0, 2.0, 76.0, 12.0]]
     assert len(sample.gt_instances) == 2
@@ -69,9 +79,7 @@ def test_a_crowd_is_ignored_and_keeps_its_semantic_class(dataset):
 def test_pictures_without_things_or_truth_give_empty_instances(dataset):
     for position, void in ((1, False), (2, True)):
         image = dataset.images[position]
-        made = make_sample(
-            dataset.load_photo(image), dataset.load_segment_ids(image), image=image, categories=dataset.categories
-        )
+        made = made_of_the_map(dataset, image)
         assert made["data_samples"].gt_instances.bboxes.shape == (0, 4)
         assert bool((made["data_samples"].gt_sem_seg.sem_seg == 255).all()) == void
 
@@ -88,3 +96,70 @@ def test_without_augmentation_the_photo_is_as_it_is(dataset):
     samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
     photo = dataset.load_photo(dataset.images[1])
     assert np.array_equal(samples[4, 1]["inputs"].numpy(), photo.transpose(2, 0, 1))
+
+
+@pytest.fixture
+def annotated(dataset, tmp_path):
+    """The same pictures with annotated instances: on image 1 a box that reaches behind another one, and a crowd."""
+    masks = np.zeros((3, 64, 80), dtype=bool)
+    masks[0, 8:28, 6:60], masks[1, 20:60, 40:64], masks[2, 2:12, 50:76] = True, True, True
+    of_image = TrueInstances(np.array([5, 9, 9]), encode_masks(masks), np.array([False, False, True]))
+    none = TrueInstances(np.zeros(0, int), [], np.zeros(0, bool))
+    path = tmp_path / "instances.parquet"
+    write_true_instances(path, [(1, of_image), (2, none), (3, none)])
+    return replace(dataset, instances=path), masks
+
+
+def test_annotated_instances_take_the_place_of_the_maps_things_and_may_overlap(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    sample = samples[0, 0]["data_samples"]
+    assert np.array_equal(sample.gt_instances.masks.masks, masks[:2])
+    assert sample.gt_instances.bboxes.tolist() == [[6, 8, 60, 28], [40, 20, 64, 60]]
+    names = [dataset.categories.categories[label].name for label in sample.gt_instances.labels]
+    assert names == ["box", "crowd of boxes"]
+    assert sample.ignored_instances.bboxes.tolist() == [[50, 2, 76, 12]]
+    assert len(samples[0, 1]["data_samples"].gt_instances) == 0
+
+
+def test_the_semantic_truth_stays_the_maps(annotated, dataset):
+    with_instances, without = (TrainingSamples(d, seed=1, **AUGMENTATION) for d in (annotated[0], dataset))
+    for number in range(4):
+        ours, maps = with_instances[number, 0], without[number, 0]
+        assert torch.equal(ours["inputs"], maps["inputs"])
+        assert torch.equal(ours["data_samples"].gt_sem_seg.sem_seg, maps["data_samples"].gt_sem_seg.sem_seg)
+
+
+def test_annotated_masks_are_resized_and_mirrored_as_the_map(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, short_sides_px=(48,), max_long_side_px=96, flip=True, photometric=0.0)
+    resized = np.stack([cv2.resize(m.view(np.uint8), (60, 48), interpolation=cv2.INTER_NEAREST_EXACT) for m in masks])
+    mirrored = 0
+    for number in range(8):
+        sample = samples[number, 0]["data_samples"]
+        found = sample.gt_instances.masks.masks
+        is_mirrored = not np.array_equal(found, resized[:2])
+        assert np.array_equal(found, resized[:2, :, ::-1] if is_mirrored else resized[:2])
+        tight = masks_to_boxes(torch.from_numpy(found)) + torch.tensor([0, 0, 1, 1])
+        torch.testing.assert_close(sample.gt_instances.bboxes, tight)
+        mirrored += is_mirrored
+    assert 0 < mirrored < 8
+
+
+def test_loading_processes_read_the_same_instances(annotated):
+    samples = TrainingSamples(annotated[0], seed=1, **AUGMENTATION)
+    here = [samples[number, 0]["data_samples"].gt_instances.masks.masks for number in range(4)]
+    order = [[(number, 0)] for number in range(4)]
+    loader = DataLoader(samples, batch_sampler=order, num_workers=2, collate_fn=collate)
+    for mine, batch in zip(here, loader, strict=True):
+        assert np.array_equal(mine, batch["data_samples"][0].gt_instances.masks.masks)
+
+
+def test_the_panoptic_truth_of_an_instance_is_what_the_map_shows_of_it(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    sample = samples[0, 0]["data_samples"]
+    truth = panoptic_truth(sample, torch.tensor([True, True]), num_things=2, semantic_shape=(4, 64, 80)).numpy()
+    segment_ids = dataset.load_segment_ids(dataset.images[0])
+    assert np.array_equal(truth == 2, (segment_ids == 30) & masks[0])
+    assert np.array_equal(truth == 3, (segment_ids == 31) & masks[1])

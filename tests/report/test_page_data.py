@@ -120,6 +120,18 @@ def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
     assert curve["steps"][-1] == 999
 
 
+def test_the_table_of_curves_has_every_network_there_is(small_report, tmp_path):
+    folder = small_report.root / "models" / "lwl_htc" / "r50" / "curves" / "plots" / "metrics"
+    (folder / "s0").mkdir(parents=True)
+    (folder / "loss.tsv").write_text("step\tloss\n10\t2.5\n20\t0.5\n")
+    (folder / "s0" / "loss_mask.tsv").write_text("step\ts0/loss_mask\n20\t0.25\n")
+    written = small_report.write(tmp_path / "report") / "curves.csv"
+    assert written.read_text() == (
+        "end,member,step,loss,s0/loss_mask\n"
+        "e_ups,base,10,3.5,\ne_ups,base,20,1.25,\nlwl_htc,r50,10,2.5,\nlwl_htc,r50,20,0.5,0.25\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("broken", "error", "remedy"),
     [

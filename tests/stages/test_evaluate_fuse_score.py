@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
+import io
 import itertools
 import json
 import re
@@ -20,6 +22,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from ruamel.yaml import YAML
 
 from antvisionps.coco_panoptic import class_index_map, read_panoptic
@@ -32,6 +36,7 @@ from antvisionps.predictions.instances import ImageInstances, InstancesReader, I
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.true_instances import TrueInstances, write_true_instances
 
 PROJECT = Path(__file__).parents[2]
 ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
@@ -519,6 +524,70 @@ def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
     segments = [s for image in dataset.images for s in image.segments if not s.is_crowd]
     for row in pq.read_table(done.routing / "class_ap.parquet").to_pylist():
         assert row["n_gt"] == sum(segment.category_id == row["category_id"] for segment in segments)
+
+
+def test_ap_is_against_annotated_instances_where_there_are_some(done, tmp_path):
+    prepared = shutil.copytree(done.prepared, tmp_path / "prepared")
+    dataset = open_split(prepared, "heldout")
+    rows = []
+    for image in dataset.images:
+        ids = dataset.load_segment_ids(image)
+        for segment in image.segments:
+            if dataset.categories.by_id(segment.category_id).is_thing:
+                # What is behind others, here the mask's right neighbours.
+                mask = (ids == segment.segment_id) | (np.roll(ids, 3, axis=1) == segment.segment_id)
+                rows.append((image.image_id, segment.category_id, len(rows) % 5 == 4, encode_masks(mask[None])[0]))
+    kept = ((image.image_id, gathered([row for row in rows if row[0] == image.image_id])) for image in dataset.images)
+    write_true_instances(prepared / "heldout_instances.parquet", kept)
+    manifest = json.loads((prepared / "dataset.json").read_text())
+    manifest["splits"]["heldout"]["instances"] = "heldout_instances.parquet"
+    (prepared / "dataset.json").write_text(json.dumps(manifest))
+    succeed(done.run("evaluate_heldout", prepared=prepared, out=tmp_path / "routing"))
+    found = pq.read_table(tmp_path / "routing" / "class_ap.parquet").to_pylist()
+    before = pq.read_table(done.routing / "class_ap.parquet").to_pylist()
+    assert [row["AP"] for row in found] != [row["AP"] for row in before]
+    wanted = cocoeval_ap(dataset, rows, done.predictions)
+    for row in found:
+        assert row["AP"] == pytest.approx(wanted[row["end"]][row["category_id"]], nan_ok=True)
+
+
+def gathered(rows):
+    category_ids, crowds = np.array([row[1] for row in rows], np.int32), np.array([row[2] for row in rows], bool)
+    return TrueInstances(category_ids, [row[3] for row in rows], crowds)
+
+
+def cocoeval_ap(dataset, rows, predictions):
+    """End → category → mask AP of pycocotools, against (image, category, crowd, RLE)."""
+    sizes = {image.image_id: [image.height, image.width] for image in dataset.images}
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": image_id, "height": hw[0], "width": hw[1]} for image_id, hw in sizes.items()],
+        "categories": [{"id": category.category_id} for category in dataset.categories.things],
+        "annotations": [
+            {"id": number, "image_id": image_id, "category_id": category_id, "iscrowd": int(crowd), "area": 1}
+            | {"segmentation": {"size": sizes[image_id], "counts": rle}}
+            for number, (image_id, category_id, crowd, rle) in enumerate(rows, start=1)
+        ],
+    }
+    found = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        for end in ENDS:
+            path = cache_path(predictions, end=end, split="heldout", file_name=INSTANCES_FILE)
+            with InstancesReader(path) as reader:
+                results = [
+                    {"image_id": one.image_id, "category_id": int(category_id), "score": float(score)}
+                    | {"segmentation": {"size": sizes[one.image_id], "counts": rle}}
+                    for one in reader
+                    for category_id, score, rle in zip(one.category_ids, one.scores, one.rles, strict=True)
+                ]
+            evaluation = COCOeval(truth, truth.loadRes(results), "segm")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            precision = evaluation.eval["precision"][:, :, :, 0, 2]
+            mean = {key: precision[:, :, index].mean() for index, key in enumerate(evaluation.params.catIds)}
+            found[end] = {key: value if value >= 0 else np.nan for key, value in mean.items()}
+    return found
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

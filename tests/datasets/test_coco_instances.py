@@ -1,0 +1,247 @@
+"""Instances from a COCO JSON against pycocotools, and one clear error for each way to break it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from antvisionps.coco_panoptic import write_panoptic_json
+from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.scenes import CATEGORIES, write_scenes
+from antvisionps.datasets.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
+from antvisionps.errors import DataError
+from antvisionps.predictions.rle import parse_runs
+from antvisionps.true_instances import TrueInstances, TrueInstancesReader, write_true_instances
+
+SIDE = 64
+BALL, CRATE, SKY = 3, 8, 2
+SQUARE = [[10, 10, 40, 10, 40, 40, 10, 40]]
+TWO_PARTS = [[1.5, 2.25, 20.75, 2.5, 10.5, 30.125], [50, 50, 66.5, 50, 60, 63]]
+CROWD = {"size": [SIDE, SIDE], "counts": [100, 50, SIDE * SIDE - 150]}
+PACKED = {"size": [SIDE, SIDE], "counts": coco_mask.encode(np.asfortranarray(np.eye(SIDE, dtype=np.uint8)))["counts"]}
+PACKED["counts"] = PACKED["counts"].decode()
+
+
+def annotation(number, image_id, category_id, segmentation, iscrowd=0):
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "segmentation": segmentation,
+        "iscrowd": iscrowd,
+        "area": 1.0,
+        "bbox": [0, 0, 1, 1],
+    }
+
+
+def instances_json():
+    """Of images 1 to 5: overlapping things, a crowd, and two images without any; annotations in no order of images."""
+    return {
+        "info": {"year": 2017, "text": 'a "[" in a string, and ]}'},
+        "licenses": [],
+        "images": [{"id": n, "file_name": f"{n}.jpg", "height": SIDE, "width": SIDE} for n in range(1, 6)],
+        "annotations": [
+            annotation(7, 5, BALL, SQUARE),
+            annotation(3, 1, CRATE, TWO_PARTS),
+            annotation(9, 1, BALL, SQUARE),
+            annotation(4, 2, BALL, CROWD, 1),
+            annotation(2, 5, CRATE, PACKED),
+        ],
+        "categories": [{"id": BALL, "name": "ball"}, {"id": CRATE, "name": "crate"}, {"id": 999, "name": "unused"}],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A COCO-panoptic folder of a user's, train 1 to 5 and val 11, with instances.json beside it."""
+    for name, image_ids in (("train", range(1, 6)), ("val", range(11, 12))):
+        images = write_scenes(tmp_path / "mine", seed=0, image_ids=image_ids, height=SIDE, width=SIDE)
+        write_panoptic_json(tmp_path / "mine" / f"{name}.json", categories=CATEGORIES, images=images)
+    write_json(tmp_path / "mine", instances_json())
+    return tmp_path / "mine"
+
+
+def write_json(folder: Path, document) -> None:
+    (folder / "instances.json").write_text(document if isinstance(document, str) else json.dumps(document, indent=1))
+
+
+def prepare(folder: Path, *, instances: str | None = "instances.json", out: str = "prepared") -> Path:
+    prepared = folder.parent / out
+    prepare_coco_panoptic(
+        prepared,
+        root=str(folder),
+        train=SplitFiles("train.json", "panoptic", "images"),
+        val=SplitFiles("val.json", "panoptic", "images"),
+        heldout_images=2,
+        seed=0,
+        write_instances=None if instances is None else partial(write_coco_instances, folder / instances),
+    )
+    return prepared
+
+
+def decoded(instances: TrueInstances) -> np.ndarray:
+    runs = parse_runs(instances.rles, height=SIDE, width=SIDE)
+    return np.array([runs.mask(index) for index in range(len(runs))])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own decoder
+def test_masks_categories_and_crowds_are_pycocotools_own(folder):
+    prepared = prepare(folder)
+    with contextlib.redirect_stdout(io.StringIO()):
+        oracle = COCO(str(folder / "instances.json"))
+    seen = []
+    for split in ("train", "heldout"):
+        dataset = open_split(prepared, split)
+        reader = TrueInstancesReader(dataset.instances, dataset.images)
+        for image in dataset.images:
+            wanted = oracle.loadAnns(oracle.getAnnIds(imgIds=[image.image_id]))
+            found = reader.read(image.image_id)
+            assert found.category_ids.tolist() == [row["category_id"] for row in wanted]
+            assert found.is_crowd.tolist() == [bool(row["iscrowd"]) for row in wanted]
+            for mask, row in zip(decoded(found), wanted, strict=True):
+                np.testing.assert_array_equal(mask, oracle.annToMask(row))
+            seen.append(image.image_id)
+    assert sorted(seen) == [1, 2, 3, 4, 5]
+    assert open_split(prepared, "val").instances is None
+
+
+def test_without_them_prepare_writes_what_it_wrote_before(folder):
+    prepared = prepare(folder, instances=None)
+    names = sorted(path.name for path in prepared.iterdir())
+    assert names == ["dataset.json", "heldout.json", "train.json", "val.json", "val_runs.parquet"]
+    assert "instances" not in (prepared / "dataset.json").read_text()
+    assert open_split(prepared, "train").instances is None
+
+
+def test_the_fingerprint_is_of_the_instances_not_of_the_order_of_their_images(folder):
+    prints = [dataset_fingerprint(prepare(folder, instances=None)), dataset_fingerprint(prepare(folder))]
+    document = instances_json()
+    document["annotations"].sort(key=lambda row: row["image_id"])
+    write_json(folder, dict(reversed(document.items())))
+    assert dataset_fingerprint(prepare(folder)) == prints[1]
+    document["annotations"][0]["segmentation"] = SQUARE
+    write_json(folder, document)
+    assert len({*prints, dataset_fingerprint(prepare(folder))}) == 3
+
+
+def test_an_error_is_found_before_any_photo_is_read(folder):
+    (folder / "images" / f"{4:012d}.png").write_bytes(b"")
+    write_json(folder, "{")
+    with pytest.raises(DataError, match=r"instances\.json: broken or truncated JSON"):
+        prepare(folder)
+
+
+def change_annotation(**values):
+    return lambda document: document["annotations"][1].update(values)
+
+
+ANNOTATION = r"annotation 3 of image 1: "
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_annotation(image_id=77), "annotation 3: image 77 is not in the panoptic annotations"),
+        (change_annotation(image_id="1"), "annotation 3: expected 'image_id' to be a whole number, got '1'"),
+        (change_annotation(category_id=SKY), ANNOTATION + "expected a category that is a thing, got 2"),
+        (change_annotation(category_id=77), ANNOTATION + "expected a category that is a thing, got 77"),
+        (change_annotation(iscrowd="0"), ANNOTATION + "iscrowd: expected 0, 1, false or true, got '0'"),
+        (change_annotation(id=9), "annotation 9 is there twice"),
+        (change_annotation(segmentation=None), ANNOTATION + "segmentation: expected polygons"),
+        (change_annotation(segmentation=[]), ANNOTATION + "segmentation: expected at least one polygon"),
+        (change_annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + r"segmentation: expected polygons \[x, y"),
+        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
+        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
+        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
+        (
+            change_annotation(segmentation={**CROWD, "size": [64, 63]}),
+            r"run lengths of size \[64, 64\], got \[64, 63\]",
+        ),
+        (change_annotation(segmentation={**CROWD, "counts": [1, 2]}), "expected run lengths of 4096 px"),
+        (change_annotation(segmentation={**CROWD, "counts": "\u00e9"}), ANNOTATION + "segmentation: .*malformed"),
+        (change_annotation(segmentation={**CROWD, "counts": "11"}), ANNOTATION + "segmentation: .*another size"),
+        (lambda d: d["images"][2].update(height=60), r"image 3: expected 64x64 pixels .*, got 64x60"),
+        (lambda d: d["images"].pop(2), r"image 3 of the panoptic annotations \(1 like it\) is not among `images`"),
+        (lambda d: d["categories"][0].update(name="cat"), "category 3: expected the name 'ball' .*, got 'cat'"),
+        (lambda d: d.pop("annotations"), "expected rows under 'annotations', got none"),
+        (lambda d: d["annotations"].append(None), "an annotation: expected 'id' to be a whole number, got 'None'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):
+    document = instances_json()
+    change(document)
+    write_json(folder, document)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(folder)
+    assert str(caught.value).startswith(f"{folder / 'instances.json'}: ")
+    assert not (folder.parent / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"licenses": [1', '{"images": [], }', '{"images" []}', '{"images": [] 1}']
+)
+def test_a_broken_json_is_refused(folder, text):
+    write_json(folder, text)
+    with pytest.raises(DataError, match=r"instances\.json: broken or truncated JSON"):
+        prepare(folder)
+
+
+def test_a_missing_json_is_named(folder):
+    with pytest.raises(DataError, match=r"other\.json: no such annotation file; check prepare\.instances"):
+        prepare(folder, instances="other.json")
+
+
+# The file
+
+
+def many(dataset_images):
+    """Of each image as many instances as its id says."""
+    for image in dataset_images:
+        count = image.image_id
+        rles = [f"{image.image_id}-{index}".encode() for index in range(count)]
+        yield image.image_id, TrueInstances(np.arange(count, dtype=np.int32), rles, np.arange(count) % 2 == 1)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """70 images, more than a row group."""
+    written = write_scenes(tmp_path / "many", seed=0, image_ids=range(1, 2), height=SIDE, width=SIDE)[0]
+    return [type(written)(n, f"{n}.png", f"{n}.png", SIDE, SIDE, ()) for n in range(70)]
+
+
+def test_any_image_comes_back_in_any_order_and_process(tmp_path, images):
+    write_true_instances(tmp_path / "a.parquet", many(images))
+    reader = TrueInstancesReader(tmp_path / "a.parquet", images)
+    for copy in (reader, pickle.loads(pickle.dumps(reader))):
+        for image_id in (69, 0, 64, 63, 1):
+            found, (_, wanted) = copy.read(image_id), next(many([images[image_id]]))
+            assert found.category_ids.tolist() == wanted.category_ids.tolist()
+            assert (found.rles, found.is_crowd.tolist()) == (wanted.rles, wanted.is_crowd.tolist())
+
+
+def test_a_file_of_other_images_or_a_damaged_one_is_refused(tmp_path, images):
+    path = tmp_path / "a.parquet"
+    with pytest.raises(DataError, match=r"a\.parquet: no such file; run `dvc repro -f prepare`"):
+        TrueInstancesReader(path, images)
+    write_true_instances(path, many(images))
+    with pytest.raises(DataError, match="expected the instances of 69 images, got 70"):
+        TrueInstancesReader(path, images[1:])
+    with pytest.raises(DataError, match="expected image 69, got image 0"):
+        TrueInstancesReader(path, images[::-1]).read(69)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="not a whole Parquet file"):
+        TrueInstancesReader(path, images)
+    path.write_bytes(whole[:200] + bytes(64) + whole[264:])
+    reader = TrueInstancesReader(path, images)
+    with pytest.raises(DataError, match="row group 0 is damaged"):
+        reader.read(5)

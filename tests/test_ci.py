@@ -1,0 +1,19 @@
+"""What continuous integration runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+def test_continuous_integration_skips_no_test_for_want_of_a_browser(tmp_path):
+    make = tmp_path / "make"
+    make.write_text('#!/bin/sh\necho "CI=$CI $*" in "$PWD"\n')
+    make.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run([PROJECT / ".ci" / "run"], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"CI=1 --no-print-directory test in {PROJECT}\n"
