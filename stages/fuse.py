@@ -34,7 +34,7 @@ from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.parallel import map_images
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
-from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, find_runs, write_runs
+from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, write_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import calibrated_settings, plain_settings
 
@@ -132,7 +132,7 @@ def _open_fusing(maps: Path, settings: FusionSettings, caches: SplitCaches) -> C
         )
         return _Written(
             segments,
-            find_runs(fused.segment_ids, segments),
+            fused.runs,
             _rows(image, fused.segments, SEGMENTS_SCHEMA),
             _rows(image, fused.fallen, CANDIDATES_SCHEMA),
         )
