@@ -164,19 +164,25 @@ def choose_candidates(
     rules: HeuristicRules,
 ) -> tuple[list[Candidate], list[FallenCandidate]]:
     """Who may enter the map, best first, and who fell before masks were looked at."""
-    fallen = []
-    alive = []
+    # Most candidates fall here, so names are looked up once.
+    make_fallen, low_score, routed_away = FallenCandidate._make, FallReason.LOW_SCORE, FallReason.ROUTED_AWAY
+    fallen: list[FallenCandidate] = []
+    alive: list[Candidate] = []
     for end, image in instances.items():
-        columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
-        for index, (category_id, score, area_px) in enumerate(zip(*columns, strict=True)):
-            if end_of_category is not None and end_of_category[category_id] != end:
-                reason = FallReason.ROUTED_AWAY
-            elif score < rules.min_scores.get(category_id, rules.min_score):
-                reason = FallReason.LOW_SCORE
-            else:
+        category_ids, scores, areas_px = image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist()
+        if end_of_category is None:
+            is_routed_here = [True] * len(image)
+        else:
+            is_routed_here = [end_of_category[category_id] == end for category_id in category_ids]
+        min_score, min_scores = rules.min_score, rules.min_scores
+        min_score_of = [min_scores.get(c, min_score) for c in category_ids] if min_scores else [min_score] * len(image)
+        rows = zip(category_ids, scores, areas_px, is_routed_here, min_score_of, strict=True)
+        for index, (category_id, score, area_px, is_here, least) in enumerate(rows):
+            if is_here and score >= least:
                 alive.append(Candidate(category_id, score, area_px, end, image, index))
-                continue
-            fallen.append(FallenCandidate(category_id, area_px, None, score, end, reason))
+            else:
+                reason = low_score if is_here else routed_away
+                fallen.append(make_fallen((category_id, area_px, None, score, end, reason)))
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is None or not alive:
         return alive, fallen

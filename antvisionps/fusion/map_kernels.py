@@ -140,24 +140,29 @@ def find_common_runs(
     """Number of runs on which owners, free_classes and classes (pixels,) are constant; lengths, run_owners and
     run_classes (pixels,) begin with theirs. area_of_class (256,) are the pixels of each class, free_of_class those of
     each free class where the owner is 0."""
-    owner, free_class, actual = owners[0], free_classes[0], classes[0]
+    pixels = len(owners)
+    is_last = np.zeros(-(-pixels // 8) * 8, np.uint8)
+    for pixel in range(pixels - 1):
+        is_last[pixel] = (
+            (owners[pixel] != owners[pixel + 1])
+            | (free_classes[pixel] != free_classes[pixel + 1])
+            | (classes[pixel] != classes[pixel + 1])
+        )
+    is_last[pixels - 1] = 1
     count, start = 0, 0
-    for pixel in range(1, len(owners) + 1):
-        if (
-            pixel < len(owners)
-            and (owners[pixel] == owner)
-            & (free_classes[pixel] == free_class)
-            & (classes[pixel] == actual)
-        ):
+    eights = is_last.view(np.uint64)
+    for eight in range(len(eights)):
+        if eights[eight] == 0:
             continue
-        lengths[count], run_owners[count], run_classes[count] = pixel - start, owner, free_class
-        area_of_class[actual] += pixel - start
-        if owner == 0:
-            free_of_class[free_class] += pixel - start
-        count += 1
-        start = pixel
-        if pixel < len(owners):
-            owner, free_class, actual = owners[pixel], free_classes[pixel], classes[pixel]
+        for pixel in range(8 * eight, 8 * eight + 8):
+            if is_last[pixel]:
+                length = pixel + 1 - start
+                lengths[count], run_owners[count], run_classes[count] = length, owners[pixel], free_classes[pixel]
+                area_of_class[classes[pixel]] += length
+                if owners[pixel] == 0:
+                    free_of_class[free_classes[pixel]] += length
+                count += 1
+                start = pixel + 1
     return count
 
 

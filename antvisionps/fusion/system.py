@@ -36,6 +36,13 @@ class FusionSettings:
         return self.method == "panoptic_head" or self.union is not None
 
 
+def load_kernels() -> None:
+    """Loads the compiled parts of fusing, or compiles them, which is otherwise done when they are needed: in each process
+    for itself."""
+    import antvisionps.fusion.map_kernels
+    import antvisionps.fusion.semantic_kernels  # noqa: F401
+
+
 def fuse_predictions(
     instances: Mapping[str, ImageInstances],
     semantics: Mapping[str, ImageSemantics],
