@@ -354,7 +354,7 @@ def _parse_image(
 
 
 def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
-    """What `_parse_segment` gives where all is as usual, in a third of its time; None where that has to be found out."""
+    """What `_parse_segment` gives where all is as usual, in less time; None where it has to be asked."""
     try:
         segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
         x, y, width, height = bbox

@@ -9,7 +9,7 @@ change of.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba import types
@@ -30,24 +30,26 @@ def filled(dtype: str, ndim: int) -> types.Array:
 def compiled(*signatures: Any) -> Callable[[Function], Function]:
     """Compiles a function for these types when its module is imported, or loads what an earlier process compiled.
 
-    The code is kept beside the module, else in numba's folder of the user (or NUMBA_CACHE_DIR), under the processor's
-    name: files appear there whole, and each function has the one version, so processes may compile it at once. Where
-    neither folder can be written to, every process compiles for itself, which takes seconds. No option lets numba round
-    otherwise than numpy.
+    The code is kept beside the module, or where that cannot be written to, in numba's folder of the user or
+    NUMBA_CACHE_DIR, under the processor's name. Files appear there whole, so processes may compile at once. Where no
+    folder can be written to, each process compiles for itself, which takes seconds. No option lets the compiler round
+    otherwise than numpy does, and it fuses no multiplication with an addition on its own.
     """
 
     def compile_or_load(function: Function) -> Function:
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
-            return numba.njit(list(signatures), cache=True, **options)(function)  # type: ignore[no-any-return]
+            kernel: Any = numba.njit(list(signatures), cache=True, **options)(function)
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise
-            return numba.njit(list(signatures), **options)(function)  # type: ignore[no-any-return]
+            kernel = numba.njit(list(signatures), **options)(function)
+        return cast(Function, kernel)
 
     return compile_or_load
 
 
 def inlined(function: Function) -> Function:
     """A part of kernels of the same module, compiled into each."""
-    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    part: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast(Function, part)

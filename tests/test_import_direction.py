@@ -23,6 +23,7 @@ GROUND = {"errors", "atomic", "categories", "progress", "parallel", "png", "coco
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "compiled": set(),
     "progress": set(),
     "parallel": {"errors", "progress"},
     "params": {"errors"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "predictions": GROUND,
     "datasets": GROUND,
     "models": GROUND | {"predictions", "datasets"},
-    "fusion": GROUND | {"predictions"},
+    "fusion": GROUND | {"compiled", "predictions"},
     "evaluation": GROUND | {"predictions"},
     "interchange": GROUND | {"predictions"},
     "sweeps": GROUND | {"datasets", "predictions", "fusion", "evaluation"},

@@ -325,7 +325,9 @@ def add_stuff(
     stuff: dict[int, int] = {}
     fallen = []
     segment_of_class = np.zeros(256, dtype=np.int32)
-    for class_index in (len(categories.things) + np.flatnonzero(area_of[len(categories.things) : len(categories)])).tolist():
+    for class_index in (
+        len(categories.things) + np.flatnonzero(area_of[len(categories.things) : len(categories)])
+    ).tolist():
         category_id = categories.categories[class_index].category_id
         area_px, free_px = int(area_of[class_index]), int(free_of[class_index])
         lost_px = doubtful.get(class_index, 0)
@@ -341,7 +343,9 @@ def add_stuff(
         stuff[segment_id] = category_id
         segment_of_class[class_index] = segment_id
     runs_of = lengths[:count], owners[:count], classes[:count]
-    segment_ids, segments, runs = _number_segments(runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end)
+    segment_ids, segments, runs = _number_segments(
+        runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end
+    )
     return segment_ids, segments, runs, fallen
 
 

@@ -29,20 +29,20 @@ def _read_runs(codes: Any, pixels: Any, runs: Any) -> Any:
     The format is told in `predictions/rle.py`.
     """
     place, number, end, found = 0, 0, 0, 0
-    before, two_before = np.int64(0), np.int64(0)
+    before, two_before = 0, 0
     while place < len(codes):
-        value, shift, code = np.int64(0), 0, CONTINUES
+        value, shift, code = 0, 0, CONTINUES
         while code & CONTINUES:
             if place == len(codes) or shift == MAX_CHARACTERS * BITS:
                 return -1
-            code = np.int64(codes[place]) - FIRST_CHARACTER
+            code = int(codes[place]) - FIRST_CHARACTER
             if code < 0 or code > LAST_CHARACTER - FIRST_CHARACTER:
                 return -1
             value |= (code & PAYLOAD) << shift
             shift += BITS
             place += 1
         if code & SIGN:
-            value -= np.int64(1) << shift
+            value -= 1 << shift
         length = value + two_before if number > 2 else value
         if length < 0 or end + length > pixels:
             return -1

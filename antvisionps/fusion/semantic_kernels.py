@@ -1,7 +1,8 @@
 """The inner loops of semantic averaging, compiled.
 
 As numpy operations, each of which goes over all classes' planes once more, average and argmax took a third of the time
-of stage `fuse`. Here one pass goes down the rows of the grid and holds two of them, which stay in the processor's cache.
+of stage `fuse`; so they take a third of that. One pass goes down the rows of the grid and holds two of them, which stay
+in the processor's cache.
 
 Interpolation on the grid is low + (high - low) · frac, rounded twice, which is what OpenCV's resize does where it has
 Intel's IPP and AVX2, and here every machine.
@@ -29,14 +30,16 @@ _FIRST, _FRAC, _LEFT, _CLASSES = frozen("int64", 1), frozen("float32", 1), froze
 _SHOWN = (_FIRST, _FRAC, _FIRST, _FRAC, _LEFT, _CLASSES)
 
 
-@intrinsic
-def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a · b + c in float32, rounded once."""
+def _generate_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
     return types.float32(types.float32, types.float32, types.float32), generate
+
+
+_multiply_add: Any = intrinsic(_generate_multiply_add)
+"""a · b + c in float32, rounded once."""
 
 
 @inlined
@@ -334,9 +337,7 @@ def argmax_of_sums(
         filled("float32", 2),
     )
 )
-def resample(
-    plane: Any, rows_around: Any, row_fracs: Any, columns_around: Any, column_fracs: Any, out: Any
-) -> None:
+def resample(plane: Any, rows_around: Any, row_fracs: Any, columns_around: Any, column_fracs: Any, out: Any) -> None:
     """out (rows, columns) between the rows_around (2, rows) and columns_around (2, columns) of a plane."""
     stretched, held = np.empty((2, out.shape[1]), np.float32), np.full(2, -1)
     for row in range(len(out)):

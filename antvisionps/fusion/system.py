@@ -37,8 +37,7 @@ class FusionSettings:
 
 
 def load_kernels() -> None:
-    """Loads the compiled parts of fusing, or compiles them, which is otherwise done when they are needed: in each process
-    for itself."""
+    """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
     import antvisionps.fusion.map_kernels
     import antvisionps.fusion.semantic_kernels  # noqa: F401
 

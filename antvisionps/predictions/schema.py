@@ -265,9 +265,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         group = int(np.searchsorted(self._first_row_of_group, first, side="right")) - 1
         if group != self._group_index:
             try:
-                self._group = Rows.of(
-                    self._parquet.read_row_group(group, columns=self._columns, use_threads=False)
-                )
+                self._group = Rows.of(self._parquet.read_row_group(group, columns=self._columns, use_threads=False))
             except (pa.ArrowException, OSError) as error:
                 raise CacheError(f"{self.path}: row group {group} is damaged ({error}); {REMEDY}") from error
             self._group_index = group
