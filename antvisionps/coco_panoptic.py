@@ -23,7 +23,7 @@ from PIL import Image
 from antvisionps.atomic import atomic_file
 from antvisionps.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.errors import DataError
-from antvisionps.png import encode_flat_rgb
+from antvisionps.png import encode_flat_numbers
 
 MAX_SEGMENT_ID = 256**3 - 1
 """The largest id that three bytes of colour can hold."""
@@ -295,7 +295,7 @@ def write_panoptic_json(path: Path, *, categories: CategorySet, images: Iterable
 
 def write_segment_ids_png(path: Path, segment_ids: np.ndarray) -> None:
     """Writes (H, W) segment ids as an 8-bit RGB PNG."""
-    path.write_bytes(encode_flat_rgb(segment_ids_to_rgb(segment_ids)))
+    path.write_bytes(encode_flat_numbers(segment_ids))
 
 
 def _segment_to_json(segment: Segment) -> dict[str, Any]:
@@ -352,7 +352,8 @@ def _parse_image(
         raise DataError(f"{where}: no annotation for this image; add one or remove the image")
     annotation = annotation_of[image_id]
     segments = tuple(
-        _parse_segment(info, categories, where) for info in _field(annotation, "segments_info", list, where)
+        _sound_segment(info, categories) or _parse_segment(info, categories, where)
+        for info in _field(annotation, "segments_info", list, where)
     )
     _refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
@@ -363,6 +364,22 @@ def _parse_image(
         width=width,
         segments=segments,
     )
+
+
+def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
+    """What `_parse_segment` gives where all is as usual, in less time; None where it has to be asked."""
+    try:
+        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
+        x, y, width, height = bbox
+        is_crowd = bool(row["iscrowd"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    for value in (segment_id, category_id, area_px, x, y, width, height):
+        if type(value) is not int:
+            return None
+    if type(bbox) is not list or not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID or category_id not in categories:
+        return None
+    return Segment(segment_id, category_id, area_px, (x, y, width, height), is_crowd)
 
 
 def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:

@@ -33,14 +33,27 @@ def decode_grey_png(png: bytes) -> np.ndarray | None:
     return grey
 
 
-def encode_flat_rgb(rgb: np.ndarray) -> bytes:
-    """(height, width, 3) uint8 as a PNG that is small where most pixels equal the one above."""
-    height, width, _ = rgb.shape
-    pixels = rgb.reshape(height, 3 * width)
-    rows = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+def encode_flat_numbers(numbers: np.ndarray) -> bytes:
+    """(height, width) integers R + 256 G + 256² B as an RGB PNG that is small where most pixels equal the one above.
+
+    Raises ValueError on a number that is none.
+    """
+    height, width = numbers.shape
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
     rows[:, 0] = _FILTER_UP
-    rows[:1, 1:] = pixels[:1]
-    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    # Few pixels differ from the one above, and only they are not 0 in the filtered rows.
+    differs = np.ones(numbers.shape, dtype=bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=differs[1:])
+    place = np.flatnonzero(differs)
+    flat = numbers.ravel()
+    here, above = flat[place], np.where(place < width, 0, flat[place - width])
+    if here.size and not 0 <= here.min() <= here.max() < 2**24:
+        raise ValueError(f"numbers go from {here.min()} to {here.max()}; 0 to {2**24 - 1} fit")
+    y, x = np.divmod(place, width)
+    begins = y * rows.shape[1] + 1 + 3 * x
+    for channel in range(3 if here.max(initial=0) > 255 else 1):
+        shift = 8 * channel
+        rows.ravel()[begins + channel] = ((here >> shift) - (above >> shift)).astype(np.uint8)
     header = struct.pack(">II5B", width, height, *_RGB_8_BIT)
     chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, _LEVEL)), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)

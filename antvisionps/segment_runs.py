@@ -118,7 +118,8 @@ class SegmentRunsReader:
             table = self._parquet.read_row_group(group, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path}: row group {group} is damaged ({error}); {self._remedy}") from error
-        lengths, segments = table["length"].to_numpy(), table["segment"].to_numpy()
+        # Not by to_numpy, which imports pandas, where there is one: a second in each process.
+        lengths, segments = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
         images = images_of_group(self._images, group)
         first_run = self._first_runs(lengths, images)
         self._check_segments(segments, first_run, images)

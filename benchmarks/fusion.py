@@ -1,13 +1,14 @@
 """How fast the stages `fuse` and `score` are: against doing it the plain way, and against the floor.
 
-    python benchmarks/fusion.py --images 400 --distinct 50 --plain-images 40
+    python benchmarks/fusion.py --images 2000 --fewer-images 500 --distinct 50 --plain-images 24
 
 makes a COCO-like split and the caches of two ends in a temporary folder, then times, on the same cores:
 
 plain   full-resolution bilinear maps of all 133 classes from both ends, averaged, argmax; RLE of every stuff class;
         panopticapi's combine; panopticapi's PQ. The 160 MB of maps an image that have to be read where there is no such
         cache are left out.
-ours    `stages/fuse.py` and `stages/score.py` as DVC runs them, start-up included.
+ours    `stages/fuse.py` and `stages/score.py` as DVC runs them, start-up included. Timed on fewer images too, they tell
+        what an image more costs, and by that what 5,000 take.
 floor   only decoding the caches' planes, encoding the maps, and reading the runs that are scored.
 """
 
@@ -53,12 +54,14 @@ from antvisionps.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, images
 
 PROJECT = Path(__file__).parents[1]
 Row = dict[str, Any]
+FLOOR = "floor: decode cache, write PNGs, read runs"
 MIN_SCORE, MAX_OVERLAP_FRAC, MIN_STUFF_AREA_PX = 0.5, 0.5, 4096
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--fewer-images", type=int, default=100, help="images of the second timing of ours")
     parser.add_argument("--distinct", type=int, default=50, help="images that differ; the rest repeat them")
     parser.add_argument("--plain-images", type=int, default=40, help="images that the plain way is timed on")
     parser.add_argument("--workers", type=int, default=2)
@@ -66,11 +69,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         root = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if not (root / "routing").is_dir():
-            # In a process of its own: the timed processes are forked, and a fork of one that has used Arrow may hang.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                pool.submit(write_coco_like, root, images=arguments.images, distinct=arguments.distinct).result()
+        fewer = root / "fewer"
+        for place, images in ((root, arguments.images), (fewer, arguments.fewer_images)):
+            if not (place / "routing").is_dir():
+                # In a process of its own: the timed processes are forked, and a fork of one that has used Arrow may
+                # hang.
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    pool.submit(write_coco_like, place, images=images, distinct=arguments.distinct).result()
         benchmark(root, images=arguments.images, plain_images=arguments.plain_images, workers=arguments.workers)
+        print_growth(root, fewer, images=(arguments.images, arguments.fewer_images), workers=arguments.workers)
         print_sizes(root, arguments.images)
 
 
@@ -83,6 +90,18 @@ def print_sizes(root: Path, images: int) -> None:
     print(f"its instances as COCO results JSON  {results:12,.0f}")
 
 
+def print_growth(root: Path, fewer: Path, *, images: tuple[int, int], workers: int) -> None:
+    """What an image more costs, from timings right behind each other, and so start-up and 5,000 images."""
+    totals = [
+        n * np.array(time_ours(place, n, workers)["ours: all"]) for place, n in zip((root, fewer), images, strict=True)
+    ]
+    an_image = (totals[0] - totals[1]) / (images[0] - images[1])
+    start_up = totals[1] - images[1] * an_image
+    for name, values, unit in (("an image more", an_image, "ms"), ("start-up", start_up / 1000, "s")):
+        print(f"ours: {name}, {unit} of wall clock (and of CPU)".ljust(44) + "".join(f"{v:9.2f}" for v in values))
+    print(f"5,000 images, start-up included: {(start_up[0] + 5000 * an_image[0]) / 1000:.0f} s")
+
+
 def benchmark(root: Path, *, images: int, plain_images: int, workers: int) -> None:
     print(f"\n{images} images, {workers} workers; plain on {plain_images}; ms an image of wall clock (and of CPU)")
     rows: dict[str, tuple[float, float]] = {}
@@ -92,9 +111,10 @@ def benchmark(root: Path, *, images: int, plain_images: int, workers: int) -> No
     rows |= time_scoring(root, images)
     for name, (wall, cpu) in rows.items():
         print(f"{name:44s}{wall:9.2f}{cpu:9.2f}")
-    plain, ours = (np.array(rows[name]) for name in ("plain: all", "ours: all"))
-    print(f"{'plain / ours':44s}" + "".join(f"{ratio:9.1f}" for ratio in plain / ours))
-    print(f"5,000 images at this rate: {5 * ours[0]:.0f} s; peak memory of the largest process: {peak_mib():.0f} MiB")
+    plain, ours, floor = (np.array(rows[name]) for name in ("plain: all", "ours: all", FLOOR))
+    for name, against in (("plain / ours", ours), ("plain / floor", floor)):
+        print(f"{name:44s}" + "".join(f"{ratio:9.1f}" for ratio in plain / against))
+    print(f"peak memory of the largest process: {peak_mib():.0f} MiB")
     print("\nparts, one process, ms an image of CPU")
     for name, cpu in time_parts(root, whole_groups(images)).items():
         print(f"{name:44s}{cpu:9.2f}")
@@ -298,7 +318,7 @@ def time_floor(root: Path, images: int, workers: int) -> dict[str, tuple[float, 
         for _ in map_images(partial(_open_floor, root), range(images), workers=workers, description="floor"):
             pass
 
-    return {"floor: decode cache, write PNGs, read runs": timed(run, images)}
+    return {FLOOR: timed(run, images)}
 
 
 def _open_floor(root: Path) -> Callable[[int], None]:

@@ -33,6 +33,7 @@ GROUND = {
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "compiled": set(),
     "progress": set(),
     "cluster_worker": {"errors"},
     "dask_backend": set(),
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "predictions": GROUND,
     "datasets": GROUND | {"predictions"},
     "models": GROUND | {"predictions", "datasets"},
-    "fusion": GROUND | {"predictions"},
+    "fusion": GROUND | {"compiled", "predictions"},
     "evaluation": GROUND | {"predictions"},
     "interchange": GROUND | {"predictions"},
     "sweeps": GROUND | {"datasets", "predictions", "fusion", "evaluation"},

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from antvisionps import png as png_module
-from antvisionps.png import decode_grey_png, encode_flat_rgb
+from antvisionps.coco_panoptic import rgb_to_segment_ids
+from antvisionps.png import decode_grey_png, encode_flat_numbers
 
 FILTERS = ["NONE", "SUB", "UP", "AVG", "PAETH"]
 
@@ -58,7 +59,7 @@ def test_a_flipped_bit_in_the_data_does_not_go_unnoticed():
 def test_rgb_comes_back_through_pillow_and_opencv(hw):
     rgb = picture((*hw, 3))
     rgb[:, : hw[1] // 2] = (1, 0, 255)
-    png = encode_flat_rgb(rgb)
+    png = encode_flat_numbers(rgb_to_segment_ids(rgb))
     with Image.open(io.BytesIO(png)) as opened:
         assert opened.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(opened), rgb)

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
-from antvisionps.coco_panoptic import measure_runs, run_starts
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.predictions.instances import ImageInstances
+from antvisionps.segment_runs import SegmentRuns
 
 
 class FallReason(StrEnum):
@@ -94,11 +94,13 @@ class FallenCandidate(NamedTuple):  # made faster than a frozen dataclass, and m
 
 @dataclass(frozen=True, eq=False)
 class FusedImage:
-    """segment_ids (height, width) int32, 0 = void · segments in ascending id · the candidates that fell."""
+    """segment_ids (height, width) int32, 0 = void · segments in ascending id · the candidates that fell · the map's
+    runs."""
 
     segment_ids: np.ndarray
     segments: tuple[FusedSegment, ...]
     fallen: tuple[FallenCandidate, ...]
+    runs: SegmentRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,14 @@ def fuse_image(
     columns_first = np.zeros(class_map.shape[::-1], dtype=np.uint8 if len(alive) < 256 else np.int32)
     pasted, without_room = _paste_instances(columns_first, alive, rules)
     instance_ids = cv2.transpose(columns_first)
-    is_taken = (instance_ids != VOID_SEGMENT_ID).view(np.uint8)
-    free_classes = np.maximum(class_map, is_taken * np.uint8(VOID_CLASS_INDEX))  # void is the highest index
+    free_classes = class_map
     doubtful: dict[int, int] = {}
     if rules.min_stuff_confidence > 0:
         if confidence is None:
             raise ValueError("min_stuff_confidence needs the confidence of each pixel")
+        free_classes = np.where(instance_ids == VOID_SEGMENT_ID, class_map, np.uint8(VOID_CLASS_INDEX))
         doubtful = _give_up_components(free_classes, confidence, categories, rules.min_stuff_confidence)
-    segment_ids, segments, too_small = add_stuff(
+    segment_ids, segments, runs, too_small = add_stuff(
         instance_ids,
         pasted,
         free_classes,
@@ -154,7 +156,7 @@ def fuse_image(
         semantic_end=semantic_end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    return FusedImage(segment_ids, segments, tuple(fallen + without_room + too_small))
+    return FusedImage(segment_ids, segments, tuple(fallen + without_room + too_small), runs)
 
 
 def choose_candidates(
@@ -164,15 +166,25 @@ def choose_candidates(
     rules: HeuristicRules,
 ) -> tuple[list[Candidate], list[FallenCandidate]]:
     """Who may enter the map, best first, and who fell before masks were looked at."""
-    fallen = []
-    alive = []
-    for candidate in (found for end, image in instances.items() for found in list_candidates(end, image)):
-        if end_of_category is not None and end_of_category[candidate.category_id] != candidate.end:
-            fallen.append(candidate.fall(FallReason.ROUTED_AWAY))
-        elif candidate.score < rules.min_scores.get(candidate.category_id, rules.min_score):
-            fallen.append(candidate.fall(FallReason.LOW_SCORE))
+    # Most candidates fall here, so names are looked up once.
+    make_fallen, low_score, routed_away = FallenCandidate._make, FallReason.LOW_SCORE, FallReason.ROUTED_AWAY
+    fallen: list[FallenCandidate] = []
+    alive: list[Candidate] = []
+    for end, image in instances.items():
+        category_ids, scores, areas_px = image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist()
+        if end_of_category is None:
+            is_routed_here = [True] * len(image)
         else:
-            alive.append(candidate)
+            is_routed_here = [end_of_category[category_id] == end for category_id in category_ids]
+        min_score, min_scores = rules.min_score, rules.min_scores
+        min_score_of = [min_scores.get(c, min_score) for c in category_ids] if min_scores else [min_score] * len(image)
+        rows = zip(category_ids, scores, areas_px, is_routed_here, min_score_of, strict=True)
+        for index, (category_id, score, area_px, is_here, least) in enumerate(rows):
+            if is_here and score >= least:
+                alive.append(Candidate(category_id, score, area_px, end, image, index))
+            else:
+                reason = low_score if is_here else routed_away
+                fallen.append(make_fallen((category_id, area_px, None, score, end, reason)))
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is None or not alive:
         return alive, fallen
@@ -212,33 +224,42 @@ def _paste_instances(
 
     The union of the accepted masks, which panopticapi measures the overlap against, is just where the map is not void.
     """
+    if not candidates:
+        return [], []
+    from antvisionps.fusion.map_kernels import ALL_READ, EMPTY, OVERLAPPED, PASTED, paste_masks
+
+    rles = [candidate.source.rles[candidate.index] for candidate in candidates]
+    free_px, fates = np.zeros(len(rles), dtype=np.int64), np.zeros(len(rles), dtype=np.int64)
+    bad = paste_masks(
+        np.frombuffer(b"".join(rles), dtype=np.uint8),
+        np.cumsum([0, *map(len, rles)]),
+        np.array([candidate.area_px for candidate in candidates]),
+        _lies_on(candidates, rules.on_top),
+        rules.max_overlap_frac,
+        columns_first.reshape(-1),
+        free_px,
+        fates,
+    )
+    if bad != ALL_READ:
+        candidates[bad].source.parse([candidates[bad].index])
+        raise AssertionError("what the kernel refuses, `parse` does")
+    reason_of = {OVERLAPPED: FallReason.OVERLAP_FRAC, EMPTY: FallReason.EMPTY}
     pasted: list[Candidate] = []
     fallen = []
-    for candidate, (left, top, mask) in zip(candidates, crop_masks(candidates), strict=True):
-        if candidate.area_px == 0:
-            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
-            continue
-        window = columns_first[left : left + mask.shape[0], top : top + mask.shape[1]]
-        visible = mask & _may_take(window, candidate, pasted, rules.on_top)
-        free_px = int(np.count_nonzero(visible))
-        if (candidate.area_px - free_px) / candidate.area_px > rules.max_overlap_frac:
-            fallen.append(candidate.fall(FallReason.OVERLAP_FRAC, free_px=free_px))
-        elif free_px == 0:
-            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
-        else:
+    for candidate, free, fate in zip(candidates, free_px.tolist(), fates.tolist(), strict=True):
+        if fate == PASTED:
             pasted.append(candidate)
-            window[visible] = len(pasted)
+        else:
+            fallen.append(candidate.fall(reason_of[fate], free_px=free))
     return (pasted, fallen) if not rules.on_top else _leave_out_buried(columns_first, pasted, fallen)
 
 
-def _may_take(
-    window: np.ndarray, candidate: Candidate, pasted: list[Candidate], on_top: frozenset[tuple[int, int]]
-) -> np.ndarray:
-    """Where the candidate finds void or, under the rules of occlusion, an instance that it lies on."""
+def _lies_on(candidates: Sequence[Candidate], on_top: frozenset[tuple[int, int]]) -> np.ndarray:
+    """(N, N) bool, whether the first is pasted over the second; (0, 0) where nobody is over anybody."""
     if not on_top:
-        return window == VOID_SEGMENT_ID
-    is_below = [(candidate.category_id, other.category_id) in on_top for other in pasted]
-    return np.array([True, *is_below])[window]
+        return np.zeros((0, 0), dtype=bool)
+    category_ids = [candidate.category_id for candidate in candidates]
+    return np.array([[(upper, lower) in on_top for lower in category_ids] for upper in category_ids])
 
 
 def _leave_out_buried(
@@ -288,28 +309,29 @@ def add_stuff(
     categories: CategorySet,
     semantic_end: str,
     min_stuff_area_px: int,
-) -> tuple[np.ndarray, tuple[FusedSegment, ...], list[FallenCandidate]]:
+) -> tuple[np.ndarray, tuple[FusedSegment, ...], SegmentRuns, list[FallenCandidate]]:
     """The whole map: void pixels go to the stuff classes, whose segments are numbered in class order.
 
-    instance_ids (H, W) is n where the n-th of `pasted` is, from 1 on, and 0 elsewhere; free_classes (H, W) uint8 is
-    the class where nobody is, VOID_CLASS_INDEX elsewhere; class_map the class everywhere. `doubtful` are the pixels
-    that a class lost for lack of confidence. Returns segment_ids (H, W) int32, the segments, and what stuff fell.
+    instance_ids (H, W) uint8 or int32 is n where the n-th of `pasted` is, from 1 on, and 0 elsewhere; free_classes
+    (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
+    pixels that a class lost for lack of confidence. Returns segment_ids (H, W) int32, the segments, the map's runs, and
+    what stuff fell.
     """
-    starts = run_starts(instance_ids, free_classes, class_map)
-    lengths = np.diff(starts, append=class_map.size)
-    free_class = free_classes.ravel()[starts]
-    area_of, free_of = (
-        np.bincount(of_run, weights=lengths, minlength=256).astype(np.int64).tolist()
-        for of_run in (class_map.ravel()[starts], free_class)
-    )
+    from antvisionps.fusion.map_kernels import find_common_runs
+
+    size = class_map.size
+    lengths, owners, classes = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint8)
+    area_of, free_of = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    maps = (instance_ids.reshape(-1), free_classes.reshape(-1), class_map.reshape(-1))
+    count = find_common_runs(*maps, lengths, owners, classes, area_of, free_of)
     stuff: dict[int, int] = {}
     fallen = []
     segment_of_class = np.zeros(256, dtype=np.int32)
-    for category in categories.stuff:
-        class_index = categories.class_index(category.category_id)
-        area_px, free_px = area_of[class_index], free_of[class_index]
-        if area_px == 0:
-            continue
+    for class_index in (
+        len(categories.things) + np.flatnonzero(area_of[len(categories.things) : len(categories)])
+    ).tolist():
+        category_id = categories.categories[class_index].category_id
+        area_px, free_px = int(area_of[class_index]), int(free_of[class_index])
         lost_px = doubtful.get(class_index, 0)
         if free_px == 0 or free_px < min_stuff_area_px:
             if free_px + lost_px == 0:
@@ -317,34 +339,45 @@ def add_stuff(
             else:
                 is_enough = free_px + lost_px >= max(1, min_stuff_area_px)
                 reason = FallReason.LOW_CONFIDENCE if is_enough else FallReason.AREA
-            fallen.append(FallenCandidate(category.category_id, area_px, free_px, None, semantic_end, reason, None))
+            fallen.append(FallenCandidate(category_id, area_px, free_px, None, semantic_end, reason, None))
             continue
         segment_id = 1 + len(pasted) + len(stuff)
-        stuff[segment_id] = category.category_id
+        stuff[segment_id] = category_id
         segment_of_class[class_index] = segment_id
-    ids = instance_ids.ravel()[starts] + segment_of_class[free_class]
-    segments = _describe_segments(ids, starts, class_map.shape, pasted, stuff, semantic_end)
-    return np.repeat(ids, lengths).reshape(class_map.shape), segments, fallen
+    runs_of = lengths[:count], owners[:count], classes[:count]
+    segment_ids, segments, runs = _number_segments(
+        runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end
+    )
+    return segment_ids, segments, runs, fallen
 
 
-def _describe_segments(
-    ids: np.ndarray,
-    starts: np.ndarray,
+def _number_segments(
+    runs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    segment_of_class: np.ndarray,
     hw: tuple[int, ...],
     pasted: Sequence[Candidate],
     stuff: Mapping[int, int],
     semantic_end: str,
-) -> tuple[FusedSegment, ...]:
-    instances = {segment_id: instance.category_id for segment_id, instance in enumerate(pasted, start=1)}
-    measured = measure_runs(ids, starts, hw=hw, category_ids={**instances, **stuff})
-    return tuple(
-        FusedSegment(
-            segment_id=region.segment_id,
-            category_id=region.category_id,
-            area_px=region.area_px,
-            bbox_xywh=region.bbox_xywh,
-            score=None if region.segment_id in stuff else pasted[region.segment_id - 1].score,
-            end=semantic_end if region.segment_id in stuff else pasted[region.segment_id - 1].end,
-        )
-        for region in measured
-    )
+) -> tuple[np.ndarray, tuple[FusedSegment, ...], SegmentRuns]:
+    """The map, its segments and its runs, from the length, instance and stuff class of each run."""
+    from antvisionps.fusion.map_kernels import number_runs
+
+    height, width = hw
+    segment_ids = np.empty((height, width), dtype=np.int32)
+    lengths, numbers = np.empty(len(runs[0]), dtype=np.int32), np.empty(len(runs[0]), dtype=np.int32)
+    measures = np.zeros((1 + len(pasted) + len(stuff), 5), dtype=np.int64)
+    measures[:, 1:3] = width, height
+    count = number_runs(*runs, segment_of_class, segment_ids, lengths, numbers, measures)
+    segments = []
+    for segment_id, (area_px, left, top, right, bottom) in enumerate(measures.tolist()):
+        if segment_id == VOID_SEGMENT_ID:
+            continue
+        bbox_xywh = (left, top, right - left, bottom - top)
+        if segment_id in stuff:
+            segments.append(FusedSegment(segment_id, stuff[segment_id], area_px, bbox_xywh, None, semantic_end))
+        else:
+            instance = pasted[segment_id - 1]
+            segments.append(
+                FusedSegment(segment_id, instance.category_id, area_px, bbox_xywh, instance.score, instance.end)
+            )
+    return segment_ids, tuple(segments), SegmentRuns(lengths[:count], numbers[:count], np.array([0, count]))

@@ -18,9 +18,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 
 from antvisionps.categories import CategorySet
@@ -44,15 +43,13 @@ class _Grid:
 class _Axis:
     """How the pixels of one axis lie between the n centres of the grid.
 
-    Gap g of n + 1 lies between centres g - 1 and g, and holds pixels first[g] ≤ i < first[g + 1]. gap (pixels,) is each
-    pixel's gap, frac (pixels,) float32 its way from the lower centre to the upper, most the pixels of the fullest gap.
+    Gap g of n + 1 lies between centres g - 1 and g, and holds pixels first[g] ≤ i < first[g + 1]. before (pixels,) is
+    the centre before each pixel, frac (pixels,) float32 the pixel's way from there to the next one.
     """
 
-    size: int
-    gap: np.ndarray
-    frac: np.ndarray
     first: np.ndarray
-    most: int
+    before: np.ndarray
+    frac: np.ndarray
 
     @classmethod
     @functools.lru_cache(maxsize=64)  # the photos of a data set share few sizes
@@ -61,35 +58,71 @@ class _Axis:
         gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
         first = np.searchsorted(gap, np.arange(centres + 2))
         frac = np.clip(position - (gap - 1), 0, 1).astype(np.float32)
-        return cls(centres, gap, frac, first, int(np.diff(first).max()))
+        return cls(first, np.maximum(gap - 1, 0).astype(np.uint32), frac)
 
-    def centres(self, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The centres below and above each gap; beyond the outermost they are the same one, twice."""
-        return np.maximum(gap - 1, 0), np.minimum(gap, self.size - 1)
 
-    def pixels(self, gap: np.ndarray) -> np.ndarray:
-        """(most, gaps) the pixels of each gap that has some; a gap of fewer repeats its last one."""
-        return np.minimum(self.first[gap] + np.arange(self.most)[:, None], self.first[gap + 1] - 1)
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """Between which two cells of an axis the centres of another's cells lie: around (2, n) uint32, and frac (n,)
+    float32, how far from the first to the second. Beyond the outermost centres they are the same one, twice."""
 
-    def is_empty(self) -> np.ndarray:
-        """(gaps,) bool, where no pixel lies."""
-        return self.first[1:] == self.first[:-1]
+    around: np.ndarray
+    frac: np.ndarray
+
+    @classmethod
+    @functools.lru_cache(maxsize=64)
+    def of(cls, *, source: int, source_cells: float, target: int, target_cells: float) -> _Stretch:
+        position = (np.arange(target) + 0.5) * (1 / (target_cells / source_cells)) - 0.5
+        low = np.floor(position)
+        frac = (position - low).astype(np.float32)
+        around = np.clip(np.stack([low, low + 1]), 0, source - 1).astype(np.uint32)
+        return cls(around, frac)
+
+
+def _stretches(source: _Grid, target: _Grid) -> tuple[_Stretch, _Stretch]:
+    """From the rows and columns of one grid to another's."""
+    rows, columns = (
+        _Stretch.of(source=n, source_cells=n_cells, target=m, target_cells=m_cells)
+        for n, n_cells, m, m_cells in zip(source.shape, source.cells_hw, target.shape, target.cells_hw, strict=True)
+    )
+    return rows, columns
+
+
+class _WeightedPlanes(NamedTuple):
+    """The planes of some ends as `semantic_kernels.sum_planes` takes them."""
+
+    cells: np.ndarray
+    planes: np.ndarray
+    weights: np.ndarray
+    source_columns: np.ndarray
+    is_on_grid: np.ndarray
+    rows_around: np.ndarray
+    row_fracs: np.ndarray
+    columns_around: np.ndarray
+    column_fracs: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
-    class_indices (K,) uint8 ascending · sums (K, rows, columns) float32, `total` times the average probabilities.
-    Classes that are not listed are 0 everywhere.
+    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `summands` are the
+    planes that give `sums`, or these themselves.
     """
 
     height: int
     width: int
     class_indices: np.ndarray
-    sums: np.ndarray
+    summands: _WeightedPlanes | np.ndarray
     total: float
     grid: _Grid
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """(K, rows, columns) float32, `total` times the average probabilities."""
+        if isinstance(self.summands, np.ndarray):
+            return self.summands
+        return _sum_planes(self.summands, (len(self.class_indices), *self.grid.shape))
 
     def class_map(self) -> np.ndarray:
         """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie."""
@@ -97,13 +130,21 @@ class SemanticAverage:
 
     @cached_property
     def _class_map(self) -> np.ndarray:
+        from antvisionps.fusion.semantic_kernels import argmax_of_planes, argmax_of_sums
+
         rows, columns = (
             _Axis.of(centres=centres, cells=cells, pixels=pixels)
             for centres, cells, pixels in zip(
                 self.grid.shape, self.grid.cells_hw, (self.height, self.width), strict=True
             )
         )
-        return _argmax(self.sums, self.class_indices, rows=rows, columns=columns)
+        pixels = (rows.first, rows.frac, columns.first, columns.frac, columns.before, self.class_indices)
+        class_map = np.empty((self.height, self.width), dtype=np.uint8)
+        if isinstance(self.summands, np.ndarray):
+            argmax_of_sums(self.summands, *pixels, class_map)
+        else:
+            argmax_of_planes(*self.summands, *pixels, class_map)
+        return class_map
 
     def confidence(self) -> np.ndarray:
         """(height, width) float32 in 0 to 1: the largest average probability of the grid, interpolated."""
@@ -146,9 +187,9 @@ def average_semantics(
     if average_of == "log_probabilities" and len(present) > 1:
         class_indices, means = _geometric_means(present, grid=grid, categories=categories)
         return SemanticAverage(finest.height, finest.width, class_indices, means, 1.0, grid)
-    class_indices, sums = _weighted_sums(present, grid=grid, categories=categories)
+    class_indices, planes = _weighted_planes(present, grid=grid, categories=categories)
     total = 255 * sum(weight for _, weight in present)
-    return SemanticAverage(finest.height, finest.width, class_indices, sums, total, grid)
+    return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
 
 
 def semantic_class_map(
@@ -165,43 +206,75 @@ def _grid(image: ImageSemantics) -> _Grid:
     return _Grid(cells_hw, (min(rows, math.ceil(cells_hw[0])), min(columns, math.ceil(cells_hw[1]))))
 
 
-def _weighted_sums(
+def _weighted_planes(
     ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
-) -> tuple[np.ndarray, np.ndarray]:
-    """Class indices (K,) uint8 ascending, and (K, rows, columns) float32 of `grid`: the sums of weight · 255 p.
+) -> tuple[np.ndarray, _WeightedPlanes]:
+    """Class indices (K,) uint8 ascending, and the planes to sum, weight · 255 p, on `grid`.
 
     Not divided by the weights' sum, which leaves the argmax as it is: so the sums of 8-bit values under whole weights
     are exact in float32, and a tie is a tie. Class 0 is always there, as it wins where every class is 0.
     """
-    class_of_plane = [[categories.class_index(category_id) for category_id in end.category_ids] for end, _ in ends]
-    class_indices = np.unique([0, *itertools.chain.from_iterable(class_of_plane)]).astype(np.uint8)
-    sums = np.empty((len(class_indices), *grid.shape), dtype=np.float32)
-    is_begun = np.zeros(len(class_indices), dtype=bool)
-    for (image, weight), classes in zip(ends, class_of_plane, strict=True):
-        source = _grid(image)
-        for index, plane in zip(np.searchsorted(class_indices, classes).tolist(), image.planes, strict=True):
-            weighted = plane[: source.shape[0], : source.shape[1]].astype(np.float32)
-            if weight != 1:
-                weighted *= np.float32(weight)
-            if source != grid:
-                weighted = _resample(weighted, source=source, target=grid)
-            if is_begun[index]:
-                sums[index] += weighted
-            else:
-                sums[index] = weighted
-                is_begun[index] = True
-    sums[~is_begun] = 0
-    return class_indices, sums
+    classes_of_end = [list(map(categories.class_index, end.category_ids.tolist())) for end, _ in ends]
+    class_indices = sorted({0, *itertools.chain.from_iterable(classes_of_end)})
+    place_of = {class_index: place for place, class_index in enumerate(class_indices)}
+    begun: set[int] = set()
+    planes, cells, first = [], [], 0
+    for index, ((end, _), classes) in enumerate(zip(ends, classes_of_end, strict=True)):
+        flat, plane_pitch, row_pitch = _flatten(end.planes)
+        for number, class_index in enumerate(classes):
+            is_first = class_index not in begun
+            planes.append((first + number * plane_pitch, row_pitch, index, place_of[class_index], is_first))
+        begun.update(classes)
+        cells.append(flat)
+        first += len(flat)
+    return np.array(class_indices, dtype=np.uint8), _WeightedPlanes(
+        cells[0] if len(cells) == 1 else np.concatenate(cells),
+        np.array(planes, dtype=np.int64),
+        np.array([weight for _, weight in ends], dtype=np.float32),
+        *_stretch_ends(tuple(_grid(end) for end, _ in ends), grid),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _stretch_ends(sources: tuple[_Grid, ...], grid: _Grid) -> tuple[np.ndarray, ...]:
+    """From the third on what `_WeightedPlanes` has."""
+    rows, columns = zip(*(_stretches(source, grid) for source in sources), strict=True)
+    return (
+        np.array([source.shape[1] for source in sources]),
+        np.array([source == grid for source in sources]),
+        *(np.stack([getattr(axis, name) for axis in axes]) for axes in (rows, columns) for name in ("around", "frac")),
+    )
+
+
+def _flatten(planes: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """(n,) the planes (K, rows, columns) as they lie in memory, and the steps from plane to plane and row to row. No
+    copy where each row is one piece, as in a PNG that was inflated."""
+    plane_pitch, row_pitch, pitch = planes.strides
+    if pitch != 1 or row_pitch < planes.shape[2] or plane_pitch < planes.shape[1] * row_pitch:
+        planes = np.ascontiguousarray(planes)
+        plane_pitch, row_pitch, _ = planes.strides
+    last = np.array(planes.shape) - 1
+    size = int(last @ [plane_pitch, row_pitch, 1]) + 1
+    return np.lib.stride_tricks.as_strided(planes[0, 0], (size,), (1,)), plane_pitch, row_pitch
+
+
+def _sum_planes(planes: _WeightedPlanes, shape: tuple[int, ...]) -> np.ndarray:
+    from antvisionps.fusion.semantic_kernels import sum_planes
+
+    sums = np.zeros(shape, dtype=np.float32)
+    sum_planes(*planes, sums)
+    return sums
 
 
 def _geometric_means(
     ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class indices as of `_weighted_sums`, and (K, rows, columns) float32 of `grid` that sum to 1 in each cell.
+    """Class indices as of `_weighted_planes`, and (K, rows, columns) float32 of `grid` that sum to 1 in each cell.
 
     A mean is proportional to exp Σ share · log(max(p, FLOOR) / FLOOR), to which a plane that is 0 adds nothing.
     """
-    planes_of_end = [_weighted_sums([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
+    of_end = [_weighted_planes([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
+    planes_of_end = [(indices, _sum_planes(planes, (len(indices), *grid.shape))) for indices, planes in of_end]
     class_indices = functools.reduce(np.union1d, [indices for indices, _ in planes_of_end])
     total = sum(weight for _, weight in ends)
     logs = np.zeros((len(class_indices), *grid.shape), dtype=np.float32)
@@ -215,95 +288,9 @@ def _geometric_means(
 
 def _resample(plane: np.ndarray, *, source: _Grid, target: _Grid) -> np.ndarray:
     """The plane at the centres of the target's cells, float32."""
-    zoom_y, zoom_x = (to / of for to, of in zip(target.cells_hw, source.cells_hw, strict=True))
-    rows, columns = target.shape
-    # OpenCV keeps an exact zoom only if it may choose the size of the result, round(size · zoom). Copies of the last
-    # cell, which are the constant continuation, make that at least what is wanted.
-    below = max(0, math.ceil(rows / zoom_y) + 1 - plane.shape[0])
-    right = max(0, math.ceil(columns / zoom_x) + 1 - plane.shape[1])
-    padded = cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return cv2.resize(padded, None, fx=zoom_x, fy=zoom_y, interpolation=cv2.INTER_LINEAR)[:rows, :columns]
+    from antvisionps.fusion.semantic_kernels import resample
 
-
-def _argmax(planes: np.ndarray, class_indices: np.ndarray, *, rows: _Axis, columns: _Axis) -> np.ndarray:
-    """(pixels, pixels) uint8, the class (K,) of the plane (K, n, m) that is largest at each pixel; the first of equal
-    ones."""
-    winner = cv2.copyMakeBorder(_first_largest(planes), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    corner = winner[:-1, :-1]
-    is_mixed = (corner != winner[1:, :-1]) | (corner != winner[:-1, 1:]) | (corner != winner[1:, 1:])
-    is_mixed[rows.is_empty()] = False
-    is_mixed[:, columns.is_empty()] = False
-    largest = np.take(class_indices[corner], columns.gap, axis=1)[rows.gap]
-    gap_y, gap_x = np.divmod(np.flatnonzero(is_mixed), is_mixed.shape[1])
-    if len(gap_y):
-        y, x = rows.pixels(gap_y), columns.pixels(gap_x)
-        corners = _corners(planes, rows.centres(gap_y), columns.centres(gap_x))
-        found = _argmax_between(corners, rows.frac[y], columns.frac[x])
-        largest.ravel()[y[:, None] * len(columns.gap) + x] = class_indices[found]
-    return largest
-
-
-def _first_largest(planes: np.ndarray) -> np.ndarray:
-    """(n, m) uint8, the index of the largest of (K, n, m) planes.
-
-    Plane by plane: numpy's argmax over the first axis is thirty times slower. An index is larger than all before it,
-    so a maximum puts it in place, which is faster than to assign where a plane is larger.
-    """
-    best = planes[0].copy()
-    winner = np.zeros(best.shape, dtype=np.uint8)
-    is_larger = np.empty(best.shape, dtype=bool)
-    for index, plane in enumerate(planes[1:], start=1):
-        np.greater(plane, best, out=is_larger)
-        np.maximum(winner, is_larger.view(np.uint8) * np.uint8(index), out=winner)
-        np.maximum(best, plane, out=best)
-    return winner
-
-
-def _corners(
-    planes: np.ndarray, y: tuple[np.ndarray, np.ndarray], x: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(K, Q) of the planes at the corners of Q quads: top left, top right, bottom left, bottom right."""
-    flat = planes.reshape(len(planes), -1)
-    top_left, top_right, bottom_left, bottom_right = (
-        np.take(flat, row * planes.shape[2] + column, axis=1) for row in y for column in x
-    )
-    return top_left, top_right, bottom_left, bottom_right
-
-
-def _argmax_between(
-    corners: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], frac_y: np.ndarray, frac_x: np.ndarray
-) -> np.ndarray:
-    """(n, m, Q) uint8, the first of the largest planes at points frac_y (n, Q), frac_x (m, Q) inside of Q quads."""
-    lowest, highest = functools.reduce(np.minimum, corners), functools.reduce(np.maximum, corners)
-    is_candidate = np.ascontiguousarray((highest >= lowest.max(axis=0)).T)
-    quad, plane = np.divmod(np.flatnonzero(is_candidate), len(lowest))
-    candidates = np.bincount(quad, minlength=len(is_candidate))
-    first = np.cumsum(candidates) - candidates
-    # Quads of many candidates first: those that have a second, a third ... candidate are then slices. And they are the
-    # last axis throughout, as numpy is slow on short ones.
-    order = np.argsort(-candidates)
-    first = first[order]
-    # take, not [:, order], which gives the quads as the short stride.
-    frac_y, frac_x = (np.take(frac, order, axis=1) for frac in (frac_y, frac_x))
-    having = np.searchsorted(-candidates[order], -np.arange(candidates.max()))
-    best = np.full((len(frac_y), len(frac_x), len(order)), -np.inf, dtype=np.float32)
-    largest = np.zeros(best.shape, dtype=np.uint8)
-    for rank, quads in enumerate(having.tolist()):
-        planes = plane[first[:quads] + rank]
-        place = planes * len(order) + order[:quads]
-        values = _interpolate([corner.ravel()[place] for corner in corners], frac_y[:, :quads], frac_x[:, :quads])
-        is_larger = values > best[..., :quads]
-        np.copyto(largest[..., :quads], planes.astype(np.uint8), where=is_larger)
-        np.maximum(best[..., :quads], values, out=best[..., :quads])
-    found = np.empty_like(largest)
-    found[..., order] = largest
-    return found
-
-
-def _interpolate(corners: Sequence[np.ndarray], frac_y: np.ndarray, frac_x: np.ndarray) -> np.ndarray:
-    """(n, m, Q) from corners (Q,) each."""
-    top_left, top_right, bottom_left, bottom_right = corners
-    rest_y, rest_x = 1 - frac_y, 1 - frac_x
-    left = top_left * rest_y + bottom_left * frac_y
-    right = top_right * rest_y + bottom_right * frac_y
-    return left[:, None] * rest_x + right[:, None] * frac_x
+    rows, columns = _stretches(source, target)
+    resampled = np.empty(target.shape, dtype=np.float32)
+    resample(np.ascontiguousarray(plane), rows.around, rows.frac, columns.around, columns.frac, resampled)
+    return resampled

@@ -36,6 +36,12 @@ class FusionSettings:
         return self.method == "panoptic_head" or self.union is not None
 
 
+def load_kernels() -> None:
+    """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
+    import antvisionps.fusion.map_kernels
+    import antvisionps.fusion.semantic_kernels  # noqa: F401
+
+
 def fuse_predictions(
     instances: Mapping[str, ImageInstances],
     semantics: Mapping[str, ImageSemantics],

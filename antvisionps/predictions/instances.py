@@ -23,6 +23,7 @@ from antvisionps.predictions.schema import (
     CacheReader,
     CacheWriter,
     ImageRows,
+    Rows,
 )
 
 _INDEX_COLUMNS = ("image_id", "height", "width", "instances")
@@ -174,17 +175,17 @@ class InstancesReader(CacheReader[ImageInstances]):
         except (KeyError, ValueError, TypeError) as error:
             raise CacheError(f"{self.path}: its list of images is damaged ({error}); run `dvc repro`") from error
 
-    def _build(self, image_id: int, height: int, width: int, rows: pa.Table) -> ImageInstances:
+    def _build(self, image_id: int, height: int, width: int, rows: Rows) -> ImageInstances:
         image = ImageInstances(
             image_id=image_id,
             height=height,
             width=width,
-            category_ids=rows["category_id"].to_numpy(),
-            scores=rows["score"].to_numpy(),
-            boxes_xywh=rows["bbox_xywh"].combine_chunks().flatten().to_numpy().reshape(-1, 4),
-            rles=rows["rle"].to_pylist(),
+            category_ids=rows.numbers["category_id"],
+            scores=rows.numbers["score"],
+            boxes_xywh=rows.numbers["bbox_xywh"],
+            rles=rows.others["rle"].to_pylist(),
             mask_probs=_stack_mask_probs(image_id, rows),
-            stored_areas_px=rows["area_px"].to_numpy(),
+            stored_areas_px=rows.numbers["area_px"],
             source=None if self._check_masks else self.path,
         )
         if self._check_masks:
@@ -217,10 +218,10 @@ def _to_rows(image: ImageInstances) -> pa.RecordBatch:
     )
 
 
-def _stack_mask_probs(image_id: int, rows: pa.Table) -> np.ndarray | None:
-    if "mask_probs" not in rows.column_names:
+def _stack_mask_probs(image_id: int, rows: Rows) -> np.ndarray | None:
+    if "mask_probs" not in rows.others:
         return None
-    grids = rows["mask_probs"].to_pylist()
+    grids = rows.others["mask_probs"].to_pylist()
     if not any(grid is not None for grid in grids):
         return None
     if any(grid is None or len(grid) != MASK_PROBS_SIZE**2 for grid in grids):
@@ -229,7 +230,7 @@ def _stack_mask_probs(image_id: int, rows: pa.Table) -> np.ndarray | None:
 
 
 def _refuse_other_than_things(image: ImageInstances, categories: CategorySet) -> None:
-    for category_id in np.unique(image.category_ids).tolist():
+    for category_id in sorted(set(image.category_ids.tolist())):
         if category_id not in categories:
             raise CacheError(f"image {image.image_id}: unknown category {category_id}")
         if not categories.by_id(category_id).is_thing:

@@ -162,6 +162,35 @@ class CacheWriter(AbstractContextManager["CacheWriter"]):
         self._pending, self._pending_images = [], 0
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows: `numbers` are the columns of numbers, or of as many of them in each row, as arrays; `others` the rest.
+    Taken apart for a row group at once, as each look into an Arrow table costs microseconds; by DLPack, as Arrow's
+    to_numpy imports pandas, where there is one, which takes a second in each process."""
+
+    numbers: Mapping[str, np.ndarray]
+    others: Mapping[str, pa.Array]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Self:
+        numbers, others = {}, {}
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            if pa.types.is_primitive(column.type):
+                numbers[name] = np.from_dlpack(column)
+            elif pa.types.is_fixed_size_list(column.type):
+                numbers[name] = np.from_dlpack(column.flatten()).reshape(-1, column.type.list_size)
+            else:
+                others[name] = column
+        return cls(numbers, others)
+
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(
+            {name: column[rows] for name, column in self.numbers.items()},
+            {name: column[rows] for name, column in self.others.items()},
+        )
+
+
 Image = TypeVar("Image")
 
 
@@ -198,13 +227,13 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         except BaseException:
             self._parquet.close()
             raise
-        self._group_index, self._group = -1, pa.table({})
+        self._group_index, self._group = -1, Rows({}, {})
 
     def _read_index(self, metadata: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """image_ids (n,), their (height, width) (n, 2), their numbers of rows (n,)."""
         raise NotImplementedError
 
-    def _build(self, image_id: int, height: int, width: int, rows: pa.Table) -> Image:
+    def _build(self, image_id: int, height: int, width: int, rows: Rows) -> Image:
         """One image of its rows. Raises CacheError without the place, which `read` adds."""
         raise NotImplementedError
 
@@ -232,7 +261,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         rows = self._rows(int(self._first_row[position]), int(self._first_row[position + 1]))
         expected = {"image_id": image_id, "height": height, "width": width}
         for name, value in expected.items():
-            if (rows[name].to_numpy() != value).any():
+            if (rows.numbers[name] != value).any():
                 raise CacheError(
                     f"{self.path}: image {image_id}: rows with another {name} stand in its place; {REMEDY}"
                 )
@@ -241,18 +270,18 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         except CacheError as error:
             raise CacheError(f"{self.path}: {error}; {REMEDY}") from error
 
-    def _rows(self, first: int, stop: int) -> pa.Table:
+    def _rows(self, first: int, stop: int) -> Rows:
         if first == stop:
-            return self._parquet.schema_arrow.empty_table()
+            return Rows.of(self._parquet.schema_arrow.empty_table())
         group = int(np.searchsorted(self._first_row_of_group, first, side="right")) - 1
         if group != self._group_index:
             try:
-                self._group = self._parquet.read_row_group(group, columns=self._columns, use_threads=False)
+                self._group = Rows.of(self._parquet.read_row_group(group, columns=self._columns, use_threads=False))
             except (pa.ArrowException, OSError) as error:
                 raise CacheError(f"{self.path}: row group {group} is damaged ({error}); {REMEDY}") from error
             self._group_index = group
         first_of_group = int(self._first_row_of_group[group])
-        return self._group.slice(first - first_of_group, stop - first)
+        return self._group[first - first_of_group : stop - first_of_group]
 
     def _refuse_inconsistent_index(self) -> None:
         for before, image_id in zip(self._image_ids, self._image_ids[1:], strict=False):

@@ -21,6 +21,7 @@ from antvisionps.predictions.schema import (
     CacheReader,
     CacheWriter,
     ImageRows,
+    Rows,
 )
 
 _PNG_SETTINGS = (
@@ -151,12 +152,13 @@ class SemanticReader(CacheReader[ImageSemantics]):
             table = self._parquet.read(columns=["image_id", "height", "width"], use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise CacheError(f"{self.path}: its list of images is damaged ({error}); run `dvc repro`") from error
-        hw = np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1)
-        return table["image_id"].to_numpy(), hw, np.ones(len(table), dtype=np.int64)
+        image_ids, heights, widths = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
+        return image_ids, np.stack([heights, widths], axis=1), np.ones(len(table), dtype=np.int64)
 
-    def _build(self, image_id: int, height: int, width: int, rows: pa.Table) -> ImageSemantics:
-        row = rows.to_pylist()[0]
+    def _build(self, image_id: int, height: int, width: int, rows: Rows) -> ImageSemantics:
+        row = {name: column[0].item() for name, column in rows.numbers.items()}
         grid_hw = (row["grid_height"], row["grid_width"])
+        category_ids = np.from_dlpack(rows.others["category_ids"][0].values)
         image = ImageSemantics(
             image_id=image_id,
             height=height,
@@ -164,8 +166,8 @@ class SemanticReader(CacheReader[ImageSemantics]):
             input_height=row["input_height"],
             input_width=row["input_width"],
             stride=row["stride"],
-            category_ids=np.array(row["category_ids"], dtype=np.int32),
-            planes=_decode_planes(image_id, row["planes"], len(row["category_ids"]), grid_hw),
+            category_ids=category_ids,
+            planes=_decode_planes(image_id, rows.others["planes"][0].as_py(), len(category_ids), grid_hw),
         )
         _refuse_unknown_categories(image, self.header.categories)
         return image
