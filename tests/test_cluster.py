@@ -199,7 +199,7 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=PROJECT,
+        cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         start_new_session=True,
     )
