@@ -155,33 +155,49 @@ def test_everything_again_gives_the_same_bytes(project):
     assert {name: checksums(project / name) for name in folders} == before
 
 
-def test_a_training_killed_by_force_is_resumed_to_the_same_weights(project, tmp_path):
-    folder = copy_project(tmp_path / "killed")
-    dvc(folder, "repro", "prepare")
-    command = [sys.executable, "-m", "dvc", "repro", "train_e_ups@base"]
+def kill(folder: Path, *arguments: str, once: str) -> None:
+    """Runs DVC and kills it and its stage by force once a file of that pattern is there."""
     running = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
         env=environment(),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    weights = Path("data/models/e_ups/base/weights.pth")
     try:
         deadline = time.monotonic() + 240
-        while not list((folder / "data" / "unfinished").rglob("last_checkpoint")):
-            assert running.poll() is None, "the training ended before it could be killed"
-            assert time.monotonic() < deadline, "no checkpoint was written"
-            time.sleep(0.02)
+        while not list(folder.glob(once)):
+            assert running.poll() is None, "the stage ended before it could be killed"
+            assert time.monotonic() < deadline, f"there never was {once}"
+            time.sleep(0.005)
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
+
+
+def test_a_training_killed_by_force_is_resumed_to_the_same_weights(project, tmp_path):
+    folder = copy_project(tmp_path / "killed")
+    dvc(folder, "repro", "prepare")
+    kill(folder, "repro", "train_e_ups@base", once="data/unfinished/**/last_checkpoint")
+    weights = Path("data/models/e_ups/base/weights.pth")
     assert not (folder / weights).exists()
     output = dvc(folder, "repro", "train_e_ups@base")
     assert stages_run(output) == ["train_e_ups@base"]
     assert (folder / weights).read_bytes() == (project / weights).read_bytes()
     assert checksums(folder / "data/models/e_ups/base") == checksums(project / "data/models/e_ups/base")
+
+
+def test_a_prediction_killed_by_force_leaves_no_cache_and_is_made_again_to_the_same_bytes(project, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(project, folder, symlinks=True)
+    cache = folder / "data/predictions/e_ups/val"
+    stage = ("repro", "--single-item", "--force", "predict@e_ups-val")
+    kill(folder, *stage, once="data/predictions/e_ups/val/.*.unfinished")
+    assert not list(cache.glob("*.parquet"))
+    assert list(cache.glob(".*.unfinished"))
+    assert stages_run(dvc(folder, *stage)) == ["predict@e_ups-val"]
+    assert checksums(cache) == checksums(project / "data/predictions/e_ups/val")
 
 
 def test_a_third_end_of_semantics_alone_joins_the_fusion(project, tmp_path):
