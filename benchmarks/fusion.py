@@ -46,6 +46,7 @@ from antvisionps.evaluation.panoptic_quality import match_segments
 from antvisionps.fusion.fused_files import open_fused
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
+from antvisionps.fusion.system import load_kernels
 from antvisionps.parallel import map_images
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
@@ -352,6 +353,7 @@ def whole_groups(images: int) -> int:
 def time_parts(root: Path, images: int) -> dict[str, float]:
     """CPU time of the engine's parts and, where others have such a part, theirs."""
     cv2.setNumThreads(1)
+    load_kernels()
     truth = open_split(root / "prepared", "val")
     end_of = {
         row["category_id"]: row["end"]
