@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import download, export, figure, inspect, predict, sweep
+from antvisionps.commands import download, export, figure, inspect, predict, sweep, table
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
+    table.add_parser(commands, PROJECT_ROOT)
     return parser
 
 
