@@ -123,7 +123,7 @@ def _steps(
             data = random_batch(batch, categories, seed=step)
             start = time.perf_counter()
             losses = model.train_step(data, wrapper)
-            total = float(losses["loss"])  # waits for a GPU
+            total = losses["loss"].item()  # waits for a GPU
             seconds.append(time.perf_counter() - start)
             if not np.isfinite(total):
                 raise ModelError(f"the loss of step {step + 1} on random pictures is {total}")
