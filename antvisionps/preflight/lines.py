@@ -71,7 +71,7 @@ def network_lines(
 def _memory_line(network: TrainedNetwork, trial: NetworkTrial, full: Batch) -> Estimate:
     what = f"{network.name}: memory of a step"
     size = f"{full.images} x {full.hw[0]} x {full.hw[1]} px"
-    peaks = [(step.batch.pixels, step.peak_bytes) for step in trial.steps if step.peak_bytes is not None]
+    peaks = [(step.batch.pixels, step.peak_bytes) for step in trial.steps[-2:] if step.peak_bytes is not None]
     if not peaks:
         return Estimate(what, "unknown", "this system does not tell a process's peak")
     if trial.steps[-1].batch == full:
