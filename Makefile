@@ -22,10 +22,10 @@ export MMCV_WITH_OPS := 0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup repro test chromium lint format types clean ablation-e-ups ablation-lwl-htc fusion-table
+.PHONY: help setup repro test chromium lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: $(READY) ## Create .venv with the locked packages and check it (minutes, 7 GB; instant when done)
 
@@ -73,6 +73,12 @@ ablation-lwl-htc: setup ## Train LWL-HTC without and with uncertainty and DC hea
 
 fusion-table: setup ## Train all ends with 3 seeds, fuse them, PQ and gain into docs/ablations.md (resumable)
 	python -m benchmarks.fusion_table
+
+table1: setup ## Run the report's table 1 (or 2, 3) as DVC experiments into docs/tables; PROFILE as for repro (resumable)
+table2: setup
+table3: setup
+table1 table2 table3:
+	antvisionps table $(@:table%=%)$(if $(PROFILE), --params profiles/$(PROFILE).yaml)
 
 clean: ## Remove stage outputs and tool caches; the environment and DVC's cache stay
 	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/overlays report

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.commands import download, export, figure, inspect, predict, sweep
+from antvisionps.commands import check, download, export, figure, findings, inspect, predict, sweep, table
 from antvisionps.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -34,29 +34,21 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
     results.set_defaults(run=_results)
 
+    check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     predict.add_parser(commands)
     figure.add_parser(commands)
     download.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
+    table.add_parser(commands, PROJECT_ROOT)
     return parser
 
 
 def _doctor(args: argparse.Namespace) -> None:
     from antvisionps.doctor import examine
 
-    findings = []
-    for finding in examine(PROJECT_ROOT):
-        print(f"{finding.severity:6}{finding.subject:34}{finding.message}", flush=True)
-        findings.append(finding)
-    remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.severity == "wrong")
-    hints = dict.fromkeys(f.remedy for f in findings if f.remedy and f.severity == "note")
-    for heading, commands in (("To mend what is wrong:", remedies), ("Worth a look:", hints)):
-        if commands:
-            print("", heading, *(f"  {command}" for command in commands), sep="\n")
-    if any(finding.severity == "wrong" for finding in findings):
-        raise SystemExit(1)
+    findings.report(examine(PROJECT_ROOT))
 
 
 def _use(args: argparse.Namespace) -> None:

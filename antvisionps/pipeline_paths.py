@@ -16,6 +16,8 @@ class PipelinePaths:
     """Folders of stages' outputs, named as in `vars` of dvc.yaml."""
 
     prepared: Path
+    imports: Path
+    models: Path
     predictions: Path
     routing: Path
     calibration: Path

@@ -32,13 +32,13 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticImage, measure_segments
 from antvisionps.models.e_ups import build_e_ups
 from antvisionps.models.inference import predict_image
 from antvisionps.models.lwl_htc import build_lwl_htc, htc_settings
 from antvisionps.models.optimization import optim_wrapper, save_memory
 from antvisionps.models.shared_backbone import RememberingBackbone
-from antvisionps.models.training_data import collate, make_sample, visible_things
+from antvisionps.models.training_data import collate
+from antvisionps.models.trial import calibrate_norms, random_sample
 from antvisionps.params import Network, load_params
 from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
 
@@ -332,21 +332,6 @@ def _speed(photo_s: float) -> str:
     return f"{1000 * photo_s:.0f} | {1 / photo_s:.2f}"
 
 
-def calibrate_norms(model: Any, batch: dict[str, list[Any]]) -> None:
-    """Gives frozen batch norms the statistics that pretraining would have: without, activations grow from block to
-    block until they overflow."""
-    norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    model.backbone.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-        # mmdet starts the last norm of a block at 0, which a frozen norm would never leave.
-        nn.init.ones_(norm.weight)
-    with torch.no_grad():
-        model.backbone(model.data_preprocessor(batch, True)["inputs"])
-    model.backbone.train()
-
-
 def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
     """The profile's SGD with these changes, as stage train_e_ups would make it."""
     settings = load_params(PROFILE).train_e_ups.optimizer.model_dump() | changes
@@ -355,28 +340,7 @@ def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
 
 def random_batch(size: Size, *, seed: int) -> dict[str, list[Any]]:
     """Noise with 16 rectangular things on bands of stuff, as the data loader would give it."""
-    return collate([random_sample(size.hw, seed=(seed, index)) for index in range(size.batch_size)])
-
-
-def random_sample(hw: tuple[int, int], *, seed: tuple[int, int]) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    height, width = hw
-    segment_ids = np.zeros(hw, dtype=np.int32)
-    category_ids = {}
-    for band in range(4):
-        segment_ids[band * height // 4 : (band + 1) * height // 4] = band + 1
-        category_ids[band + 1] = NUM_THINGS + 1 + int(rng.integers(NUM_STUFF))
-    for thing in range(16):
-        h, w = (max(8, int(side * rng.uniform(0.05, 0.4))) for side in hw)
-        top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
-        segment_ids[top : top + h, left : left + w] = 10 + thing
-        category_ids[10 + thing] = 1 + int(rng.integers(NUM_THINGS))
-    photo = rng.integers(0, 255, (*hw, 3)).astype(np.uint8) // 2 + (segment_ids[..., None] * 5 % 128).astype(np.uint8)
-    visible = {segment_id: category_ids[segment_id] for segment_id in np.unique(segment_ids).tolist()}
-    segments = measure_segments(segment_ids, category_ids=visible, crowd_ids=set())
-    image = PanopticImage(1, "1.png", "1.png", height, width, segments)
-    things = visible_things(segment_ids, image=image, categories=categories())
-    return make_sample(photo, segment_ids, things, image=image, categories=categories())
+    return collate([random_sample(size.hw, categories(), seed=(seed, index)) for index in range(size.batch_size)])
 
 
 def categories() -> CategorySet:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
 """Part of antvisionps (a module or a folder at its top) → the other parts it may import. The rest, which is the command
 line and what stands behind it, may import all."""
 
-COMMAND_LINE = {"cli", "commands", "doctor", "pipeline_paths", "predictor", "profiles"}
+COMMAND_LINE = {"cli", "commands", "doctor", "experiments", "pipeline_paths", "predictor", "preflight", "profiles"}
 
 
 def part_of(module: str) -> str:

@@ -1,0 +1,195 @@
+"""DVC experiments by name, each run once, in a clone of the project of its own.
+
+The clone shares git's objects and DVC's cache with the project, so that what either has trained is not trained again;
+the experiments themselves are fetched into the project, for `dvc exp show`. The project's own files stay as they are,
+whatever ends a run: params.yaml, outputs and dvc.lock are the clone's. What an interrupted training has left lies
+there too, and the next run goes on from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from antvisionps.errors import AntVisionPSError
+from antvisionps.params import Params, load_params
+from antvisionps.pipeline_paths import read_pipeline_paths
+
+LAST_STAGE = "score"
+METRICS = "metrics/panoptic.json"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name that is the same only for the same params and code, the params, and the changes that made them."""
+
+    name: str
+    params: Params
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExperimentClone:
+    """The clone in `folder` of the project in `project`, whose code is that of `commit`; see `open_clone`."""
+
+    project: Path
+    folder: Path
+    commit: str
+
+    def describe(self, label: str, profile: Path, changes: Sequence[str]) -> Experiment:
+        """The experiment `label` on a profile with these changes, in the syntax of `dvc exp run -S`.
+
+        Raises ParamsError where the changed params are invalid.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            changed = shutil.copyfile(profile, Path(folder) / profile.name)
+            _apply(changes, changed)
+            params = load_params(changed)
+            document = _read(changed)
+        del document["runtime"]  # it changes no result
+        code = _git(self.project, "rev-parse", *(f"{self.commit}:./{path}" for path in _code(self.project)))
+        digest = hashlib.sha256(json.dumps([document, code], sort_keys=True).encode()).hexdigest()
+        return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, tuple(changes))
+
+    def run(self, experiment: Experiment, profile: Path) -> None:
+        """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
+        self._restore(profile)
+        for path in (*_paths_of(_read(profile)), str(read_pipeline_paths(Path()).imports)):
+            self._link(path)
+        changes = [word for change in experiment.changes for word in ("-S", change)]
+        command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
+        ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False)
+        ref = _find(self.folder, experiment.name)
+        if ran.returncode or ref is None:
+            raise AntVisionPSError(
+                f"experiment {experiment.name} failed (exit status {ran.returncode}), for the reason above; what is "
+                "finished stays, and the next run goes on from there"
+            )
+        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
+
+    def result_of(self, experiment: Experiment) -> dict[str, Any] | None:
+        """metrics/panoptic.json as the experiment wrote it; None if it has not run, on whatever commit."""
+        ref = _find(self.project, experiment.name)
+        return json.loads(_git(self.project, "show", f"{ref}:{METRICS}")) if ref else None
+
+    def _restore(self, profile: Path) -> None:
+        """The commit with this profile's params, and no output of another experiment.
+
+        Checkpoints of unfinished trainings stay, and so does `prepared`. An empty dvc.lock lets DVC's run cache decide
+        what has to run.
+        """
+        _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
+        _git(self.folder, "clean", "--quiet", "--force", "-d")
+        shutil.copyfile(profile, self.folder / "params.yaml")
+        (self.folder / "dvc.lock").unlink(missing_ok=True)
+        paths = read_pipeline_paths(self.folder)
+        for path in (paths.models, paths.predictions, paths.routing, paths.calibration, paths.fused):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _link(self, path: str) -> None:
+        """Makes a file or folder of the project that git does not hold, as data/coco, be found in the clone too."""
+        source, target = self.project / path, self.folder / path
+        if source.exists() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.symlink_to(source.resolve())
+
+
+@contextmanager
+def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
+    """The project's clone for experiments, made at the first call; one process at a time has it.
+
+    Raises AntVisionPSError where another one does, and where code is changed but not committed: an experiment is
+    a commit with its code.
+    """
+    changed = _git(project, "status", "--porcelain", "--", *_code(project))
+    if changed:
+        raise AntVisionPSError(
+            f"code is changed but not committed; experiments are of committed code, so commit or stash:\n{changed}"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AntVisionPSError(f"{folder}: another process runs experiments there; wait for its end") from None
+        commit = _git(project, "rev-parse", "HEAD")
+        if not (folder / ".dvc" / "config.local").exists():
+            _make_clone(project, folder, commit)
+        yield ExperimentClone(project, folder, commit)
+
+
+def _code(project: Path) -> list[str]:
+    """The files that an experiment's result depends on beside params and data: dvc.yaml and the modules it names."""
+    stages = _read(project / "dvc.yaml")["stages"].values()
+    return sorted({"dvc.yaml", *(dep for stage in stages for dep in stage["deps"] if dep.endswith(".py"))})
+
+
+def _find(repository: Path, name: str) -> str | None:
+    """The git ref of the DVC experiment of that name."""
+    refs = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
+
+
+def _make_clone(project: Path, folder: Path, commit: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _git(project, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder.resolve()))
+    _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    _dvc(folder, "config", "--local", "cache.dir", _dvc(project, "cache", "dir"))
+
+
+def _paths_of(node: Any) -> Iterator[str]:
+    """Every string in the params that could be a relative path."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _paths_of(value)
+    elif isinstance(node, str) and not Path(node).is_absolute():
+        yield node
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def _apply(changes: Sequence[str], path: Path) -> None:
+    """Writes the changes into a YAML file as DVC does."""
+    from dvc.utils.hydra import apply_overrides
+
+    if changes:
+        apply_overrides(path, list(changes))
+
+
+def _environment() -> dict[str, str]:
+    """Stages call `python`, which is this one, and import the clone's own code."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return _output(["git", *arguments], folder)
+
+
+def _dvc(folder: Path, *arguments: str) -> str:
+    return _output([sys.executable, "-m", "dvc", *arguments], folder)
+
+
+def _output(command: Sequence[str], folder: Path) -> str:
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise AntVisionPSError(f"`{' '.join(command)}` failed in {folder.resolve()}: {ran.stderr.strip()}")
+    return ran.stdout.strip()
