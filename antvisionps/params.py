@@ -430,11 +430,6 @@ class Params(Section):
             _refuse_repeats(place, names)
         if FUSION_SYSTEM in self.all_ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
-        if unknown := [name for name in self.ends if name not in TRAINED_ENDS]:
-            raise ValueError(
-                f"ends lists {unknown[0]}; expected names of {list(TRAINED_ENDS)}. Predictions made elsewhere go "
-                "to import_end.ends"
-            )
         if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"

@@ -135,7 +135,6 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
             {"big": 1.0},
             r"\['big'\]; expected a weight for each of \['base'\]",
         ),
-        ("ends", ["e_ups", "lwl_htc", "mine"], r"ends lists mine; expected names of .* go to import_end\.ends"),
         ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
         (
             "predict.shared_backbone",

@@ -184,7 +184,7 @@ def choose_candidates(
                 alive.append(Candidate(category_id, score, area_px, end, image, index))
             else:
                 reason = low_score if is_here else routed_away
-                fallen.append(make_fallen((category_id, area_px, None, score, end, reason)))
+                fallen.append(make_fallen((category_id, area_px, None, score, end, reason, index)))
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is None or not alive:
         return alive, fallen
