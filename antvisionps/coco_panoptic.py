@@ -371,7 +371,7 @@ def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
     try:
         segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
         x, y, width, height = bbox
-        is_crowd = bool(row["iscrowd"])
+        is_crowd = json_flag(row["iscrowd"])
     except (KeyError, TypeError, ValueError):
         return None
     for value in (segment_id, category_id, area_px, x, y, width, height):

@@ -44,9 +44,10 @@ step_file = pathlib.Path("data/unfinished/step")
 step = int(step_file.read_text()) if step_file.exists() else 0
 while step < 3:
     step += 1
-    log.write_text((log.read_text() if log.exists() else "") + f"{step} ")
     step_file.parent.mkdir(parents=True, exist_ok=True)
-    step_file.write_text(str(step))
+    step_file.with_suffix(".new").write_text(str(step))
+    step_file.with_suffix(".new").replace(step_file)  # a kill leaves no half of it
+    log.write_text((log.read_text() if log.exists() else "") + f"{step} ")
     while stuck.exists() and step == 2:
         time.sleep(0.05)
 if (pathlib.Path(os.environ["TEST_DIR"]) / "broken").exists():
