@@ -179,6 +179,7 @@ def _open_dask(address: str | None, workers: int) -> Iterator[DaskCluster]:
         import joblib  # noqa: F401
     address = address or dask.config.get("scheduler-address", None)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_unlogged(*_LOOP_LOGGERS))
         place = f"the Dask cluster at {address}" if address else "the local Dask cluster"
         try:
             at = address or stack.enter_context(_local_dask(workers))
@@ -190,6 +191,24 @@ def _open_dask(address: str | None, workers: int) -> Iterator[DaskCluster]:
                 f"{_one_line(error)}; start `dask scheduler` and `dask worker`, mend runtime.cluster, or set it to null"
             ) from error
         yield DaskCluster(place, client)
+
+
+_LOOP_LOGGERS = ("tornado.application", "asyncio", "distributed")
+
+
+@contextmanager
+def _unlogged(*names: str) -> Iterator[None]:
+    """What is on its way when a call ends with an error finds its connection closed, and the loop in the background
+    would print that, with a traceback, beside the one line of the error."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
