@@ -2,7 +2,8 @@
 
 mmdet needs `mmcv._ext`, a compiled module that no wheel carries for current versions of Python and torch. torchvision
 ships the same kernels (CPU and CUDA) in every wheel. `install_ops` puts a module in the place of `mmcv._ext` that hands
-each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it before the first import of mmdet.
+each call to them, so that mmcv's and mmdet's own layers run unchanged; only deformable convolution on a CPU, where
+torchvision's kernel is slow, is deform_conv_cpu's. Call it before the first import of mmdet.
 
 A compiled mmcv that loads is left alone. Operators that torchvision lacks raise ModelError when called, not at import.
 """
@@ -26,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 
 from antvisionps.errors import ModelError
+from antvisionps.models.deform_conv_cpu import Geometry, deform_conv2d
 
 EXT_NAME = "mmcv._ext"
 
@@ -269,7 +271,9 @@ def _modulated_forward(
     if features.dim() != 4:
         raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
     _refuse_wild_positions(offset, "deformable convolution: an offset")
-    ctx.geometry = (*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups, mask is not None)
+    ctx.geometry = Geometry(
+        *_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups, has_mask=mask is not None
+    )
     ctx.dtypes = [None if t is None else t.dtype for t in (features, offset, mask, weight, bias)]
     # The kernel takes tensors in any case; these two are not read.
     mask = features.new_zeros(len(features), 1) if mask is None else mask
@@ -277,6 +281,8 @@ def _modulated_forward(
     dtype = torch.promote_types(offset.dtype, torch.float32)
     tensors = [t.to(dtype).contiguous() for t in (features, weight, offset, mask, bias)]
     ctx.save_for_backward(*tensors)
+    if features.device.type == "cpu":
+        return deform_conv2d(*tensors, ctx.geometry).to(offset.dtype)
     return torch.ops.torchvision.deform_conv2d(*tensors, *ctx.geometry).to(offset.dtype)
 
 
@@ -289,8 +295,15 @@ def _gradients(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """Gradients of features, offset, mask, weight and bias, each of its tensor's dtype; None where it had none."""
     tensors = ctx.saved_tensors
     grad_output = grad_output.to(tensors[0].dtype).contiguous()
-    features, weight, offset, mask, bias = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, *tensors, *ctx.geometry
-    )
-    gradients = (features, offset, mask, weight, bias)
-    return [None if dtype is None else grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)]
+    if grad_output.device.type == "cpu":
+        with torch.enable_grad():
+            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+            output = deform_conv2d(*inputs, ctx.geometry)
+        gradients = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
+    else:
+        gradients = torch.ops.torchvision._deform_conv2d_backward(grad_output, *tensors, *ctx.geometry)
+    features, weight, offset, mask, bias = gradients
+    return [
+        None if dtype is None else grad.to(dtype)
+        for grad, dtype in zip((features, offset, mask, weight, bias), ctx.dtypes, strict=True)
+    ]
