@@ -1,7 +1,7 @@
 """Deformable convolution on a CPU, composed of torch's own bilinear sampling and a matrix product.
 
 torchvision's CPU kernel computes one output position at a time in one thread; with gradients this is about ten times
-faster on two cores (`python -m benchmarks.deform_conv`), and gives the same numbers.
+faster on two cores (`python -m benchmarks.cpu_kernels`), and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
 
 
 def deform_conv2d(
-    features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, geometry: Geometry
+    geometry: Geometry, features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor
 ) -> Tensor:
     """(N, C_out, H_out, W_out) of features (N, C, H, W), differentiable; Dai et al., "Deformable Convolutional
     Networks", eqs. 2 and 3, and with a mask Zhu et al., "Deformable ConvNets v2", eq. 1.

@@ -26,4 +26,6 @@ def select_device(choice: str, *, cpu_threads: int) -> torch.device:
     if available and choice != "cpu":
         return torch.device("cuda")
     torch.use_deterministic_algorithms(True)
+    # It would fill every new tensor, for debugging.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cpu")

@@ -2,8 +2,9 @@
 
 mmdet needs `mmcv._ext`, a compiled module that no wheel carries for current versions of Python and torch. torchvision
 ships the same kernels (CPU and CUDA) in every wheel. `install_ops` puts a module in the place of `mmcv._ext` that hands
-each call to them, so that mmcv's and mmdet's own layers run unchanged; only deformable convolution on a CPU, where
-torchvision's kernel is slow, is deform_conv_cpu's. Call it before the first import of mmdet.
+each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it before the first import of mmdet. On a
+CPU, where two of torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign's
+gradient from roi_align_cpu.
 
 A compiled mmcv that loads is left alone. Operators that torchvision lacks raise ModelError when called, not at import.
 """
@@ -28,6 +29,7 @@ from torch.nn.modules.utils import _pair
 
 from antvisionps.errors import ModelError
 from antvisionps.models.deform_conv_cpu import Geometry, deform_conv2d
+from antvisionps.models.roi_align_cpu import roi_align_backward
 
 EXT_NAME = "mmcv._ext"
 
@@ -126,10 +128,11 @@ def _roi_align_forward(
     _refuse_max_mode(pool_mode)
     _refuse_wild_positions(rois, "RoIAlign: a box")
     features = _widen(features)
-    pooled = torch.ops.torchvision.roi_align(
-        features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        )
     )
-    output.copy_(pooled)
 
 
 def _roi_align_backward(
@@ -148,16 +151,22 @@ def _roi_align_backward(
 ) -> None:
     _refuse_max_mode(pool_mode)
     grad_output = _widen(grad_output)
-    grad = torch.ops.torchvision._roi_align_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *grad_input.shape,
-        sampling_ratio,
-        aligned,
-    )
+    rois = rois.to(grad_output.dtype)
+    if grad_output.device.type == "cpu":
+        grad = roi_align_backward(
+            grad_output, rois, grad_input.shape, scale=spatial_scale, sampling_ratio=sampling_ratio, aligned=aligned
+        )
+    else:
+        grad = torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
     grad_input.copy_(grad)
 
 
@@ -271,8 +280,9 @@ def _modulated_forward(
     if features.dim() != 4:
         raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
     _refuse_wild_positions(offset, "deformable convolution: an offset")
+    (stride_y, stride_x), (padding_y, padding_x), (dilation_y, dilation_x) = map(_pair, (stride, padding, dilation))
     ctx.geometry = Geometry(
-        *_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups, has_mask=mask is not None
+        stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups, deform_groups, mask is not None
     )
     ctx.dtypes = [None if t is None else t.dtype for t in (features, offset, mask, weight, bias)]
     # The kernel takes tensors in any case; these two are not read.
@@ -282,7 +292,7 @@ def _modulated_forward(
     tensors = [t.to(dtype).contiguous() for t in (features, weight, offset, mask, bias)]
     ctx.save_for_backward(*tensors)
     if features.device.type == "cpu":
-        return deform_conv2d(*tensors, ctx.geometry).to(offset.dtype)
+        return deform_conv2d(ctx.geometry, *tensors).to(offset.dtype)
     return torch.ops.torchvision.deform_conv2d(*tensors, *ctx.geometry).to(offset.dtype)
 
 
@@ -298,7 +308,7 @@ def _gradients(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     if grad_output.device.type == "cpu":
         with torch.enable_grad():
             inputs = [tensor.detach().requires_grad_() for tensor in tensors]
-            output = deform_conv2d(*inputs, ctx.geometry)
+            output = deform_conv2d(ctx.geometry, *inputs)
         gradients = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
     else:
         gradients = torch.ops.torchvision._deform_conv2d_backward(grad_output, *tensors, *ctx.geometry)

@@ -45,7 +45,7 @@ def test_output_and_gradients_are_those_of_torchvisions_kernel(geometry, offsets
         torch.manual_seed(12)
         return output, torch.autograd.grad(output, leaves, torch.randn_like(output), materialize_grads=True)
 
-    ours = output_and_gradients(lambda *tensors: deform_conv2d(*tensors, geometry))
+    ours = output_and_gradients(lambda *tensors: deform_conv2d(geometry, *tensors))
     theirs = output_and_gradients(
         lambda f, w, o, m, b: torchvision.ops.deform_conv2d(
             f, o, w, b, geometry[:2], geometry[2:4], geometry[4:6], m if geometry.has_mask else None
@@ -60,5 +60,5 @@ def test_taps_without_offset_read_whole_cells_exactly_at_any_size():
     for height, width in ((1, 1), (5, 7), (100, 152), (333, 257)):
         features = torch.arange(float(height * width)).view(1, 1, height, width)
         offset = torch.zeros(1, 2, height, width)
-        output = deform_conv2d(features, torch.ones(1, 1, 1, 1), offset, offset, torch.zeros(1), geometry)
+        output = deform_conv2d(geometry, features, torch.ones(1, 1, 1, 1), offset, offset, torch.zeros(1))
         assert torch.equal(output, features)
