@@ -32,8 +32,8 @@ setup: $(READY) ## Create .venv with the locked packages and check it (minutes, 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; try: make setup PYTHON=python3.11")'
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	python -m pip install --disable-pip-version-check --no-input --no-deps --requirement requirements.lock
-	python -m pip install --disable-pip-version-check --no-input --no-deps --editable .
+	python -m pip install --disable-pip-version-check --no-input --no-compile --no-deps --requirement requirements.lock
+	python -m pip install --disable-pip-version-check --no-input --no-compile --no-deps --editable .
 	antvisionps doctor
 	@touch $@
 
