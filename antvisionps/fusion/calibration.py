@@ -31,7 +31,8 @@ Crop = tuple[int, int, np.ndarray]
 @dataclass(frozen=True)
 class Calibration:
     """Values of the rules and of the semantic weights. `learned_on_top`: the pairs that held-out images show, of which
-    `on_top` has none if they do not raise PQ · `heldout_pq`: fractions of 1 before and after, held-out."""
+    `on_top` has none if they do not raise PQ · `heldout_pq`: held-out, as fractions of 1, before ("plain") and after
+    ("calibrated"), and "cross_validated", where no image is fused with what was fitted on it."""
 
     min_score: float
     min_scores: Mapping[int, float]
@@ -41,11 +42,15 @@ class Calibration:
     on_top: frozenset[tuple[int, int]]
     learned_on_top: frozenset[tuple[int, int]]
     weight_of_end: Mapping[str, float]
-    heldout_pq: Mapping[str, float]
+    heldout_pq: Mapping[str, float | None]
 
     @classmethod
     def of(
-        cls, settings: FusionSettings, *, learned_on_top: frozenset[tuple[int, int]], heldout_pq: Mapping[str, float]
+        cls,
+        settings: FusionSettings,
+        *,
+        learned_on_top: frozenset[tuple[int, int]],
+        heldout_pq: Mapping[str, float | None],
     ) -> Calibration:
         rules = settings.rules
         return cls(
@@ -86,7 +91,9 @@ class Calibration:
                 on_top=_read_pairs(document["on_top"]),
                 learned_on_top=_read_pairs(document["learned_on_top"]),
                 weight_of_end={str(end): float(weight) for end, weight in document["semantic_weights"].items()},
-                heldout_pq={str(when): float(pq) for when, pq in document["heldout_pq"].items()},
+                heldout_pq={
+                    str(when): None if pq is None else float(pq) for when, pq in document["heldout_pq"].items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(f"{where}: not a calibration ({error!r}); run `dvc repro calibrate`") from error

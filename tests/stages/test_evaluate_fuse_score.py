@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -31,12 +31,14 @@ from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.params import load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.true_instances import TrueInstances, write_true_instances
+from stages import calibrate
 
 PROJECT = Path(__file__).parents[2]
 ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
@@ -218,7 +220,50 @@ def calibrated(done):
 def test_calibration_never_loses_on_held_out(calibrated):
     found = json.loads((calibrated / "fusion.json").read_text())
     assert found["heldout_pq"]["calibrated"] > found["heldout_pq"]["plain"] > 0
+    assert found["heldout_pq"]["cross_validated"] <= found["heldout_pq"]["calibrated"]
     assert set(found["semantic_weights"]) == set(ENDS)
+
+
+@pytest.fixture
+def recording_trials(done):
+    """Trials on held-out that note, in `noted`, the images and the number of settings of each pass."""
+
+    @dataclass(frozen=True)
+    class RecordingTrials(calibrate.Trials):
+        noted: list = field(default_factory=list)
+
+        def counts(self, settings):
+            self.noted.append(([image.image_id for image in self.images], len(settings)))
+            return super().counts(settings)
+
+    heldout = open_split(done.prepared, "heldout")
+    return RecordingTrials(done.prepared, done.predictions, heldout.categories, heldout.images, 1)
+
+
+@pytest.fixture
+def start(done, recording_trials):
+    params = load_params(done.params)
+    categories = recording_trials.categories
+    return calibrate.starting_settings("fusion", params, categories=categories, routing_dir=done.routing)
+
+
+def test_cross_validation_measures_no_image_by_what_was_fitted_on_it(start, recording_trials):
+    assert 0 < calibrate.cross_validated_pq(start, recording_trials, min_heldout_instances=1) < 1
+    ids = [image.image_id for image in recording_trials.images]
+    one, other = ids[::2], ids[1::2]
+    passes = [images for images, _ in recording_trials.noted]
+    turn = passes.index(other)
+    assert passes == [one] * turn + [other] + [other] * (len(passes) - turn - 2) + [one]
+    assert turn > 4
+    assert recording_trials.noted[turn][1] == recording_trials.noted[-1][1] == 1
+
+
+def test_cross_validation_of_halves_that_are_alike_gives_what_was_calibrated(start, recording_trials):
+    twice = replace(recording_trials, images=[image for image in recording_trials.images for _ in range(2)])
+    calibration = calibrate.calibrate(start, recording_trials, min_heldout_instances=1)
+    found = calibrate.cross_validated_pq(start, twice, min_heldout_instances=1)
+    assert found == pytest.approx(calibration.heldout_pq["calibrated"], abs=1e-12)
+    assert calibrate.cross_validated_pq(start, replace(twice, images=twice.images[:1]), min_heldout_instances=1) is None
 
 
 def test_calibration_reads_no_image_of_val(done, calibrated, tmp_path):
