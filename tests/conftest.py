@@ -16,6 +16,11 @@ from tests.tiny_run import write_tiny_params
 PROJECT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that it is not what all other workers wait for at the end."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """A folder with `cmp_facade` and `coco_sample`: ANTVISIONPS_REAL_DATA, else ../shared/data. Skips without it."""
