@@ -23,6 +23,9 @@ from antvisionps.errors import LaunchError
 FAILURES = "ANTVISIONPS_FAILURES"
 """In the environment of a process that a stage started: the folder where it says why it failed."""
 
+PARENT = "ANTVISIONPS_PARENT"
+"""Likewise, where it is a child of the stage's own process: that one's id."""
+
 
 def launch(launcher: Literal["pytorch", "slurm"], processes: int) -> None:
     """Runs the command of this process in that many, to its end.
@@ -56,6 +59,7 @@ def _torchrun(processes: int) -> dict[int, int]:
         local_addr="localhost",
         max_restarts=0,
     )
+    os.environ[PARENT] = str(os.getpid())
     try:
         elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
     except ChildFailedError as error:
@@ -65,6 +69,7 @@ def _torchrun(processes: int) -> dict[int, int]:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + error.sigval) from None
     finally:
+        del os.environ[PARENT]
         logging.disable(logging.NOTSET)
     return {}
 

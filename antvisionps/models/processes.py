@@ -25,7 +25,7 @@ from torch import distributed, multiprocessing
 from antvisionps.atomic import atomic_file
 from antvisionps.errors import AntVisionPSError, LaunchError
 from antvisionps.models.device import select_device
-from antvisionps.models.launching import FAILURES, launch
+from antvisionps.models.launching import FAILURES, PARENT, launch
 
 Launcher = Literal["none", "pytorch", "slurm"]
 
@@ -49,6 +49,8 @@ def stage_processes(*, launcher: Launcher, processes: int, device: str, cpu_thre
         yield select_device(device, cpu_threads=cpu_threads)
     elif _was_started_by(launcher):
         with ExitStack() as stack:
+            if PARENT in os.environ:
+                end_with_parent(int(os.environ[PARENT]))
             if FAILURES in os.environ:
                 stack.push(_report_failure)
             chosen = select_device(device, cpu_threads=cpu_threads)
@@ -98,8 +100,6 @@ def _join(launcher: Launcher, device: torch.device) -> None:
             init_dist(launcher, backend="nccl" if on_gpu else "gloo", timeout=TIMEOUT_S)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise LaunchError(_refusal(error, on_gpu=on_gpu)) from error
-    if launcher == "pytorch" and FAILURES in os.environ:
-        end_with_parent()
 
 
 def _refusal(error: Exception, *, on_gpu: bool) -> str:
@@ -123,9 +123,12 @@ def _no_gpu_to_choose() -> Iterator[None]:
         torch.cuda.set_device = set_device
 
 
-def end_with_parent() -> None:
-    """A process whose parent was killed would go on, or wait for it forever."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def end_with_parent(parent: int) -> None:
+    """Ends this process once its parent is not that one, which was killed then, and be it before this call.
+
+    A process that is left alone would go on, or wait hours for the others where they meet.
+    """
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

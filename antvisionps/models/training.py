@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import uuid
 import warnings
@@ -164,7 +165,7 @@ def _ddp() -> dict[str, Any]:
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    end_with_parent()
+    end_with_parent(os.getppid())
 
 
 def _schedule(iterations: int, warmup: int, policy: str, milestones: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -265,19 +266,29 @@ class ProgressHook(Hook):
 
 
 class CurvesHook(Hook):
-    """Every loss and the learning rate, averaged over `interval` iterations, as DVCLive curves."""
+    """Every loss and the learning rate, averaged over `interval` iterations, as DVCLive curves.
+
+    A checkpoint holds what the interval that it falls in has summed up, so that a resumed run draws the same curves.
+    """
 
     def __init__(self, curves_dir: Path, *, interval: int) -> None:
         self._curves_dir = curves_dir
         self._interval = interval
+        self._sums: dict[str, float] = {}
+        self._count = 0
 
     def before_train(self, runner: Runner) -> None:
         resumed = runner.iter > 0
         if resumed:
             _drop_points_after(self._curves_dir, step=runner.iter)
         self._live = Live(str(self._curves_dir), resume=resumed, save_dvc_exp=False, dvcyaml=None, report=None)
-        self._sums: dict[str, float] = {}
-        self._count = 0
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curves"] = {"sums": self._sums, "count": self._count}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if "curves" in checkpoint:
+            self._sums, self._count = dict(checkpoint["curves"]["sums"]), checkpoint["curves"]["count"]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

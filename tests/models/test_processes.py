@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -51,3 +54,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(LaunchError, match=r"runtime\.processes is 8, but torch sees 4 GPUs here"):
         start("pytorch", 8, device="auto")
+
+
+def test_a_process_whose_parent_was_gone_before_it_looked_ends_at_once():
+    script = "import os, sys, time\nfrom antvisionps.models.processes import end_with_parent\n"
+    script += "end_with_parent(os.getppid() + int(sys.argv[1]))\ntime.sleep(2)\n"
+    for off, status in ((0, 0), (1, 1)):
+        assert subprocess.run([sys.executable, "-c", script, str(off)], check=False).returncode == status

@@ -89,6 +89,17 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     assert list(loss_curve(tmp_path / "whole")) == [1, 2, 3, 4]
 
 
+def test_a_run_killed_between_two_points_of_its_curves_draws_the_same(run, tmp_path):
+    settings = {"checkpoint_interval": 1, "curve_interval": 2}
+    run("whole", **settings)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **settings)
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_3.pth")
+    run("killed", **settings)
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert list(loss_curve(tmp_path / "whole")) == [2, 4]
+
+
 def test_another_seed_gives_other_weights(run):
     first, second = run("first"), run("second", seed=6)
     assert any(not torch.equal(first[name], second[name]) for name in first)

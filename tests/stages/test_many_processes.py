@@ -15,6 +15,9 @@ from ruamel.yaml import YAML
 
 from tests.tiny_run import PROJECT
 
+PATIENCE_S = 300
+"""A stage that takes longer hangs."""
+
 SRUN = """#!{python}
 import os, subprocess, sys
 command = sys.argv[1:]
@@ -74,7 +77,7 @@ def start(project: Path, stage: str, **environment: str) -> subprocess.Popen:
 def run(project: Path, stage: str, **environment: str) -> tuple[int, str]:
     """Exit status and stderr."""
     process = start(project, stage, **environment)
-    errors = process.communicate()[1]
+    errors = process.communicate(timeout=PATIENCE_S)[1]
     return process.returncode, errors
 
 
@@ -97,6 +100,14 @@ def children(pid: int) -> list[int]:
         if parent == pid:
             found.append(int(stat.parent.name))
     return sorted(found)
+
+
+def runs(pid: int) -> bool:
+    """A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def wait_for(condition, running: subprocess.Popen, what: str) -> None:
@@ -165,7 +176,7 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     stage = start(project, train("killed"))
     wait_for(lambda: list((project / "work" / "killed").rglob("last_checkpoint")), stage, "a checkpoint")
     os.kill(children(stage.pid)[1], signal.SIGKILL)
-    _, errors = stage.communicate()
+    _, errors = stage.communicate(timeout=PATIENCE_S)
     assert stage.returncode == 1
     (error,) = own_errors(errors)
     assert "of 2 was killed by SIGKILL, and the others were ended" in error
@@ -175,8 +186,11 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     wait_for(lambda: len(children(stage.pid)) == 2, stage, "two processes")
     started = children(stage.pid)
     stage.kill()
-    stage.communicate()  # ends when they have, whose stderr it reads
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    stage.communicate(timeout=120)  # their stderr as well, so this ends as they do
+    deadline = time.monotonic() + 30
+    while any(runs(pid) for pid in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
     status, errors = run(project, train("killed"))
     assert status == 0, errors
