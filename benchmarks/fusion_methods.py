@@ -127,10 +127,11 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
             **chosen,
         )
 
+    heldout = open_split(places.prepared, "heldout").images
+
     def calibrated(plain: str, **changes: object) -> Variant:
         """Fitted here, on the held-out images, from where stage calibrate begins."""
         start = starting_settings(system, params, categories=categories, routing_dir=places.routing, **changes)
-        heldout = open_split(places.prepared, "heldout").images
         trials = Trials(places.prepared, places.predictions, categories, heldout, params.runtime.workers)
         fitted = calibrate(start, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
         return Variant(with_calibration(settings(**changes), fitted), plain)
