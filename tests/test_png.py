@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -65,3 +67,16 @@ def test_rgb_comes_back_through_pillow_and_opencv(hw):
         np.testing.assert_array_equal(np.asarray(opened), rgb)
     decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(decoded[..., ::-1], rgb)
+
+
+@pytest.mark.parametrize("flat", [0.0, 0.5, 0.98, 1.0])
+def test_a_map_is_deflated_as_zlib_itself_deflates_runs(flat):
+    """And so into the same bytes on every machine."""
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 2**24, (64, 96))
+    numbers[rng.random(64) < flat] = 7
+    png = encode_flat_numbers(numbers)
+    (length,) = struct.unpack_from(">I", png, 33)
+    data = png[41 : 41 + length]
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    assert data == deflate.compress(zlib.decompress(data)) + deflate.flush()
