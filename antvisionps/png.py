@@ -1,10 +1,10 @@
 """PNGs read and written quickly.
 
-libpng works row by row and feeds zlib in small pieces. Here a whole image goes through zlib-ng at once, in a fraction of
-the time. The grey planes of the cache are written without filters, and then an image is nothing but its inflated rows
-with a zero before each; any other grey PNG is left to OpenCV. Maps of segments are written with the one filter that
-suits them, the difference to the row above, and deflated as runs of equal bytes, without any search for matches: so the
-bytes are the same on every machine, and those of zlib. Format: https://www.w3.org/TR/png-3/.
+libpng works row by row and feeds zlib in small pieces. Here a whole image goes through zlib-ng at once, in a fraction
+of the time. The grey planes of the cache are written without filters, and then an image is nothing but its inflated
+rows with a zero before each; any other grey PNG is left to OpenCV. Maps of segments are written with the one filter
+that suits them, the difference to the row above, and deflated as runs of equal bytes, without any search for matches:
+so the bytes are the same on every machine, and those of zlib. Format: https://www.w3.org/TR/png-3/.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _decode_unfiltered(png: bytes) -> np.ndarray | None:
             return None
         deflated = b"".join(data for kind, data in chunks if kind == b"IDAT")
         rows = zlib_ng.decompress(deflated, bufsize=max(1, height * (1 + width)))
-    except (struct.error, zlib_ng.error, IndexError):
+    except (struct.error, zlib_ng.error, IndexError):  # type: ignore[misc]  # its stub has an instance of Exception
         return None
     if len(rows) != height * (1 + width):
         return None

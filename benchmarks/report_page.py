@@ -105,8 +105,7 @@ def write_params(path: Path, workers: int) -> Path:
 
 def fuse_and_score(root: Path, workers: int) -> None:
     params = write_params(root / "params.yaml", workers)
-    for system in SYSTEMS:
-        run_stage("fuse", root, "--params", params, "--system", system, "--out", root / "fused" / system)
+    run_stage("fuse", root, "--params", params, "--out", root / "fused")
     score = ("--fused", root / "fused", "--out", root / "metrics", "--overlays", root / "overlays")
     run_stage("score", root, "--params", params, *score, predictions=False)
     run_stage("error_budget", root, "--params", params, "--out", root / "metrics" / "error_budget.csv")

@@ -179,18 +179,14 @@ def run_training(training: EndTraining, document: Mapping[str, Any], *, prepared
 def _fuse_and_score(folder: Path, fuse: Mapping[str, Any], *, prepared: Path) -> None:
     shared = ["--params", str(folder / "params.yaml"), "--prepared", str(prepared)]
     cached = [*shared, "--predictions", str(folder / "predictions")]
-    routed = []
+    fitted = []
     if FUSION in fuse["systems"] or _is_fitted(fuse):
-        routed = ["--routing", str(folder / "routing")]
         _run(["stages/evaluate_heldout.py", *cached, "--out", str(folder / "routing")])
-    for system in fuse["systems"]:
-        calibrated = []
-        if _is_fitted(fuse):
-            calibrated = ["--calibration", str(folder / "calibration")]
-            out = str(folder / "calibration" / f"{system}.json")
-            _run(["stages/calibrate.py", *cached, *routed, "--system", system, "--out", out])
-        out = str(folder / "fused" / system)
-        _run(["stages/fuse.py", *cached, *routed, *calibrated, "--system", system, "--out", out])
+        fitted += ["--routing", str(folder / "routing")]
+    if _is_fitted(fuse):
+        _run(["stages/calibrate.py", *cached, *fitted, "--out", str(folder / "calibration")])
+        fitted += ["--calibration", str(folder / "calibration")]
+    _run(["stages/fuse.py", *cached, *fitted, "--out", str(folder / "fused")])
     outs = ["--out", str(folder / "metrics"), "--overlays", str(folder / "overlays")]
     _run(["stages/score.py", *shared, "--fused", str(folder / "fused"), *outs])
 

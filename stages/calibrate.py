@@ -1,4 +1,4 @@
-"""Stage `calibrate`: the thresholds and semantic weights of a system that give the best PQ on the held-out split.
+"""Stage `calibrate`: the thresholds and semantic weights of every system that give the best PQ on the held-out split.
 
 What is chosen where it is measured looks too good. So each half of the held-out images is also fused with what was
 chosen on the other half: that PQ tells whether calibration helps on images that it has not seen.
@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from antvisionps.atomic import atomic_file
+from antvisionps.atomic import atomic_file, atomic_folder
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment
 from antvisionps.datasets.splits import SplitName, dataset_fingerprint, open_split
@@ -51,29 +51,53 @@ CHOICES = frozenset({"method", "routing", "min_joined_iou", "instance_weights", 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--system", required=True, help=f"{FUSION_SYSTEM}, or the name of one end")
+    parser.add_argument("--system", help=f"only this one, {FUSION_SYSTEM} or an end (default: all of fuse.systems)")
     parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     parser.add_argument("--routing", type=Path, help=f"what stage evaluate_heldout wrote; only for {FUSION_SYSTEM}")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    out_help = "folder to write, replaced whole: with a JSON file for each system; with --system that file"
+    parser.add_argument("--out", type=Path, required=True, help=out_help)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     heldout = open_split(arguments.prepared, "heldout")
-    categories = heldout.categories
-    params.refuse_unknown_system(arguments.system)
-    settings = starting_settings(arguments.system, params, categories=categories, routing_dir=arguments.routing)
+    systems = params.fuse.systems if arguments.system is None else [arguments.system]
+    settings = {}
+    for system in systems:
+        params.refuse_unknown_system(system)
+        settings[system] = starting_settings(
+            system, params, categories=heldout.categories, routing_dir=arguments.routing
+        )
     load_kernels()  # once: the processes of every pass are forked from this one
     with open_workers(**params.runtime.worker_arguments()) as workers:
-        trials = Trials(arguments.prepared, arguments.predictions, categories, heldout.images, workers)
-        calibration = calibrate(settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
-        cross_validated = cross_validated_pq(
-            settings, trials, min_heldout_instances=params.calibrate.min_heldout_instances
-        )
+        trials = Trials(arguments.prepared, arguments.predictions, heldout.categories, heldout.images, workers)
+        found = {
+            system: _calibrate_and_check(
+                system, begin, trials, min_heldout_instances=params.calibrate.min_heldout_instances
+            )
+            for system, begin in settings.items()
+        }
+    if arguments.system is None:
+        with atomic_folder(arguments.out) as folder:
+            for system, calibration in found.items():
+                _write(folder / f"{system}.json", calibration)
+    else:
+        with atomic_file(arguments.out) as unfinished:
+            _write(unfinished, found[arguments.system])
+
+
+def _calibrate_and_check(
+    system: str, settings: FusionSettings, trials: Trials, *, min_heldout_instances: int
+) -> Calibration:
+    calibration = calibrate(settings, trials, min_heldout_instances=min_heldout_instances)
+    cross_validated = cross_validated_pq(settings, trials, min_heldout_instances=min_heldout_instances)
     calibration = replace(calibration, heldout_pq={**calibration.heldout_pq, "cross_validated": cross_validated})
     percents = (f"{name} {'–' if pq is None else f'{100 * pq:.1f}'}" for name, pq in calibration.heldout_pq.items())
-    print(f"{arguments.system}, held-out PQ in percent: {', '.join(percents)}")
-    with atomic_file(arguments.out) as unfinished:
-        unfinished.write_text(json.dumps(calibration.to_json(), indent=2) + "\n", encoding="utf-8")
+    print(f"{system}, held-out PQ in percent: {', '.join(percents)}")
+    return calibration
+
+
+def _write(path: Path, calibration: Calibration) -> None:
+    path.write_text(json.dumps(calibration.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 def starting_settings(

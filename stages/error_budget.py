@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image
+from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
@@ -84,22 +86,55 @@ def count_budget(
     thing_ids = [category.category_id for category in truth.categories.things]
     alone = {end: replace(settings, end_of_category=dict.fromkeys(thing_ids, end)) for end in settings.weight_of_end}
 
-    def count(routings: Mapping[str, FusionSettings]) -> dict[str, MatchCounts]:
-        open_work = partial(_open_counting, prepared, predictions, settings, routings)
+    def count(open_counting: Callable[..., Callable[[PanopticImage], dict[str, MatchCounts]]], *of: object) -> Any:
+        open_work = partial(open_counting, prepared, predictions, settings, *of)
         images = list(map_images(open_work, truth.images, workers=workers, description="error budget"))
         return {name: total_counts([image[name] for image in images]) for name in images[0]}
 
-    quality_of = {end: class_quality(found) for end, found in count(alone).items() if end in alone}
+    quality_of = {end: class_quality(found) for end, found in count(_open_routing, alone).items()}
     best_end = {
         category_id: max(alone, key=lambda end: getattr(quality_of[end].get(category_id), "pq", 0.0))
         for category_id in thing_ids
     }
-    return count({PERFECT_ROUTING: replace(settings, end_of_category=best_end)})
+    return count(_open_counting, replace(settings, end_of_category=best_end))
+
+
+def _open_routing(
+    prepared: Path, predictions: Path, settings: FusionSettings, routings: Mapping[str, FusionSettings]
+) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
+    open_image = _open_reading(prepared, predictions, settings)
+
+    def count(image: PanopticImage) -> dict[str, MatchCounts]:
+        read = open_image(image)
+        return {name: read.fuse(read.found, end_of_category=to.end_of_category) for name, to in routings.items()}
+
+    return count
 
 
 def _open_counting(
-    prepared: Path, predictions: Path, settings: FusionSettings, routings: Mapping[str, FusionSettings]
+    prepared: Path, predictions: Path, settings: FusionSettings, perfectly_routed: FusionSettings
 ) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
+    open_image = _open_reading(prepared, predictions, settings)
+    route = settings.end_of_category
+    unlimited = replace(settings.rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
+    sure_of_stuff = replace(settings.rules, min_stuff_confidence=0.0)
+
+    def count(image: PanopticImage) -> dict[str, MatchCounts]:
+        read = open_image(image)
+        true, joined = read.true, read.joined
+        perfect_order = true.order(joined, settings)
+        return {
+            AS_FUSED: read.fuse(joined, end_of_category=route),
+            TRUE_SEMANTICS: read.fuse(joined, true.class_map(), end_of_category=route, rules=sure_of_stuff),
+            TRUE_INSTANCES: read.fuse({"": true.instances()}, end_of_category=None, rules=unlimited),
+            PERFECT_ROUTING: read.fuse(read.found, end_of_category=perfectly_routed.end_of_category),
+            PERFECT_ORDER: read.fuse(perfect_order, end_of_category=None, rules=unlimited),
+        }
+
+    return count
+
+
+def _open_reading(prepared: Path, predictions: Path, settings: FusionSettings) -> Callable[[PanopticImage], _Image]:
     cv2.setNumThreads(1)  # the processes are the parallelism
     dataset = open_split(prepared, "val")
     caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
@@ -107,41 +142,46 @@ def _open_counting(
     instances_readers = caches.open_instances(ends, mask_probs=settings.needs_mask_probs)
     semantic_readers = caches.open_semantics([end for end, weight in settings.weight_of_end.items() if weight > 0])
 
-    def count(image: PanopticImage) -> dict[str, MatchCounts]:
-        true_ids = dataset.load_segment_ids(image)
+    def read(image: PanopticImage) -> _Image:
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
-        joined = join(found, settings).instances
         average = average_weighted(planes, categories=dataset.categories, settings=settings)
-        predicted, true = average.class_map(), _TrueImage(image, true_ids, dataset)
-        unlimited = replace(settings.rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
+        true = _TrueImage(image, dataset.load_segment_ids(image), dataset)
+        return _Image(found, join(found, settings).instances, average, true, settings.rules)
 
-        def fuse(
-            instances: Mapping[str, ImageInstances],
-            class_map: np.ndarray,
-            end_of_category: Mapping[int, str] | None = settings.end_of_category,
-            rules: HeuristicRules = settings.rules,
-        ) -> MatchCounts:
-            fused = fuse_image(
-                instances,
-                class_map,
-                categories=dataset.categories,
-                end_of_category=end_of_category,
-                semantic_end="",
-                rules=rules,
-                confidence=average.confidence() if rules.min_stuff_confidence > 0 else None,
-            )
-            return true.count(fused)
+    return read
 
-        return {
-            AS_FUSED: fuse(joined, predicted),
-            TRUE_SEMANTICS: fuse(joined, true.class_map(), rules=replace(settings.rules, min_stuff_confidence=0.0)),
-            TRUE_INSTANCES: fuse({"": true.instances()}, predicted, None, unlimited),
-            **{name: fuse(found, predicted, routing.end_of_category) for name, routing in routings.items()},
-            PERFECT_ORDER: fuse(true.order(joined, settings), predicted, None, unlimited),
-        }
 
-    return count
+@dataclass(frozen=True)
+class _Image:
+    """What all ends found in an image, as they found it and joined, the average of their semantics, and the truth."""
+
+    found: Mapping[str, ImageInstances]
+    joined: Mapping[str, ImageInstances]
+    average: SemanticAverage
+    true: _TrueImage
+    rules: HeuristicRules
+
+    def fuse(
+        self,
+        instances: Mapping[str, ImageInstances],
+        class_map: np.ndarray | None = None,
+        *,
+        end_of_category: Mapping[int, str] | None,
+        rules: HeuristicRules | None = None,
+    ) -> MatchCounts:
+        """The counts of what the heuristic makes of them; the class map and the rules are those predicted and set."""
+        rules = self.rules if rules is None else rules
+        fused = fuse_image(
+            instances,
+            self.average.class_map() if class_map is None else class_map,
+            categories=self.true.dataset.categories,
+            end_of_category=end_of_category,
+            semantic_end="",
+            rules=rules,
+            confidence=self.average.confidence() if rules.min_stuff_confidence > 0 else None,
+        )
+        return self.true.count(fused)
 
 
 @dataclass(frozen=True)

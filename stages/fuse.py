@@ -1,10 +1,10 @@
-"""Stage `fuse`: the panoptic maps of the val split, of one end alone or of all ends together."""
+"""Stage `fuse`: the panoptic maps of the val split by every system, of one end alone or of all ends together."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -38,6 +38,8 @@ from antvisionps.fusion.system import FusionSettings, fuse_predictions, load_ker
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.semantic import SemanticReader
 from antvisionps.segment_runs import RUNS_FILE, SegmentRuns, write_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import fused_settings
@@ -48,29 +50,32 @@ IMAGES_PER_ROW_GROUP = 1024
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--system", required=True, help=f"{FUSION_SYSTEM}, or the name of one end")
+    parser.add_argument("--system", help=f"only this one, {FUSION_SYSTEM} or an end (default: all of fuse.systems)")
     parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     parser.add_argument("--routing", type=Path, help=f"what stage evaluate_heldout wrote; only for {FUSION_SYSTEM}")
     parser.add_argument(
         "--calibration", type=Path, help="what stage calibrate wrote; for fuse.calibrated and fuse.order: learned"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
+    out_help = "folder to write, replaced whole: with a folder for each system, or that of --system alone"
+    parser.add_argument("--out", type=Path, required=True, help=out_help)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     categories = open_split(arguments.prepared, "val").categories
-    params.refuse_unknown_system(arguments.system)
-    settings = fused_settings(
-        arguments.system,
-        ends=params.all_ends,
-        categories=categories,
-        routing_dir=arguments.routing,
-        calibration_dir=arguments.calibration,
-        **params.fuse.keyword_arguments(arguments.system),
-    )
-    with open_workers(**params.runtime.worker_arguments()) as workers:
+    settings = {}
+    for system in params.fuse.systems if arguments.system is None else [arguments.system]:
+        params.refuse_unknown_system(system)
+        settings[system] = fused_settings(
+            system,
+            ends=params.all_ends,
+            categories=categories,
+            routing_dir=arguments.routing,
+            calibration_dir=arguments.calibration,
+            **params.fuse.keyword_arguments(system),
+        )
+    with open_workers(**params.runtime.worker_arguments()) as workers, atomic_folder(arguments.out) as folder:
         fuse(
-            arguments.out,
+            {system: folder / system if arguments.system is None else folder for system in settings},
             settings=settings,
             prepared=arguments.prepared,
             predictions=arguments.predictions,
@@ -78,31 +83,30 @@ def main() -> None:
         )
 
 
-def fuse(out: Path, *, settings: FusionSettings, prepared: Path, predictions: Path, workers: Workers) -> None:
+def fuse(
+    folders: Mapping[str, Path],
+    *,
+    settings: Mapping[str, FusionSettings],
+    prepared: Path,
+    predictions: Path,
+    workers: Workers,
+) -> None:
+    """Writes the maps of each system to its folder, all in one pass over the caches."""
     dataset = open_split(prepared, "val")
     load_kernels()  # before there are several processes
-    with atomic_folder(out) as folder:
-        maps = folder / PANOPTIC_FOLDER
-        maps.mkdir()
-        caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
-        open_work = partial(_open_fusing, maps, settings, caches)
-        images = []
-        with (
-            _table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA) as write_segments,
-            _table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA) as write_candidates,
-            write_runs(folder / RUNS_FILE) as write_map_runs,
-        ):
-            indices = range(len(dataset.images))
-            for image, fused in zip(
-                dataset.images,
-                map_images(open_work, indices, workers=workers, description=f"fuse {out.name}"),
-                strict=True,
-            ):
-                images.append(replace(image, panoptic_file_name=_file_name(image), segments=fused.segments))
-                write_map_runs(fused.runs)
-                write_segments(image.image_id, fused.segment_columns)
-                write_candidates(image.image_id, fused.candidate_columns)
-        write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=images)
+    for folder in folders.values():
+        (folder / PANOPTIC_FOLDER).mkdir(parents=True)
+    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
+    open_work = partial(_open_fusing, folders, settings, caches)
+    with ExitStack() as files:
+        writers = {system: _SystemWriter(folder, files) for system, folder in folders.items()}
+        indices = range(len(dataset.images))
+        written = map_images(open_work, indices, workers=workers, description=f"fuse {', '.join(settings)}")
+        for image, of_system in zip(dataset.images, written, strict=True):
+            for system, writer in writers.items():
+                writer.write(image, of_system[system])
+    for system, folder in folders.items():
+        write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=writers[system].images)
 
 
 _Columns = Sequence[tuple[Any, ...]]
@@ -123,30 +127,38 @@ def _file_name(image: PanopticImage) -> str:
     return f"{image.image_id:012d}.png"
 
 
-def _open_fusing(maps: Path, settings: FusionSettings, caches: SplitCaches) -> Callable[[int], _Written]:
+def _open_fusing(
+    folders: Mapping[str, Path], settings: Mapping[str, FusionSettings], caches: SplitCaches
+) -> Callable[[int], dict[str, _Written]]:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    weights = settings.weight_of_end
-    instances = caches.open_instances(list(weights), mask_probs=settings.needs_mask_probs)
-    semantics = caches.open_semantics([end for end, weight in weights.items() if weight > 0])
+    mask_probs = any(of_system.needs_mask_probs for of_system in settings.values())
+    instances: dict[str, InstancesReader] = {}
+    semantics: dict[str, SemanticReader] = {}
+    for of_system in settings.values():  # each has to find what it needs
+        weight_of_end = of_system.weight_of_end
+        instances |= caches.open_instances(list(weight_of_end), mask_probs=mask_probs)
+        semantics |= caches.open_semantics([end for end, weight in weight_of_end.items() if weight > 0])
 
-    def fuse_and_write(index: int) -> _Written:
+    def fuse_and_write(index: int) -> dict[str, _Written]:
         image = caches.dataset.images[index]
-        fused = fuse_predictions(
-            {end: reader.read(image.image_id) for end, reader in instances.items()},
-            {end: reader.read(image.image_id) for end, reader in semantics.items()},
-            categories=caches.dataset.categories,
-            settings=settings,
-        )
-        write_segment_ids_png(maps / _file_name(image), fused.segment_ids)
-        segments = tuple(
-            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-        )
-        return _Written(
-            segments,
-            fused.runs,
-            _columns(fused.segments, SEGMENTS_SCHEMA),
-            _columns(fused.fallen, CANDIDATES_SCHEMA),
-        )
+        found = {end: reader.read(image.image_id) for end, reader in instances.items()}
+        planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
+        written = {}
+        for system, of_system in settings.items():
+            weights = of_system.weight_of_end
+            fused = fuse_predictions(
+                {end: of_end for end, of_end in found.items() if end in weights},
+                {end: of_end for end, of_end in planes.items() if weights.get(end, 0) > 0},
+                categories=caches.dataset.categories,
+                settings=of_system,
+            )
+            write_segment_ids_png(folders[system] / PANOPTIC_FOLDER / _file_name(image), fused.segment_ids)
+            segments = tuple(
+                Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
+            )
+            columns = _columns(fused.segments, SEGMENTS_SCHEMA), _columns(fused.fallen, CANDIDATES_SCHEMA)
+            written[system] = _Written(segments, fused.runs, *columns)
+        return written
 
     return fuse_and_write
 
@@ -154,6 +166,22 @@ def _open_fusing(maps: Path, settings: FusionSettings, caches: SplitCaches) -> C
 def _columns(records: Sequence[FusedSegment] | Sequence[FallenCandidate], schema: pa.Schema) -> _Columns:
     rows = map(attrgetter(*schema.names[1:]), records)
     return list(zip(*rows, strict=True)) or [()] * (len(schema) - 1)
+
+
+class _SystemWriter:
+    """Writes what is told of each image of one system, but for its map."""
+
+    def __init__(self, folder: Path, files: ExitStack) -> None:
+        self.images: list[PanopticImage] = []
+        self._write_segments = files.enter_context(_table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA))
+        self._write_candidates = files.enter_context(_table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA))
+        self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
+
+    def write(self, image: PanopticImage, written: _Written) -> None:
+        self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=written.segments))
+        self._write_runs(written.runs)
+        self._write_segments(image.image_id, written.segment_columns)
+        self._write_candidates(image.image_id, written.candidate_columns)
 
 
 @contextmanager

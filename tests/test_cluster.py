@@ -123,7 +123,8 @@ def test_workers_of_other_versions_are_refused(dask, monkeypatch):
 
 
 def test_versions_are_of_the_source_and_of_what_the_base_install_needs():
-    assert {"python", "antvisionps's source", "numpy", "pyarrow", "opencv-python-headless", "zlib-ng"} <= set(versions())
+    needed = {"python", "antvisionps's source", "numpy", "pyarrow", "opencv-python-headless", "zlib-ng"}
+    assert needed <= set(versions())
     assert "torch" not in versions()
     refuse_other_versions(versions())
     with pytest.raises(WorkersError, match="expected polars 1, which the stage runs with, got None"):

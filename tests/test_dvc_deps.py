@@ -131,7 +131,7 @@ def test_a_stage_runs_the_script_of_its_name_first(stage):
 
 def test_calibrate_depends_on_the_choices_of_fuse_that_it_takes():
     namespace = runpy.run_path(str(PROJECT / "stages" / "calibrate.py"), run_name="imported")
-    taken = {f"fuse.{name}" for name in namespace["CHOICES"]}
+    taken = {f"fuse.{name}" for name in ("systems", *namespace["CHOICES"])}
     assert {param for param in definition("calibrate")["params"] if param.startswith("fuse.")} == taken
 
 

@@ -60,11 +60,8 @@ def commands() -> list[str]:
             out = f"data/predictions/{end}/{split}"
             lines.append(f"predict --end {end} --split {split} {prepared} --models data/models/{end} --out {out}")
     lines.append(f"evaluate_heldout {prepared} --predictions data/predictions --out data/routing")
-    lines += [f"calibrate --system {system} {cached} --out data/calibration/{system}.json" for system in SYSTEMS]
-    lines += [
-        f"fuse --system {system} {cached} --calibration data/calibration --out data/fused/{system}"
-        for system in SYSTEMS
-    ]
+    lines.append(f"calibrate {cached} --out data/calibration")
+    lines.append(f"fuse {cached} --calibration data/calibration --out data/fused")
     lines.append(f"score {prepared} --fused data/fused --out metrics --overlays data/overlays")
     return lines
 

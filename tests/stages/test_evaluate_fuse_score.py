@@ -203,17 +203,17 @@ def done(tmp_path_factory):
     write_caches(space.prepared, space.predictions)
     write_params(space.params)
     succeed(space.run("evaluate_heldout"))
-    for system in SYSTEMS:
-        succeed(space.run("fuse", "--system", system, out=space.fused / system))
+    succeed(space.run("fuse", out=space.fused))
     space.printed = succeed(space.run("score")).stdout
     return space
 
 
 @pytest.fixture(scope="module")
 def calibrated(done):
-    """The folder of what calibrate found for the fusion."""
+    """The folder of what calibrate found for every system."""
     out = done.root / "calibration"
-    succeed(done.run("calibrate", "--system", "fusion", out=out / "fusion.json"))
+    succeed(done.run("calibrate", out=out))
+    assert {path.name for path in out.iterdir()} == {f"{system}.json" for system in SYSTEMS}
     return out
 
 
@@ -480,6 +480,18 @@ def test_the_error_budget_of_a_union_starts_where_the_union_is(done, tmp_path):
     plain = tmp_path / "best_ap.csv"
     succeed(done.run("error_budget", out=plain))
     assert rows["perfect routing"] == read_budget(plain)["perfect routing"]
+
+
+@pytest.mark.parametrize("routing", ["best_ap", "union"])
+def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, tmp_path, routing):
+    """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
+    params = write_params(tmp_path / "params.yaml", routing=routing)
+    together = tmp_path / "together"
+    succeed(done.run("fuse", params=params, out=together))
+    assert {path.name for path in together.iterdir()} == set(SYSTEMS)
+    for system in SYSTEMS:
+        succeed(done.run("fuse", "--system", system, params=params, out=tmp_path / system))
+        assert bytes_below(tmp_path / system) == bytes_below(together / system)
 
 
 def test_log_probabilities_are_a_choice_of_the_fusion_and_change_no_end_alone(done, tmp_path):
