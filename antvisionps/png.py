@@ -1,10 +1,11 @@
 """PNGs read and written quickly.
 
-libpng works row by row and feeds zlib in small pieces. Here a whole image goes through zlib-ng at once, in a fraction
-of the time. The grey planes of the cache are written without filters, and then an image is nothing but its inflated
-rows with a zero before each; any other grey PNG is left to OpenCV. Maps of segments are written with the one filter
-that suits them, the difference to the row above, and deflated as runs of equal bytes, without any search for matches:
-so the bytes are the same on every machine, and those of zlib. Format: https://www.w3.org/TR/png-3/.
+libpng works row by row and feeds zlib in small pieces. Here a whole image is inflated or deflated at once, in a
+fraction of the time. The grey planes of the cache are written without filters, and then an image is nothing but its
+inflated rows with a zero before each; libdeflate inflates them, and any other grey PNG is left to OpenCV. Maps of
+segments are written with the one filter that suits them, the difference to the row above, and deflated as runs of equal
+bytes, without any search for matches, by zlib-ng: so the bytes are the same on every machine, and those of zlib.
+Format: https://www.w3.org/TR/png-3/.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 
 import cv2
+import deflate
 import numpy as np
 from zlib_ng import zlib_ng
 
@@ -60,8 +62,8 @@ def encode_flat_numbers(numbers: np.ndarray) -> bytes:
 
 
 def _deflate_runs(rows: np.ndarray) -> bytes:
-    deflate = zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, _WINDOW_BITS, _MOST_MEMORY, zlib_ng.Z_RLE)
-    return deflate.compress(rows) + deflate.flush()
+    stream = zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, _WINDOW_BITS, _MOST_MEMORY, zlib_ng.Z_RLE)
+    return stream.compress(rows) + stream.flush()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -77,8 +79,8 @@ def _decode_unfiltered(png: bytes) -> np.ndarray | None:
         if kind != b"IHDR" or tuple(methods) != _GREY_8_BIT or chunks[-1][0] != b"IEND":
             return None
         deflated = b"".join(data for kind, data in chunks if kind == b"IDAT")
-        rows = zlib_ng.decompress(deflated, bufsize=max(1, height * (1 + width)))
-    except (struct.error, zlib_ng.error, IndexError):  # type: ignore[misc]  # its stub has an instance of Exception
+        rows = deflate.zlib_decompress(deflated, max(1, height * (1 + width)))
+    except (struct.error, deflate.DeflateError, IndexError):
         return None
     if len(rows) != height * (1 + width):
         return None

@@ -105,6 +105,7 @@ def print_growth(root: Path, fewer: Path, *, images: tuple[int, int], workers: i
 
 def benchmark(root: Path, *, images: int, plain_images: int, workers: int) -> None:
     print(f"\n{images} images, {workers} workers; plain on {plain_images}; ms an image of wall clock (and of CPU)")
+    load_kernels()  # compiles them, if nothing has since the installation
     rows: dict[str, tuple[float, float]] = {}
     rows |= time_plain(root, plain_images, workers)
     rows |= time_ours(root, images, workers)
