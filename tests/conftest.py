@@ -11,14 +11,15 @@ import pytest
 from filelock import FileLock
 from panopticapi import evaluation
 
+from tests.dvc_project import commit, copy_project, dvc
 from tests.tiny_run import write_tiny_params
 
 PROJECT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that it is not what all other workers wait for at the end."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """The longest files first, so that they are not what all other workers wait for at the end."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_pipeline"))
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +58,21 @@ def tiny_run(tmp_path_factory, worker_id) -> Path:
             command = [sys.executable, str(PROJECT / "tests" / "tiny_run.py")]
             ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dvc_run(tmp_path_factory, worker_id) -> Path:
+    """A copy of the project, committed to a repository of its own, whose DAG has run once. Tests only read it.
+
+    Workers of pytest-xdist share one: the first makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "dvc_run"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / ".git" / "run").exists():
+            copy_project(folder)
+            dvc(folder, "repro")
+            commit(folder)
+            (folder / ".git" / "run").touch()
     return folder

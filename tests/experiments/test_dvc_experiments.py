@@ -17,7 +17,7 @@ import pytest
 
 from antvisionps import cli
 from antvisionps.experiments import report_tables
-from tests.test_pipeline import commit, copy_project, environment
+from tests.dvc_project import commit, copy_project, environment
 
 ROOT = Path(__file__).parents[2]
 
