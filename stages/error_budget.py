@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -86,17 +85,18 @@ def count_budget(
     thing_ids = [category.category_id for category in truth.categories.things]
     alone = {end: replace(settings, end_of_category=dict.fromkeys(thing_ids, end)) for end in settings.weight_of_end}
 
-    def count(open_counting: Callable[..., Callable[[PanopticImage], dict[str, MatchCounts]]], *of: object) -> Any:
-        open_work = partial(open_counting, prepared, predictions, settings, *of)
+    def count(open_work: Callable[[], Callable[[PanopticImage], dict[str, MatchCounts]]]) -> dict[str, MatchCounts]:
         images = list(map_images(open_work, truth.images, workers=workers, description="error budget"))
         return {name: total_counts([image[name] for image in images]) for name in images[0]}
 
-    quality_of = {end: class_quality(found) for end, found in count(_open_routing, alone).items()}
+    counts_alone = count(partial(_open_routing, prepared, predictions, settings, alone))
+    quality_of = {end: class_quality(found) for end, found in counts_alone.items()}
     best_end = {
         category_id: max(alone, key=lambda end: getattr(quality_of[end].get(category_id), "pq", 0.0))
         for category_id in thing_ids
     }
-    return count(_open_counting, replace(settings, end_of_category=best_end))
+    perfectly_routed = replace(settings, end_of_category=best_end)
+    return count(partial(_open_counting, prepared, predictions, settings, perfectly_routed))
 
 
 def _open_routing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,7 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from tests.dvc_project import commit, copy_project, dvc
-from tests.tiny_run import write_tiny_params
-
-PROJECT = Path(__file__).parents[1]
+from tests.tiny_run import PROJECT, write_tiny_params
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,36 +42,44 @@ def panopticapi_pq(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, worker_id) -> Path:
-    """A folder with the params.yaml, data/ and metrics/ of a whole tiny run. Tests only read it.
-
-    Workers of pytest-xdist share one: the first makes it.
-    """
+def made_once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Gives a folder by its name, filled by a function. Workers of pytest-xdist share it: the first fills it."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "tiny_run"
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / "metrics").exists():
-            folder.mkdir(exist_ok=True)
-            write_tiny_params(folder / "params.yaml")
-            environment = os.environ | {"PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
-            command = [sys.executable, str(PROJECT / "tests" / "tiny_run.py")]
-            ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            assert ran.returncode == 0, ran.stderr
-    return folder
+    root = base if worker_id == "master" else base.parent
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, is_whole = root / name, root / f"{name}.whole"
+        with FileLock(root / f"{name}.lock"):
+            if not is_whole.exists():
+                folder.mkdir(exist_ok=True)
+                fill(folder)
+                is_whole.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def dvc_run(tmp_path_factory, worker_id) -> Path:
-    """A copy of the project, committed to a repository of its own, whose DAG has run once. Tests only read it.
+def tiny_run(made_once) -> Path:
+    """A folder with the params.yaml, data/ and metrics/ of a whole tiny run. Tests only read it."""
 
-    Workers of pytest-xdist share one: the first makes it.
-    """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "dvc_run"
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / ".git" / "run").exists():
-            copy_project(folder)
-            dvc(folder, "repro")
-            commit(folder)
-            (folder / ".git" / "run").touch()
-    return folder
+    def run(folder: Path) -> None:
+        write_tiny_params(folder / "params.yaml")
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
+        command = [sys.executable, str(PROJECT / "tests" / "tiny_run.py")]
+        ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+
+    return made_once("tiny_run", run)
+
+
+@pytest.fixture(scope="session")
+def dvc_run(made_once) -> Path:
+    """A copy of the project, committed to a repository of its own, whose DAG has run once. Tests only read it."""
+
+    def run(folder: Path) -> None:
+        copy_project(folder)
+        dvc(folder, "repro")
+        commit(folder)
+
+    return made_once("dvc_run", run)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dvc_project import ROOT, checksums, dvc, environment, stages_run
-
-SYSTEMS = ("e_ups", "lwl_htc", "fusion")
+from tests.dvc_project import checksums, dvc, environment, stages_run
+from tests.tiny_run import PROJECT, SYSTEMS
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_fusion_score_and_report_again_give_the_same_bytes(project):
 
 
 def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    lines = (PROJECT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     check = "\nassert best.mask.any() and best.mask.shape == cache[1000001].hw"
     command = [sys.executable, "-c", lines + check]
     shown = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)

@@ -22,27 +22,35 @@ def write_tiny_params(path: Path) -> None:
     """The built-in run's parameters with everything small; few training steps, so nearly every score is kept."""
     yaml = YAML(typ="safe", pure=True)
     params: dict[str, Any] = yaml.load(PROJECT / "params.yaml")
+    shrink(params)
     params["ends"] = list(ENDS)
     params["predict"]["separate_ends"] = list(ENDS)
     params["train_hrnet_aspp"]["members"] = ["base"]
-    params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
-    params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 4, "height_px": 64, "width_px": 80}
+    params["prepare"]["scenes"]["val_images"] = 4
+    params["evaluate_heldout"] |= {"bootstrap_samples": 20}
+    params["fuse"]["min_score"] = 0.08
+    params["score"] |= {"bootstrap_samples": 20, "overlay_images": 1}
+    params["runtime"]["workers"] = 1
+    yaml.dump(params, path)
+
+
+def shrink(params: dict[str, Any]) -> None:
+    """Makes pictures, networks, trainings and thresholds of params.yaml small."""
+    params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 3, "height_px": 64, "width_px": 80}
     params["prepare"]["heldout_images"] = 3
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
     for network in networks:
         network |= TINY_NETWORK
     networks[0]["semantic_channels"] = [8]
+    params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
     for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):
         params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
         params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
         params[end]["curve_interval"] = 2
     params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24, "min_score": 0.0}
     params["calibrate"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
-    params["evaluate_heldout"] |= {"bootstrap_samples": 20}
-    params["fuse"] |= {"min_score": 0.08, "min_stuff_area_px": 16}
-    params["score"] |= {"bootstrap_samples": 20, "overlay_images": 1}
-    params["runtime"] |= {"device": "cpu", "cpu_threads": 1, "workers": 1}
-    yaml.dump(params, path)
+    params["fuse"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
+    params["runtime"] |= {"device": "cpu", "cpu_threads": 1}
 
 
 def commands() -> list[str]:
