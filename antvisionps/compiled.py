@@ -50,6 +50,10 @@ def compiled(*signatures: Any) -> Callable[[Function], Function]:
 
 
 def inlined(function: Function) -> Function:
-    """A part of kernels of the same module, compiled into each."""
-    part: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    """A part of kernels of the same module, compiled into each.
+
+    It must not allocate an array, nor copy a part of one to another in one statement: it is compiled without numba's
+    counting of references to arrays, which costs more than a short inner loop for each slice that is taken.
+    """
+    part: Any = numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
     return cast(Function, part)

@@ -106,23 +106,20 @@ class _WeightedPlanes(NamedTuple):
 class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
-    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `summands` are the
-    planes that give `sums`, or these themselves.
+    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` give `sums`.
     """
 
     height: int
     width: int
     class_indices: np.ndarray
-    summands: _WeightedPlanes | np.ndarray
+    planes: _WeightedPlanes
     total: float
     grid: _Grid
 
     @cached_property
     def sums(self) -> np.ndarray:
         """(K, rows, columns) float32, `total` times the average probabilities."""
-        if isinstance(self.summands, np.ndarray):
-            return self.summands
-        return _sum_planes(self.summands, (len(self.class_indices), *self.grid.shape))
+        return _sum_planes(self.planes, (len(self.class_indices), *self.grid.shape))
 
     def class_map(self) -> np.ndarray:
         """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie."""
@@ -130,7 +127,7 @@ class SemanticAverage:
 
     @cached_property
     def _class_map(self) -> np.ndarray:
-        from antvisionps.fusion.semantic_kernels import argmax_of_planes, argmax_of_sums
+        from antvisionps.fusion.semantic_kernels import argmax_of_planes
 
         rows, columns = (
             _Axis.of(centres=centres, cells=cells, pixels=pixels)
@@ -138,12 +135,9 @@ class SemanticAverage:
                 self.grid.shape, self.grid.cells_hw, (self.height, self.width), strict=True
             )
         )
-        pixels = (rows.first, rows.frac, columns.first, columns.frac, columns.before, self.class_indices)
+        pixels = (rows.first, rows.frac, columns.first, columns.frac, columns.before)
         class_map = np.empty((self.height, self.width), dtype=np.uint8)
-        if isinstance(self.summands, np.ndarray):
-            argmax_of_sums(self.summands, *pixels, class_map)
-        else:
-            argmax_of_planes(*self.summands, *pixels, class_map)
+        argmax_of_planes(*self.planes, *pixels, self.class_indices, class_map)
         return class_map
 
     def confidence(self) -> np.ndarray:
@@ -186,7 +180,7 @@ def average_semantics(
     grid = _grid(finest)
     if average_of == "log_probabilities" and len(present) > 1:
         class_indices, means = _geometric_means(present, grid=grid, categories=categories)
-        return SemanticAverage(finest.height, finest.width, class_indices, means, 1.0, grid)
+        return SemanticAverage(finest.height, finest.width, class_indices, _planes_on_grid(means, grid), 1.0, grid)
     class_indices, planes = _weighted_planes(present, grid=grid, categories=categories)
     total = 255 * sum(weight for _, weight in present)
     return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
@@ -233,6 +227,13 @@ def _weighted_planes(
         np.array([weight for _, weight in ends], dtype=np.float32),
         *_stretch_ends(tuple(_grid(end) for end, _ in ends), grid),
     )
+
+
+def _planes_on_grid(sums: np.ndarray, grid: _Grid) -> _WeightedPlanes:
+    """What `sum_planes` makes these (K, rows, columns) of."""
+    classes, rows, columns = sums.shape
+    planes = np.array([(place * rows * columns, columns, 0, place, True) for place in range(classes)], dtype=np.int64)
+    return _WeightedPlanes(sums.reshape(-1), planes, np.ones(1, dtype=np.float32), *_stretch_ends((grid,), grid))
 
 
 @functools.lru_cache(maxsize=64)

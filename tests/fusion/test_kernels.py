@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import measure_segments
 from antvisionps.fusion import map_kernels, semantic_kernels
+from antvisionps.fusion.semantic_average import _Axis, average_semantics
 from antvisionps.predictions.rle import encode_masks
+from antvisionps.predictions.semantic import ImageSemantics
 
 PROJECT = Path(__file__).parents[2]
 
@@ -32,6 +36,16 @@ def pixels_of(rng, centres, pixels):
     return first, frac, np.maximum(gap - 1, 0), np.minimum(gap, centres - 1)
 
 
+def on_one_grid(sums):
+    """What the kernels take for planes (K, rows, columns) of one end, each a class, on the grid of the result."""
+    classes, rows, columns = sums.shape
+    planes = np.array([(place * rows * columns, columns, 0, place, True) for place in range(classes)])
+    around = [np.zeros((1, 2, size), dtype=np.uint32) for size in (rows, columns)]
+    fracs = [np.zeros((1, size), dtype=np.float32) for size in (rows, columns)]
+    ends = np.ones(1, dtype=np.float32), np.array([columns]), np.array([True])
+    return sums.ravel(), planes, *ends, around[0], fracs[0], around[1], fracs[1]
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_the_argmax_has_the_bits_of_numpy(seed):
     rng = np.random.default_rng(seed)
@@ -42,8 +56,57 @@ def test_the_argmax_has_the_bits_of_numpy(seed):
     first_x, frac_x, x0, x1 = pixels_of(rng, columns, width)
     indices = np.sort(rng.choice(200, classes, replace=False)).astype(np.uint8)
     found = np.empty((height, width), dtype=np.uint8)
-    semantic_kernels.argmax_of_sums(sums, first_y, frac_y, first_x, frac_x, x0.astype(np.uint32), indices, found)
+    pixels = (first_y, frac_y, first_x, frac_x, x0.astype(np.uint32))
+    semantic_kernels.argmax_of_planes(*on_one_grid(sums), *pixels, indices, found)
     np.testing.assert_array_equal(found, argmax_by_numpy(sums, (y0, y1, frac_y), (x0, x1, frac_x), indices))
+
+
+def smooth_planes(rng, classes, grid):
+    """(classes, *grid) uint8 that are as those of a network: nearly sure inside regions, unsure on borders."""
+    logits = np.stack(
+        [cv2.resize(rng.normal(size=(4, 5)), grid[::-1], interpolation=cv2.INTER_CUBIC) for _ in range(classes)]
+    )
+    probs = np.exp(logits * rng.choice([1, 4, 12]) + 0.3 * rng.normal(size=logits.shape))
+    return np.rint(255 * probs / probs.sum(axis=0)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("average_of", ["probabilities", "log_probabilities"])
+@pytest.mark.parametrize("seed", range(40))
+def test_what_a_block_leaves_out_changes_no_pixel(seed, average_of):
+    rng = np.random.default_rng(seed)
+    categories = CategorySet.from_json(
+        [{"id": i, "name": f"class {i}", "isthing": 0} for i in range(1, 16)], where="test"
+    )
+    size = rng.integers(90, 400, 2)
+    ends = []
+    for stride in rng.choice([4.0, 5.0, 8.0, 16.0], rng.integers(1, 4)):
+        grid = tuple(np.ceil(size / stride).astype(int).tolist())
+        category_ids = rng.choice(np.arange(1, 16), rng.integers(1, 12), replace=False).astype(np.int32)
+        planes = smooth_planes(rng, len(category_ids), grid)
+        ends.append(ImageSemantics(1, *(size // 2).tolist(), *size.tolist(), stride, category_ids, planes))
+    weights = rng.choice([0.3, 1.0, 2.0], len(ends))
+    average = average_semantics(ends, weights=weights, categories=categories, average_of=average_of)
+    axes = [
+        _Axis.of(centres=centres, cells=cells, pixels=pixels)
+        for centres, cells, pixels in zip(average.grid.shape, average.grid.cells_hw, size // 2, strict=True)
+    ]
+    around = [
+        (axis.before, np.minimum(np.repeat(np.arange(len(axis.first) - 1), np.diff(axis.first)), n - 1), axis.frac)
+        for axis, n in zip(axes, average.grid.shape, strict=True)
+    ]
+    np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average.sums, *around, average.class_indices))
+
+
+def test_a_class_that_is_the_largest_at_no_corner_can_be_it_between_them():
+    sums = np.zeros((3, 2, 2), dtype=np.float32)
+    sums[0, :, 0] = sums[1, :, 1] = 0.5
+    sums[2] = 0.3
+    frac = np.full(1, 0.5, dtype=np.float32)
+    first, before = np.array([0, 0, 1, 1]), np.zeros(1, dtype=np.uint32)
+    found = np.empty((1, 1), dtype=np.uint8)
+    classes = np.arange(3, dtype=np.uint8)
+    semantic_kernels.argmax_of_planes(*on_one_grid(sums), first, frac, first, frac, before, classes, found)
+    assert found == 2
 
 
 def paste(rles, areas_px, hw, *, max_overlap_frac=0.5, lies_on=None):
