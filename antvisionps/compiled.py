@@ -55,5 +55,6 @@ def inlined(function: Function) -> Function:
     It must not allocate an array, nor copy a part of one to another in one statement: it is compiled without numba's
     counting of references to arrays, which costs more than a short inner loop for each slice that is taken.
     """
-    part: Any = numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+    part: Any = numba.njit(**options)(function)
     return cast(Function, part)

@@ -1,38 +1,23 @@
-"""PNGs read and written quickly.
+"""Maps of segments as PNGs, written quickly.
 
-libpng works row by row and feeds zlib in small pieces. Here a whole image is inflated or deflated at once, in a
-fraction of the time. The grey planes of the cache are written without filters, and then an image is nothing but its
-inflated rows with a zero before each; libdeflate inflates them, and any other grey PNG is left to OpenCV. Maps of
-segments are written with the one filter that suits them, the difference to the row above, and deflated as runs of equal
-bytes, without any search for matches, by zlib-ng: so the bytes are the same on every machine, and those of zlib.
-Format: https://www.w3.org/TR/png-3/.
+libpng works row by row and feeds zlib in small pieces. Here a whole map is filtered with the one filter that suits it,
+the difference to the row above, and deflated as runs of equal bytes, without any search for matches, by zlib-ng: so the
+bytes are the same on every machine, and those of zlib. Format: https://www.w3.org/TR/png-3/.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 
-import cv2
-import deflate
 import numpy as np
 from zlib_ng import zlib_ng
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bit depth, colour type, compression, filter and interlace methods.
-_GREY_8_BIT = (8, 0, 0, 0, 0)
 _RGB_8_BIT = (8, 2, 0, 0, 0)
 _FILTER_UP = 2
 _LEVEL, _WINDOW_BITS, _MOST_MEMORY = 1, 15, 9
-
-
-def decode_grey_png(png: bytes) -> np.ndarray | None:
-    """What OpenCV decodes from it, (height, width) uint8 for an 8-bit grey one; None if it is not a whole PNG."""
-    grey = _decode_unfiltered(png)
-    if grey is None and png:
-        return cv2.imdecode(np.frombuffer(png, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    return grey
 
 
 def encode_flat_numbers(numbers: np.ndarray) -> bytes:
@@ -68,32 +53,3 @@ def _deflate_runs(rows: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _decode_unfiltered(png: bytes) -> np.ndarray | None:
-    """None unless it is a whole 8-bit grey PNG without interlacing whose rows are all unfiltered."""
-    try:
-        chunks = list(_chunks(png))
-        kind, header = chunks[0]
-        width, height, *methods = struct.unpack(">II5B", header)
-        if kind != b"IHDR" or tuple(methods) != _GREY_8_BIT or chunks[-1][0] != b"IEND":
-            return None
-        deflated = b"".join(data for kind, data in chunks if kind == b"IDAT")
-        rows = deflate.zlib_decompress(deflated, max(1, height * (1 + width)))
-    except (struct.error, deflate.DeflateError, IndexError):
-        return None
-    if len(rows) != height * (1 + width):
-        return None
-    grid = np.frombuffer(rows, dtype=np.uint8).reshape(height, 1 + width)
-    return None if grid[:, 0].any() else grid[:, 1:]
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and data of each chunk. Raises struct.error where one is cut off. zlib's checksum stands in for the CRCs."""
-    place = len(_SIGNATURE) if png.startswith(_SIGNATURE) else len(png) + 1
-    while place != len(png):
-        length, kind = struct.unpack_from(">I4s", png, place)
-        if place + 12 + length > len(png):
-            raise struct.error("chunk cut off")
-        yield kind, png[place + 8 : place + 8 + length]
-        place += 12 + length

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from antvisionps.coco_panoptic import (
     write_segment_ids_png,
 )
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
+from antvisionps.fusion.fallen import NO_NUMBER, FallenCandidates
 from antvisionps.fusion.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,
@@ -33,7 +34,7 @@ from antvisionps.fusion.fused_files import (
     SEGMENTS_FILE,
     SEGMENTS_SCHEMA,
 )
-from antvisionps.fusion.heuristic import FallenCandidate, FusedSegment
+from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.fusion.system import FusionSettings, fuse_predictions, load_kernels
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
@@ -109,18 +110,13 @@ def fuse(
         write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=writers[system].images)
 
 
-_Columns = Sequence[tuple[Any, ...]]
-"""The columns of some rows, without the image's id. Plain values go from process to process faster than Arrow's."""
-
-
 @dataclass(frozen=True)
 class _Written:
     """What is told of an image whose map is written."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[FusedSegment, ...]
+    fallen: FallenCandidates
     runs: SegmentRuns
-    segment_columns: _Columns
-    candidate_columns: _Columns
 
 
 def _file_name(image: PanopticImage) -> str:
@@ -153,19 +149,10 @@ def _open_fusing(
                 settings=of_system,
             )
             write_segment_ids_png(folders[system] / PANOPTIC_FOLDER / _file_name(image), fused.segment_ids)
-            segments = tuple(
-                Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-            )
-            columns = _columns(fused.segments, SEGMENTS_SCHEMA), _columns(fused.fallen, CANDIDATES_SCHEMA)
-            written[system] = _Written(segments, fused.runs, *columns)
+            written[system] = _Written(fused.segments, fused.fallen, fused.runs)
         return written
 
     return fuse_and_write
-
-
-def _columns(records: Sequence[FusedSegment] | Sequence[FallenCandidate], schema: pa.Schema) -> _Columns:
-    rows = map(attrgetter(*schema.names[1:]), records)
-    return list(zip(*rows, strict=True)) or [()] * (len(schema) - 1)
 
 
 class _SystemWriter:
@@ -173,31 +160,72 @@ class _SystemWriter:
 
     def __init__(self, folder: Path, files: ExitStack) -> None:
         self.images: list[PanopticImage] = []
-        self._write_segments = files.enter_context(_table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA))
-        self._write_candidates = files.enter_context(_table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA))
+        self._write_segments = files.enter_context(
+            _table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA, _segment_columns)
+        )
+        self._write_fallen = files.enter_context(
+            _table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA, _fallen_columns)
+        )
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
     def write(self, image: PanopticImage, written: _Written) -> None:
-        self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=written.segments))
+        segments = tuple(
+            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in written.segments
+        )
+        self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
         self._write_runs(written.runs)
-        self._write_segments(image.image_id, written.segment_columns)
-        self._write_candidates(image.image_id, written.candidate_columns)
+        self._write_segments(image.image_id, written.segments)
+        self._write_fallen(image.image_id, written.fallen)
+
+
+def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
+    """The columns of SEGMENTS_SCHEMA but for the image's id."""
+    rows = map(attrgetter(*SEGMENTS_SCHEMA.names[1:]), chain.from_iterable(images))
+    columns = list(zip(*rows, strict=True)) or [()] * (len(SEGMENTS_SCHEMA) - 1)
+    return [pa.array(column, kind) for column, kind in zip(columns, SEGMENTS_SCHEMA.types[1:], strict=True)]
+
+
+def _fallen_columns(images: Sequence[FallenCandidates]) -> list[pa.Array]:
+    """The columns of CANDIDATES_SCHEMA but for the image's id."""
+    category_ids, areas_px, free_px, scores, instances = (
+        np.concatenate([getattr(fallen, name) for fallen in images])
+        for name in ("category_ids", "areas_px", "free_px", "scores", "instances")
+    )
+    ends, reasons = (
+        pa.array([text for fallen in images for text in getattr(fallen, name)], pa.string())
+        for name in ("ends", "reasons")
+    )
+    return [
+        pa.array(category_ids),
+        pa.array(areas_px),
+        pa.array(free_px, mask=free_px == NO_NUMBER),
+        pa.array(scores, mask=np.isnan(scores)),
+        ends,
+        reasons,
+        pa.array(instances, mask=instances == NO_NUMBER),
+    ]
+
+
+Rows = TypeVar("Rows", bound=Sized)
 
 
 @contextmanager
-def _table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[int, _Columns], None]]:
+def _table_writer(
+    path: Path, schema: pa.Schema, to_columns: Callable[[list[Rows]], list[pa.Array]]
+) -> Iterator[Callable[[int, Rows], None]]:
     """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
-    pending: list[tuple[int, _Columns]] = []
+    image_ids: list[int] = []
+    pending: list[Rows] = []
 
     def flush() -> None:
-        image_ids = np.repeat([image_id for image_id, _ in pending], [len(columns[0]) for _, columns in pending])
-        columns = (chain.from_iterable(parts) for parts in zip(*(columns for _, columns in pending), strict=True))
-        arrays = [pa.array(list(values), kind) for values, kind in zip(columns, schema.types[1:], strict=True)]
-        writer.write_table(pa.table([pa.array(image_ids, pa.int64()), *arrays], schema=schema))
+        of_row = np.repeat(np.array(image_ids, dtype=np.int64), [len(rows) for rows in pending])
+        writer.write_table(pa.table([pa.array(of_row), *to_columns(pending)], schema=schema))
+        image_ids.clear()
         pending.clear()
 
-    def write(image_id: int, columns: _Columns) -> None:
-        pending.append((image_id, columns))
+    def write(image_id: int, rows: Rows) -> None:
+        image_ids.append(image_id)
+        pending.append(rows)
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 

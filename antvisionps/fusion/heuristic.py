@@ -12,30 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.fusion.fallen import NO_NUMBER, NOTHING_FELL, FallenCandidate, FallenCandidates, FallReason
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.segment_runs import SegmentRuns
-
-
-class FallReason(StrEnum):
-    """Why a candidate is not in the panoptic map, the first that applies in this order."""
-
-    ROUTED_AWAY = "routed_away"
-    MERGED = "merged"
-    LOW_SCORE = "low_score"
-    NMS = "nms"
-    EMPTY = "empty"
-    OVERLAP_FRAC = "overlap_frac"
-    OUTVOTED = "outvoted"
-    LOW_CONFIDENCE = "low_confidence"
-    AREA = "area"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +53,7 @@ PRESETS: Mapping[str, HeuristicRules] = {
 Panoptic FPN, and UPSNet's, which it uses with a panoptic head."""
 
 
-@dataclass(frozen=True, slots=True)
-class FusedSegment:
+class FusedSegment(NamedTuple):  # goes from process to process faster than a frozen dataclass
     """A segment of the map. Stuff has no score, and its end names every end whose semantics were averaged."""
 
     segment_id: int
@@ -79,19 +64,6 @@ class FusedSegment:
     end: str
 
 
-class FallenCandidate(NamedTuple):  # made faster than a frozen dataclass, and most candidates fall
-    """An instance or stuff region that did not make it. `free_px`: what nobody had taken of it, None if never asked ·
-    `instance`: its position among what its end found in the image, None of stuff and of what several ends found."""
-
-    category_id: int
-    area_px: int
-    free_px: int | None
-    score: float | None
-    end: str
-    reason: FallReason
-    instance: int | None
-
-
 @dataclass(frozen=True, eq=False)
 class FusedImage:
     """segment_ids (height, width) int32, 0 = void · segments in ascending id · the candidates that fell · the map's
@@ -99,7 +71,7 @@ class FusedImage:
 
     segment_ids: np.ndarray
     segments: tuple[FusedSegment, ...]
-    fallen: tuple[FallenCandidate, ...]
+    fallen: FallenCandidates
     runs: SegmentRuns
 
 
@@ -156,7 +128,7 @@ def fuse_image(
         semantic_end=semantic_end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    return FusedImage(segment_ids, segments, tuple(fallen + without_room + too_small), runs)
+    return FusedImage(segment_ids, segments, fallen + FallenCandidates.of(without_room + too_small), runs)
 
 
 def choose_candidates(
@@ -164,34 +136,45 @@ def choose_candidates(
     *,
     end_of_category: Mapping[int, str] | None,
     rules: HeuristicRules,
-) -> tuple[list[Candidate], list[FallenCandidate]]:
+) -> tuple[list[Candidate], FallenCandidates]:
     """Who may enter the map, best first, and who fell before masks were looked at."""
-    # Most candidates fall here, so names are looked up once.
-    make_fallen, low_score, routed_away = FallenCandidate._make, FallReason.LOW_SCORE, FallReason.ROUTED_AWAY
-    fallen: list[FallenCandidate] = []
+    fallen = NOTHING_FELL
     alive: list[Candidate] = []
     for end, image in instances.items():
-        category_ids, scores, areas_px = image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist()
-        if end_of_category is None:
-            is_routed_here = [True] * len(image)
-        else:
-            is_routed_here = [end_of_category[category_id] == end for category_id in category_ids]
-        min_score, min_scores = rules.min_score, rules.min_scores
-        min_score_of = [min_scores.get(c, min_score) for c in category_ids] if min_scores else [min_score] * len(image)
-        rows = zip(category_ids, scores, areas_px, is_routed_here, min_score_of, strict=True)
-        for index, (category_id, score, area_px, is_here, least) in enumerate(rows):
-            if is_here and score >= least:
-                alive.append(Candidate(category_id, score, area_px, end, image, index))
-            else:
-                reason = low_score if is_here else routed_away
-                fallen.append(make_fallen((category_id, area_px, None, score, end, reason, index)))
+        category_ids = image.category_ids.tolist()
+        is_routed_here = np.ones(len(image), dtype=bool)
+        if end_of_category is not None:
+            is_routed_here[:] = [end_of_category[category_id] == end for category_id in category_ids]
+        least: Any = rules.min_score
+        if rules.min_scores:
+            least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
+        is_alive = is_routed_here & (image.scores.astype(np.float64) >= least)
+        indices = np.flatnonzero(is_alive)
+        columns = (indices, image.category_ids[indices], image.scores[indices], image.areas_px[indices])
+        for index, category_id, score, area_px in zip(*(column.tolist() for column in columns), strict=True):
+            alive.append(Candidate(category_id, score, area_px, end, image, index))
+        fallen += _fallen_early(end, image, np.flatnonzero(~is_alive), is_routed_here)
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is None or not alive:
         return alive, fallen
     boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
     is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
-    fallen += [candidate.fall(FallReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
-    return [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept], fallen
+    dropped = [candidate.fall(FallReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
+    kept = [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept]
+    return kept, fallen + FallenCandidates.of(dropped)
+
+
+def _fallen_early(end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray) -> FallenCandidates:
+    reason_of = {True: FallReason.LOW_SCORE, False: FallReason.ROUTED_AWAY}
+    return FallenCandidates(
+        image.category_ids[indices],
+        image.areas_px[indices].astype(np.int32),
+        np.full(len(indices), NO_NUMBER, dtype=np.int32),
+        image.scores[indices],
+        [end] * len(indices),
+        [reason_of[is_here] for is_here in is_routed_here[indices].tolist()],
+        indices.astype(np.int32),
+    )
 
 
 def list_candidates(end: str, image: ImageInstances) -> list[Candidate]:

@@ -18,12 +18,13 @@ One end alone is left as it is, and ends that agree to the last byte give one co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.fusion.heuristic import Candidate, FallenCandidate, FallReason, list_candidates
+from antvisionps.fusion.fallen import NO_NUMBER, FallenCandidates, FallReason
+from antvisionps.fusion.heuristic import Candidate, list_candidates
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_crop
 from antvisionps.predictions.schema import MASK_PROBS_SIZE
@@ -48,15 +49,18 @@ class JoinedInstances:
     where nobody's moved."""
 
     instances: Mapping[str, ImageInstances]
-    fallen: tuple[FallenCandidate, ...]
+    fallen: FallenCandidates
     positions: Mapping[str, Sequence[int]] | None = None
 
-    def at_its_end(self, candidate: FallenCandidate) -> FallenCandidate:
-        """One of `instances`, or stuff, with the position where its end itself has it."""
-        if self.positions is None or candidate.instance is None:
-            return candidate
-        own = self.positions.get(candidate.end)  # of several ends nobody has it
-        return candidate._replace(instance=None if own is None else own[candidate.instance])
+    def at_their_ends(self, fallen: FallenCandidates) -> FallenCandidates:
+        """Of `instances`, or stuff, with the positions where the ends themselves have them."""
+        if self.positions is None:
+            return fallen
+        instances = []
+        for end, index in zip(fallen.ends, fallen.instances.tolist(), strict=True):
+            own = self.positions.get(end)  # of several ends nobody has it
+            instances.append(NO_NUMBER if own is None or index == NO_NUMBER else own[index])
+        return replace(fallen, instances=np.array(instances, dtype=np.int32))
 
 
 def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -> JoinedInstances:
@@ -69,7 +73,7 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     absent = [found for end, image in instances.items() if end not in present for found in list_candidates(end, image)]
     routed_away = [candidate.fall(FallReason.ROUTED_AWAY) for candidate in absent]
     if len(present) <= 1:
-        return JoinedInstances(present, tuple(routed_away))
+        return JoinedInstances(present, FallenCandidates.of(routed_away))
     total = sum(rules.weight_of_end[end] for end in present)
     alone: dict[str, list[int]] = {end: [] for end in present}
     shared: dict[str, list[list[Candidate]]] = {}
@@ -84,7 +88,7 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     for name, groups in sorted(shared.items()):
         joined[name] = _average_groups(groups, rules.weight_of_end, total)
     merged = [member.fall(FallReason.MERGED) for groups in shared.values() for group in groups for member in group]
-    return JoinedInstances(joined, tuple(routed_away + merged), alone)
+    return JoinedInstances(joined, FallenCandidates.of(routed_away + merged), alone)
 
 
 def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float) -> Iterator[list[Candidate]]:

@@ -15,10 +15,9 @@ import numpy as np
 
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.errors import CacheError
+from antvisionps.fusion.fallen import FallenCandidate, FallenCandidates, FallReason
 from antvisionps.fusion.heuristic import (
     Candidate,
-    FallenCandidate,
-    FallReason,
     FusedImage,
     HeuristicRules,
     add_stuff,
@@ -132,7 +131,7 @@ def fuse_image_by_head(
         semantic_end=semantic_end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    return FusedImage(segment_ids, segments, tuple(fallen + overlapping + outvoted + too_small), runs)
+    return FusedImage(segment_ids, segments, fallen + FallenCandidates.of(overlapping + outvoted + too_small), runs)
 
 
 def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:

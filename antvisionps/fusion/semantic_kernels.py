@@ -477,7 +477,7 @@ def argmax_of_planes(
     for end in range(len(weights)):
         for top in range(rows):
             bottom = min(top + BLOCK_ROWS, rows - 1)
-            span = np.int64(rows_around[end, 1, bottom]) + 1 - np.int64(rows_around[end, 0, top])
+            span: Any = np.int64(rows_around[end, 1, bottom]) + 1 - np.int64(rows_around[end, 0, top])
             source_rows = max(source_rows, span)
     is_border = np.zeros((columns + 8) // 8 * 8, np.uint8)
     _fill_map(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from antvisionps.categories import CategorySet
+from antvisionps.fusion.fallen import NOTHING_FELL
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
@@ -97,7 +98,11 @@ def average_weighted(
 
 def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
     """End → instances, joined where the settings have a union."""
-    return JoinedInstances(instances, ()) if settings.union is None else join_instances(instances, settings.union)
+    return (
+        JoinedInstances(instances, NOTHING_FELL)
+        if settings.union is None
+        else join_instances(instances, settings.union)
+    )
 
 
 def fuse_average(
@@ -128,4 +133,4 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    return replace(fused, fallen=joined.fallen + tuple(map(joined.at_its_end, fused.fallen)))
+    return replace(fused, fallen=joined.fallen + joined.at_their_ends(fused.fallen))

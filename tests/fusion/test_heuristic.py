@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from antvisionps.categories import CategorySet
-from antvisionps.fusion.heuristic import PRESETS, FallReason, HeuristicRules, fuse_image
+from antvisionps.fusion.fallen import FallReason
+from antvisionps.fusion.heuristic import PRESETS, HeuristicRules, fuse_image
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
@@ -80,7 +81,7 @@ def test_instances_come_first_and_stuff_fills_what_is_left():
     assert fused.segments[0].bbox_xywh == (0, 0, 2, 2)
     assert fused.segments[0].score == pytest.approx(0.9)
     assert (fused.segments[1].score, fused.segments[1].end) == (None, "ups")
-    assert fused.fallen == ()
+    assert not fused.fallen
 
 
 def test_the_higher_score_is_on_top_and_the_lower_keeps_its_free_pixels():

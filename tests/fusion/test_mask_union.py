@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from antvisionps.errors import CacheError
-from antvisionps.fusion.heuristic import FallReason
+from antvisionps.fusion.fallen import FallReason
 from antvisionps.fusion.mask_union import UnionRules, join_instances
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
@@ -212,7 +212,7 @@ def test_an_end_alone_is_left_as_it_is(seed):
     (end, image), *_ = random_ends(np.random.default_rng(seed)).items()
     joined = join({end: image}, weights={end: 0.3})
     assert joined.instances[end] is image
-    assert joined.fallen == ()
+    assert not joined.fallen
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -268,7 +268,7 @@ def test_overlapping_instances_of_a_class_become_one_and_the_others_stay():
 def test_instances_of_other_classes_or_of_the_same_end_are_never_joined():
     joined = join({"a": found((CAT, 0.9, LEFT), (CAT, 0.8, MIDDLE)), "b": found((DOG, 0.7, LEFT))})
     assert described(joined) == [("a", CAT, 0.45), ("a", CAT, 0.4), ("b", DOG, 0.35)]
-    assert joined.fallen == ()
+    assert not joined.fallen
 
 
 def test_an_end_has_one_member_in_a_group_the_best():
@@ -319,7 +319,7 @@ def test_empty_masks_and_empty_images_are_joined_with_nothing():
     assert [len(image) for image in joined.instances.values()] == [1, 1, 0]
     nothing = join({"a": found(hw=LEFT.shape), "b": found(hw=LEFT.shape)})
     assert sum(map(len, nothing.instances.values())) == 0
-    assert nothing.fallen == ()
+    assert not nothing.fallen
 
 
 def test_scores_of_nothing_weigh_the_same():

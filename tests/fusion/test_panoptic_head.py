@@ -5,7 +5,8 @@ import pytest
 
 from antvisionps.categories import CategorySet
 from antvisionps.errors import CacheError
-from antvisionps.fusion.heuristic import FallReason, HeuristicRules
+from antvisionps.fusion.fallen import FallReason
+from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.predictions.instances import ImageInstances

@@ -69,7 +69,7 @@ def test_settings_tried_together_fuse_as_each_does_alone_and_share_what_they_hav
     together = list(fuse_by_each(instances, semantics, categories=CATEGORIES, settings=TRIED))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.segment_ids, other.segment_ids)
-        assert (one.segments, one.fallen) == (other.segments, other.fallen)
+        assert (one.segments, list(one.fallen)) == (other.segments, list(other.fallen))
     assert len({fused.segment_ids.tobytes() for fused in together}) > 2
     assert {fused.segments[-1].end for fused in together} == {"a+b", "b"}
     assert sorted(calls) == ["average_semantics"] * 3 + ["join_instances"]

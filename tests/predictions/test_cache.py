@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-import cv2
+import lz4.block
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -176,10 +176,9 @@ def test_equal_predictions_give_equal_bytes(tmp_path, kind):
     assert write(kind, tmp_path / "a.parquet").read_bytes() == write(kind, tmp_path / "b.parquet").read_bytes()
 
 
-def test_planes_are_one_grey_png_stacked_top_to_bottom(tmp_path):
-    png = pq.read_table(write("semantic", tmp_path / "a.parquet"))["planes"][0].as_py()
-    stacked = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(stacked, semantics(2).planes.reshape(4, 3))
+def test_planes_are_one_lz4_block_plane_after_plane(tmp_path):
+    compressed = pq.read_table(write("semantic", tmp_path / "a.parquet"))["planes"][0].as_py()
+    assert lz4.block.decompress(compressed) == semantics(2).planes.tobytes()
 
 
 def test_probabilities_are_rounded_and_planes_without_any_left_out():
@@ -301,14 +300,14 @@ def test_damaged_pages_are_refused(tmp_path, kind):
 
 def test_another_schema_version_is_refused(tmp_path, kind):
     path = write(kind, tmp_path / "a.parquet")
-    rewrite(path, metadata={"antvisionps.schema_version": "2"})
-    with pytest.raises(CacheError, match="expected schema version 1, got 2"):
+    rewrite(path, metadata={"antvisionps.schema_version": "1"})
+    with pytest.raises(CacheError, match="expected schema version 2, got 1"):
         read(kind, path)
 
 
 def test_a_parquet_file_of_something_else_is_refused(tmp_path, kind):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(CacheError, match="expected schema version 1, got none"):
+    with pytest.raises(CacheError, match="expected schema version 2, got none"):
         read(kind, tmp_path / "a.parquet")
 
 
@@ -444,11 +443,12 @@ def test_damaged_instances_are_refused(tmp_path, column, values, message):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("grid_height", [3, 3, 3], r"image 2: expected 8-bit grey planes \(6, 3\), .* got \(4, 3\)"),
-        ("category_ids", [[3]] * 3, r"image 2: expected 8-bit grey planes \(2, 3\)"),
+        ("grid_height", [3, 3, 3], r"image 2: expected 18 bytes of planes, 2 categories on a grid \(3, 3\), got 12"),
+        ("category_ids", [[3]] * 3, "image 2: expected 6 bytes of planes, 1 categories"),
         ("category_ids", [[3, 4]] * 3, "image 2: unknown category 4"),
-        ("planes", [b"not a png"] * 3, "image 2: its planes are not a whole PNG"),
-        ("planes", [b""] * 3, "image 2: its planes are not a whole PNG"),
+        ("planes", [b"not LZ4"] * 3, "image 2: its planes are not a whole LZ4 block"),
+        ("planes", [b""] * 3, "image 2: its planes are not a whole LZ4 block"),
+        ("planes", [lz4.block.compress(bytes(12))[:-1]] * 3, "image 2: its planes are not a whole LZ4 block"),
         ("stride", [float("nan")] * 3, "image 2: expected a positive stride"),
     ],
 )
