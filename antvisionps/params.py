@@ -130,6 +130,7 @@ class LwlHtcNetwork(Network):
     average_mask_stages: bool
     semantic_level: Annotated[int, Field(ge=0, le=4)]
     semantic_convs: Positive
+    semantic_loss_on: Literal["photo", "grid"]
     deformable_semantic_head: Literal["shared", "per_level"] | None
     uncertainty: Literal["task", "term"] | None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mmcv.ops import DeformConv2dPack
 from mmdet.registry import MODELS
@@ -10,9 +11,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antvisionps.categories import VOID_CLASS_INDEX
 from antvisionps.errors import ModelError
-from antvisionps.models.whole_batch import shared_count
+from antvisionps.models.semantic_head import upsampled_cross_entropy
 
 NUM_DEFORMABLE = 3
 """Deformable convolutions a level, as the figure draws them."""
@@ -24,18 +24,28 @@ class DeformableFusionHead(BaseModule):
 
     Each level passes three 3x3 deformable convolutions (v1, offsets start at zero) with ReLU and a 1x1 convolution, is
     resized bilinearly to the fusion level, and is added; two 1x1 convolutions give the feature (with ReLU) and the
-    logits. `shared` uses one set of deformable convolutions for all levels. Stands in for mmdet's FusedSemanticHead.
+    logits. `shared` uses one set of deformable convolutions for all levels. `loss_on` is the photo, all of whose pixels
+    count, or the grid, as in mmdet's FusedSemanticHead, for which this stands in.
     Raises ModelError on a fusion level that is none of the `num_levels`, and on a pyramid of other levels than these.
     """
 
     def __init__(
-        self, *, num_levels: int, fusion_level: int, channels: int, num_classes: int, shared: bool, loss_weight: float
+        self,
+        *,
+        num_levels: int,
+        fusion_level: int,
+        channels: int,
+        num_classes: int,
+        shared: bool,
+        loss_weight: float,
+        loss_on: Literal["photo", "grid"],
     ) -> None:
         super().__init__()
         if not 0 <= fusion_level < num_levels:
             raise ModelError(f"the DC head cannot fuse to level {fusion_level}; expected 0 to {num_levels - 1}")
         self.fusion_level = fusion_level
         self.loss_weight = loss_weight
+        self.loss_on = loss_on
         towers = 1 if shared else num_levels
         self.towers = nn.ModuleList(
             nn.ModuleList(DeformConv2dPack(channels, channels, 3, padding=1) for _ in range(NUM_DEFORMABLE))
@@ -68,7 +78,8 @@ class DeformableFusionHead(BaseModule):
         return self.conv_logits(fused), F.relu(self.conv_embedding(fused))
 
     def loss(self, logits: Tensor, class_indices: Tensor) -> Tensor:
-        """Weighted cross entropy on the head's own grid; `class_indices` (N, 1, H, W), void left out."""
-        truth = F.interpolate(class_indices.float(), size=logits.shape[-2:], mode="nearest")[:, 0].long()
-        total = F.cross_entropy(logits, truth, ignore_index=VOID_CLASS_INDEX, reduction="sum")
-        return self.loss_weight * total / shared_count((truth != VOID_CLASS_INDEX).sum())
+        """Weighted cross entropy; `class_indices` (N, 1, H, W), void left out."""
+        truth = class_indices
+        if self.loss_on == "grid":
+            truth = F.interpolate(truth.float(), size=logits.shape[-2:], mode="nearest")
+        return self.loss_weight * upsampled_cross_entropy(logits, truth[:, 0].long())

@@ -22,6 +22,7 @@ from antvisionps.models.backbones import describe_backbone
 from antvisionps.models.dc_head import DeformableFusionHead
 from antvisionps.models.location_sensitive import LocationSensitiveBoxHead
 from antvisionps.models.location_sensitive_cascade import LocationSensitiveCascadeRoIHead, fused_roi_features
+from antvisionps.models.semantic_head import upsampled_cross_entropy
 from antvisionps.models.uncertainty import Balance, UncertaintyWeighting
 from antvisionps.models.whole_batch import WholeBatchLosses
 
@@ -51,8 +52,23 @@ LOSSES_OF: dict[str, tuple[str, ...]] = {
 }
 """Of mmdet's loss modules, the losses that are means over the same anchors, RoIs or masks."""
 
+SemanticLossOn = Literal["photo", "grid"]
+
 FUSED_SEMANTIC_LOSS: dict[str, tuple[str, ...]] = {"roi_head.semantic_head.criterion": ("loss_semantic_seg",)}
-"""The same of HTC's own semantic branch; the DC head counts for itself."""
+"""The same of HTC's own semantic branch on its grid; other semantic losses count for themselves."""
+
+
+@MODELS.register_module()
+class PhotoFusedSemanticHead(FusedSemanticHead):
+    """HTC's own semantic branch, trained on every pixel of the photo (the loss that UPSNet's head has).
+
+    HTC compares each cell with the top left pixel of the stride x stride that it covers, so that its map lies half a
+    cell beside the photo: good enough for features, not for a result.
+    """
+
+    def loss(self, logits: Tensor, class_indices: Tensor) -> Tensor:
+        """Weighted cross entropy of the logits brought to `class_indices` (N, 1, H, W), void left out."""
+        return self.criterion.loss_weight * upsampled_cross_entropy(logits, class_indices[:, 0].long())
 
 
 @dataclass(frozen=True)
@@ -84,8 +100,8 @@ class LwlHtc(HybridTaskCascade):
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
         """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
-        fused = isinstance(self.roi_head.semantic_head, FusedSemanticHead)
-        with WholeBatchLosses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if fused else {})) as whole_batch:
+        is_mmdets = type(self.roi_head.semantic_head) is FusedSemanticHead
+        with WholeBatchLosses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if is_mmdets else {})) as whole_batch:
             losses = super().loss(batch_inputs, batch_data_samples)
         losses = whole_batch.of_all_processes(losses)
         return losses if self.weighting is None else self.weighting(losses)
@@ -164,6 +180,7 @@ def htc_settings(
     semantic_level: int,
     semantic_convs: int,
     semantic_loss_weight: float,
+    semantic_loss_on: SemanticLossOn,
     deformable_semantic_head: Literal["shared", "per_level"] | None,
 ) -> dict[str, Any]:
     """What mmdet's HybridTaskCascade is made of.
@@ -171,8 +188,9 @@ def htc_settings(
     `num_classes` counts things and stuff, things first. With the location sensitive header the `mask_convs`
     convolutions of every stage feed its box regression too. `semantic_level` is the pyramid level that the semantic
     branch fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of
-    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. Raises ModelError
-    on an unknown backbone or level.
+    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. The semantic loss
+    is that of every pixel of the photo, or HTC's, of one for each cell of the branch's grid. Raises ModelError on an
+    unknown backbone or level.
     """
     if not 0 <= semantic_level < len(two_stage.STRIDES):
         raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
@@ -190,6 +208,7 @@ def htc_settings(
             channels=fpn_channels,
             num_classes=num_classes,
             loss_weight=semantic_loss_weight,
+            loss_on=semantic_loss_on,
         )
     else:
         semantic_head = {
@@ -200,6 +219,7 @@ def htc_settings(
             "num_classes": num_classes,
             "shared": deformable_semantic_head == "shared",
             "loss_weight": semantic_loss_weight,
+            "loss_on": semantic_loss_on,
         }
     box_head = {"type": LocationSensitiveBoxHead} if location_sensitive_header else {}
     roi_head = {
@@ -249,11 +269,13 @@ def htc_settings(
 
 
 def _fused_semantic_head(
-    *, level: int, convs: int, channels: int, num_classes: int, loss_weight: float
+    *, level: int, convs: int, channels: int, num_classes: int, loss_weight: float, loss_on: SemanticLossOn
 ) -> dict[str, Any]:
-    """HTC's own semantic branch (Chen et al. 2019, figure 3)."""
+    """HTC's own semantic branch (Chen et al. 2019, figure 3), which begins with nearly equal probabilities: with
+    mmdet's He initialisation of the logits, a short training ends before the branch has unlearned its first guesses."""
     return {
-        "type": FusedSemanticHead,
+        "type": PhotoFusedSemanticHead if loss_on == "photo" else FusedSemanticHead,
+        "init_cfg": {"type": "Normal", "std": 0.01, "override": {"name": "conv_logits"}},
         "num_ins": len(two_stage.STRIDES),
         "fusion_level": level,
         "seg_scale_factor": 1 / two_stage.STRIDES[level],

@@ -119,6 +119,7 @@ NETWORKS = {
         "average_mask_stages": True,
         "semantic_level": 1,
         "semantic_convs": 1,
+        "semantic_loss_on": "photo",
         "deformable_semantic_head": None,
         "uncertainty": None,
     },

@@ -14,7 +14,7 @@ LEVELS = 5
 def head(**changes) -> DeformableFusionHead:
     torch.manual_seed(0)
     settings = {"num_levels": LEVELS, "fusion_level": 1, "channels": 8, "num_classes": 5, "shared": False}
-    made = DeformableFusionHead(**settings | {"loss_weight": 0.2} | changes)
+    made = DeformableFusionHead(**settings | {"loss_weight": 0.2, "loss_on": "photo"} | changes)
     made.init_weights()
     return made
 
@@ -53,12 +53,17 @@ def test_sharing_leaves_one_set_of_deformable_convolutions():
     assert sum(p.numel() for p in head(shared=False).parameters()) == LEVELS * deformable + rest
 
 
-def test_the_loss_leaves_void_out_and_nothing_but_void_costs_nothing():
-    made = head(loss_weight=0.5)
+@pytest.mark.parametrize("loss_on", ["photo", "grid"])
+def test_the_loss_leaves_void_out_and_nothing_but_void_costs_nothing(loss_on):
+    made = head(loss_weight=0.5, loss_on=loss_on)
     logits = torch.randn(1, 5, 4, 6, requires_grad=True)
     truth = torch.randint(0, 5, (1, 1, 8, 12), generator=torch.Generator().manual_seed(2))
     truth[..., :4, :] = 255
-    expected = 0.5 * F.cross_entropy(logits, truth[:, 0, ::2, ::2], ignore_index=255)
+    if loss_on == "grid":
+        expected = 0.5 * F.cross_entropy(logits, truth[:, 0, ::2, ::2], ignore_index=255)
+    else:
+        upsampled = F.interpolate(logits, size=(8, 12), mode="bilinear", align_corners=False)
+        expected = 0.5 * F.cross_entropy(upsampled, truth[:, 0], ignore_index=255)
     torch.testing.assert_close(made.loss(logits, truth), expected)
     nothing = made.loss(logits, torch.full((1, 1, 8, 12), 255))
     nothing.backward()

@@ -90,6 +90,29 @@ def test_pictures_without_things_or_without_truth_give_finite_losses(build, end,
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
+def test_htcs_branch_learns_from_every_pixel_of_the_photo_or_from_one_a_cell(build, dataset):
+    losses = {}
+    for loss_on in ("photo", "grid"):
+        network = build("lwl_htc", semantic_loss_on=loss_on, semantic_loss_weight=0.5)
+        inputs, samples = batch(dataset, network)
+        logits = network.extract(inputs).semantic_logits
+        network.train()
+        losses[loss_on] = network.loss(inputs, samples)["loss_semantic_seg"]
+    truth = torch.stack([sample.gt_sem_seg.sem_seg[0] for sample in samples]).long()
+    stride = inputs.shape[-1] // logits.shape[-1]
+    upsampled = torch.nn.functional.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    for loss_on, seen, wanted in (("photo", upsampled, truth), ("grid", logits, truth[:, ::stride, ::stride])):
+        expected = 0.5 * torch.nn.functional.cross_entropy(seen, wanted, ignore_index=255)
+        torch.testing.assert_close(losses[loss_on], expected)
+
+
+def test_htcs_branch_begins_with_small_logits(network_settings):
+    network = BUILDERS["lwl_htc"](num_things=2, num_classes=4, test_proposals=30, **network_settings["lwl_htc"])
+    network.init_weights()
+    weight = network.roi_head.semantic_head.conv_logits.weight
+    assert 0.005 < float(weight.detach().std()) < 0.015
+
+
 @pytest.mark.parametrize("sharing", ["shared", "per_level"])
 def test_the_dc_head_takes_the_place_of_htcs_branch(build, dataset, sharing):
     network = build("lwl_htc", deformable_semantic_head=sharing)
@@ -244,7 +267,8 @@ def mmdets_htc() -> HybridTaskCascade:
 def resnet_htc(build, network_settings):
     backbone = network_settings["lwl_htc"]["backbone"] | {"name": "resnet50"}
     widths = {"box_fc_channels": 32, "mask_convs": 4, "semantic_convs": 4, "anchor_scale": 8.0}
-    return partial(build, "lwl_htc", backbone=backbone, semantic_loss_weight=0.2, **widths)
+    semantics = {"semantic_loss_weight": 0.2, "semantic_loss_on": "grid"}
+    return partial(build, "lwl_htc", backbone=backbone, **semantics, **widths)
 
 
 def test_with_everything_off_the_losses_are_those_of_mmdets_config(resnet_htc, dataset):
