@@ -73,6 +73,10 @@ class CategorySet:
         return tuple(c for c in self.categories if not c.is_thing)
 
     @cached_property
+    def thing_ids(self) -> frozenset[int]:
+        return frozenset(c.category_id for c in self.things)
+
+    @cached_property
     def category_ids(self) -> np.ndarray:
         """(C,) int32, category id of each class index."""
         return np.array([c.category_id for c in self.categories], dtype=np.int32)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antvisionps.arrow import numbers_to_arrow
 from antvisionps.atomic import atomic_file
 from antvisionps.categories import VOID_SEGMENT_ID
 from antvisionps.coco_panoptic import PanopticImage, Segment
@@ -62,7 +63,7 @@ def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
 
     def flush() -> None:
         columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segments")]
-        table = pa.table([pa.array(column) for column in columns], schema=_SCHEMA)
+        table = pa.table(list(map(numbers_to_arrow, columns)), schema=_SCHEMA)
         writer.write_table(table, row_group_size=len(table))
         pending.clear()
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
 from antvisionps.atomic import atomic_folder
 from antvisionps.coco_panoptic import (
     PanopticImage,
@@ -180,9 +180,14 @@ class _SystemWriter:
 
 def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
     """The columns of SEGMENTS_SCHEMA but for the image's id."""
-    rows = map(attrgetter(*SEGMENTS_SCHEMA.names[1:]), chain.from_iterable(images))
-    columns = list(zip(*rows, strict=True)) or [()] * (len(SEGMENTS_SCHEMA) - 1)
-    return [pa.array(column, kind) for column, kind in zip(columns, SEGMENTS_SCHEMA.types[1:], strict=True)]
+    segments = list(chain.from_iterable(images))
+    numbers = [[s.segment_id, s.category_id, s.area_px] for s in segments]
+    scores = np.array([np.nan if s.score is None else s.score for s in segments], dtype=np.float32)
+    return [
+        *map(numbers_to_arrow, np.array(numbers, dtype=np.int32).reshape(-1, 3).T),
+        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
+        texts_to_arrow([s.end for s in segments]),
+    ]
 
 
 def _fallen_columns(images: Sequence[FallenCandidates]) -> list[pa.Array]:
@@ -191,18 +196,14 @@ def _fallen_columns(images: Sequence[FallenCandidates]) -> list[pa.Array]:
         np.concatenate([getattr(fallen, name) for fallen in images])
         for name in ("category_ids", "areas_px", "free_px", "scores", "instances")
     )
-    ends, reasons = (
-        pa.array([text for fallen in images for text in getattr(fallen, name)], pa.string())
-        for name in ("ends", "reasons")
-    )
     return [
-        pa.array(category_ids),
-        pa.array(areas_px),
-        pa.array(free_px, mask=free_px == NO_NUMBER),
-        pa.array(scores, mask=np.isnan(scores)),
-        ends,
-        reasons,
-        pa.array(instances, mask=instances == NO_NUMBER),
+        numbers_to_arrow(category_ids),
+        numbers_to_arrow(areas_px),
+        numbers_to_arrow(free_px, is_missing=free_px == NO_NUMBER),
+        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
+        texts_to_arrow([end for fallen in images for end in fallen.ends]),
+        texts_to_arrow([reason for fallen in images for reason in fallen.reasons]),
+        numbers_to_arrow(instances, is_missing=instances == NO_NUMBER),
     ]
 
 
@@ -219,7 +220,7 @@ def _table_writer(
 
     def flush() -> None:
         of_row = np.repeat(np.array(image_ids, dtype=np.int64), [len(rows) for rows in pending])
-        writer.write_table(pa.table([pa.array(of_row), *to_columns(pending)], schema=schema))
+        writer.write_table(pa.table([numbers_to_arrow(of_row), *to_columns(pending)], schema=schema))
         image_ids.clear()
         pending.clear()
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
 from antvisionps.atomic import atomic_folder
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset
@@ -233,12 +234,13 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
     tables = []
     for name, of_images in counts.items():
         lengths = [len(image.category_ids) for image in of_images]
-        image_ids = np.repeat([image.image_id for image in truth.images], lengths)
+        image_ids = np.repeat(np.array([image.image_id for image in truth.images], dtype=np.int64), lengths)
         columns = [
             np.concatenate([getattr(image, field) for image in of_images])
             for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
         ]
-        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=PER_IMAGE_SCHEMA))
+        arrays = [texts_to_arrow([name] * len(image_ids)), *map(numbers_to_arrow, (image_ids, *columns))]
+        tables.append(pa.table(arrays, schema=PER_IMAGE_SCHEMA))
     return pa.concat_tables(tables)
 
 

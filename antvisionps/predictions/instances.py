@@ -58,9 +58,9 @@ class ImageInstances:
         if self.mask_probs is not None:
             self._require("mask_probs", self.mask_probs, (count, MASK_PROBS_SIZE, MASK_PROBS_SIZE), np.uint8)
         for name in ("scores", "boxes_xywh"):
-            bad = np.argwhere(~np.isfinite(getattr(self, name)))
-            if len(bad):
-                index = int(bad[0, 0])
+            is_finite = np.isfinite(getattr(self, name))
+            if not is_finite.all():
+                index = int(np.argwhere(~is_finite)[0, 0])
                 value = getattr(self, name)[index].tolist()
                 raise CacheError(f"image {self.image_id}: expected finite {name}, got {value} in instance {index}")
         if self.stored_areas_px is None:
@@ -230,7 +230,8 @@ def _stack_mask_probs(image_id: int, rows: Rows) -> np.ndarray | None:
 
 
 def _refuse_other_than_things(image: ImageInstances, categories: CategorySet) -> None:
-    for category_id in sorted(set(image.category_ids.tolist())):
+    found = set(image.category_ids.tolist())
+    for category_id in sorted(found - categories.thing_ids):
         if category_id not in categories:
             raise CacheError(f"image {image.image_id}: unknown category {category_id}")
         if not categories.by_id(category_id).is_thing:
