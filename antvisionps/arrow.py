@@ -1,4 +1,4 @@
-"""Arrow arrays without pandas, which `pa.array` imports, where there is one, to see whether it was given a Series: half a
+"""Arrow arrays without pandas. `pa.array` imports it, where there is one, to see whether it was given a Series: half a
 second in every process."""
 
 from __future__ import annotations
