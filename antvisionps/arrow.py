@@ -17,8 +17,10 @@ def numbers_to_arrow(values: np.ndarray, *, is_missing: np.ndarray | None = None
 
 
 def texts_to_arrow(texts: Sequence[str]) -> pa.Array:
-    encoded = [text.encode() for text in texts]
+    """The n texts, of which few differ."""
+    encoded_of = {text: text.encode() for text in set(texts)}
+    encoded = [encoded_of[text] for text in texts]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    np.cumsum(list(map(len, encoded)), out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)

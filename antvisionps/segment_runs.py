@@ -75,7 +75,12 @@ def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
     with (
         atomic_file(path) as unfinished,
         pq.ParquetWriter(
-            unfinished, _SCHEMA, compression="zstd", use_dictionary=False, write_page_checksum=True
+            unfinished,
+            _SCHEMA,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
         ) as writer,
     ):
         yield write

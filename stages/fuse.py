@@ -230,7 +230,7 @@ def _table_writer(
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=["image_id"]) as writer:
         yield write
         if pending:
             flush()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from antvisionps.compiled import compiled, filled, frozen, inlined
+from antvisionps.compiled import compiled, filled, first_byte, frozen, inlined
 
 PASTED, OVERLAPPED, EMPTY = 0, 1, 2
 """What became of a candidate."""
@@ -55,6 +55,73 @@ def _read_runs(codes: Any, pixels: Any, runs: Any) -> Any:
     return found if end == pixels else -1
 
 
+@inlined
+def _count_free(ids: Any, may_take: Any) -> Any:
+    """How many of the pixels a mask may take; may_take (ids,) says whose, or is empty: nobody's."""
+    free = 0
+    if len(may_take):
+        for pixel in range(len(ids)):
+            free += may_take[ids[pixel]]
+    else:
+        for pixel in range(len(ids)):
+            free += ids[pixel] == 0
+    return free
+
+
+@inlined
+def _take_free(ids: Any, may_take: Any, mask_id: Any) -> None:
+    if len(may_take):
+        for pixel in range(len(ids)):
+            ids[pixel] = mask_id if may_take[ids[pixel]] else ids[pixel]
+    else:
+        for pixel in range(len(ids)):
+            ids[pixel] = mask_id if ids[pixel] == 0 else ids[pixel]
+
+
+@inlined
+def _paste(
+    codes: Any,
+    first_code: Any,
+    areas_px: Any,
+    lies_on: Any,
+    max_overlap_frac: Any,
+    ids: Any,
+    free_px: Any,
+    fates: Any,
+    scratch: Any,
+) -> Any:
+    runs, pasted, may_take = scratch
+    count = 0
+    for mask in range(len(areas_px)):
+        found = _read_runs(codes[first_code[mask] : first_code[mask + 1]], len(ids), runs)
+        if found < 0:
+            return mask
+        for other in range(count if len(lies_on) else 0):
+            may_take[other + 1] = lies_on[mask, pasted[other]]
+        whose = may_take if len(lies_on) else may_take[:0]
+        area, free = 0, 0
+        for run in range(found):
+            start, stop = runs[run, 0], runs[run, 1]
+            area += stop - start
+            free += _count_free(ids[start:stop], whose)
+        if area != areas_px[mask]:
+            return mask
+        free_px[mask] = free
+        if area == 0:
+            fates[mask] = EMPTY
+        elif (area - free) / area > max_overlap_frac:
+            fates[mask] = OVERLAPPED
+        elif free == 0:
+            fates[mask] = EMPTY
+        else:
+            fates[mask] = PASTED
+            pasted[count] = mask
+            count += 1
+            for run in range(found):
+                _take_free(ids[runs[run, 0] : runs[run, 1]], whose, count)
+    return ALL_READ
+
+
 @compiled(
     *(
         types.int64(
@@ -78,44 +145,36 @@ def paste_masks(
     pasted = np.zeros(len(areas_px) + 1, np.int64)
     may_take = np.zeros(len(areas_px) + 1, np.bool_)
     may_take[0] = True
-    count = 0
-    for mask in range(len(areas_px)):
-        found = _read_runs(codes[first_code[mask] : first_code[mask + 1]], len(ids), runs)
-        if found < 0:
-            return mask
-        area, free = 0, 0
-        for other in range(count if len(lies_on) else 0):
-            may_take[other + 1] = lies_on[mask, pasted[other]]
-        for run in range(found):
-            start, stop = runs[run]
-            area += stop - start
-            taken = ids[start:stop]
-            if len(lies_on):
-                for pixel in range(len(taken)):
-                    free += may_take[taken[pixel]]
-            else:
-                for pixel in range(len(taken)):
-                    free += taken[pixel] == 0
-        if area != areas_px[mask]:
-            return mask
-        free_px[mask] = free
-        if area == 0:
-            fates[mask] = EMPTY
-        elif (area - free) / area > max_overlap_frac:
-            fates[mask] = OVERLAPPED
-        elif free == 0:
-            fates[mask] = EMPTY
-        else:
-            fates[mask] = PASTED
-            pasted[count] = mask
+    scratch = (runs, pasted, may_take)
+    return _paste(codes, first_code, areas_px, lies_on, max_overlap_frac, ids, free_px, fates, scratch)
+
+
+@inlined
+def _find_runs(maps: Any, is_last: Any, eights: Any, found: Any) -> Any:
+    owners, free_classes, classes = maps
+    lengths, run_owners, run_classes, area_of_class, free_of_class = found
+    next_owners, next_free_classes, next_classes = owners[1:], free_classes[1:], classes[1:]
+    for pixel in range(len(next_owners)):
+        is_last[pixel] = (
+            (owners[pixel] != next_owners[pixel])
+            | (free_classes[pixel] != next_free_classes[pixel])
+            | (classes[pixel] != next_classes[pixel])
+        )
+    is_last[len(owners) - 1] = 1
+    count, start = 0, 0
+    for eight in range(len(eights)):
+        rest = eights[eight]
+        while rest:
+            pixel = 8 * eight + first_byte(rest)
+            rest &= rest - np.uint64(1)
+            length = pixel + 1 - start
+            lengths[count], run_owners[count], run_classes[count] = length, owners[pixel], free_classes[pixel]
+            area_of_class[classes[pixel]] += length
+            if owners[pixel] == 0:
+                free_of_class[free_classes[pixel]] += length
             count += 1
-            for run in range(found):
-                start, stop = runs[run]
-                taken = ids[start:stop]
-                for pixel in range(len(taken)):
-                    if may_take[taken[pixel]]:
-                        taken[pixel] = count
-    return ALL_READ
+            start = pixel + 1
+    return count
 
 
 @compiled(
@@ -142,27 +201,34 @@ def find_common_runs(
     each free class where the owner is 0."""
     pixels = len(owners)
     is_last = np.zeros(-(-pixels // 8) * 8, np.uint8)
-    for pixel in range(pixels - 1):
-        is_last[pixel] = (
-            (owners[pixel] != owners[pixel + 1])
-            | (free_classes[pixel] != free_classes[pixel + 1])
-            | (classes[pixel] != classes[pixel + 1])
-        )
-    is_last[pixels - 1] = 1
+    maps, found = (owners, free_classes, classes), (lengths, run_owners, run_classes, area_of_class, free_of_class)
+    return _find_runs(maps, is_last, is_last.view(np.uint64), found)
+
+
+@inlined
+def _number(
+    lengths: Any, owners: Any, classes: Any, segment_of_class: Any, flat: Any, width: Any, found: Any, measures: Any
+) -> Any:
+    segment_lengths, segment_of_run = found
     count, start = 0, 0
-    eights = is_last.view(np.uint64)
-    for eight in range(len(eights)):
-        if eights[eight] == 0:
-            continue
-        for pixel in range(8 * eight, 8 * eight + 8):
-            if is_last[pixel]:
-                length = pixel + 1 - start
-                lengths[count], run_owners[count], run_classes[count] = length, owners[pixel], free_classes[pixel]
-                area_of_class[classes[pixel]] += length
-                if owners[pixel] == 0:
-                    free_of_class[free_classes[pixel]] += length
-                count += 1
-                start = pixel + 1
+    for run in range(len(lengths)):
+        segment_id = owners[run] if owners[run] else segment_of_class[classes[run]]
+        stop = start + lengths[run]
+        part = flat[start:stop]
+        for pixel in range(len(part)):
+            part[pixel] = segment_id
+        if count and segment_of_run[count - 1] == segment_id:
+            segment_lengths[count - 1] += lengths[run]
+        else:
+            segment_lengths[count], segment_of_run[count] = lengths[run], segment_id
+            count += 1
+        top, bottom = start // width, (stop - 1) // width
+        left, right = (start % width, (stop - 1) % width) if top == bottom else (0, width - 1)
+        measure = measures[segment_id]
+        measure[0] += lengths[run]
+        measure[1], measure[2] = min(measure[1], left), min(measure[2], top)
+        measure[3], measure[4] = max(measure[3], right + 1), max(measure[4], bottom + 1)
+        start = stop
     return count
 
 
@@ -187,23 +253,5 @@ def number_runs(
     Number of runs of that map, with which segment_lengths and segment_of_run begin. measures (ids, 5): of each id its
     pixels, and the first column and row and the last ones that it has, plus one; (0, width, height, 0, 0) at first.
     """
-    width = segment_ids.shape[1]
-    flat = segment_ids.reshape(-1)
-    count, start = 0, 0
-    for run in range(len(lengths)):
-        segment_id = owners[run] if owners[run] else segment_of_class[classes[run]]
-        stop = start + lengths[run]
-        flat[start:stop] = segment_id
-        if count and segment_of_run[count - 1] == segment_id:
-            segment_lengths[count - 1] += lengths[run]
-        else:
-            segment_lengths[count], segment_of_run[count] = lengths[run], segment_id
-            count += 1
-        top, bottom = start // width, (stop - 1) // width
-        left, right = (start % width, (stop - 1) % width) if top == bottom else (0, width - 1)
-        measure = measures[segment_id]
-        measure[0] += lengths[run]
-        measure[1], measure[2] = min(measure[1], left), min(measure[2], top)
-        measure[3], measure[4] = max(measure[3], right + 1), max(measure[4], bottom + 1)
-        start = stop
-    return count
+    flat, found = segment_ids.reshape(-1), (segment_lengths, segment_of_run)
+    return _number(lengths, owners, classes, segment_of_class, flat, segment_ids.shape[1], found, measures)

@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from antvisionps.compiled import compiled, filled, frozen, inlined
+from antvisionps.compiled import compiled, filled, first_byte, frozen, inlined
 
 ONE = np.float32(1)
 LESS_THAN_ALL = np.float32(-np.inf)
@@ -414,12 +414,13 @@ def _fill_gap(gap: Any, shown: Any, sums: Any, winners: Any, found: Any, scratch
         _copy(out[first_row], out[y])
     _find_borders(winner_above, winner_below, is_border)
     for eight in range(len(eights)):
-        if eights[eight] == 0:
-            continue
-        for quad in range(8 * eight, 8 * eight + 8):
-            if not is_border[quad] or first_x[quad] == first_x[quad + 1]:
-                continue
+        rest = eights[eight]
+        while rest:
+            quad = 8 * eight + first_byte(rest)
+            rest &= rest - np.uint64(1)
             start, stop, block = first_x[quad], first_x[quad + 1], quad // BLOCK_COLUMNS
+            if start == stop:
+                continue
             corners = (sums[above], sums[below], winner_above, winner_below, max(quad - 1, 0), min(quad, columns - 1))
             _fill_quad(
                 *(corners, candidates[block, : number_in[block]], most_in[block], frac_y[first_row:stop_row]),
