@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,15 @@ def test_help_comes_without_importing_anything_heavy():
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "doctor" in ran.stdout
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback(tmp_path):
+    summary = tmp_path / "panoptic.json"
+    quality = dict.fromkeys(("All", "Things", "Stuff"), {"PQ": 50.0, "SQ": 80.0, "RQ": 60.0})
+    summary.write_text(json.dumps({"fusion": quality}))
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "antvisionps.cli", "results", str(summary)]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
