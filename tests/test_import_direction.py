@@ -32,6 +32,7 @@ GROUND = {
 
 MAY_IMPORT = {
     "errors": set(),
+    "arrow": set(),
     "atomic": set(),
     "compiled": set(),
     "progress": set(),
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "categories": {"errors"},
     "png": set(),
     "coco_panoptic": {"errors", "atomic", "categories", "png"},
-    "segment_runs": {"errors", "atomic", "categories", "coco_panoptic"},
+    "segment_runs": {"errors", "arrow", "atomic", "categories", "coco_panoptic"},
     "true_instances": {"errors", "atomic", "coco_panoptic"},
     "predictions": GROUND,
     "datasets": GROUND | {"predictions"},
