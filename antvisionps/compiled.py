@@ -2,8 +2,8 @@
 
 Only modules named `…kernels` import this one, and only functions import those, where they are about to call one: numba
 takes half a second to import, and what never fuses should not wait for it. Kernels know no files, no classes and no
-errors of this package, take and fill arrays, and call nothing of other modules, which the kept code would not notice a
-change of.
+errors of this package, take and fill arrays, and call nothing of other modules but this one, which the kept code would
+not notice a change of.
 """
 
 from __future__ import annotations
