@@ -302,7 +302,7 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
 
     def ours() -> None:
         systems = {"fusion": open_fused(root / "fused" / "fusion", truth)}
-        score.count_systems(truth, systems, prepared=root / "prepared", workers=cores)
+        score.match_systems(truth, systems, prepared=root / "prepared", workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]

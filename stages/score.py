@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,32 +58,21 @@ def main() -> None:
     truth = open_split(arguments.prepared, "val")
     systems = {name: open_fused(arguments.fused / name, truth) for name in params.fuse.systems}
     with open_workers(**params.runtime.worker_arguments()) as workers:
-        counts = count_systems(truth, systems, prepared=arguments.prepared, workers=workers)
+        matches = match_systems(truth, systems, prepared=arguments.prepared, workers=workers)
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    summary = write_metrics(arguments.out, counts, truth, draws)
+    summary = write_metrics(arguments.out, matches, truth, draws)
     write_overlays(arguments.overlays, truth, systems, images=params.score.overlay_images)
     Console().print(pq_table(summary))
 
 
-@dataclass(frozen=True)
-class ImageCounts:
-    """The counts of one image, of all segments and of the things of each size."""
-
-    all: MatchCounts
-    of_size: Mapping[str, MatchCounts]
-
-
-def count_systems(
+def match_systems(
     truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: Workers
-) -> dict[str, list[ImageCounts]]:
-    """System → the counts of each image, in the order of the truth's images."""
+) -> dict[str, SegmentMatches]:
+    """System → the matches of its segments in all images, in the order of the truth's."""
     open_work = partial(_open_matching, truth, systems, prepared)
     groups = range(len(open_true_runs(truth, prepared)))
-    counts: dict[str, list[ImageCounts]] = {name: [] for name in systems}
-    for of_system in map_images(open_work, groups, workers=workers, description="score"):
-        for name, matches in zip(systems, of_system, strict=True):
-            counts[name] += _count(matches, truth.categories)
-    return counts
+    found = map_images(open_work, groups, workers=workers, description="score")
+    return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 
 def open_true_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
@@ -115,15 +103,6 @@ def _open_matching(
     return match
 
 
-def _count(matches: SegmentMatches, categories: CategorySet) -> list[ImageCounts]:
-    thing_ids = [category.category_id for category in categories.things]
-    of_size = {size: matches.counts_of_size(size, thing_ids) for size in SIZES}
-    return [
-        ImageCounts(of_all, {size: counts[index] for size, counts in of_size.items()})
-        for index, of_all in enumerate(matches.counts())
-    ]
-
-
 def groups(categories: CategorySet) -> dict[str, list[int]]:
     return {
         "All": [category.category_id for category in categories.categories],
@@ -139,11 +118,11 @@ def percentages(quality: Quality) -> dict[str, float | None]:
 
 
 def write_metrics(
-    out: Path, counts: Mapping[str, Sequence[ImageCounts]], truth: PanopticDataset, draws: np.ndarray
+    out: Path, matches: Mapping[str, SegmentMatches], truth: PanopticDataset, draws: np.ndarray
 ) -> Summary:
     """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
-    of_all = {name: [image.all for image in of_images] for name, of_images in counts.items()}
-    totals = {name: total_counts(of_images) for name, of_images in of_all.items()}
+    counts = {name: of_system.counts() for name, of_system in matches.items()}
+    totals = {name: total_counts(of_images) for name, of_images in counts.items()}
     summary = {
         name: {
             group: percentages(group_quality(class_quality(total), category_ids))
@@ -154,9 +133,9 @@ def write_metrics(
     with atomic_folder(out) as folder:
         (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _write_per_class(folder / "per_class.csv", totals, truth.categories)
-        _write_per_size(folder / "per_size.csv", counts)
-        _write_intervals(folder / "intervals.csv", of_all, truth.categories, draws)
-        pq.write_table(_per_image_table(of_all, truth), folder / "per_image.parquet", compression="zstd")
+        _write_per_size(folder / "per_size.csv", matches, truth.categories)
+        _write_intervals(folder / "intervals.csv", counts, truth.categories, draws)
+        pq.write_table(_per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd")
     return summary
 
 
@@ -176,14 +155,15 @@ def _write_per_class(path: Path, totals: Mapping[str, MatchCounts], categories: 
                 writer.writerow([category.name, name, *percentages(quality).values(), tp, fp, fn])
 
 
-def _write_per_size(path: Path, counts: Mapping[str, Sequence[ImageCounts]]) -> None:
+def _write_per_size(path: Path, matches: Mapping[str, SegmentMatches], categories: CategorySet) -> None:
     """A row for each system and size of things; no PQ where no thing is of that size."""
+    thing_ids = [category.category_id for category in categories.things]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["system", "size", *MEASURES, "tp", "fp", "fn"])
-        for name, of_images in counts.items():
+        for name, of_system in matches.items():
             for size in SIZES:
-                total = total_counts([image.of_size[size] for image in of_images])
+                total = total_counts(of_system.of_size(size, thing_ids).counts())
                 quality = group_quality(class_quality(total), total.category_ids.tolist())
                 sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
                 writer.writerow([name, size, *percentages(quality).values(), *sums])
@@ -199,10 +179,12 @@ def _write_intervals(
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
+        every_image_once = np.ones_like(draws[:1])
+        draws = np.concatenate([every_image_once, draws])
         for group, category_ids in groups(categories).items():
-            once = np.ones((1, draws.shape[1]), dtype=draws.dtype)
-            pq_of = {name: resampled_pq(images, once, category_ids=category_ids)[0] for name, images in counts.items()}
-            samples = {name: resampled_pq(images, draws, category_ids=category_ids) for name, images in counts.items()}
+            of_draw = {name: resampled_pq(images, draws, category_ids=category_ids) for name, images in counts.items()}
+            pq_of = {name: values[0] for name, values in of_draw.items()}
+            samples = {name: values[1:] for name, values in of_draw.items()}
             for name in counts:
                 _write_interval(writer, [group, name, ""], pq_of[name], samples[name])
             for second, first in itertools.combinations(counts, 2):

@@ -42,20 +42,22 @@ def resampled_pq(images: Sequence[MatchCounts], draws: np.ndarray, *, category_i
     without any gives NaN.
     """
     weights = draws.astype(np.float64)  # floats make the products a call of BLAS
-    tp, fp, fn, iou_sum = (weights @ table for table in _per_image(images, sorted(category_ids)))
-    weight = tp + 0.5 * fp + 0.5 * fn
+    iou_sum, weight = (weights @ table for table in _per_image(images, sorted(category_ids)))
     pq = np.divide(iou_sum, weight, out=np.zeros_like(weight), where=weight > 0)
     present = (weight > 0).sum(axis=1)
     return np.divide(pq.sum(axis=1), present, out=np.full(len(draws), np.nan), where=present > 0)
 
 
 def _per_image(images: Sequence[MatchCounts], category_ids: Sequence[int]) -> Iterator[np.ndarray]:
-    """tp, fp, fn and iou_sum, (images, categories) float64 each."""
-    found = np.concatenate([image.category_ids for image in images])
+    """iou_sum and tp + fp / 2 + fn / 2, what PQ divides it by, (images, categories) float64 each."""
+    found, tp, fp, fn, iou_sum = (
+        np.concatenate([getattr(image, name) for image in images])
+        for name in ("category_ids", "tp", "fp", "fn", "iou_sum")
+    )
     row = np.repeat(np.arange(len(images)), [len(image.category_ids) for image in images])
     is_wanted = np.isin(found, category_ids)
     place = row[is_wanted], np.searchsorted(category_ids, found[is_wanted])
-    for name in ("tp", "fp", "fn", "iou_sum"):
+    for values in (iou_sum, tp + 0.5 * fp + 0.5 * fn):
         table = np.zeros((len(images), len(category_ids)))
-        table[place] = np.concatenate([getattr(image, name) for image in images])[is_wanted]
+        table[place] = values[is_wanted]
         yield table

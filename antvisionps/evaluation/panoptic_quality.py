@@ -64,9 +64,12 @@ class SegmentList:
         return SegmentList(self.image[wanted], self.segment_id[wanted], self.category[wanted], self.area_px[wanted])
 
     def __add__(self, other: SegmentList) -> SegmentList:
+        return SegmentList.join([self, other])
+
+    @classmethod
+    def join(cls, lists: Sequence[SegmentList]) -> SegmentList:
         names = ("image", "segment_id", "category", "area_px")
-        columns = ((getattr(self, name), getattr(other, name)) for name in names)
-        return SegmentList(*map(np.concatenate, columns))
+        return cls(*(np.concatenate([getattr(one, name) for one in lists]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +91,9 @@ class SegmentMatches:
         """Of each image, of the categories that occur in it."""
         return _count_by_image(self)
 
-    def counts_of_size(self, size: str, category_ids: Collection[int]) -> list[MatchCounts]:
-        """Of each image, only segments of these categories and of a size of SIZES: of the true one where there is one,
-        else of the predicted one."""
+    def of_size(self, size: str, category_ids: Collection[int]) -> SegmentMatches:
+        """Only segments of these categories and of a size of SIZES: of the true one where there is one, else of the
+        predicted one."""
         low, high = SIZES[size]
         wanted = np.array(sorted(category_ids), dtype=np.int64)
 
@@ -102,7 +105,27 @@ class SegmentMatches:
         matched, matched_by = self.matched[is_counted_match], self.matched_by[is_counted_match]
         missed, wrong = (segments[is_counted(segments)] for segments in (self.missed, self.wrong))
         present, ious = matched + missed + wrong, self.ious[is_counted_match]
-        return _count_by_image(SegmentMatches(self.images, present, matched, matched_by, ious, missed, wrong))
+        return SegmentMatches(self.images, present, matched, matched_by, ious, missed, wrong)
+
+    @classmethod
+    def join(cls, parts: Sequence[SegmentMatches]) -> SegmentMatches:
+        """The images of one after those of the other."""
+        images_before = np.cumsum([0, *(part.images for part in parts)]).tolist()
+
+        def join_lists(name: str) -> SegmentList:
+            lists: list[SegmentList] = [getattr(part, name) for part in parts]
+            moved = zip(lists, images_before, strict=False)
+            return SegmentList.join([replace(one, image=one.image + before) for one, before in moved])
+
+        return cls(
+            images=images_before[-1],
+            present=join_lists("present"),
+            matched=join_lists("matched"),
+            matched_by=join_lists("matched_by"),
+            ious=np.concatenate([part.ious for part in parts]),
+            missed=join_lists("missed"),
+            wrong=join_lists("wrong"),
+        )
 
 
 def count_matches(

@@ -201,7 +201,7 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
         predicted_runs=find_runs(predicted, found),
         predicted=[found],
     )
-    found = {size: rows(*matches.counts_of_size(size, [CAT, DOG])) for size in SIZES}
+    found = {size: rows(*matches.of_size(size, [CAT, DOG]).counts()) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}
 
 
@@ -236,5 +236,5 @@ def test_images_together_count_as_each_alone():
     assert sum(c.tp.sum() for c in matches.counts()) > 50
     assert [c.ious.tolist() for c in matches.counts()] == [m.counts()[0].ious.tolist() for m in alone]
     for size in SIZES:
-        found = [rows(c) for c in matches.counts_of_size(size, [CAT, DOG])]
-        assert found == [rows(*m.counts_of_size(size, [CAT, DOG])) for m in alone]
+        found = [rows(c) for c in matches.of_size(size, [CAT, DOG]).counts()]
+        assert found == [rows(*m.of_size(size, [CAT, DOG]).counts()) for m in alone]
