@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticImage, Segment
+from antvisionps.coco_panoptic import PanopticImage
 from antvisionps.datasets.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.errors import ParamsError
 from antvisionps.evaluation.panoptic_quality import (
@@ -22,9 +22,11 @@ from antvisionps.evaluation.panoptic_quality import (
     group_quality,
     total_counts,
 )
+from antvisionps.fusion.heuristic import to_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
 from antvisionps.parallel import Workers, map_images
 from antvisionps.predictions.ends import SplitCaches
+from antvisionps.segment_runs import find_runs
 
 Changes = Mapping[str, object]
 """Dotted key of params.yaml → value."""
@@ -94,18 +96,14 @@ def _open_trying(
     semantics = caches.open_semantics(ends)
 
     def try_all(image: PanopticImage) -> list[MatchCounts]:
-        true_ids = dataset.load_segment_ids(image)
+        true_runs = find_runs(dataset.load_segment_ids(image), image.segments)
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
         counted = []
         for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings):
-            segments = [
-                Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-            ]
+            segments = to_segments(fused.segments)
             counted.append(
-                count_matches(
-                    true_ids=true_ids, true=image.segments, predicted_ids=fused.segment_ids, predicted=segments
-                )
+                count_matches(true_runs=true_runs, true=image.segments, predicted_runs=fused.runs, predicted=segments)
             )
         return counted
 

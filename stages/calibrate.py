@@ -19,7 +19,7 @@ import numpy as np
 
 from antvisionps.atomic import atomic_file, atomic_folder
 from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage
 from antvisionps.datasets.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.evaluation.panoptic_quality import (
     MatchCounts,
@@ -37,10 +37,12 @@ from antvisionps.fusion.calibration import (
     try_thresholds,
     try_weights,
 )
+from antvisionps.fusion.heuristic import to_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, join, load_kernels
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, Params, load_params
 from antvisionps.predictions.ends import SplitCaches
+from antvisionps.segment_runs import find_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import plain_settings, with_calibration
 
@@ -220,18 +222,14 @@ def open_trying(
     semantics = caches.open_semantics(ends)
 
     def try_all(image: PanopticImage) -> list[MatchCounts]:
-        true_ids = dataset.load_segment_ids(image)
+        true_runs = find_runs(dataset.load_segment_ids(image), image.segments)
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantics.items()}
         counted = []
         for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings):
-            segments = [
-                Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-            ]
+            segments = to_segments(fused.segments)
             counted.append(
-                count_matches(
-                    true_ids=true_ids, true=image.segments, predicted_ids=fused.segment_ids, predicted=segments
-                )
+                count_matches(true_runs=true_runs, true=image.segments, predicted_runs=fused.runs, predicted=segments)
             )
         return counted
 

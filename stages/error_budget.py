@@ -12,7 +12,7 @@ import argparse
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.atomic import atomic_file
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment, class_index_map
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.panoptic_quality import (
     MatchCounts,
@@ -29,7 +29,7 @@ from antvisionps.evaluation.panoptic_quality import (
     group_quality,
     total_counts,
 )
-from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image
+from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image, to_segments
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.parallel import Workers, map_images, open_workers
@@ -37,6 +37,7 @@ from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
+from antvisionps.segment_runs import SegmentRuns, find_runs
 from antvisionps.stage import run_stage
 from antvisionps.systems import fused_settings
 
@@ -190,15 +191,16 @@ class _TrueImage:
     segment_ids: np.ndarray
     dataset: PanopticDataset
 
+    @cached_property
+    def runs(self) -> SegmentRuns:
+        return find_runs(self.segment_ids, self.image.segments)
+
     def count(self, fused: FusedImage) -> MatchCounts:
-        segments = [
-            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-        ]
         return count_matches(
-            true_ids=self.segment_ids,
+            true_runs=self.runs,
             true=self.image.segments,
-            predicted_ids=fused.segment_ids,
-            predicted=segments,
+            predicted_runs=fused.runs,
+            predicted=to_segments(fused.segments),
         )
 
     def class_map(self) -> np.ndarray:

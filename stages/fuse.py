@@ -18,12 +18,7 @@ import pyarrow.parquet as pq
 
 from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
 from antvisionps.atomic import atomic_folder
-from antvisionps.coco_panoptic import (
-    PanopticImage,
-    Segment,
-    write_panoptic_json,
-    write_segment_ids_png,
-)
+from antvisionps.coco_panoptic import PanopticImage, write_panoptic_json
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.fusion.fallen import NO_NUMBER, FallenCandidates
 from antvisionps.fusion.fused_files import (
@@ -34,10 +29,11 @@ from antvisionps.fusion.fused_files import (
     SEGMENTS_FILE,
     SEGMENTS_SCHEMA,
 )
-from antvisionps.fusion.heuristic import FusedSegment
+from antvisionps.fusion.heuristic import FusedSegment, to_segments
 from antvisionps.fusion.system import FusionSettings, fuse_predictions, load_kernels
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
+from antvisionps.png import encode_runs
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.semantic import SemanticReader
@@ -62,14 +58,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help=out_help)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    categories = open_split(arguments.prepared, "val").categories
+    dataset = open_split(arguments.prepared, "val")
     settings = {}
     for system in params.fuse.systems if arguments.system is None else [arguments.system]:
         params.refuse_unknown_system(system)
         settings[system] = fused_settings(
             system,
             ends=params.all_ends,
-            categories=categories,
+            categories=dataset.categories,
             routing_dir=arguments.routing,
             calibration_dir=arguments.calibration,
             **params.fuse.keyword_arguments(system),
@@ -78,26 +74,19 @@ def main() -> None:
         fuse(
             {system: folder / system if arguments.system is None else folder for system in settings},
             settings=settings,
-            prepared=arguments.prepared,
-            predictions=arguments.predictions,
+            caches=SplitCaches(arguments.predictions, "val", dataset_fingerprint(arguments.prepared), dataset),
             workers=workers,
         )
 
 
 def fuse(
-    folders: Mapping[str, Path],
-    *,
-    settings: Mapping[str, FusionSettings],
-    prepared: Path,
-    predictions: Path,
-    workers: Workers,
+    folders: Mapping[str, Path], *, settings: Mapping[str, FusionSettings], caches: SplitCaches, workers: Workers
 ) -> None:
     """Writes the maps of each system to its folder, all in one pass over the caches."""
-    dataset = open_split(prepared, "val")
+    dataset = caches.dataset
     load_kernels()  # before there are several processes
     for folder in folders.values():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
-    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), dataset)
     open_work = partial(_open_fusing, folders, settings, caches)
     with ExitStack() as files:
         writers = {system: _SystemWriter(folder, files) for system, folder in folders.items()}
@@ -148,7 +137,8 @@ def _open_fusing(
                 categories=caches.dataset.categories,
                 settings=of_system,
             )
-            write_segment_ids_png(folders[system] / PANOPTIC_FOLDER / _file_name(image), fused.segment_ids)
+            png = encode_runs(fused.runs.lengths, fused.runs.segments, width=image.width)
+            (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
             written[system] = _Written(fused.segments, fused.fallen, fused.runs)
         return written
 
@@ -169,9 +159,7 @@ class _SystemWriter:
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
     def write(self, image: PanopticImage, written: _Written) -> None:
-        segments = tuple(
-            Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in written.segments
-        )
+        segments = to_segments(written.segments)
         self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
         self._write_runs(written.runs)
         self._write_segments(image.image_id, written.segments)

@@ -68,14 +68,13 @@ def _predict(args: argparse.Namespace) -> None:
 def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
-    from antvisionps.coco_panoptic import PanopticImage, Segment, write_segment_ids_png
+    from antvisionps.coco_panoptic import PanopticImage, write_segment_ids_png
+    from antvisionps.fusion.heuristic import to_segments
     from antvisionps.inspection.pictures import write_picture
     from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
     from antvisionps.report.overlays import draw_overlay
 
-    segments = tuple(
-        Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused.segments
-    )
+    segments = to_segments(fused.segments)
     name = picture.name.with_suffix(".png")
     for place in (MAPS_FOLDER, OVERLAYS_FOLDER):
         (folder / place / name).parent.mkdir(parents=True, exist_ok=True)

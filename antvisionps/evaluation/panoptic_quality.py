@@ -10,7 +10,7 @@ import numpy as np
 
 from antvisionps.categories import VOID_SEGMENT_ID
 from antvisionps.coco_panoptic import Segment
-from antvisionps.segment_runs import SegmentRuns, find_runs
+from antvisionps.segment_runs import SegmentRuns
 
 MATCH_IOU = 0.5
 """Above it a predicted and a true segment match; no segment can match two."""
@@ -129,15 +129,11 @@ class SegmentMatches:
 
 
 def count_matches(
-    *, true_ids: np.ndarray, true: Sequence[Segment], predicted_ids: np.ndarray, predicted: Sequence[Segment]
+    *, true_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> MatchCounts:
-    """The counts of one image, of the categories that occur in it.
-
-    true_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments. The rules are
-    `match_segments`'.
-    """
-    runs = find_runs(true_ids, true), find_runs(predicted_ids, predicted)
-    return match_segments(true_runs=runs[0], true=[true], predicted_runs=runs[1], predicted=[predicted]).counts()[0]
+    """The counts of one image, of the categories that occur in it, by the rules of `match_segments`."""
+    matches = match_segments(true_runs=true_runs, true=[true], predicted_runs=predicted_runs, predicted=[predicted])
+    return matches.counts()[0]
 
 
 def match_segments(

@@ -64,7 +64,9 @@ def explain_segments(
     predicted: Sequence[Segment],
     categories: CategorySet,
 ) -> ImageOutcomes:
-    """The outcomes of one image; arguments as `count_matches` has them, whose counts they repeat.
+    """The outcomes of one image, which repeat the counts of `count_matches`.
+
+    true_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments.
 
     IoUs leave predicted pixels on void out of the union, as there. Crowds are nobody's partner. Of equal overlaps the
     first listed segment is the partner.

@@ -10,14 +10,16 @@ scorer then rejects the file), and segment ids count 1, 2, 3 … within the imag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.coco_panoptic import Segment
 from antvisionps.fusion.fallen import NO_NUMBER, NOTHING_FELL, FallenCandidate, FallenCandidates, FallReason
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.predictions.instances import ImageInstances
@@ -64,15 +66,25 @@ class FusedSegment(NamedTuple):  # goes from process to process faster than a fr
     end: str
 
 
+def to_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:
+    """What COCO's panoptic format tells of them."""
+    return tuple(Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused)
+
+
 @dataclass(frozen=True, eq=False)
 class FusedImage:
-    """segment_ids (height, width) int32, 0 = void · segments in ascending id · the candidates that fell · the map's
-    runs."""
+    """A map of (height, width) as its runs · segments in ascending id, which counts from 1 · the candidates that
+    fell."""
 
-    segment_ids: np.ndarray
+    hw: tuple[int, int]
+    runs: SegmentRuns
     segments: tuple[FusedSegment, ...]
     fallen: FallenCandidates
-    runs: SegmentRuns
+
+    @cached_property
+    def segment_ids(self) -> np.ndarray:
+        """(height, width) int32, 0 = void."""
+        return np.repeat(self.runs.segments, self.runs.lengths).reshape(self.hw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,7 @@ def fuse_image(
             raise ValueError("min_stuff_confidence needs the confidence of each pixel")
         free_classes = np.where(instance_ids == VOID_SEGMENT_ID, class_map, np.uint8(VOID_CLASS_INDEX))
         doubtful = _give_up_components(free_classes, confidence, categories, rules.min_stuff_confidence)
-    segment_ids, segments, runs, too_small = add_stuff(
+    runs, segments, too_small = add_stuff(
         instance_ids,
         pasted,
         free_classes,
@@ -128,7 +140,8 @@ def fuse_image(
         semantic_end=semantic_end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    return FusedImage(segment_ids, segments, fallen + FallenCandidates.of(without_room + too_small), runs)
+    height, width = class_map.shape
+    return FusedImage((height, width), runs, segments, fallen + FallenCandidates.of(without_room + too_small))
 
 
 def choose_candidates(
@@ -292,13 +305,12 @@ def add_stuff(
     categories: CategorySet,
     semantic_end: str,
     min_stuff_area_px: int,
-) -> tuple[np.ndarray, tuple[FusedSegment, ...], SegmentRuns, list[FallenCandidate]]:
+) -> tuple[SegmentRuns, tuple[FusedSegment, ...], list[FallenCandidate]]:
     """The whole map: void pixels go to the stuff classes, whose segments are numbered in class order.
 
     instance_ids (H, W) uint8 or int32 is n where the n-th of `pasted` is, from 1 on, and 0 elsewhere; free_classes
     (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
-    pixels that a class lost for lack of confidence. Returns segment_ids (H, W) int32, the segments, the map's runs, and
-    what stuff fell.
+    pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff fell.
     """
     from antvisionps.fusion.map_kernels import find_common_runs
 
@@ -328,10 +340,8 @@ def add_stuff(
         stuff[segment_id] = category_id
         segment_of_class[class_index] = segment_id
     runs_of = lengths[:count], owners[:count], classes[:count]
-    segment_ids, segments, runs = _number_segments(
-        runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end
-    )
-    return segment_ids, segments, runs, fallen
+    runs, segments = _number_segments(runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end)
+    return runs, segments, fallen
 
 
 def _number_segments(
@@ -341,16 +351,15 @@ def _number_segments(
     pasted: Sequence[Candidate],
     stuff: Mapping[int, int],
     semantic_end: str,
-) -> tuple[np.ndarray, tuple[FusedSegment, ...], SegmentRuns]:
-    """The map, its segments and its runs, from the length, instance and stuff class of each run."""
+) -> tuple[SegmentRuns, tuple[FusedSegment, ...]]:
+    """The map's runs and its segments, from the length, instance and stuff class of each run of both."""
     from antvisionps.fusion.map_kernels import number_runs
 
     height, width = hw
-    segment_ids = np.empty((height, width), dtype=np.int32)
     lengths, numbers = np.empty(len(runs[0]), dtype=np.int32), np.empty(len(runs[0]), dtype=np.int32)
     measures = np.zeros((1 + len(pasted) + len(stuff), 5), dtype=np.int64)
     measures[:, 1:3] = width, height
-    count = number_runs(*runs, segment_of_class, segment_ids, lengths, numbers, measures)
+    count = number_runs(*runs, segment_of_class, width, lengths, numbers, measures)
     segments = []
     for segment_id, (area_px, left, top, right, bottom) in enumerate(measures.tolist()):
         if segment_id == VOID_SEGMENT_ID:
@@ -363,4 +372,4 @@ def _number_segments(
             segments.append(
                 FusedSegment(segment_id, instance.category_id, area_px, bbox_xywh, instance.score, instance.end)
             )
-    return segment_ids, tuple(segments), SegmentRuns(lengths[:count], numbers[:count], np.array([0, count]))
+    return SegmentRuns(lengths[:count], numbers[:count], np.array([0, count])), tuple(segments)

@@ -207,16 +207,13 @@ def find_common_runs(
 
 @inlined
 def _number(
-    lengths: Any, owners: Any, classes: Any, segment_of_class: Any, flat: Any, width: Any, found: Any, measures: Any
+    lengths: Any, owners: Any, classes: Any, segment_of_class: Any, width: Any, found: Any, measures: Any
 ) -> Any:
     segment_lengths, segment_of_run = found
     count, start = 0, 0
     for run in range(len(lengths)):
         segment_id = owners[run] if owners[run] else segment_of_class[classes[run]]
         stop = start + lengths[run]
-        part = flat[start:stop]
-        for pixel in range(len(part)):
-            part[pixel] = segment_id
         if count and segment_of_run[count - 1] == segment_id:
             segment_lengths[count - 1] += lengths[run]
         else:
@@ -234,8 +231,8 @@ def _number(
 
 @compiled(
     types.int64(
-        *(frozen("int32", 1), frozen("int32", 1), frozen("uint8", 1), frozen("int32", 1)),
-        *(filled("int32", 2), filled("int32", 1), filled("int32", 1), filled("int64", 2)),
+        *(frozen("int32", 1), frozen("int32", 1), frozen("uint8", 1), frozen("int32", 1), types.int64),
+        *(filled("int32", 1), filled("int32", 1), filled("int64", 2)),
     )
 )
 def number_runs(
@@ -243,15 +240,14 @@ def number_runs(
     owners: Any,
     classes: Any,
     segment_of_class: Any,
-    segment_ids: Any,
+    width: Any,
     segment_lengths: Any,
     segment_of_run: Any,
     measures: Any,
 ) -> int:
-    """Gives each run its owner's number, or without one its class's, and fills segment_ids (height, width).
+    """Gives each run of a map of `width` its owner's number, or without one its class's, and joins equal neighbours.
 
     Number of runs of that map, with which segment_lengths and segment_of_run begin. measures (ids, 5): of each id its
     pixels, and the first column and row and the last ones that it has, plus one; (0, width, height, 0, 0) at first.
     """
-    flat, found = segment_ids.reshape(-1), (segment_lengths, segment_of_run)
-    return _number(lengths, owners, classes, segment_of_class, flat, segment_ids.shape[1], found, measures)
+    return _number(lengths, owners, classes, segment_of_class, width, (segment_lengths, segment_of_run), measures)

@@ -121,7 +121,7 @@ def fuse_image_by_head(
     instance_ids, pasted, outvoted = _give_regions(channel, class_map, kept, things=len(categories.things))
     is_stuff = (channel >= 0) & (channel < 256)
     stuff_classes = np.where(is_stuff, channel, VOID_CLASS_INDEX).astype(np.uint8)
-    segment_ids, segments, runs, too_small = add_stuff(
+    runs, segments, too_small = add_stuff(
         instance_ids,
         pasted,
         stuff_classes,
@@ -131,7 +131,12 @@ def fuse_image_by_head(
         semantic_end=semantic_end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    return FusedImage(segment_ids, segments, fallen + FallenCandidates.of(overlapping + outvoted + too_small), runs)
+    return FusedImage(
+        (semantics.height, semantics.width),
+        runs,
+        segments,
+        fallen + FallenCandidates.of(overlapping + outvoted + too_small),
+    )
 
 
 def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:

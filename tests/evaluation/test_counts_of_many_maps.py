@@ -15,6 +15,7 @@ from panopticapi.utils import id2rgb
 
 from antvisionps.coco_panoptic import measure_segments
 from antvisionps.evaluation.panoptic_quality import class_quality, count_matches, group_quality, total_counts
+from antvisionps.segment_runs import find_runs
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},
@@ -90,7 +91,12 @@ def pairs():
 @pytest.fixture(scope="module")
 def counts(pairs):
     return [
-        count_matches(true_ids=p.true_ids, true=p.true, predicted_ids=p.predicted_ids, predicted=p.predicted)
+        count_matches(
+            true_runs=find_runs(p.true_ids, p.true),
+            true=p.true,
+            predicted_runs=find_runs(p.predicted_ids, p.predicted),
+            predicted=p.predicted,
+        )
         for p in pairs
     ]
 

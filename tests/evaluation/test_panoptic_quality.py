@@ -33,12 +33,13 @@ def segments_of(ids, categories, crowds=()):
 
 
 def count(true_ids, true_categories, predicted_ids, predicted_categories, *, crowds=()):
-    return count_matches(
-        true_ids=true_ids,
-        true=segments_of(true_ids, true_categories, crowds),
-        predicted_ids=predicted_ids,
-        predicted=segments_of(predicted_ids, predicted_categories),
-    )
+    true, predicted = segments_of(true_ids, true_categories, crowds), segments_of(predicted_ids, predicted_categories)
+    return count_maps(true_ids, true, predicted_ids, predicted)
+
+
+def count_maps(true_ids, true, predicted_ids, predicted):
+    runs = {"true_runs": find_runs(true_ids, true), "predicted_runs": find_runs(predicted_ids, predicted)}
+    return count_matches(**runs, true=true, predicted=predicted)
 
 
 def rows(counts):
@@ -166,8 +167,7 @@ def test_counts_and_qualities_are_panopticapis(tmp_path):
     pairs = [random_pair(rng) for _ in range(120)]
     counts = []
     for pair in pairs:
-        true_ids, true, predicted_ids, predicted = pair
-        found = count_matches(true_ids=true_ids, true=true, predicted_ids=predicted_ids, predicted=predicted)
+        found = count_maps(*pair)
         expected = panopticapi_stats(tmp_path, [pair])
         assert rows(found) == {
             c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in found.category_ids.tolist()

@@ -10,6 +10,7 @@ from antvisionps.evaluation.panoptic_quality import count_matches
 from antvisionps.evaluation.segment_outcomes import Outcome, best_true_segments, explain_segments
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.rle import encode_masks
+from antvisionps.segment_runs import find_runs
 
 CAT, DOG, SKY = 1, 2, 3
 CATEGORIES = CategorySet.from_json(
@@ -94,7 +95,13 @@ def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
             "predicted_ids": predicted_ids,
             "predicted": measure_segments(predicted_ids, category_ids=categories),
         }
-        outcomes, counts = explain_segments(**given, categories=CATEGORIES), count_matches(**given)
+        outcomes = explain_segments(**given, categories=CATEGORIES)
+        counts = count_matches(
+            true_runs=find_runs(true_ids, given["true"]),
+            true=given["true"],
+            predicted_runs=find_runs(predicted_ids, given["predicted"]),
+            predicted=given["predicted"],
+        )
         matched = [outcome for outcome in outcomes.true if outcome.outcome is Outcome.MATCHED]
         faults = {Outcome.WRONG_CLASS, Outcome.POOR_MASK, Outcome.ALONE}
         assert len(matched) == counts.tp.sum()

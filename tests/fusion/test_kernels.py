@@ -171,12 +171,11 @@ def test_runs_give_the_map_and_its_segments_back(seed, dtype):
 
     segment_of_class = np.zeros(256, np.int32)
     segment_of_class[:3] = 4, 0, 5
-    ids, measures = np.empty(hw, np.int32), np.zeros((6, 5), np.int64)
+    ids, measures = np.where(owners > 0, owners, segment_of_class[classes]), np.zeros((6, 5), np.int64)
     measures[:, 1:3] = hw[::-1]
     numbered, of_run = np.empty(count, np.int32), np.empty(count, np.int32)
     constant = lengths[:count], run_owners[:count], run_classes[:count]
-    runs = map_kernels.number_runs(*constant, segment_of_class, ids, numbered, of_run, measures)
-    np.testing.assert_array_equal(ids, np.where(owners > 0, owners, segment_of_class[classes]))
+    runs = map_kernels.number_runs(*constant, segment_of_class, hw[1], numbered, of_run, measures)
     np.testing.assert_array_equal(np.repeat(of_run[:runs], numbered[:runs]), ids.ravel())
     assert (np.diff(of_run[:runs]) != 0).all()
     for segment in measure_segments(ids, category_ids=dict.fromkeys(range(6), 1)):
