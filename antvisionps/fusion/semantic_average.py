@@ -43,12 +43,11 @@ class _Grid:
 class _Axis:
     """How the pixels of one axis lie between the n centres of the grid.
 
-    Gap g of n + 1 lies between centres g - 1 and g, and holds pixels first[g] ≤ i < first[g + 1]. before (pixels,) is
-    the centre before each pixel, frac (pixels,) float32 the pixel's way from there to the next one.
+    Gap g of n + 1 lies between centres g - 1 and g, and holds pixels first[g] ≤ i < first[g + 1]. frac (pixels,)
+    float32 is each pixel's way from the centre before it to the next one.
     """
 
     first: np.ndarray
-    before: np.ndarray
     frac: np.ndarray
 
     @classmethod
@@ -58,7 +57,7 @@ class _Axis:
         gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
         first = np.searchsorted(gap, np.arange(centres + 2))
         frac = np.clip(position - (gap - 1), 0, 1).astype(np.float32)
-        return cls(first, np.maximum(gap - 1, 0).astype(np.uint32), frac)
+        return cls(first, frac)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +134,7 @@ class SemanticAverage:
                 self.grid.shape, self.grid.cells_hw, (self.height, self.width), strict=True
             )
         )
-        pixels = (rows.first, rows.frac, columns.first, columns.frac, columns.before)
+        pixels = (rows.first, rows.frac, columns.first, columns.frac)
         class_map = np.empty((self.height, self.width), dtype=np.uint8)
         argmax_of_planes(*self.planes, *pixels, self.class_indices, class_map)
         return class_map

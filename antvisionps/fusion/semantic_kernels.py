@@ -42,8 +42,8 @@ _PLANES, _WEIGHTS = frozen("int64", 2), frozen("float32", 1)
 _COLUMNS, _IS_ON_GRID = frozen("int64", 1), frozen("boolean", 1)
 _AROUND, _FRACS = frozen("uint32", 3), frozen("float32", 2)
 _SUMMED = (_PLANES, _WEIGHTS, _COLUMNS, _IS_ON_GRID, _AROUND, _FRACS, _AROUND, _FRACS)
-_FIRST, _FRAC, _LEFT, _CLASSES = frozen("int64", 1), frozen("float32", 1), frozen("uint32", 1), frozen("uint8", 1)
-_SHOWN = (_FIRST, _FRAC, _FIRST, _FRAC, _LEFT, _CLASSES)
+_FIRST, _FRAC, _CLASSES = frozen("int64", 1), frozen("float32", 1), frozen("uint8", 1)
+_SHOWN = (_FIRST, _FRAC, _FIRST, _FRAC, _CLASSES)
 
 
 def _generate_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
@@ -225,11 +225,11 @@ def _source_span(is_on_grid: Any, around: Any, first: Any, last: Any) -> Any:
 
 @inlined
 def _find_candidates(summed: Any, corners: Any, found: Any, scratch: Any) -> None:
-    """candidates (blocks, K) and their largest values, most_in, of the blocks between the corners' rows top and bottom;
-    number_in (blocks,) says how many there are."""
+    """candidates (blocks, K) of the blocks between the corners' rows top and bottom; number_in (blocks,) says how many
+    there are."""
     cells, planes, weights, source_columns, is_on_grid, rows_around, _, columns_around, _ = summed
     top, bottom, columns = corners
-    candidates, most_in, number_in = found
+    candidates, number_in = found
     most, strongest, weakest, most_of_class = scratch
     for plane in range(len(planes)):
         end = planes[plane, 2]
@@ -259,7 +259,7 @@ def _find_candidates(summed: Any, corners: Any, found: Any, scratch: Any) -> Non
         floor = max(least, of_lead / np.float32(CORNERS))
         number = 0
         for place in range(len(most_of_class)):
-            candidates[block, number], most_in[block, number] = place, most_of_class[place]
+            candidates[block, number] = place
             number += most_of_class[place] * SLACK >= floor
         number_in[block] = number
 
@@ -361,34 +361,77 @@ def _find_borders(above: Any, below: Any, is_border: Any) -> None:
 
 
 @inlined
-def _fill_quad(
-    corners: Any, candidates: Any, most: Any, frac_y: Any, frac_x: Any, classes: Any, places: Any, edges: Any, out: Any
-) -> None:
-    """out (rows, columns): the pixels between the four corners. Interpolated are the candidates whose largest corner is
-    not below another's smallest."""
-    upper, lower, above, below, left, right = corners
+def _fill_row(winners: Any, classes: Any, first_x: Any, is_last: Any, eights: Any, out: Any) -> None:
+    """out (width,): the class of the winner left of each pixel; before the first centre, of the first."""
+    last = len(winners) - 1
+    next_winners = winners[1:]
+    for x in range(last):
+        is_last[x] = winners[x] != next_winners[x]
+    is_last[last], is_last[last + 1] = True, False
+    start = 0
+    for eight in range(len(eights)):
+        rest = eights[eight]
+        while rest:
+            x = 8 * eight + first_byte(rest)
+            rest &= rest - np.uint64(1)
+            stop = first_x[x + 2]
+            part, value = out[start:stop], classes[winners[x]]
+            for pixel in range(len(part)):
+                part[pixel] = value
+            start = stop
+
+
+@inlined
+def _find_contenders(corners: Any, candidates: Any, places: Any, most: Any) -> Any:
+    """How many of the candidates may be the largest between the four corners, with which places begin: those whose
+    largest corner is not below another's smallest."""
+    upper, lower, left, right = corners
     floor = LESS_THAN_ALL
-    for winner in (above[left], above[right], below[left], below[right]):
-        a, b, c, d = upper[winner, left], upper[winner, right], lower[winner, left], lower[winner, right]
+    for rank in range(len(candidates)):
+        place = candidates[rank]
+        a, b, c, d = upper[place, left], upper[place, right], lower[place, left], lower[place, right]
         floor = max(floor, min(min(a, b), min(c, d)))
+        most[rank] = max(max(a, b), max(c, d))
     found = 0
     for rank in range(len(candidates)):
-        if most[rank] * SLACK < floor:
-            continue
-        place = candidates[rank]
-        places[found] = place
-        a, b, c, d = upper[place, left], upper[place, right], lower[place, left], lower[place, right]
-        found += max(max(a, b), max(c, d)) >= floor
+        places[found] = candidates[rank]
+        found += most[rank] * SLACK >= floor
+    return found
+
+
+@inlined
+def _fill_quad_of_two(
+    corners: Any, first: Any, second: Any, frac_y: Any, frac_x: Any, class_of_first: Any, class_of_second: Any, out: Any
+) -> None:
+    """As `_fill_quad` does where only two classes contend, the first one before the second."""
+    upper, lower, left, right = corners
+    a, b, c, d = upper[first, left], upper[first, right], lower[first, left], lower[first, right]
+    e, f, g, h = upper[second, left], upper[second, right], lower[second, left], lower[second, right]
     for y in range(len(out)):
         rest_y = ONE - frac_y[y]
-        for rank in range(found):
+        first_left, first_right = a * rest_y + c * frac_y[y], b * rest_y + d * frac_y[y]
+        second_left, second_right = e * rest_y + g * frac_y[y], f * rest_y + h * frac_y[y]
+        for x in range(out.shape[1]):
+            rest_x = ONE - frac_x[x]
+            of_first = first_left * rest_x + first_right * frac_x[x]
+            of_second = second_left * rest_x + second_right * frac_x[x]
+            out[y, x] = class_of_second if of_second > of_first else class_of_first
+
+
+@inlined
+def _fill_quad(corners: Any, places: Any, frac_y: Any, frac_x: Any, classes: Any, edges: Any, out: Any) -> None:
+    """out (rows, columns): the pixels between the four corners, where the classes at `places` contend."""
+    upper, lower, left, right = corners
+    for y in range(len(out)):
+        rest_y = ONE - frac_y[y]
+        for rank in range(len(places)):
             place = places[rank]
             edges[0, rank] = upper[place, left] * rest_y + lower[place, left] * frac_y[y]
             edges[1, rank] = upper[place, right] * rest_y + lower[place, right] * frac_y[y]
         for x in range(out.shape[1]):
             rest_x = ONE - frac_x[x]
             best, largest = LESS_THAN_ALL, 0
-            for rank in range(found):
+            for rank in range(len(places)):
                 value = edges[0, rank] * rest_x + edges[1, rank] * frac_x[x]
                 is_larger = value > best
                 best = value if is_larger else best
@@ -399,20 +442,18 @@ def _fill_quad(
 @inlined
 def _fill_gap(gap: Any, shown: Any, sums: Any, winners: Any, found: Any, scratch: Any, out: Any) -> None:
     """The pixels between two rows of the grid, of which sums (2, K, columns) and winners (2, columns) are given."""
-    first_y, frac_y, first_x, frac_x, left_of_pixel, classes = shown
-    candidates, most_in, number_in = found
+    first_y, frac_y, first_x, frac_x, classes = shown
+    candidates, number_in = found
     places, edges, is_border, eights = scratch
     first_row, stop_row = first_y[gap], first_y[gap + 1]
     if first_row == stop_row:
         return
     rows, columns = len(first_y) - 2, winners.shape[1]
     above, below = (max(gap, 1) - 1) % 2, min(gap, rows - 1) % 2
-    winner_above, winner_below = winners[above], winners[below]
-    for x in range(len(left_of_pixel)):
-        out[first_row, x] = classes[winner_above[left_of_pixel[x]]]
+    _fill_row(winners[above], classes, first_x, is_border, eights, out[first_row])
     for y in range(first_row + 1, stop_row):
         _copy(out[first_row], out[y])
-    _find_borders(winner_above, winner_below, is_border)
+    _find_borders(winners[above], winners[below], is_border)
     for eight in range(len(eights)):
         rest = eights[eight]
         while rest:
@@ -421,11 +462,15 @@ def _fill_gap(gap: Any, shown: Any, sums: Any, winners: Any, found: Any, scratch
             start, stop, block = first_x[quad], first_x[quad + 1], quad // BLOCK_COLUMNS
             if start == stop:
                 continue
-            corners = (sums[above], sums[below], winner_above, winner_below, max(quad - 1, 0), min(quad, columns - 1))
-            _fill_quad(
-                *(corners, candidates[block, : number_in[block]], most_in[block], frac_y[first_row:stop_row]),
-                *(frac_x[start:stop], classes, places, edges, out[first_row:stop_row, start:stop]),
-            )
+            corners = (sums[above], sums[below], max(quad - 1, 0), min(quad, columns - 1))
+            number = _find_contenders(corners, candidates[block, : number_in[block]], places, edges[0])
+            fracs = (frac_y[first_row:stop_row], frac_x[start:stop])
+            pixels = out[first_row:stop_row, start:stop]
+            if number == 2:
+                first, second = places[0], places[1]
+                _fill_quad_of_two(corners, first, second, *fracs, classes[first], classes[second], pixels)
+            else:
+                _fill_quad(corners, places[:number], *fracs, classes, edges, pixels)
 
 
 @inlined
@@ -439,12 +484,12 @@ def _fill_map(summed: Any, shown: Any, found: Any, bounds: Any, parts: Any, held
         stop_gap = min(first_gap + BLOCK_ROWS, rows + 1)
         corners = (max(first_gap - 1, 0), min(stop_gap - 1, rows - 1), columns)
         _find_candidates(summed, corners, found, bounds)
-        _join_parts(found[0], found[2], columns, parts_of_class, parts_of)
+        _join_parts(found[0], found[1], columns, parts_of_class, parts_of)
         _stretch_parts(summed, corners, parts_of_class, parts_of, stretched)
         for gap in range(first_gap, stop_gap):
             for row in range(corners[0] if gap == first_gap else gap, min(gap, rows - 1) + 1):
                 _sum_row(summed, row, corners[0], parts_of_class, parts_of, stretched, sums[row % 2])
-                _find_winners(sums[row % 2], found[0], found[2], parts_of_class, parts_of, best, winners[row % 2])
+                _find_winners(sums[row % 2], found[0], found[1], parts_of_class, parts_of, best, winners[row % 2])
             _fill_gap(gap, shown, sums, winners, found, scratch, out)
 
 
@@ -463,14 +508,13 @@ def argmax_of_planes(
     frac_y: Any,
     first_x: Any,
     frac_x: Any,
-    left_of_pixel: Any,
     classes: Any,
     out: Any,
 ) -> None:
     """out (height, width): the class (K,) of the largest sum at each pixel, the first of equal ones; see `sum_planes`.
 
     first_y (rows + 2,) is where the pixels of each gap of the grid begin, frac_y (height,) a pixel's way from the
-    centre above to the one below; first_x and frac_x the same across; left_of_pixel (width,) the centre left of each.
+    centre above to the one below; first_x and frac_x the same across.
     """
     rows, columns = rows_around.shape[2], columns_around.shape[2]
     blocks, number = (columns + BLOCK_COLUMNS) // BLOCK_COLUMNS, len(classes)
@@ -483,8 +527,8 @@ def argmax_of_planes(
     is_border = np.zeros((columns + 8) // 8 * 8, np.uint8)
     _fill_map(
         (cells, planes, weights, source_columns, is_on_grid, rows_around, row_fracs, columns_around, column_fracs),
-        (first_y, frac_y, first_x, frac_x, left_of_pixel, classes),
-        (np.empty((blocks, number), np.int64), np.empty((blocks, number), np.float32), np.empty(blocks, np.int64)),
+        (first_y, frac_y, first_x, frac_x, classes),
+        (np.empty((blocks, number), np.int64), np.empty(blocks, np.int64)),
         (
             np.empty((len(planes), LEVELS, max(source_columns.max(), columns)), cells.dtype),
             *(np.empty(columns, cells.dtype), np.empty(columns, cells.dtype), np.empty(number, np.float32)),

@@ -56,8 +56,7 @@ def test_the_argmax_has_the_bits_of_numpy(seed):
     first_x, frac_x, x0, x1 = pixels_of(rng, columns, width)
     indices = np.sort(rng.choice(200, classes, replace=False)).astype(np.uint8)
     found = np.empty((height, width), dtype=np.uint8)
-    pixels = (first_y, frac_y, first_x, frac_x, x0.astype(np.uint32))
-    semantic_kernels.argmax_of_planes(*on_one_grid(sums), *pixels, indices, found)
+    semantic_kernels.argmax_of_planes(*on_one_grid(sums), first_y, frac_y, first_x, frac_x, indices, found)
     np.testing.assert_array_equal(found, argmax_by_numpy(sums, (y0, y1, frac_y), (x0, x1, frac_x), indices))
 
 
@@ -90,9 +89,10 @@ def test_what_a_block_leaves_out_changes_no_pixel(seed, average_of):
         _Axis.of(centres=centres, cells=cells, pixels=pixels)
         for centres, cells, pixels in zip(average.grid.shape, average.grid.cells_hw, size // 2, strict=True)
     ]
+    gaps = [np.repeat(np.arange(len(axis.first) - 1), np.diff(axis.first)) for axis in axes]
     around = [
-        (axis.before, np.minimum(np.repeat(np.arange(len(axis.first) - 1), np.diff(axis.first)), n - 1), axis.frac)
-        for axis, n in zip(axes, average.grid.shape, strict=True)
+        (np.maximum(gap - 1, 0), np.minimum(gap, centres - 1), axis.frac)
+        for gap, axis, centres in zip(gaps, axes, average.grid.shape, strict=True)
     ]
     np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average.sums, *around, average.class_indices))
 
@@ -102,10 +102,10 @@ def test_a_class_that_is_the_largest_at_no_corner_can_be_it_between_them():
     sums[0, :, 0] = sums[1, :, 1] = 0.5
     sums[2] = 0.3
     frac = np.full(1, 0.5, dtype=np.float32)
-    first, before = np.array([0, 0, 1, 1]), np.zeros(1, dtype=np.uint32)
+    first = np.array([0, 0, 1, 1])
     found = np.empty((1, 1), dtype=np.uint8)
     classes = np.arange(3, dtype=np.uint8)
-    semantic_kernels.argmax_of_planes(*on_one_grid(sums), first, frac, first, frac, before, classes, found)
+    semantic_kernels.argmax_of_planes(*on_one_grid(sums), first, frac, first, frac, classes, found)
     assert found == 2
 
 
