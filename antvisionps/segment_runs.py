@@ -77,7 +77,10 @@ def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
         pq.ParquetWriter(
             unfinished,
             _SCHEMA,
-            compression="zstd",
+            # Small numbers in 32 bits: split into bytes, LZ4 makes them smaller than zstd does as they are, and four
+            # times as fast.
+            compression="lz4",
+            use_byte_stream_split=True,
             use_dictionary=False,
             write_statistics=False,
             write_page_checksum=True,
@@ -100,7 +103,7 @@ class SegmentRunsReader:
         self._images = images
         self._remedy = remedy
         try:
-            self._parquet = pq.ParquetFile(path, page_checksum_verification=True)
+            self._parquet = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; {remedy}") from None
         except (pa.ArrowException, OSError) as error:

@@ -89,8 +89,8 @@ class FallenCandidates(Sequence[FallenCandidate]):
         )
 
     def __add__(self, others: FallenCandidates) -> FallenCandidates:
-        if not len(others):
-            return self
+        if not len(others) or not len(self):
+            return self if len(self) else others
         joined = {}
         for name in self.__dataclass_fields__:
             one, other = getattr(self, name), getattr(others, name)

@@ -175,7 +175,8 @@ class Rows:
     def of(cls, table: pa.Table) -> Self:
         numbers, others = {}, {}
         for name in table.column_names:
-            column = table[name].combine_chunks()
+            chunked = table[name]
+            column = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()  # which copies
             if pa.types.is_primitive(column.type):
                 numbers[name] = np.from_dlpack(column)
             elif pa.types.is_fixed_size_list(column.type):
@@ -320,7 +321,8 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        # Buffered ahead, each column is copied once more.
+        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     except FileNotFoundError:
         raise CacheError(f"{path}: no such file; run `dvc repro` to predict") from None
     except (pa.ArrowException, OSError) as error:

@@ -58,7 +58,7 @@ class ImageSemantics:
         if planes.ndim != 3 or planes.dtype != np.uint8 or len(planes) != len(ids):
             expected = f"planes ({len(ids)}, grid_height, grid_width) uint8"
             raise CacheError(f"{where}: expected {expected}, got {planes.shape} {planes.dtype}")
-        if len(np.unique(ids)) != len(ids):
+        if len(set(ids.tolist())) != len(ids):
             raise CacheError(f"{where}: category_ids lists a category twice: {ids.tolist()}")
         if not (np.isfinite(self.stride) and self.stride > 0):
             raise CacheError(f"{where}: expected a positive stride, got {self.stride}")
@@ -166,7 +166,7 @@ class SemanticReader(CacheReader[ImageSemantics]):
             input_width=row["input_width"],
             stride=row["stride"],
             category_ids=category_ids,
-            planes=_decode_planes(image_id, rows.others["planes"][0].as_py(), len(category_ids), grid_hw),
+            planes=_decode_planes(image_id, rows.others["planes"][0].as_buffer(), len(category_ids), grid_hw),
         )
         _refuse_unknown_categories(image, self.header.categories)
         return image
@@ -178,7 +178,7 @@ def _encode_planes(planes: np.ndarray) -> bytes:
     return lz4.block.compress(cells, mode="high_compression", compression=_LZ4_LEVEL, store_size=True)
 
 
-def _decode_planes(image_id: int, compressed: bytes, count: int, grid_hw: tuple[int, int]) -> np.ndarray:
+def _decode_planes(image_id: int, compressed: pa.Buffer, count: int, grid_hw: tuple[int, int]) -> np.ndarray:
     shape = (count, *grid_hw)
     try:
         cells = lz4.block.decompress(compressed)
