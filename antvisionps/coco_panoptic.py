@@ -6,12 +6,10 @@ a data set is validated; code behind them trusts what they return. Format: https
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from PIL import Image
 from antvisionps.atomic import atomic_file
 from antvisionps.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.errors import DataError
+from antvisionps.garbage import collector_paused
 from antvisionps.png import encode_flat_numbers
 
 MAX_SEGMENT_ID = 256**3 - 1
@@ -30,18 +29,6 @@ MAX_SEGMENT_ID = 256**3 - 1
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
-
-
-@contextmanager
-def _garbage_collector_paused() -> Iterator[None]:
-    """Millions of small objects are made here and none is garbage: looking for some takes half the time of reading."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +219,7 @@ def measure_runs(
     )
 
 
-@_garbage_collector_paused()
+@collector_paused()
 def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) -> PanopticDataset:
     """A split from its JSON, checked in itself; `check_files` tells whether its files are there.
 

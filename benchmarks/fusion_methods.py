@@ -22,7 +22,7 @@ import numpy as np
 
 from antvisionps.coco_panoptic import PanopticDataset
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
+from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
@@ -101,7 +101,7 @@ def with_interval(
 
     def sampled(counts: Sequence[MatchCounts]) -> tuple[float, np.ndarray]:
         quality = group_quality(class_quality(total_counts(counts)), category_ids)
-        return quality.pq, resampled_pq(counts, draws, category_ids=category_ids)
+        return quality.pq, ResampledCounts.of(counts, draws).pq(category_ids)
 
     value, samples = sampled(images)
     style = ".1f"

@@ -23,7 +23,7 @@ from antvisionps.atomic import atomic_folder
 from antvisionps.categories import CategorySet
 from antvisionps.coco_panoptic import PanopticDataset
 from antvisionps.datasets.splits import open_split, runs_path
-from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
+from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
@@ -181,8 +181,9 @@ def _write_intervals(
         writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
         every_image_once = np.ones_like(draws[:1])
         draws = np.concatenate([every_image_once, draws])
+        resampled = {name: ResampledCounts.of(images, draws) for name, images in counts.items()}
         for group, category_ids in groups(categories).items():
-            of_draw = {name: resampled_pq(images, draws, category_ids=category_ids) for name, images in counts.items()}
+            of_draw = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
             pq_of = {name: values[0] for name, values in of_draw.items()}
             samples = {name: values[1:] for name, values in of_draw.items()}
             for name in counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,29 +35,40 @@ def percentile_interval(values: np.ndarray) -> Interval:
     return Interval(float(low), float(high))
 
 
-def resampled_pq(images: Sequence[MatchCounts], draws: np.ndarray, *, category_ids: Collection[int]) -> np.ndarray:
-    """(samples,) PQ, fractions of 1, of the given categories in each sample of `draw_images`.
+@dataclass(frozen=True, eq=False)
+class ResampledCounts:
+    """The counts of each sample of `draw_images`: category_ids (K,) ascending, and (samples, K) float64 each the sum of
+    the IoUs and tp + fp / 2 + fn / 2, what PQ divides it by."""
 
-    As without resampling, a category without a true or a predicted segment in the sample leaves the mean; a sample
-    without any gives NaN.
-    """
-    weights = draws.astype(np.float64)  # floats make the products a call of BLAS
-    iou_sum, weight = (weights @ table for table in _per_image(images, sorted(category_ids)))
-    pq = np.divide(iou_sum, weight, out=np.zeros_like(weight), where=weight > 0)
-    present = (weight > 0).sum(axis=1)
-    return np.divide(pq.sum(axis=1), present, out=np.full(len(draws), np.nan), where=present > 0)
+    category_ids: np.ndarray
+    iou_sum: np.ndarray
+    weight: np.ndarray
 
+    @classmethod
+    def of(cls, images: Sequence[MatchCounts], draws: np.ndarray) -> ResampledCounts:
+        found, tp, fp, fn, iou_sum = (
+            np.concatenate([getattr(image, name) for image in images])
+            for name in ("category_ids", "tp", "fp", "fn", "iou_sum")
+        )
+        category_ids, column = np.unique(found, return_inverse=True)
+        row = np.repeat(np.arange(len(images)), [len(image.category_ids) for image in images])
+        times = draws.astype(np.float64)  # floats make the products a call of BLAS
 
-def _per_image(images: Sequence[MatchCounts], category_ids: Sequence[int]) -> Iterator[np.ndarray]:
-    """iou_sum and tp + fp / 2 + fn / 2, what PQ divides it by, (images, categories) float64 each."""
-    found, tp, fp, fn, iou_sum = (
-        np.concatenate([getattr(image, name) for image in images])
-        for name in ("category_ids", "tp", "fp", "fn", "iou_sum")
-    )
-    row = np.repeat(np.arange(len(images)), [len(image.category_ids) for image in images])
-    is_wanted = np.isin(found, category_ids)
-    place = row[is_wanted], np.searchsorted(category_ids, found[is_wanted])
-    for values in (iou_sum, tp + 0.5 * fp + 0.5 * fn):
-        table = np.zeros((len(images), len(category_ids)))
-        table[place] = values[is_wanted]
-        yield table
+        def total(values: np.ndarray) -> np.ndarray:
+            table = np.zeros((len(images), len(category_ids)))
+            table[row, column] = values
+            return np.asarray(times @ table)
+
+        return cls(category_ids, total(iou_sum), total(tp + 0.5 * fp + 0.5 * fn))
+
+    def pq(self, category_ids: Collection[int]) -> np.ndarray:
+        """(samples,) PQ, fractions of 1, of the given categories.
+
+        As without resampling, a category without a true or a predicted segment in the sample leaves the mean; a sample
+        without any gives NaN.
+        """
+        is_wanted = np.isin(self.category_ids, list(category_ids))
+        iou_sum, weight = self.iou_sum[:, is_wanted], self.weight[:, is_wanted]
+        pq = np.divide(iou_sum, weight, out=np.zeros_like(weight), where=weight > 0)
+        present = (weight > 0).sum(axis=1)
+        return np.divide(pq.sum(axis=1), present, out=np.full(len(weight), np.nan), where=present > 0)

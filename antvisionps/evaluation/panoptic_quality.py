@@ -258,9 +258,10 @@ def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
     ends = np.concatenate([np.cumsum(true, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
     order = np.argsort(ends, kind="stable")[:-1]  # the last two end together, where the pixels do
     lengths = np.diff(ends[order], prepend=0)
-    is_true = order < len(true)
-    true_run: np.ndarray = np.cumsum(is_true) - is_true  # as many true runs have ended before
-    return true_run, np.arange(len(order)) - true_run, lengths
+    # Where a true run ends, as many true ones have ended before as its index says; the rest were predicted ones.
+    ended = np.arange(len(order))
+    true_run = np.where(order < len(true), order, ended - (order - len(true)))
+    return true_run, ended - true_run, lengths
 
 
 def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
+from antvisionps.garbage import collector_paused
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -37,10 +38,12 @@ class FusionSettings:
         return self.method == "panoptic_head" or self.union is not None
 
 
+@collector_paused()
 def load_kernels() -> None:
     """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
     import antvisionps.fusion.map_kernels
-    import antvisionps.fusion.semantic_kernels  # noqa: F401
+    import antvisionps.fusion.semantic_kernels
+    import antvisionps.png_kernels  # noqa: F401
 
 
 def fuse_predictions(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from antvisionps.evaluation.bootstrap import draw_images, percentile_interval, resampled_pq
+from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 
 
@@ -18,7 +18,7 @@ def test_a_sample_scores_as_the_images_that_were_drawn():
     images = [random_counts(rng) for _ in range(9)]
     draws = draw_images(9, samples=40, seed=1)
     assert (draws.sum(axis=1) == 9).all()
-    found = resampled_pq(images, draws, category_ids=[2, 3, 5])
+    found = ResampledCounts.of(images, draws).pq([2, 3, 5])
     for times, value in zip(draws, found, strict=True):
         drawn = [image for image, count in zip(images, times.tolist(), strict=True) for _ in range(count)]
         expected = group_quality(class_quality(total_counts(drawn)), [2, 3, 5]).pq
@@ -28,16 +28,16 @@ def test_a_sample_scores_as_the_images_that_were_drawn():
 def test_without_any_segment_there_is_no_value():
     nothing = np.zeros(0, dtype=np.int64)
     images = [MatchCounts(nothing, nothing, nothing, nothing, np.zeros(0))] * 3
-    values = resampled_pq(images, draw_images(3, samples=5, seed=1), category_ids=[1, 2])
+    values = ResampledCounts.of(images, draw_images(3, samples=5, seed=1)).pq([1, 2])
     assert np.isnan(values).all()
     assert math.isnan(percentile_interval(values).low)
-    assert np.isnan(resampled_pq(images, draw_images(3, samples=5, seed=1), category_ids=[])).all()
+    assert np.isnan(ResampledCounts.of(images, draw_images(3, samples=5, seed=1)).pq([])).all()
 
 
 def test_equal_images_leave_no_doubt():
     one = np.array([1])
     images = [MatchCounts(one, one, one, one, np.array([0.75]))] * 4
-    interval = percentile_interval(resampled_pq(images, draw_images(4, samples=50, seed=0), category_ids=[1]))
+    interval = percentile_interval(ResampledCounts.of(images, draw_images(4, samples=50, seed=0)).pq([1]))
     assert (interval.low, interval.high) == (pytest.approx(0.375), pytest.approx(0.375))
 
 
@@ -52,7 +52,7 @@ def test_the_interval_of_a_mean_is_that_of_statistics():
     ious = rng.uniform(0.5, 1, 400)
     one, none = np.array([1]), np.array([0])
     images = [MatchCounts(one, one, none, none, np.array([iou])) for iou in ious]
-    interval = percentile_interval(resampled_pq(images, draw_images(400, samples=4000, seed=0), category_ids=[1]))
+    interval = percentile_interval(ResampledCounts.of(images, draw_images(400, samples=4000, seed=0)).pq([1]))
     half = 1.96 * ious.std() / math.sqrt(400)
     assert interval.low == pytest.approx(ious.mean() - half, abs=0.1 * half)
     assert interval.high == pytest.approx(ious.mean() + half, abs=0.1 * half)
