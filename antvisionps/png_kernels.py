@@ -207,16 +207,15 @@ def _find_codes(code_lengths: Any, codes: Any) -> None:
 
 @inlined
 def _put_bits(value: Any, bits: Any, out: Any, written: Any) -> Any:
-    """written: number of bytes in out, bits that do not fill one yet, their number."""
+    """written: number of bytes in out, bits that do not fill one yet, their number. At most 25 bits at once, so that
+    all fit into four bytes, which are written whether they are full or not: a processor guesses no branch wrong."""
     size, held, held_bits = written
     held |= value << held_bits
     held_bits += bits
-    while held_bits >= 8:
-        out[size] = held & 255
-        held >>= 8
-        held_bits -= 8
-        size += 1
-    return size, held, held_bits
+    for byte in range(4):
+        out[size + byte] = (held >> (8 * byte)) & 255
+    whole_bytes = held_bits >> 3
+    return size + whole_bytes, held >> (8 * whole_bytes), held_bits & 7
 
 
 @inlined
