@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from antvisionps.errors import AntVisionPSError
-from antvisionps.garbage import keep_until_exit
 
 INTERRUPTED = 130
 """Exit status of a program that Ctrl-C stopped, as shells have it: 128 + SIGINT."""
@@ -23,4 +22,3 @@ def run_stage(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    keep_until_exit()

@@ -31,6 +31,7 @@ from antvisionps.fusion.fused_files import (
 )
 from antvisionps.fusion.heuristic import FusedSegment, to_segments
 from antvisionps.fusion.system import FusionSettings, fuse_predictions, load_kernels
+from antvisionps.garbage import keep_until_exit
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
 from antvisionps.png import encode_runs
@@ -226,3 +227,4 @@ def _table_writer(
 
 if __name__ == "__main__":
     run_stage(main)
+    keep_until_exit()

@@ -35,6 +35,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.fusion.fused_files import open_fused
+from antvisionps.garbage import keep_until_exit
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import load_params
 from antvisionps.report.overlays import draw_overlay, side_by_side
@@ -244,3 +245,4 @@ def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, Pano
 
 if __name__ == "__main__":
     run_stage(main)
+    keep_until_exit()

@@ -119,7 +119,7 @@ class ImageInstances:
 
 def instance_rows(image: ImageInstances, categories: CategorySet) -> ImageRows:
     """What `instances.parquet` holds of an image, best score first. Raises CacheError on a category that is stuff."""
-    _refuse_other_than_things(image, categories)
+    _refuse_other_than_things(np.full(len(image), image.image_id), image.category_ids, categories)
     return ImageRows(image.image_id, image.height, image.width, _to_rows(image.sorted_by_score()))
 
 
@@ -175,6 +175,13 @@ class InstancesReader(CacheReader[ImageInstances]):
         except (KeyError, ValueError, TypeError) as error:
             raise CacheError(f"{self.path}: its list of images is damaged ({error}); run `dvc repro`") from error
 
+    def _refuse_bad_rows(self, rows: Rows) -> None:
+        image_ids, scores = rows.numbers["image_id"], rows.numbers["score"]
+        _refuse_other_than_things(image_ids, rows.numbers["category_id"], self.header.categories)
+        rises = (np.diff(scores) > 0) & (np.diff(image_ids) == 0)
+        if rises.any():
+            raise CacheError(f"image {image_ids[np.argmax(rises)]}: instances are not sorted by score")
+
     def _build(self, image_id: int, height: int, width: int, rows: Rows) -> ImageInstances:
         image = ImageInstances(
             image_id=image_id,
@@ -190,9 +197,6 @@ class InstancesReader(CacheReader[ImageInstances]):
         )
         if self._check_masks:
             _ = image.runs
-        _refuse_other_than_things(image, self.header.categories)
-        if (np.diff(image.scores) > 0).any():
-            raise CacheError(f"image {image_id}: instances are not sorted by score")
         return image
 
 
@@ -229,10 +233,9 @@ def _stack_mask_probs(image_id: int, rows: Rows) -> np.ndarray | None:
     return np.frombuffer(b"".join(grids), dtype=np.uint8).reshape(-1, MASK_PROBS_SIZE, MASK_PROBS_SIZE)
 
 
-def _refuse_other_than_things(image: ImageInstances, categories: CategorySet) -> None:
-    found = set(image.category_ids.tolist())
-    for category_id in sorted(found - categories.thing_ids):
-        if category_id not in categories:
-            raise CacheError(f"image {image.image_id}: unknown category {category_id}")
-        if not categories.by_id(category_id).is_thing:
-            raise CacheError(f"image {image.image_id}: an instance of category {category_id}, which is stuff")
+def _refuse_other_than_things(image_ids: np.ndarray, category_ids: np.ndarray, categories: CategorySet) -> None:
+    """Of instances, each with its image's id. Raises CacheError on a category that is no thing."""
+    for category_id in sorted(set(category_ids.tolist()) - categories.thing_ids):
+        image_id = image_ids[np.argmax(category_ids == category_id)]
+        what = "an instance of category {}, which is stuff" if category_id in categories else "unknown category {}"
+        raise CacheError(f"image {image_id}: {what.format(category_id)}")

@@ -223,6 +223,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             if expect is not None:
                 _refuse_other_identity(path, self.header, expect)
             self._image_ids, self._image_hw, rows_per_image = self._read_index(metadata)
+            self._rows_per_image = rows_per_image
             self._first_row = np.concatenate([[0], np.cumsum(rows_per_image)])
             self._refuse_inconsistent_index()
             if images is not None:
@@ -230,11 +231,15 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         except BaseException:
             self._parquet.close()
             raise
-        self._group_index, self._group = -1, Rows({}, {})
+        self._no_rows = Rows.of(self._parquet.schema_arrow.empty_table())
+        self._group_index, self._group = -1, self._no_rows
 
     def _read_index(self, metadata: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """image_ids (n,), their (height, width) (n, 2), their numbers of rows (n,)."""
         raise NotImplementedError
+
+    def _refuse_bad_rows(self, rows: Rows) -> None:
+        """Raises CacheError, without the place, where the rows of some images hold what they must not."""
 
     def _build(self, image_id: int, height: int, width: int, rows: Rows) -> Image:
         """One image of its rows. Raises CacheError without the place, which `read` adds."""
@@ -262,12 +267,6 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             raise CacheError(f"{self.path}: image {image_id} is missing from the cache; {REMEDY}")
         height, width = (int(side) for side in self._image_hw[position])
         rows = self._rows(int(self._first_row[position]), int(self._first_row[position + 1]))
-        expected = {"image_id": image_id, "height": height, "width": width}
-        for name, value in expected.items():
-            if (rows.numbers[name] != value).any():
-                raise CacheError(
-                    f"{self.path}: image {image_id}: rows with another {name} stand in its place; {REMEDY}"
-                )
         try:
             return self._build(image_id, height, width, rows)
         except CacheError as error:
@@ -275,16 +274,34 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
 
     def _rows(self, first: int, stop: int) -> Rows:
         if first == stop:
-            return Rows.of(self._parquet.schema_arrow.empty_table())
+            return self._no_rows
         group = int(np.searchsorted(self._first_row_of_group, first, side="right")) - 1
         if group != self._group_index:
-            try:
-                self._group = Rows.of(self._parquet.read_row_group(group, columns=self._columns, use_threads=False))
-            except (pa.ArrowException, OSError) as error:
-                raise CacheError(f"{self.path}: row group {group} is damaged ({error}); {REMEDY}") from error
-            self._group_index = group
+            self._group, self._group_index = self._read_group(group), group
         first_of_group = int(self._first_row_of_group[group])
         return self._group[first - first_of_group : stop - first_of_group]
+
+    def _read_group(self, group: int) -> Rows:
+        """The rows of a row group, whose small columns are checked here, all at once."""
+        try:
+            rows = Rows.of(self._parquet.read_row_group(group, columns=self._columns, use_threads=False))
+        except (pa.ArrowException, OSError) as error:
+            raise CacheError(f"{self.path}: row group {group} is damaged ({error}); {REMEDY}") from error
+        images = slice(*np.searchsorted(self._first_row, self._first_row_of_group[group : group + 2]))
+        row_counts = self._rows_per_image[images]
+        image_ids, (heights, widths) = self._image_ids[images], self._image_hw[images].T
+        for name, values in (("image_id", image_ids), ("height", heights), ("width", widths)):
+            is_other = rows.numbers[name] != np.repeat(values, row_counts)
+            if is_other.any():
+                image_id = np.repeat(image_ids, row_counts)[np.argmax(is_other)]
+                raise CacheError(
+                    f"{self.path}: image {image_id}: rows with another {name} stand in its place; {REMEDY}"
+                )
+        try:
+            self._refuse_bad_rows(rows)
+        except CacheError as error:
+            raise CacheError(f"{self.path}: {error}; {REMEDY}") from error
+        return rows
 
     def _refuse_inconsistent_index(self) -> None:
         for before, image_id in zip(self._image_ids, self._image_ids[1:], strict=False):
