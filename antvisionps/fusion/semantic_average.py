@@ -105,13 +105,15 @@ class _WeightedPlanes(NamedTuple):
 class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
-    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` give `sums`.
+    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` give `sums`, and look
+    into `memory`.
     """
 
     height: int
     width: int
     class_indices: np.ndarray
     planes: _WeightedPlanes
+    memory: Sequence[np.ndarray]
     total: float
     grid: _Grid
 
@@ -179,10 +181,11 @@ def average_semantics(
     grid = _grid(finest)
     if average_of == "log_probabilities" and len(present) > 1:
         class_indices, means = _geometric_means(present, grid=grid, categories=categories)
-        return SemanticAverage(finest.height, finest.width, class_indices, _planes_on_grid(means, grid), 1.0, grid)
-    class_indices, planes = _weighted_planes(present, grid=grid, categories=categories)
-    total = 255 * sum(weight for _, weight in present)
-    return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
+        planes, memory, total = _planes_on_grid(means, grid), [means], 1.0
+    else:
+        class_indices, planes, memory = _weighted_planes(present, grid=grid, categories=categories)
+        total = 255 * sum(weight for _, weight in present)
+    return SemanticAverage(finest.height, finest.width, class_indices, planes, memory, total, grid)
 
 
 def semantic_class_map(
@@ -201,8 +204,8 @@ def _grid(image: ImageSemantics) -> _Grid:
 
 def _weighted_planes(
     ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
-) -> tuple[np.ndarray, _WeightedPlanes]:
-    """Class indices (K,) uint8 ascending, and the planes to sum, weight · 255 p, on `grid`.
+) -> tuple[np.ndarray, _WeightedPlanes, list[np.ndarray]]:
+    """Class indices (K,) uint8 ascending, the planes to sum, weight · 255 p, on `grid`, and the memory they are in.
 
     Not divided by the weights' sum, which leaves the argmax as it is: so the sums of 8-bit values under whole weights
     are exact in float32, and a tie is a tie. Class 0 is always there, as it wins where every class is 0.
@@ -211,21 +214,23 @@ def _weighted_planes(
     class_indices = sorted({0, *itertools.chain.from_iterable(classes_of_end)})
     place_of = {class_index: place for place, class_index in enumerate(class_indices)}
     begun: set[int] = set()
-    planes, cells, first = [], [], 0
-    for index, ((end, _), classes) in enumerate(zip(ends, classes_of_end, strict=True)):
-        flat, plane_pitch, row_pitch = _flatten(end.planes)
+    flattened = [_flatten(end.planes) for end, _ in ends]
+    memory = [flat for flat, _, _ in flattened]
+    cells, begins = _span(memory)
+    planes = []
+    for index, classes in enumerate(classes_of_end):
+        _, plane_pitch, row_pitch = flattened[index]
         for number, class_index in enumerate(classes):
             is_first = class_index not in begun
-            planes.append((first + number * plane_pitch, row_pitch, index, place_of[class_index], is_first))
+            planes.append((begins[index] + number * plane_pitch, row_pitch, index, place_of[class_index], is_first))
         begun.update(classes)
-        cells.append(flat)
-        first += len(flat)
-    return np.array(class_indices, dtype=np.uint8), _WeightedPlanes(
-        cells[0] if len(cells) == 1 else np.concatenate(cells),
+    weighted = _WeightedPlanes(
+        cells,
         np.array(planes, dtype=np.int64),
         np.array([weight for _, weight in ends], dtype=np.float32),
         *_stretch_ends(tuple(_grid(end) for end, _ in ends), grid),
     )
+    return np.array(class_indices, dtype=np.uint8), weighted, memory
 
 
 def _planes_on_grid(sums: np.ndarray, grid: _Grid) -> _WeightedPlanes:
@@ -258,6 +263,19 @@ def _flatten(planes: np.ndarray) -> tuple[np.ndarray, int, int]:
     return np.lib.stride_tricks.as_strided(planes[0, 0], (size,), (1,)), plane_pitch, row_pitch
 
 
+def _span(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """One view of the memory from where the first of some arrays of bytes begins to where the last one ends, and where
+    in it each of them does begin. It does not keep them alive, and what lies between them is not to be read.
+
+    To copy all planes behind each other takes a fifteenth of the time of stage `fuse`.
+    """
+    addresses = [array.__array_interface__["data"][0] for array in arrays]
+    begin = min(addresses)
+    size = max(address + array.nbytes for address, array in zip(addresses, arrays, strict=True)) - begin
+    first = arrays[addresses.index(begin)]
+    return np.lib.stride_tricks.as_strided(first, (size,), (1,)), [address - begin for address in addresses]
+
+
 def _sum_planes(planes: _WeightedPlanes, shape: tuple[int, ...]) -> np.ndarray:
     from antvisionps.fusion.semantic_kernels import sum_planes
 
@@ -274,7 +292,7 @@ def _geometric_means(
     A mean is proportional to exp Σ share · log(max(p, FLOOR) / FLOOR), to which a plane that is 0 adds nothing.
     """
     of_end = [_weighted_planes([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
-    planes_of_end = [(indices, _sum_planes(planes, (len(indices), *grid.shape))) for indices, planes in of_end]
+    planes_of_end = [(indices, _sum_planes(planes, (len(indices), *grid.shape))) for indices, planes, _ in of_end]
     class_indices = functools.reduce(np.union1d, [indices for indices, _ in planes_of_end])
     total = sum(weight for _, weight in ends)
     logs = np.zeros((len(class_indices), *grid.shape), dtype=np.float32)

@@ -284,3 +284,16 @@ def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
     assert logits[0] == pytest.approx(np.log(510), abs=1e-5)
     assert logits[1] == 0
     assert logits[3] - logits[2] == pytest.approx(np.log(4), abs=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_average_lives_on_without_its_ends(order):
+    """It looks into their planes, which are not copied; large ones that die would be overwritten, or gone."""
+    rng = np.random.default_rng(0)
+    kept = [semantics(rng.integers(0, 99, (4, 400, 400), dtype=np.uint8)) for _ in range(3)]
+    ends = [semantics(end.planes.copy()) for end in kept][::order]
+    average = average_semantics(ends, weights=[1.0] * 3, categories=CATEGORIES, average_of="probabilities")
+    del ends
+    overwritten = [np.full((4, 400, 400), 255, dtype=np.uint8) for _ in range(8)]
+    np.testing.assert_array_equal(average.class_map(), class_map(*kept[::order]))
+    assert len(overwritten) == 8
