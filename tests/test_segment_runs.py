@@ -132,5 +132,5 @@ def test_runs_of_other_segments_are_refused(tmp_path):
     images = written(path, [ids, ids, ids])
     fewer = replace(images[1], segments=images[1].segments[:1])
     refused(path, [images[0], fewer, images[2]], "image 11 are of other segments")
-    more = replace(images[2], segments=(*images[2].segments, replace(images[2].segments[0], segment_id=9)))
+    more = replace(images[2], segments=(*images[2].segments, images[2].segments[0]._replace(segment_id=9)))
     refused(path, [*images[:2], more], "image 12 are of other segments")

@@ -238,9 +238,7 @@ def _fingerprint(
     for name, dataset in splits.items():
         digest.update(name.encode())
         for image, files in zip(dataset.images, hashes[name], strict=True):
-            # dataclasses.astuple would copy every number: a third of the time of preparing COCO's annotations.
-            segments = [(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.is_crowd) for s in image.segments]
-            row = (image.image_id, image.height, image.width, files.photo, files.panoptic, segments)
+            row = (image.image_id, image.height, image.width, files.photo, files.panoptic, image.segments)
             digest.update(json.dumps(row).encode())
     if instances is not None:
         digest.update(instances.encode())
