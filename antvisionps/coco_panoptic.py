@@ -23,7 +23,6 @@ from antvisionps.atomic import atomic_file
 from antvisionps.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.errors import DataError
 from antvisionps.garbage import collector_paused
-from antvisionps.png import encode_flat_numbers
 
 MAX_SEGMENT_ID = 256**3 - 1
 """The largest id that three bytes of colour can hold."""
@@ -281,11 +280,6 @@ def write_panoptic_json(path: Path, *, categories: CategorySet, images: Iterable
     with atomic_file(path) as unfinished:
         # dumps, not dump: only the former uses json's C encoder, three times as fast.
         unfinished.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
-
-
-def write_segment_ids_png(path: Path, segment_ids: np.ndarray) -> None:
-    """Writes (H, W) segment ids as an 8-bit RGB PNG."""
-    path.write_bytes(encode_flat_numbers(segment_ids))
 
 
 def _segment_to_json(segment: Segment) -> dict[str, Any]:

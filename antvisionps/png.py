@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bit depth, colour type, compression, filter and interlace methods.
 _RGB_8_BIT = (8, 2, 0, 0, 0)
+
+
+def write_segment_ids_png(path: Path, segment_ids: np.ndarray) -> None:
+    """Writes (H, W) segment ids as COCO's panoptic format has them."""
+    path.write_bytes(encode_flat_numbers(segment_ids))
 
 
 def encode_flat_numbers(numbers: np.ndarray) -> bytes:

@@ -21,10 +21,10 @@ from antvisionps.coco_panoptic import (
     Segment,
     measure_segments,
     write_panoptic_json,
-    write_segment_ids_png,
 )
 from antvisionps.datasets.splits import MANIFEST, runs_path
 from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
+from antvisionps.png import write_segment_ids_png
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path

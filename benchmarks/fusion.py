@@ -40,7 +40,6 @@ from coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
 from pycocotools import mask as coco_mask
 from ruamel.yaml import YAML
 
-from antvisionps.coco_panoptic import write_segment_ids_png
 from antvisionps.datasets.splits import open_split, runs_path
 from antvisionps.evaluation.panoptic_quality import match_segments
 from antvisionps.fusion.fused_files import open_fused
@@ -48,6 +47,7 @@ from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
 from antvisionps.parallel import map_images
+from antvisionps.png import write_segment_ids_png
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
 from antvisionps.predictions.semantic import SemanticReader

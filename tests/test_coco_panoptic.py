@@ -26,9 +26,9 @@ from antvisionps.coco_panoptic import (
     rgb_to_segment_ids,
     segment_ids_to_rgb,
     write_panoptic_json,
-    write_segment_ids_png,
 )
 from antvisionps.errors import DataError
+from antvisionps.png import write_segment_ids_png
 
 CATEGORIES = CategorySet.from_json(
     [{"id": 7, "name": "dog", "isthing": 1}, {"id": 4, "name": "sky", "isthing": 0}], where="test"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from antvisionps.coco_panoptic import PanopticImage
     from antvisionps.datasets.pictures import Picture
     from antvisionps.fusion.heuristic import FusedImage
+    from antvisionps.png import write_segment_ids_png
 
 JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER = "panoptic.json", "panoptic", "overlays"
 
@@ -68,7 +69,7 @@ def _predict(args: argparse.Namespace) -> None:
 def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
-    from antvisionps.coco_panoptic import PanopticImage, write_segment_ids_png
+    from antvisionps.coco_panoptic import PanopticImage
     from antvisionps.fusion.heuristic import to_segments
     from antvisionps.inspection.pictures import write_picture
     from antvisionps.report.legend import enlarge_small, legend_entries, with_legend

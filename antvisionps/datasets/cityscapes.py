@@ -21,10 +21,11 @@ import numpy as np
 
 from antvisionps.atomic import atomic_folder
 from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, measure_segments, write_segment_ids_png
+from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, measure_segments
 from antvisionps.datasets.splits import write_splits
 from antvisionps.errors import DataError
 from antvisionps.parallel import map_images
+from antvisionps.png import write_segment_ids_png
 
 _COLOR_OF_STUFF = {
     7: ("road", (128, 64, 128)),

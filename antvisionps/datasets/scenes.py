@@ -22,11 +22,11 @@ from antvisionps.coco_panoptic import (
     Segment,
     measure_segments,
     rgb_to_segment_ids,
-    write_segment_ids_png,
 )
 from antvisionps.datasets import painting
 from antvisionps.datasets.painting import Canvas, Fields, Layer
 from antvisionps.datasets.splits import write_splits
+from antvisionps.png import write_segment_ids_png
 from antvisionps.progress import progress
 
 # Ids have gaps and mix things with stuff, as COCO's do, so that no code passes by taking an id for an index.

@@ -18,10 +18,10 @@ from antvisionps.coco_panoptic import (
     measure_segments,
     read_panoptic,
     write_panoptic_json,
-    write_segment_ids_png,
 )
 from antvisionps.errors import DataError, PredictionsError
 from antvisionps.interchange.coco_submission import Submission
+from antvisionps.png import write_segment_ids_png
 
 PROJECT = Path(__file__).parents[2]
 CATEGORIES = CategorySet.from_json(

@@ -18,8 +18,8 @@ from antvisionps.coco_panoptic import (
     measure_segments,
     read_panoptic,
     write_panoptic_json,
-    write_segment_ids_png,
 )
+from antvisionps.png import write_segment_ids_png
 
 CATEGORIES = [
     {"id": 2, "name": "ground", "isthing": 0},

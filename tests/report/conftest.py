@@ -17,9 +17,9 @@ from antvisionps.coco_panoptic import (
     measure_segments,
     read_panoptic,
     write_panoptic_json,
-    write_segment_ids_png,
 )
 from antvisionps.fusion.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
+from antvisionps.png import write_segment_ids_png
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.rle import encode_masks
