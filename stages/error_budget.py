@@ -12,7 +12,7 @@ import argparse
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -147,7 +147,8 @@ def _open_reading(prepared: Path, predictions: Path, settings: FusionSettings) -
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
         average = average_weighted(planes, categories=dataset.categories, settings=settings)
-        true = _TrueImage(image, dataset.load_segment_ids(image), dataset)
+        segment_ids = dataset.load_segment_ids(image)
+        true = _TrueImage(image, segment_ids, find_runs(segment_ids, image.segments), dataset)
         return _Image(found, join(found, settings).instances, average, true, settings.rules)
 
     return read
@@ -189,11 +190,8 @@ class _Image:
 class _TrueImage:
     image: PanopticImage
     segment_ids: np.ndarray
+    runs: SegmentRuns
     dataset: PanopticDataset
-
-    @cached_property
-    def runs(self) -> SegmentRuns:
-        return find_runs(self.segment_ids, self.image.segments)
 
     def count(self, fused: FusedImage) -> MatchCounts:
         return count_matches(
