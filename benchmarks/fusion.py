@@ -47,11 +47,11 @@ from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
 from antvisionps.parallel import map_images
-from antvisionps.png import write_segment_ids_png
+from antvisionps.png import encode_runs
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
 from antvisionps.predictions.semantic import SemanticReader
-from antvisionps.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, images_of_group
+from antvisionps.segment_runs import IMAGES_PER_GROUP, SegmentRuns, SegmentRunsReader, find_runs, images_of_group
 
 PROJECT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -329,18 +329,23 @@ def _open_floor(root: Path) -> Callable[[int], None]:
     truth, out = open_split(root / "prepared", "val"), root / "floor"
     true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     out.mkdir(exist_ok=True)
-    maps = [truth.load_segment_ids(image) for image in truth.images[:8]]
+    maps = [find_runs(truth.load_segment_ids(image), image.segments) for image in truth.images[:8]]
 
     def decode_and_encode(image_id: int) -> None:
         for reader in readers:
             reader.read(image_id)
         image = truth.images[image_id]
-        write_segment_ids_png(out / image.panoptic_file_name, maps[image_id % len(maps)])
+        write_map(out / image.panoptic_file_name, maps[image_id % len(maps)])
         if image_id % IMAGES_PER_GROUP == 0:
             for _ in range(2):  # of the truth and, as many, of the fused maps
                 true_runs.read(image_id // IMAGES_PER_GROUP)
 
     return decode_and_encode
+
+
+def write_map(path: Path, runs: SegmentRuns) -> None:
+    """As stage `fuse` does."""
+    path.write_bytes(encode_runs(runs.lengths, runs.segments, width=WIDTH))
 
 
 # Parts
@@ -394,7 +399,7 @@ def time_parts(root: Path, images: int) -> dict[str, float]:
                 rules=PRESETS["panopticapi"],
             )
         with part("write map"):
-            write_segment_ids_png(out / image.panoptic_file_name, fused.segment_ids)
+            write_map(out / image.panoptic_file_name, fused.runs)
     true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     for group in range(-(-images // IMAGES_PER_GROUP)):
         segments = [image.segments for image in images_of_group(truth.images, group)]
