@@ -377,7 +377,7 @@ def _sound_segments(
             and VOID_SEGMENT_ID < min(ids, default=1) <= max(ids, default=1) <= MAX_SEGMENT_ID
             and all(category_id in categories for category_id in set(category_ids))
         )
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, TypeError):
         return {}
     if not is_sound:
         return {}

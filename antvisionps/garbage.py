@@ -20,6 +20,6 @@ def collector_paused() -> Iterator[None]:
 
 
 def keep_until_exit() -> None:
-    """What is alive now is looked through no more: as a process ends, which frees all anyway, Python does so several
-    times, for a quarter of a second where a data set and a compiler are loaded."""
+    """Takes all that is alive out of the collector's sight. Python collects several times while it exits, which takes a
+    quarter of a second where a data set and compiled code are loaded, and frees nothing that would not go anyway."""
     gc.freeze()

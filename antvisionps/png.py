@@ -2,7 +2,7 @@
 
 libpng works row by row and looks for whatever repeats. Of a map all that matters are its runs: filtered with the
 difference to the row above, its rows are 0 but where two runs, one in each of two rows, do not end together. Only there
-`png_kernels.py` looks, and so it takes a time that grows with the number of runs and not of pixels. It is arithmetic of
+`png_kernels.py` looks, so it takes a time that grows with the number of runs and hardly of pixels. It is arithmetic of
 whole numbers: the bytes are the same on every machine. Format: https://www.w3.org/TR/png-3/.
 """
 
@@ -17,6 +17,11 @@ import numpy as np
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bit depth, colour type, compression, filter and interlace methods.
 _RGB_8_BIT = (8, 2, 0, 0, 0)
+
+
+def load_png_kernels() -> None:
+    """Loads the compiled encoder, or compiles it, which else each process does when it needs it."""
+    import antvisionps.png_kernels  # noqa: F401
 
 
 def write_segment_ids_png(path: Path, segment_ids: np.ndarray) -> None:

@@ -21,6 +21,11 @@ CHANNELS = 3
 # before it.
 MATCH, MATCH_PIXEL = 256, 1024
 SHORTEST_MATCH, LONGEST_MATCH = 3, 258
+
+# What fits, for nothing here looks whether it does. An interval between two ends of runs, of a row or the row above it,
+# puts at most 9 symbols: 4 for the zeros before it, a filter byte, three bytes, a last match. Besides these there is a
+# symbol for each 258 bytes of rows. It has at most 15 + 5 + 1 bits. The rest is zlib's 6 bytes, the lengths of the
+# codes, below 200, and 3 bytes that are written ahead.
 SYMBOLS_OF_INTERVAL, BYTES_OF_SYMBOL, BYTES_BESIDE = 12, 3, 512
 
 END_OF_BLOCK, LITERALS_AND_LENGTHS, LONGEST_CODE = 256, 286, 15
@@ -160,7 +165,8 @@ def _sort_used(frequencies: Any, order: Any) -> Any:
 
 @inlined
 def _find_code_lengths(frequencies: Any, order: Any, weights: Any, parents: Any, code_lengths: Any) -> Any:
-    """Length of the longest of the shortest code (Huffman 1952), of two symbols or more; code_lengths (symbols,)."""
+    """Fills code_lengths (symbols,) with those of the shortest code (Huffman 1952) of two symbols or more; returns the
+    longest, which may be above LONGEST_CODE."""
     used = _sort_used(frequencies, order)
     for place in range(used):
         weights[place] = frequencies[order[place]]
@@ -208,7 +214,7 @@ def _find_codes(code_lengths: Any, codes: Any) -> None:
 @inlined
 def _put_bits(value: Any, bits: Any, out: Any, written: Any) -> Any:
     """written: number of bytes in out, bits that do not fill one yet, their number. At most 25 bits at once, so that
-    all fit into four bytes, which are written whether they are full or not: a processor guesses no branch wrong."""
+    all fit into four bytes, which are written whether they are full or not: there is no branch to be guessed wrong."""
     size, held, held_bits = written
     held |= value << held_bits
     held_bits += bits

@@ -34,7 +34,7 @@ from antvisionps.fusion.system import FusionSettings, fuse_predictions, load_ker
 from antvisionps.garbage import keep_until_exit
 from antvisionps.parallel import Workers, map_images, open_workers
 from antvisionps.params import FUSION_SYSTEM, load_params
-from antvisionps.png import encode_runs
+from antvisionps.png import encode_runs, load_png_kernels
 from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.semantic import SemanticReader
@@ -85,7 +85,9 @@ def fuse(
 ) -> None:
     """Writes the maps of each system to its folder, all in one pass over the caches."""
     dataset = caches.dataset
-    load_kernels()  # before there are several processes
+    # Before there are several processes.
+    load_kernels()
+    load_png_kernels()
     for folder in folders.values():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
     open_work = partial(_open_fusing, folders, settings, caches)

@@ -181,8 +181,8 @@ def _write_intervals(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
         every_image_once = np.ones_like(draws[:1])
-        draws = np.concatenate([every_image_once, draws])
-        resampled = {name: ResampledCounts.of(images, draws) for name, images in counts.items()}
+        once_and_draws = np.concatenate([every_image_once, draws])
+        resampled = {name: ResampledCounts.of(images, once_and_draws) for name, images in counts.items()}
         for group, category_ids in groups(categories).items():
             of_draw = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
             pq_of = {name: values[0] for name, values in of_draw.items()}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from antvisionps.coco_panoptic import PanopticImage
     from antvisionps.datasets.pictures import Picture
     from antvisionps.fusion.heuristic import FusedImage
-    from antvisionps.png import write_segment_ids_png
 
 JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER = "panoptic.json", "panoptic", "overlays"
 
@@ -72,6 +71,7 @@ def _write(
     from antvisionps.coco_panoptic import PanopticImage
     from antvisionps.fusion.heuristic import to_segments
     from antvisionps.inspection.pictures import write_picture
+    from antvisionps.png import write_segment_ids_png
     from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
     from antvisionps.report.overlays import draw_overlay
 

@@ -109,7 +109,7 @@ class SegmentMatches:
 
     @classmethod
     def join(cls, parts: Sequence[SegmentMatches]) -> SegmentMatches:
-        """The images of one after those of the other."""
+        """Each part's images after those of the parts before."""
         images_before = np.cumsum([0, *(part.images for part in parts)]).tolist()
 
         def join_lists(name: str) -> SegmentList:

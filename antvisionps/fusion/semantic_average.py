@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
     class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` give `sums`, and look
-    into `memory`.
+    into `memory` of this process, so an average cannot be pickled.
     """
 
     height: int
@@ -116,6 +116,9 @@ class SemanticAverage:
     memory: Sequence[np.ndarray]
     total: float
     grid: _Grid
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an average looks into memory of this process and cannot be pickled")
 
     @cached_property
     def sums(self) -> np.ndarray:

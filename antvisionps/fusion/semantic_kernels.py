@@ -362,7 +362,8 @@ def _find_borders(above: Any, below: Any, is_border: Any) -> None:
 
 @inlined
 def _fill_row(winners: Any, classes: Any, first_x: Any, is_last: Any, eights: Any, out: Any) -> None:
-    """out (width,): the class of the winner left of each pixel; before the first centre, of the first."""
+    """out (width,): the class of the winner left of each pixel; before the first centre, of the first. `eights` is
+    is_last seen as uint64, 0 beyond the columns + 1 that are used."""
     last = len(winners) - 1
     next_winners = winners[1:]
     for x in range(last):

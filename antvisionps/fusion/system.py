@@ -42,8 +42,7 @@ class FusionSettings:
 def load_kernels() -> None:
     """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
     import antvisionps.fusion.map_kernels
-    import antvisionps.fusion.semantic_kernels
-    import antvisionps.png_kernels  # noqa: F401
+    import antvisionps.fusion.semantic_kernels  # noqa: F401
 
 
 def fuse_predictions(

@@ -274,10 +274,9 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
 
     @cached_property
     def _no_rows(self) -> Rows:
-        if self._parquet.num_row_groups:
-            return self._read_group(0)[:0]
-        # Imports pandas, where there is one, which takes a third of a second.
-        return Rows.of(self._parquet.schema_arrow.empty_table())
+        # Not the schema's empty_table, which imports pandas, where there is one.
+        schema = self._parquet.schema_arrow
+        return Rows.of(pa.table([pa.nulls(0, kind) for kind in schema.types], schema=schema))
 
     def _rows(self, first: int, stop: int) -> Rows:
         if first == stop:
@@ -315,6 +314,8 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             if image_id <= before:
                 what = "appears twice" if image_id == before else f"comes after image {before}, out of order"
                 raise CacheError(f"{self.path}: image {image_id} {what}; {REMEDY}")
+        if (self._rows_per_image < 0).any():
+            raise CacheError(f"{self.path}: its list of images counts fewer rows than none; {REMEDY}")
         groups = self._parquet.metadata
         rows_per_group = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
         self._first_row_of_group = np.concatenate([[0], np.cumsum(rows_per_group, dtype=np.int64)])

@@ -1,7 +1,10 @@
 """One small cache of two files, written, read back, and broken in every way that a reader has to notice."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import lz4.block
 import numpy as np
@@ -16,6 +19,7 @@ from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
 
+PROJECT = Path(__file__).parents[2]
 CATEGORIES = CategorySet.from_json(
     [
         {"id": 3, "name": "cat", "isthing": 1},
@@ -135,6 +139,27 @@ def test_an_image_without_an_instance_is_known_to_be_predicted(tmp_path):
         cache.write(instances(9, 0))
     with InstancesReader(tmp_path / "a.parquet", HEADER, images=IMAGES) as reader:
         assert [len(image) for image in reader] == [0, 2, 0]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_reading_imports_nothing_that_takes_long_to_import(tmp_path, count):
+    with InstancesWriter(tmp_path / "instances.parquet", HEADER) as cache:
+        cache.write(instances(2, count))
+        cache.write(instances(5, 1))
+    write("semantic", tmp_path / "semantic.parquet")
+    code = """
+import sys
+from pathlib import Path
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.semantic import SemanticReader
+for kind in InstancesReader, SemanticReader:
+    kind(Path(sys.argv[1 + (kind is SemanticReader)])).read(2)
+print(sorted({"pandas", "pyarrow.compute", "numba"} & set(sys.modules)))
+"""
+    paths = [tmp_path / f"{kind}.parquet" for kind in KINDS]
+    command = [sys.executable, "-c", code, *paths]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert ran.stdout == "[]\n"
 
 
 def test_a_cache_in_which_nothing_was_found_can_be_read(tmp_path):
@@ -404,6 +429,13 @@ def test_rows_that_the_list_of_images_does_not_count_are_refused(tmp_path):
     path = write("instances", tmp_path / "a.parquet")
     change_index(path, instances=[3, 3, 2])
     with pytest.raises(CacheError, match="expected 8 rows for its 3 images, got 9"):
+        read("instances", path)
+
+
+def test_an_image_that_counts_fewer_rows_than_none_is_refused(tmp_path):
+    path = write("instances", tmp_path / "a.parquet")
+    change_index(path, instances=[3, 9, -3])
+    with pytest.raises(CacheError, match="counts fewer rows than none"):
         read("instances", path)
 
 
