@@ -259,6 +259,7 @@ def check_files(dataset: PanopticDataset) -> None:
             )
 
 
+@collector_paused()
 def write_panoptic_json(path: Path, *, categories: CategorySet, images: Iterable[PanopticImage]) -> None:
     """Writes a split in COCO's layout; the same split gives the same bytes."""
     images = sorted(images, key=lambda image: image.image_id)

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
+from antvisionps.arrow import Labels, numbers_to_arrow
 from antvisionps.atomic import atomic_folder
 from antvisionps.coco_panoptic import PanopticImage, write_panoptic_json
 from antvisionps.datasets.splits import dataset_fingerprint, open_split
@@ -177,7 +177,7 @@ def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]
     return [
         *map(numbers_to_arrow, np.array(numbers, dtype=np.int32).reshape(-1, 3).T),
         numbers_to_arrow(scores, is_missing=np.isnan(scores)),
-        texts_to_arrow([s.end for s in segments]),
+        Labels.of(s.end for s in segments).to_arrow(),
     ]
 
 
@@ -192,8 +192,8 @@ def _fallen_columns(images: Sequence[FallenCandidates]) -> list[pa.Array]:
         numbers_to_arrow(areas_px),
         numbers_to_arrow(free_px, is_missing=free_px == NO_NUMBER),
         numbers_to_arrow(scores, is_missing=np.isnan(scores)),
-        texts_to_arrow([end for fallen in images for end in fallen.ends]),
-        texts_to_arrow([reason for fallen in images for reason in fallen.reasons]),
+        Labels.join([fallen.ends for fallen in images]).to_arrow(),
+        Labels.join([fallen.reasons for fallen in images]).to_arrow(),
         numbers_to_arrow(instances, is_missing=instances == NO_NUMBER),
     ]
 
@@ -206,12 +206,14 @@ def _table_writer(
     path: Path, schema: pa.Schema, to_columns: Callable[[list[Rows]], list[pa.Array]]
 ) -> Iterator[Callable[[int, Rows], None]]:
     """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
+    labels = pa.dictionary(pa.int16(), pa.string())
+    written = pa.schema([field.with_type(labels) if field.type == pa.string() else field for field in schema])
     image_ids: list[int] = []
     pending: list[Rows] = []
 
     def flush() -> None:
         of_row = np.repeat(np.array(image_ids, dtype=np.int64), [len(rows) for rows in pending])
-        writer.write_table(pa.table([numbers_to_arrow(of_row), *to_columns(pending)], schema=schema))
+        writer.write_table(pa.table([numbers_to_arrow(of_row), *to_columns(pending)], schema=written))
         image_ids.clear()
         pending.clear()
 
@@ -221,7 +223,9 @@ def _table_writer(
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 
-    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=["image_id"]) as writer:
+    # Without Arrow's own schema beside Parquet's, labels are read as the texts that they are.
+    options: dict[str, Any] = {"compression": "zstd", "write_statistics": ["image_id"], "store_schema": False}
+    with pq.ParquetWriter(path, written, **options) as writer:
         yield write
         if pending:
             flush()

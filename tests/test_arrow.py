@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
+from antvisionps.arrow import Labels, numbers_to_arrow, texts_to_arrow
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
@@ -35,3 +35,16 @@ pyarrow.table([numbers, texts_to_arrow("abc")], ["numbers", "texts"])
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_labels_are_texts_of_which_few_differ():
+    parts = [["low_score", "e_ups", "low_score"], [], ["lwl_htc", "e_ups", "Fuß"]]
+    labels = [Labels.of(texts) for texts in parts]
+    joined = Labels.join([*labels, Labels(("of nobody", "e_ups"), np.array([1], dtype=np.int16))])
+    texts = [*parts[0], *parts[2], "e_ups"]
+    assert [joined[place] for place in range(len(joined))] == list(joined) == texts
+    made = joined.to_arrow()
+    made.validate(full=True)
+    assert made.to_pylist() == texts
+    assert len(set(joined.names)) == len(joined.names)
+    assert len(Labels.join([Labels.of([])])) == 0

@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "predictions": GROUND,
     "datasets": GROUND | {"predictions"},
     "models": GROUND | {"predictions", "datasets"},
-    "fusion": GROUND | {"compiled", "predictions"},
+    "fusion": GROUND | {"arrow", "compiled", "predictions"},
     "evaluation": GROUND | {"predictions"},
     "interchange": GROUND | {"predictions"},
     "sweeps": GROUND | {"datasets", "predictions", "fusion", "evaluation"},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+
+from antvisionps.arrow import Labels
 
 NO_NUMBER = -1
 """What stands for None in a column of whole numbers."""
@@ -43,14 +45,14 @@ class FallenCandidate(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class FallenCandidates(Sequence[FallenCandidate]):
     """N of them. category_ids, areas_px, free_px and instances (N,) int32 and scores (N,) float32, where -1, or NaN,
-    stands for None; ends and reasons, one for each."""
+    stands for None; ends and reasons (N)."""
 
     category_ids: np.ndarray
     areas_px: np.ndarray
     free_px: np.ndarray
     scores: np.ndarray
-    ends: list[str]
-    reasons: list[FallReason]
+    ends: Labels
+    reasons: Labels
     instances: np.ndarray
 
     @classmethod
@@ -62,8 +64,8 @@ class FallenCandidates(Sequence[FallenCandidate]):
             np.array(areas_px, dtype=np.int32),
             np.array([NO_NUMBER if pixels is None else pixels for pixels in free_px], dtype=np.int32),
             np.array([np.nan if score is None else score for score in scores], dtype=np.float32),
-            list(ends),
-            list(reasons),
+            Labels.of(ends),
+            Labels.of(reasons),
             np.array([NO_NUMBER if place is None else place for place in instances], dtype=np.int32),
         )
 
@@ -84,17 +86,17 @@ class FallenCandidates(Sequence[FallenCandidate]):
             None if free_px == NO_NUMBER else free_px,
             None if np.isnan(score) else score,
             self.ends[index],
-            self.reasons[index],
+            FallReason(self.reasons[index]),
             None if instance == NO_NUMBER else instance,
         )
 
     def __add__(self, others: FallenCandidates) -> FallenCandidates:
         if not len(others) or not len(self):
             return self if len(self) else others
-        joined = {}
+        joined: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
-            one, other = getattr(self, name), getattr(others, name)
-            joined[name] = one + other if isinstance(one, list) else np.concatenate([one, other])
+            pair = [getattr(self, name), getattr(others, name)]
+            joined[name] = Labels.join(pair) if isinstance(pair[0], Labels) else np.concatenate(pair)
         return FallenCandidates(**joined)
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from antvisionps.arrow import Labels
 from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.coco_panoptic import Segment
 from antvisionps.fusion.fallen import NO_NUMBER, NOTHING_FELL, FallenCandidate, FallenCandidates, FallReason
@@ -178,14 +179,13 @@ def choose_candidates(
 
 
 def _fallen_early(end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray) -> FallenCandidates:
-    reason_of = {True: FallReason.LOW_SCORE, False: FallReason.ROUTED_AWAY}
     return FallenCandidates(
         image.category_ids[indices],
         image.areas_px[indices].astype(np.int32),
         np.full(len(indices), NO_NUMBER, dtype=np.int32),
         image.scores[indices],
-        [end] * len(indices),
-        [reason_of[is_here] for is_here in is_routed_here[indices].tolist()],
+        Labels((end,), np.zeros(len(indices), dtype=np.int16)),
+        Labels((FallReason.ROUTED_AWAY, FallReason.LOW_SCORE), is_routed_here[indices].astype(np.int16)),
         indices.astype(np.int32),
     )
 

@@ -328,6 +328,9 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             raise CacheError(f"{self.path}: an image is torn between two row groups; {REMEDY}")
 
     def _refuse_other_images(self, images: Mapping[int, tuple[int, int]]) -> None:
+        image_ids, image_hw = np.array(list(images)), np.array(list(images.values()))
+        if np.array_equal(image_ids, self._image_ids) and np.array_equal(image_hw, self._image_hw):
+            return
         found = set(self.image_ids)
         for image_id in images:
             if image_id not in found:
