@@ -47,7 +47,7 @@ endif
 	antvisionps results metrics/panoptic.json
 
 test: setup chromium lint types ## Lint, check types, run the tests
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 chromium: ## Install Debian's Chromium, which tests open the report page with (15 s; nothing where a Chromium is)
 	@if ! (command -v chromium || command -v chromium-browser || command -v google-chrome) >/dev/null; then \
