@@ -15,7 +15,6 @@ from panopticapi import evaluation
 from tests.dvc_project import commit, copy_project, dvc
 from tests.tiny_run import PROJECT, write_tiny_params
 
-
 LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_pipeline_again.py")
 """Files of minutes each. The last one begins with what the first one makes, and would wait for it beside it."""
 
