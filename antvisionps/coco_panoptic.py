@@ -11,7 +11,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
 
 
-class Segment(NamedTuple):  # a million of which are faster made than of a frozen dataclass
+class Segment(NamedTuple):  # made in two thirds of the time of a frozen dataclass
     """One region of a panoptic map, as its JSON describes it."""
 
     segment_id: int
@@ -229,10 +228,7 @@ def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) ->
     where = str(annotations)
     categories = CategorySet.from_json(_list_of(document, "categories", where), where=where)
     annotation_of = _annotations_by_image(_list_of(document, "annotations", where), where)
-    segments_of = _sound_segments(annotation_of, categories)
-    images = [
-        _parse_image(row, annotation_of, segments_of, categories, where) for row in _list_of(document, "images", where)
-    ]
+    images = [_parse_image(row, annotation_of, categories, where) for row in _list_of(document, "images", where)]
     if not images:
         raise DataError(f"{where}: expected at least one image, got none; this split is empty")
     images.sort(key=lambda image: image.image_id)
@@ -326,11 +322,7 @@ def _annotations_by_image(rows: list[Any], where: str) -> dict[int, Mapping[str,
 
 
 def _parse_image(
-    row: Any,
-    annotation_of: Mapping[int, Mapping[str, Any]],
-    segments_of: Mapping[int, tuple[Segment, ...]],
-    categories: CategorySet,
-    where: str,
+    row: Any, annotation_of: Mapping[int, Mapping[str, Any]], categories: CategorySet, where: str
 ) -> PanopticImage:
     image_id = _field(row, "id", int, f"{where}: an image")
     where = f"{where}: image {image_id}"
@@ -340,10 +332,10 @@ def _parse_image(
     if image_id not in annotation_of:
         raise DataError(f"{where}: no annotation for this image; add one or remove the image")
     annotation = annotation_of[image_id]
-    segments = segments_of.get(image_id)
-    if segments is None:
-        infos = _field(annotation, "segments_info", list, where)
-        segments = tuple(_parse_segment(info, categories, where) for info in infos)
+    segments = tuple(
+        _sound_segment(info, categories) or _parse_segment(info, categories, where)
+        for info in _field(annotation, "segments_info", list, where)
+    )
     _refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=image_id,
@@ -355,37 +347,20 @@ def _parse_image(
     )
 
 
-def _sound_segments(
-    annotation_of: Mapping[int, Mapping[str, Any]], categories: CategorySet
-) -> Mapping[int, tuple[Segment, ...]]:
-    """Image id → what `_parse_segment` gives for its segments, all at once in a third of the time; nothing where one of
-    them is not as usual, and each has to be asked."""
+def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
+    """What `_parse_segment` gives where all is as usual, in less time; None where it has to be asked."""
     try:
-        infos_of = [annotation["segments_info"] for annotation in annotation_of.values()]
-        infos = list(chain.from_iterable(infos_of))
-        ids, category_ids, areas_px, boxes, crowds = (
-            [info[key] for info in infos] for key in ("id", "category_id", "area", "bbox", "iscrowd")
-        )
-        sides = list(chain.from_iterable(boxes))
-        kinds = [
-            set(map(type, values)) for values in (infos_of, boxes, [*ids, *category_ids, *areas_px, *sides], crowds)
-        ]
-        usual: list[set[type]] = [{list}, {list}, {int}, {int, bool}]
-        is_sound = (
-            all(found <= expected for found, expected in zip(kinds, usual, strict=True))
-            and set(map(len, boxes)) <= {4}
-            and set(crowds) <= {0, 1}
-            and VOID_SEGMENT_ID < min(ids, default=1) <= max(ids, default=1) <= MAX_SEGMENT_ID
-            and all(category_id in categories for category_id in set(category_ids))
-        )
-    except (KeyError, TypeError):
-        return {}
-    if not is_sound:
-        return {}
-    segments = map(Segment, ids, category_ids, areas_px, map(tuple, boxes), map(bool, crowds))
-    return {
-        image_id: tuple(islice(segments, len(infos))) for image_id, infos in zip(annotation_of, infos_of, strict=True)
-    }
+        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
+        x, y, width, height = bbox
+        is_crowd = json_flag(row["iscrowd"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    for value in (segment_id, category_id, area_px, x, y, width, height):
+        if type(value) is not int:
+            return None
+    if type(bbox) is not list or not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID or category_id not in categories:
+        return None
+    return Segment(segment_id, category_id, area_px, (x, y, width, height), is_crowd)
 
 
 def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
@@ -414,9 +389,7 @@ def _field(row: Any, key: str, kind: type, where: str) -> Any:
 
 
 def _refuse_duplicates(values: Iterable[Any], what: str, where: str) -> None:
-    values, seen = list(values), set()
-    if len(set(values)) == len(values):
-        return
+    seen = set()
     for value in values:
         if value in seen:
             raise DataError(f"{where}: {what} {value!r} appears twice; every one must be unique")
