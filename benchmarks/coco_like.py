@@ -15,21 +15,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     PanopticImage,
     Segment,
     measure_segments,
     write_panoptic_json,
 )
-from antvisionps.datasets.splits import MANIFEST, runs_path
-from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
-from antvisionps.png import write_segment_ids_png
+from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segment_runs import find_runs, write_runs
+from antvisionps.panoptic.splits import MANIFEST, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
-from antvisionps.segment_runs import find_runs, write_runs
 
 HEIGHT, WIDTH = 480, 640
 INPUT_HEIGHT, INPUT_WIDTH = 800, 1067

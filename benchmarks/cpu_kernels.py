@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from antvisionps.models.deform_conv_cpu import Geometry, deform_conv2d
-from antvisionps.models.roi_align_cpu import roi_align_backward
+from antvisionps.models.blocks.deform_conv_cpu import Geometry, deform_conv2d
+from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 CONVOLUTIONS = [(4, 48, 32, 40, 32), (1, 48, 40, 48, 32), (1, 256, 100, 152, 128)]
 """Images, channels, height, width, output channels: finest levels of the built-in networks and of a paper-size one."""

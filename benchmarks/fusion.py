@@ -44,18 +44,24 @@ from coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
 from pycocotools import mask as coco_mask
 from ruamel.yaml import YAML
 
-from antvisionps.datasets.splits import open_split, runs_path
 from antvisionps.evaluation.panoptic_quality import match_segments
-from antvisionps.fusion.fused_files import open_fused
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
-from antvisionps.parallel import map_images
-from antvisionps.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.segment_runs import (
+    IMAGES_PER_GROUP,
+    SegmentRuns,
+    SegmentRunsReader,
+    find_runs,
+    images_of_group,
+)
+from antvisionps.panoptic.splits import open_split, runs_path
+from antvisionps.parallel.images import map_images
+from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
 from antvisionps.predictions.semantic import SemanticReader
-from antvisionps.segment_runs import IMAGES_PER_GROUP, SegmentRuns, SegmentRunsReader, find_runs, images_of_group
 
 PROJECT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -343,7 +349,7 @@ def _open_floor(root: Path) -> Callable[[int], None]:
     cv2.setNumThreads(1)
     readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
     truth, out = open_split(root / "prepared", "val"), root / "floor"
-    true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
+    gt_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     out.mkdir(exist_ok=True)
     maps = [find_runs(truth.load_segment_ids(image), image.segments) for image in truth.images[:8]]
 
@@ -354,7 +360,7 @@ def _open_floor(root: Path) -> Callable[[int], None]:
         write_map(out / image.panoptic_file_name, maps[image_id % len(maps)])
         if image_id % IMAGES_PER_GROUP == 0:
             for _ in range(2):  # of the truth and, as many, of the fused maps
-                true_runs.read(image_id // IMAGES_PER_GROUP)
+                gt_runs.read(image_id // IMAGES_PER_GROUP)
 
     return decode_and_encode
 
@@ -416,13 +422,13 @@ def time_parts(root: Path, images: int) -> dict[str, float]:
             )
         with part("write map"):
             write_map(out / image.panoptic_file_name, fused.runs)
-    true_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
+    gt_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     for group in range(-(-images // IMAGES_PER_GROUP)):
         segments = [image.segments for image in images_of_group(truth.images, group)]
         with part("read both runs"):
-            runs = [true_runs.read(group) for _ in range(2)]
+            runs = [gt_runs.read(group) for _ in range(2)]
         with part("match segments"):
-            match_segments(true_runs=runs[0], true=segments, predicted_runs=runs[1], predicted=segments).counts()
+            match_segments(gt_runs=runs[0], true=segments, predicted_runs=runs[1], predicted=segments).counts()
     return spent
 
 

@@ -11,31 +11,26 @@ same resampled images. Nothing is written; the tables are Markdown.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from antvisionps.coco_panoptic import PanopticDataset
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.interchange.coco_results import write_coco_results
-from antvisionps.parallel import map_images
-from antvisionps.params import FUSION_SYSTEM, Params, load_params
-from antvisionps.predictions.ends import SplitCaches
+from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
+from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate, starting_settings
+from antvisionps.pipeline.error_budget import AS_FUSED, count_budget
+from antvisionps.pipeline.settings import system_settings
+from antvisionps.pipeline.try_settings import count_by_each
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
-from antvisionps.systems import fused_settings, with_calibration
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from calibrate import Trials, calibrate, open_trying, starting_settings
-from error_budget import AS_FUSED, count_budget
+from antvisionps.predictions.split_caches import SplitCaches
 
 OTHER_FUSIONS: dict[str, dict[str, object]] = {
     "single": {"routing": "single"},
@@ -61,20 +56,24 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    truth = open_split(arguments.prepared, "val")
-    print_methods(params, truth, arguments)
-    print_budget(params, truth, arguments)
-    print_sizes(params, truth, arguments)
+    caches = SplitCaches.open(arguments.predictions, arguments.prepared, "val")
+    print_methods(params, caches, arguments)
+    print_budget(params, caches, arguments)
+    print_sizes(params, caches)
 
 
-def print_methods(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
+def print_methods(params: Params, caches: SplitCaches, places: argparse.Namespace) -> None:
+    truth = caches.dataset
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
     groups = groups_of(truth)
     print(f"| system | method | {' | '.join(groups)} | gain by calibration |\n|---|---|{'---:|' * (len(groups) + 1)}")
     for system in params.fuse.systems:
         rows = dict(variants(system, params, places))
-        settings = {name: variant.settings for name, variant in rows.items()}
-        counts = count(settings, places.prepared, places.predictions, params.runtime.workers)
+        settings = [variant.settings for variant in rows.values()]
+        of_each = count_by_each(
+            settings, caches, truth.images, workers=params.runtime.workers, description=f"fuse {system}"
+        )
+        counts = dict(zip(rows, of_each, strict=True))
         for name, variant in rows.items():
             cells = [with_interval(counts[name], draws, ids) for ids in groups.values()]
             plain = counts.get(variant.plain)
@@ -114,63 +113,56 @@ def with_interval(
 
 
 def variants(system: str, params: Params, places: argparse.Namespace) -> Iterator[tuple[str, Variant]]:
-    categories = open_split(places.prepared, "val").categories
+    heldout = SplitCaches.open(places.predictions, places.prepared, "heldout")
+    trial = HeldoutPQ(heldout, heldout.dataset.images, params.runtime.workers, params.calibrate.min_heldout_instances)
 
-    def settings(**changes: object) -> FusionSettings:
-        chosen = params.fuse.keyword_arguments(system) | UNFITTED | changes
-        return fused_settings(
+    def changed(method: str, **changes: object) -> Params:
+        methods = dict.fromkeys((*params.all_ends, FUSION_SYSTEM), method)
+        fuse = params.fuse.model_copy(update=UNFITTED | {"method": methods} | changes)
+        return params.model_copy(update={"fuse": fuse})
+
+    def settings(method: str, **changes: object) -> FusionSettings:
+        return system_settings(
             system,
-            ends=params.all_ends,
-            categories=categories,
+            changed(method, **changes),
+            categories=heldout.dataset.categories,
             routing_dir=places.routing,
             calibration_dir=None,
-            **chosen,
         )
 
-    heldout = open_split(places.prepared, "heldout").images
-
-    def calibrated(plain: str, **changes: object) -> Variant:
+    def calibrated(plain: str, method: str, **changes: object) -> Variant:
         """Fitted here, on the held-out images, from where stage calibrate begins."""
-        start = starting_settings(system, params, categories=categories, routing_dir=places.routing, **changes)
-        trials = Trials(places.prepared, places.predictions, categories, heldout, params.runtime.workers)
-        fitted = calibrate(start, trials, min_heldout_instances=params.calibrate.min_heldout_instances)
-        return Variant(with_calibration(settings(**changes), fitted), plain)
+        start = starting_settings(
+            system, params, changed(method, **changes).fuse, caches=heldout, routing_dir=places.routing
+        )
+        return Variant(calibrate(start, trial).apply(settings(method, **changes)), plain)
 
     for method, presets in (("heuristic", PRESETS), ("panoptic_head", ("upsnet",))):
         name = method.replace("_", " ")
         plain = f"{name}, params.yaml"
-        yield plain, Variant(settings(method=method))
+        yield plain, Variant(settings(method))
         for preset in presets:
-            yield f"{name}, {preset}", Variant(settings(method=method, preset=preset))
-        yield f"{name}, calibrated", calibrated(plain, method=method)
+            yield f"{name}, {preset}", Variant(settings(method, preset=preset))
+        yield f"{name}, calibrated", calibrated(plain, method)
     if system == FUSION_SYSTEM:
         for other, changes in OTHER_FUSIONS.items():
             name = f"heuristic, {other}"
-            yield name, Variant(settings(method="heuristic", **changes))
-            yield f"{name}, calibrated", calibrated(name, method="heuristic", **changes)
-        yield "panoptic head, union", Variant(settings(method="panoptic_head", routing="union"))
+            yield name, Variant(settings("heuristic", **changes))
+            yield f"{name}, calibrated", calibrated(name, "heuristic", **changes)
+        yield "panoptic head, union", Variant(settings("panoptic_head", routing="union"))
 
 
-def count(
-    settings: Mapping[str, FusionSettings], prepared: Path, predictions: Path, workers: int
-) -> dict[str, list[MatchCounts]]:
-    images = open_split(prepared, "val").images
-    open_work = partial(open_trying, prepared, predictions, list(settings.values()), "val")
-    of_images = list(map_images(open_work, images, workers=workers, description="fuse"))
-    return {name: [image[index] for image in of_images] for index, name in enumerate(settings)}
-
-
-def print_budget(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
+def print_budget(params: Params, caches: SplitCaches, places: argparse.Namespace) -> None:
     """Of the fusion with the values of params, by the heuristic and not calibrated."""
-    settings = fused_settings(
+    truth = caches.dataset
+    settings = system_settings(
         FUSION_SYSTEM,
-        ends=params.all_ends,
+        params.model_copy(update={"fuse": params.fuse.model_copy(update=UNFITTED)}),
         categories=truth.categories,
         routing_dir=places.routing,
         calibration_dir=None,
-        **(params.fuse.keyword_arguments(FUSION_SYSTEM) | UNFITTED),
     )
-    counts = count_budget(places.prepared, places.predictions, truth, settings, workers=params.runtime.workers)
+    counts = count_budget(caches, settings, workers=params.runtime.workers)
     groups = groups_of(truth)
     print(f"\n| perfect | {' | '.join(groups)} |\n|---|{'---:|' * len(groups)}")
     for name, total in counts.items():
@@ -178,20 +170,20 @@ def print_budget(params: Params, truth: PanopticDataset, places: argparse.Namesp
         print(f"| {'nothing' if name == AS_FUSED else name} | {' | '.join(f'{value:.1f}' for value in pq)} |")
 
 
-def print_sizes(params: Params, truth: PanopticDataset, places: argparse.Namespace) -> None:
+def print_sizes(params: Params, caches: SplitCaches) -> None:
     print("\n| bytes an image | |\n|---|---:|")
-    for name, size in bytes_an_image(places.prepared, places.predictions, truth, params.all_ends).items():
+    for name, size in bytes_an_image(caches, params.all_ends).items():
         print(f"| {name} | {size:,.0f} |")
 
 
-def bytes_an_image(prepared: Path, predictions: Path, truth: PanopticDataset, ends: Sequence[str]) -> dict[str, float]:
+def bytes_an_image(caches: SplitCaches, ends: Sequence[str]) -> dict[str, float]:
     """What all ends' predictions of val take: in the cache, as full maps, their instances as COCO's results."""
     paths = [
-        cache_path(predictions, end=end, split="val", file_name=name)
+        cache_path(caches.predictions_dir, end=end, split="val", file_name=name)
         for end in ends
         for name in (INSTANCES_FILE, SEMANTIC_FILE)
     ]
-    caches = SplitCaches(predictions, "val", dataset_fingerprint(prepared), truth)
+    truth = caches.dataset
     maps = len(caches.open_semantics(ends)) * len(truth.categories)
     results = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from antvisionps.categories import VOID_CLASS_INDEX
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models import two_stage
-from antvisionps.models.backbones import describe_backbone
-from antvisionps.models.device import select_device
-from antvisionps.models.e_ups import EUps, plain_roi_head
-from antvisionps.models.pyramid import feature_pyramid
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.blocks import two_stage
+from antvisionps.models.blocks.backbones import describe_backbone
+from antvisionps.models.e_ups.balanced_pyramid import feature_pyramid
+from antvisionps.models.e_ups.network import EUps, plain_roi_head
+from antvisionps.models.training.device import select_device
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.params.whole import load_params
 
 # mmdet can be imported once antvisionps.models has put mmcv's operators in place.
 # isort: split
@@ -101,9 +101,9 @@ def build_panoptic_fpn(
 
 def main() -> None:
     # These need dvclive, which the memory benchmark does without.
-    from antvisionps.models.ends import fill_cache
-    from antvisionps.models.member import train_member
-    from antvisionps.models.weights import load_weights, weights_sha256
+    from antvisionps.models.inference.end_networks import fill_cache
+    from antvisionps.models.training.member import train_member
+    from antvisionps.models.training.weights import load_weights, weights_sha256
     from antvisionps.predictions.schema import CacheHeader
 
     parser = argparse.ArgumentParser(description=__doc__)

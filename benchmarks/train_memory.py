@@ -31,15 +31,16 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from antvisionps.categories import CategorySet
-from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.inference import predict_image
-from antvisionps.models.lwl_htc import build_lwl_htc, htc_settings
-from antvisionps.models.optimization import optim_wrapper, save_memory
-from antvisionps.models.shared_backbone import RememberingBackbone
-from antvisionps.models.training_data import collate
-from antvisionps.models.trial import calibrate_norms, random_sample
-from antvisionps.params import Network, load_params
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.inference.shared_backbone import RememberingBackbone
+from antvisionps.models.inference.views import predict_image
+from antvisionps.models.lwl_htc.network import build_lwl_htc, htc_settings
+from antvisionps.models.training.data import collate
+from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.training import Network
+from antvisionps.params.whole import load_params
+from antvisionps.preflight.trial import calibrate_norms, random_sample
 from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
 
 # mmdet can be imported once antvisionps.models has put mmcv's operators in place.

@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from antvisionps.atomic import atomic_folder
-from antvisionps.coco_panoptic import PanopticImage
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.evaluation.average_precision import (
-    CategoryAP,
-    ImageMatches,
-    class_average_precision,
-    match_image,
-    resampled_average_precision,
-    true_instances,
-)
-from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
-from antvisionps.fusion.routing import Lead, route_categories, routes_to_json, runner_up
-from antvisionps.parallel import Workers, map_images, open_workers
-from antvisionps.params import load_params
-from antvisionps.predictions.ends import SplitCaches
-from antvisionps.stage import run_stage
-from antvisionps.true_instances import TrueInstances, TrueInstancesReader
-
-CLASS_AP_FILE, ROUTING_FILE = "class_ap.parquet", "routing.json"
+from antvisionps.core.stage import run_stage
+from antvisionps.params.whole import load_params
+from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
 
 
 def main() -> None:
@@ -42,107 +18,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    with open_workers(**params.runtime.worker_arguments()) as workers:
-        evaluate_heldout(
-            arguments.out,
-            prepared=arguments.prepared,
-            predictions=arguments.predictions,
-            ends=params.all_ends,
-            min_heldout_instances=params.evaluate_heldout.min_heldout_instances,
-            bootstrap_samples=params.evaluate_heldout.bootstrap_samples,
-            seed=params.evaluate_heldout.seed,
-            workers=workers,
-        )
-
-
-def evaluate_heldout(
-    out: Path,
-    *,
-    prepared: Path,
-    predictions: Path,
-    ends: Sequence[str],
-    min_heldout_instances: int,
-    bootstrap_samples: int,
-    seed: int,
-    workers: Workers,
-) -> None:
-    dataset = open_split(prepared, "heldout")
-    thing_ids = [category.category_id for category in dataset.categories.things]
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
-    open_work = partial(_open_matching, prepared, predictions, ends)
-    for of_image in map_images(open_work, dataset.images, workers=workers, description="match heldout"):
-        for end, of_end in of_image.items():
-            matches.setdefault(end, []).append(of_end)
-    ap = {end: class_average_precision(of_end, category_ids=thing_ids) for end, of_end in matches.items()}
-    mean_over_ious = {end: {category_id: row.ap for category_id, row in of_end.items()} for end, of_end in ap.items()}
-    n_gt = {category_id: row.n_gt for of_end in ap.values() for category_id, row in of_end.items()}
-    routes = route_categories(mean_over_ious, n_gt=n_gt, min_heldout_instances=min_heldout_instances)
-    draws = draw_images(len(dataset.images), samples=bootstrap_samples, seed=seed)
-    leads = {
-        category_id: lead
-        for category_id, route in routes.items()
-        if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
-    }
-    with atomic_folder(out) as folder:
-        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
-        table = routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
-        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-
-def _measure_lead(
-    category_id: int,
-    end: str,
-    ap: Mapping[str, Mapping[int, float]],
-    matches: Mapping[str, Sequence[Mapping[int, ImageMatches]]],
-    draws: np.ndarray,
-) -> Lead | None:
-    """By how much the end leads in this category, with a bootstrap over images; both ends see the same samples."""
-    other = runner_up(end, {name: of_category[category_id] for name, of_category in ap.items()})
-    if other is None:
-        return None
-    samples = []
-    for name in (end, other):
-        present = [index for index, of_image in enumerate(matches[name]) if category_id in of_image]
-        of_category = [matches[name][index][category_id] for index in present]
-        samples.append(resampled_average_precision(of_category, draws[:, present]))
-    interval = percentile_interval(samples[0] - samples[1])
-    return Lead(other, ap[end][category_id] - ap[other][category_id], interval.low, interval.high)
-
-
-def _open_matching(
-    prepared: Path, predictions: Path, ends: Sequence[str]
-) -> Callable[[PanopticImage], dict[str, dict[int, ImageMatches]]]:
-    dataset = open_split(prepared, "heldout")
-    caches = SplitCaches(predictions, "heldout", dataset_fingerprint(prepared), dataset)
-    readers = caches.open_instances(ends)
-    annotated = None if dataset.instances is None else TrueInstancesReader(dataset.instances, dataset.images)
-
-    def visible(image: PanopticImage) -> TrueInstances:
-        things = {
-            segment.segment_id: (segment.category_id, segment.is_crowd)
-            for segment in image.segments
-            if dataset.categories.by_id(segment.category_id).is_thing
-        }
-        return true_instances(dataset.load_segment_ids(image), things)
-
-    def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
-        true = visible(image) if annotated is None else annotated.read(image.image_id)
-        return {end: match_image(reader.read(image.image_id), true) for end, reader in readers.items()}
-
-    return match
-
-
-def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
-    rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    return pa.table(
-        {
-            "category_id": pa.array([category_id for category_id, _, _ in rows], pa.int32()),
-            "end": pa.array([end for _, end, _ in rows], pa.string()),
-            "AP": pa.array([row.ap for _, _, row in rows], pa.float64()),
-            "AP50": pa.array([row.ap50 for _, _, row in rows], pa.float64()),
-            "n_gt": pa.array([row.n_gt for _, _, row in rows], pa.int64()),
-        }
-    )
+    evaluate_heldout(params, prepared=arguments.prepared, predictions=arguments.predictions, out=arguments.out)
 
 
 if __name__ == "__main__":

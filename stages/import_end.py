@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.interchange.ends import import_end
+from antvisionps.core.stage import run_stage
+from antvisionps.interchange.import_end import import_end
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.schema import CacheIdentity
-from antvisionps.stage import run_stage
 
 
 def main() -> None:

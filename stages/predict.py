@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.ends import fill_caches, open_end
-from antvisionps.models.processes import stage_processes
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.training.processes import stage_processes
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.params.prediction import Predict
+from antvisionps.params.runtime import Runtime
+from antvisionps.params.section import load_section
 
 
 def main() -> None:
@@ -21,22 +23,22 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder of the end's trained networks")
     parser.add_argument("--out", type=Path, required=True, help="folder of the cache")
     arguments = parser.parse_args()
-    params = load_params(arguments.params)
-    params.refuse_unknown_end(arguments.end)
-    with stage_processes(**params.runtime.process_arguments()) as device:
+    settings = load_section(arguments.params, "predict", Predict)
+    runtime = load_section(arguments.params, "runtime", Runtime)
+    with stage_processes(**runtime.process_arguments()) as device:
         dataset = open_split(arguments.prepared, arguments.split)
         opened = open_end(
             dataset,
             end=arguments.end,
             split=arguments.split,
             dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-            member_weights=params.predict.member_weights[arguments.end],
-            max_proposals=params.predict.max_proposals,
+            member_weights=settings.weight_of_member(arguments.end),
+            max_proposals=settings.max_proposals,
             device=device,
             models_dir=arguments.models,
             out_dir=arguments.out,
         )
-        fill_caches(dataset, [opened], **params.predict.keyword_arguments())
+        fill_caches(dataset, [opened], **settings.keyword_arguments())
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.models.ends import fill_caches, open_end
-from antvisionps.models.processes import stage_processes
-from antvisionps.models.shared_backbone import share_backbone
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.inference.shared_backbone import share_backbone
+from antvisionps.models.training.processes import stage_processes
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.params.prediction import Predict
+from antvisionps.params.runtime import Runtime
+from antvisionps.params.section import load_section
 
 
 def main() -> None:
@@ -22,10 +24,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder of all ends' trained networks")
     parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     arguments = parser.parse_args()
-    params = load_params(arguments.params)
-    for end in arguments.ends:
-        params.refuse_unknown_end(end)
-    with stage_processes(**params.runtime.process_arguments()) as device:
+    settings = load_section(arguments.params, "predict", Predict)
+    runtime = load_section(arguments.params, "runtime", Runtime)
+    with stage_processes(**runtime.process_arguments()) as device:
         dataset = open_split(arguments.prepared, arguments.split)
         opened = [
             open_end(
@@ -33,18 +34,16 @@ def main() -> None:
                 end=end,
                 split=arguments.split,
                 dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-                member_weights=params.predict.member_weights[end],
-                max_proposals=params.predict.max_proposals,
+                member_weights=settings.weight_of_member(end),
+                max_proposals=settings.max_proposals,
                 device=device,
                 models_dir=arguments.models / end,
                 out_dir=arguments.predictions / end / arguments.split,
             )
             for end in arguments.ends
         ]
-        share_backbone(
-            [end.networks for end in opened], [end.folders for end in opened], num_views=params.predict.num_views
-        )
-        fill_caches(dataset, opened, **params.predict.keyword_arguments())
+        share_backbone([end.networks for end in opened], [end.folders for end in opened], num_views=settings.num_views)
+        fill_caches(dataset, opened, **settings.keyword_arguments())
 
 
 if __name__ == "__main__":

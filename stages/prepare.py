@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
-from antvisionps.datasets.cityscapes import prepare_cityscapes
-from antvisionps.datasets.coco_instances import write_coco_instances
-from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.datasets.splits import SplitFiles, prepare_coco_panoptic
-from antvisionps.params import PANOPTIC_INSTANCES, Prepare, load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.params.whole import load_params
+from antvisionps.pipeline.prepare import prepare
 
 
 def main() -> None:
@@ -19,43 +15,8 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced whole")
     arguments = parser.parse_args()
-    params = load_params(arguments.params)
-    prepare(arguments.out, params.prepare, workers=params.runtime.workers)
-
-
-def prepare(out: Path, params: Prepare, *, workers: int) -> None:
-    if params.source == "scenes" and params.scenes is not None:
-        prepare_scenes(
-            out,
-            train_images=params.scenes.train_images,
-            val_images=params.scenes.val_images,
-            height=params.scenes.height_px,
-            width=params.scenes.width_px,
-            heldout_images=params.heldout_images,
-            seed=params.seed,
-            workers=workers,
-        )
-    elif params.source == "cityscapes" and params.cityscapes is not None:
-        prepare_cityscapes(
-            out,
-            root=Path(params.cityscapes.root),
-            heldout_images=params.heldout_images,
-            seed=params.seed,
-            workers=workers,
-        )
-    elif params.coco_panoptic is not None:
-        annotations = Path(params.coco_panoptic.root, params.instances)
-        of_the_maps = params.instances == PANOPTIC_INSTANCES
-        prepare_coco_panoptic(
-            out,
-            root=params.coco_panoptic.root,
-            train=SplitFiles(**params.coco_panoptic.train.model_dump()),
-            val=SplitFiles(**params.coco_panoptic.val.model_dump()),
-            heldout_images=params.heldout_images,
-            seed=params.seed,
-            workers=workers,
-            write_instances=None if of_the_maps else partial(write_coco_instances, annotations),
-        )
+    params = load_params(arguments.params)  # whole: a mistake in any section shows before anything is trained
+    prepare(params.prepare, out=arguments.out, workers=params.runtime.workers)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.training_stage import train_on_train_split, training_options
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.training.stage import train_on_train_split, training_options
+from antvisionps.params.runtime import Runtime
+from antvisionps.params.section import load_section
+from antvisionps.params.training import TrainEUps
 
 
 def main() -> None:
     parser = training_options(__doc__)
     parser.add_argument("--member", required=True, help="one of train_e_ups.members")
     options = parser.parse_args()
-    params = load_params(options.params)
-    settings = params.train_e_ups
+    settings = load_section(options.params, "train_e_ups", TrainEUps)
+    runtime = load_section(options.params, "runtime", Runtime)
     train_on_train_split(
         options,
         end="e_ups",
         build=build_e_ups,
         network=settings.network(options.member),
         training=settings.keyword_arguments(),
-        **params.runtime.training_arguments(),
+        **runtime.training_arguments(),
     )
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from antvisionps.models.hrnet_aspp import build_hrnet_aspp
-from antvisionps.models.training_stage import train_on_train_split, training_options
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
+from antvisionps.models.training.stage import train_on_train_split, training_options
+from antvisionps.params.runtime import Runtime
+from antvisionps.params.section import load_section
+from antvisionps.params.training import TrainHrnetAspp
 
 
 def main() -> None:
     parser = training_options(__doc__)
     parser.add_argument("--member", required=True, help="one of train_hrnet_aspp.members")
     options = parser.parse_args()
-    params = load_params(options.params)
-    settings = params.train_hrnet_aspp
+    settings = load_section(options.params, "train_hrnet_aspp", TrainHrnetAspp)
+    runtime = load_section(options.params, "runtime", Runtime)
     train_on_train_split(
         options,
         end="hrnet_aspp",
         build=build_hrnet_aspp,
         network=settings.network(options.member),
         training=settings.keyword_arguments(),
-        **params.runtime.training_arguments(),
+        **runtime.training_arguments(),
     )
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from antvisionps.models.lwl_htc import build_lwl_htc
-from antvisionps.models.training_stage import train_on_train_split, training_options
-from antvisionps.params import load_params
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
+from antvisionps.models.lwl_htc.network import build_lwl_htc
+from antvisionps.models.training.stage import train_on_train_split, training_options
+from antvisionps.params.runtime import Runtime
+from antvisionps.params.section import load_section
+from antvisionps.params.training import TrainLwlHtc
 
 
 def main() -> None:
     parser = training_options(__doc__)
     options = parser.parse_args()
-    params = load_params(options.params)
-    settings = params.train_lwl_htc
+    settings = load_section(options.params, "train_lwl_htc", TrainLwlHtc)
+    runtime = load_section(options.params, "runtime", Runtime)
     train_on_train_split(
         options,
         end="lwl_htc",
         build=build_lwl_htc,
         network=settings.network.model_dump(mode="json"),
         training=settings.keyword_arguments(),
-        **params.runtime.training_arguments(),
+        **runtime.training_arguments(),
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from antvisionps.arrow import Labels, numbers_to_arrow, texts_to_arrow
+from antvisionps.core.arrow import Labels, numbers_to_arrow, texts_to_arrow
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
@@ -29,7 +29,7 @@ def test_texts_are_what_arrow_makes_of_them(texts):
 def test_pandas_is_not_imported():
     code = """
 import sys, numpy, pyarrow
-from antvisionps.arrow import numbers_to_arrow, texts_to_arrow
+from antvisionps.core.arrow import numbers_to_arrow, texts_to_arrow
 numbers = numbers_to_arrow(numpy.ones(3), is_missing=numpy.ones(3, dtype=bool))
 pyarrow.table([numbers, texts_to_arrow("abc")], ["numbers", "texts"])
 assert "pandas" not in sys.modules

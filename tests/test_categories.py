@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from antvisionps.categories import MAX_CATEGORIES, CategorySet
-from antvisionps.errors import DataError
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import MAX_CATEGORIES, CategorySet
 
 SKY = {"id": 4, "name": "sky", "isthing": 0, "color": [1, 2, 3]}
 CAT = {"id": 90, "name": "cat", "isthing": 1, "color": [4, 5, 6]}

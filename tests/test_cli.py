@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps import cli, doctor
-from antvisionps.doctor import Finding
+from antvisionps.cli.main import main as cli
+from antvisionps.preflight import doctor
+from antvisionps.preflight.doctor import Finding
 
 PROJECT = Path(__file__).parents[1]
 
@@ -103,7 +104,8 @@ def test_help_comes_without_importing_anything_heavy():
 
 def test_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():
     code = """
-from antvisionps import cli, doctor
+from antvisionps.cli.main import main as cli
+from antvisionps.preflight import doctor
 doctor.examine = lambda project_root: iter([doctor.Finding("ok", "numpy", "2.2.6")])
 cli.main(["doctor"])
 """

@@ -18,11 +18,10 @@ import pytest
 from joblib._parallel_backends import ThreadingBackend
 from ruamel.yaml import YAML
 
-from antvisionps import cluster
-from antvisionps.cluster_worker import Call, refuse_other_versions, run_chunk, versions
+from antvisionps.core.errors import CacheError, WorkersError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.errors import CacheError, WorkersError
-from antvisionps.parallel import map_images, open_workers
+from antvisionps.parallel.cluster_worker import Call, refuse_other_versions, run_chunk, versions
+from antvisionps.parallel.images import cluster, map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from tests.stages.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params
 from tests.test_parallel import open_dying, open_failing, open_power
@@ -170,9 +169,9 @@ def test_a_missing_package_is_one_error(backend, module, remedy, monkeypatch):
 SLOW = """
 import sys, time
 from pathlib import Path
-from antvisionps.parallel import map_images, open_workers
+from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
-from antvisionps.stage import run_stage
+from antvisionps.core.stage import run_stage
 
 def open_slow():
     def slow(number):

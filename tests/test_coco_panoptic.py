@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from panopticapi.utils import IdGenerator, id2rgb, rgb2id
 from PIL import Image
 
-from antvisionps.categories import VOID_CLASS_INDEX, CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     MAX_SEGMENT_ID,
     PanopticDataset,
     PanopticImage,
@@ -27,8 +28,7 @@ from antvisionps.coco_panoptic import (
     segment_ids_to_rgb,
     write_panoptic_json,
 )
-from antvisionps.errors import DataError
-from antvisionps.png import write_segment_ids_png
+from antvisionps.panoptic.png import write_segment_ids_png
 
 CATEGORIES = CategorySet.from_json(
     [{"id": 7, "name": "dog", "isthing": 1}, {"id": 4, "name": "sky", "isthing": 0}], where="test"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps import doctor
-from antvisionps.doctor import Finding, examine
+from antvisionps.preflight import doctor
+from antvisionps.preflight.doctor import Finding, examine
 
 PROJECT = Path(__file__).parents[1]
 NEEDS_TORCH = {"torch", "torchvision", "onedl-mmcv", "onedl-mmdetection", "onedl-mmengine", "timm"}

@@ -145,9 +145,9 @@ def test_imports_are_found_in_functions_but_not_for_type_checking(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from antvisionps.params import Params\n"
-        "def main():\n    from antvisionps import categories\n    import antvisionps.atomic\n"
-        "    importlib.import_module('antvisionps.stage')\n"
+        "if TYPE_CHECKING:\n    from antvisionps.params.whole import Params\n"
+        "def main():\n    from antvisionps import categories\n    import antvisionps.core.atomic\n"
+        "    importlib.import_module('antvisionps.core.stage')\n"
     )
     found = {str(file) for file in imported_files(script)}
     assert found == {"antvisionps/categories.py", "antvisionps/atomic.py", "antvisionps/stage.py"}

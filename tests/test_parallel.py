@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from antvisionps import parallel
-from antvisionps.errors import CacheError, WorkersError
-from antvisionps.parallel import map_images, open_workers
+from antvisionps.core.errors import CacheError, WorkersError
+from antvisionps.parallel.images import images as parallel
+from antvisionps.parallel.images import map_images, open_workers
 
 
 def open_power(exponent):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.errors import ParamsError
-from antvisionps.params import load_params
+from antvisionps.core.errors import ParamsError
+from antvisionps.params.whole import load_params
 
 PROJECT = Path(__file__).parents[1]
 PROFILES = sorted((PROJECT / "profiles").glob("*.yaml"))

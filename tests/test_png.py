@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from antvisionps.coco_panoptic import rgb_to_segment_ids
-from antvisionps.png import encode_flat_numbers, encode_runs
+from antvisionps.panoptic.coco_panoptic import rgb_to_segment_ids
+from antvisionps.panoptic.png import encode_flat_numbers, encode_runs
 
 
 def to_rgb(numbers):

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from antvisionps import cli
-from antvisionps.datasets.splits import open_split
-from antvisionps.errors import CacheError, DataError, ModelError, ParamsError
+from antvisionps.cli.main import main as cli
+from antvisionps.core.errors import CacheError, DataError, ModelError, ParamsError
 from antvisionps.inspection import fused
-from antvisionps.predictor import open_predictor
+from antvisionps.panoptic.splits import open_split
+from antvisionps.pipeline.predictor import open_predictor
 
 PROJECT = Path(__file__).parents[1]
 
@@ -76,8 +76,8 @@ def assert_same_maps(predict, maps, dataset):
         assert [None if s.score is None else np.float32(s.score) for s in found.segments] == [
             None if s.score is None else np.float32(s.score) for s in expected.segments
         ]
-        assert [(c.category_id, c.end, c.reason) for c in found.fallen] == [
-            (c.category_id, c.end, c.reason) for c in expected.fallen
+        assert [(c.category_id, c.end, c.reason) for c in found.rejected] == [
+            (c.category_id, c.end, c.reason) for c in expected.rejected
         ]
 
 
@@ -109,7 +109,7 @@ def test_the_command_writes_coco_panoptic_maps_and_overlays(tiny_run, val, tmp_p
     pictures = tmp_path / "pictures"
     shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*"))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "antvisionps.cli", "predict", str(pictures), "--out", str(out)]
+    command = [sys.executable, "-m", "antvisionps.cli.main", "predict", str(pictures), "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps.errors import ParamsError
-from antvisionps.profiles import use_profile
+from antvisionps.core.errors import ParamsError
+from antvisionps.params.profiles import use_profile
 
 ROOT = Path(__file__).parents[1]
 BUILT_IN = (ROOT / "params.yaml").read_bytes()

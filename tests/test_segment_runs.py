@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antvisionps.coco_panoptic import PanopticImage, measure_segments
-from antvisionps.errors import DataError
-from antvisionps.segment_runs import (
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.coco_panoptic import PanopticImage, measure_segments
+from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
     SegmentRunsReader,
     find_runs,

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from antvisionps.errors import DataError
-from antvisionps.stage import run_stage
+from antvisionps.core.errors import DataError
+from antvisionps.core.stage import run_stage
 
 
 def raise_error(error: BaseException) -> None:
@@ -47,7 +47,7 @@ def test_an_error_that_is_not_ours_keeps_its_traceback():
 
 def test_a_script_that_fails_prints_no_traceback():
     script = (
-        "from antvisionps.stage import run_stage; from antvisionps.errors import CacheError\n"
+        "from antvisionps.core.stage import run_stage; from antvisionps.core.errors import CacheError\n"
         "def main():\n    try:\n        1 / 0\n    except ZeroDivisionError as error:\n"
         "        raise CacheError('a.parquet: truncated') from error\n"
         "run_stage(main)"

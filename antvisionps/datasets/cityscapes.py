@@ -19,13 +19,13 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from antvisionps.atomic import atomic_folder
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, measure_segments
-from antvisionps.datasets.splits import write_splits
-from antvisionps.errors import DataError
-from antvisionps.parallel import map_images
-from antvisionps.png import write_segment_ids_png
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, measure_segments
+from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.splits import write_splits
+from antvisionps.parallel.images import map_images
 
 _COLOR_OF_STUFF = {
     7: ("road", (128, 64, 128)),

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from antvisionps.atomic import atomic_file
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import DownloadError
 from antvisionps.datasets.download import RemoteFile, arrived_bytes, fetch
 from antvisionps.datasets.unpacking import require_space, unpack, unpack_file
-from antvisionps.errors import DownloadError
 
 SERVER = "http://images.cocodataset.org"
 """Without TLS, as its certificate is another name's; the checksums tell what is right."""

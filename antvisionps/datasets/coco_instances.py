@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.categories import CategorySet, json_flag
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage
-from antvisionps.errors import DataError
-from antvisionps.predictions.rle import parse_runs
-from antvisionps.progress import progress
-from antvisionps.true_instances import TrueInstances, write_true_instances
+from antvisionps.core.errors import DataError
+from antvisionps.core.progress import progress
+from antvisionps.panoptic.categories import CategorySet, json_flag
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
+from antvisionps.panoptic.rle import parse_runs
 
 Instance = tuple[int, bool, bytes]
 """category_id, whether it is a crowd, COCO compressed counts."""
@@ -44,7 +44,7 @@ def write_coco_instances(annotations: Path, files: Mapping[Path, PanopticDataset
     instances = _read_instances(annotations, images, categories)
     digest = hashlib.sha256()
     for path, dataset in files.items():
-        write_true_instances(
+        write_gt_instances(
             path, ((image.image_id, _gathered(instances.get(image.image_id, []))) for image in dataset.images)
         )
         for image in dataset.images:
@@ -53,9 +53,9 @@ def write_coco_instances(annotations: Path, files: Mapping[Path, PanopticDataset
     return digest.hexdigest()
 
 
-def _gathered(instances: Iterable[Instance]) -> TrueInstances:
+def _gathered(instances: Iterable[Instance]) -> GtInstances:
     rows = list(instances)
-    return TrueInstances(
+    return GtInstances(
         np.array([category_id for category_id, _, _ in rows], dtype=np.int32),
         [rle for _, _, rle in rows],
         np.array([is_crowd for _, is_crowd, _ in rows], dtype=bool),

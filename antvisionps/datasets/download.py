@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from antvisionps.errors import DownloadError
-from antvisionps.progress import progress
+from antvisionps.core.errors import DownloadError
+from antvisionps.core.progress import progress
 
 TIMEOUT_S = 60.0
 """How long a server may say nothing."""

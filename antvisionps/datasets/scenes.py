@@ -14,20 +14,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from antvisionps.atomic import atomic_folder
-from antvisionps.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.progress import progress
+from antvisionps.datasets import painting
+from antvisionps.datasets.painting import Canvas, Fields, Layer
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     PanopticDataset,
     PanopticImage,
     Segment,
     measure_segments,
     rgb_to_segment_ids,
 )
-from antvisionps.datasets import painting
-from antvisionps.datasets.painting import Canvas, Fields, Layer
-from antvisionps.datasets.splits import write_splits
-from antvisionps.png import write_segment_ids_png
-from antvisionps.progress import progress
+from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.splits import write_splits
 
 # Ids have gaps and mix things with stuff, as COCO's do, so that no code passes by taking an id for an index.
 CATEGORIES = CategorySet.from_json(

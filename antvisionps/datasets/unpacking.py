@@ -8,9 +8,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from antvisionps.atomic import atomic_folder
-from antvisionps.errors import DownloadError
-from antvisionps.progress import progress
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.errors import DownloadError
+from antvisionps.core.progress import progress
 
 SPARE_BYTES = 2**30
 """What has to stay free on the disk."""

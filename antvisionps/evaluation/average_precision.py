@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from antvisionps.panoptic.gt_instances import GtInstances
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
-from antvisionps.true_instances import TrueInstances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -49,14 +49,14 @@ def class_average_precision(
     return {category_id: average_precision(of_category) for category_id, of_category in matches.items()}
 
 
-def match_image(predicted: ImageInstances, true: TrueInstances) -> dict[int, ImageMatches]:
+def match_image(predicted: ImageInstances, true: GtInstances) -> dict[int, ImageMatches]:
     """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
     _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
     present = np.union1d(predicted.category_ids, true.category_ids)
     return {category_id: _match_category(predicted, true, category_id) for category_id in present.tolist()}
 
 
-def _match_category(predicted: ImageInstances, true: TrueInstances, category_id: int) -> ImageMatches:
+def _match_category(predicted: ImageInstances, true: GtInstances, category_id: int) -> ImageMatches:
     found = np.flatnonzero(predicted.category_ids == category_id)
     found = found[np.argsort(-predicted.scores[found], kind="stable")][:MAX_DETECTIONS]
     annotated = np.flatnonzero(true.category_ids == category_id)
@@ -148,9 +148,9 @@ def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:
     return np.mean(at_recall_points, axis=1)
 
 
-def true_instances(segment_ids: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> TrueInstances:
+def gt_instances(segment_ids: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> GtInstances:
     """The wanted instances of a panoptic map (height, width); `segments` is segment_id → (category_id, is_crowd)."""
     columns_first = np.asfortranarray(segment_ids)
     rles = [rle for segment_id in segments for rle in encode_masks((columns_first == segment_id)[None])]
     category_ids = np.array([category_id for category_id, _ in segments.values()], dtype=np.int32)
-    return TrueInstances(category_ids, rles, np.array([crowd for _, crowd in segments.values()], dtype=bool))
+    return GtInstances(category_ids, rles, np.array([crowd for _, crowd in segments.values()], dtype=bool))

@@ -8,9 +8,9 @@ from operator import attrgetter
 
 import numpy as np
 
-from antvisionps.categories import VOID_SEGMENT_ID
-from antvisionps.coco_panoptic import Segment
-from antvisionps.segment_runs import SegmentRuns
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID
+from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segment_runs import SegmentRuns
 
 MATCH_IOU = 0.5
 """Above it a predicted and a true segment match; no segment can match two."""
@@ -129,16 +129,16 @@ class SegmentMatches:
 
 
 def count_matches(
-    *, true_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
+    *, gt_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> MatchCounts:
     """The counts of one image, of the categories that occur in it, by the rules of `match_segments`."""
-    matches = match_segments(true_runs=true_runs, true=[true], predicted_runs=predicted_runs, predicted=[predicted])
+    matches = match_segments(gt_runs=gt_runs, true=[true], predicted_runs=predicted_runs, predicted=[predicted])
     return matches.counts()[0]
 
 
 def match_segments(
     *,
-    true_runs: SegmentRuns,
+    gt_runs: SegmentRuns,
     true: Sequence[Sequence[Segment]],
     predicted_runs: SegmentRuns,
     predicted: Sequence[Sequence[Segment]],
@@ -150,7 +150,7 @@ def match_segments(
     than half on void and its category's crowd (the last one listed) is not counted.
     """
     rows, columns = _Rows.of(true), _Rows.of(predicted)
-    row, column, overlap = _overlaps(true_runs, rows, predicted_runs, columns)
+    row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     predicted_area = _sum_at(column, overlap, len(columns))
     on_void = rows.is_void[row]
     ignored_px = _sum_at(column[on_void], overlap[on_void], len(columns))
@@ -179,12 +179,12 @@ def match_segments(
 
 
 def overlap_matrix(
-    *, true_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
+    *, gt_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> np.ndarray:
     """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
     listed; row and column 0 are void."""
     rows, columns = _Rows.of([true]), _Rows.of([predicted])
-    row, column, overlap = _overlaps(true_runs, rows, predicted_runs, columns)
+    row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
     shared_px[row, column] = overlap
     place_of_row, place_of_column = (
@@ -237,13 +237,13 @@ def _overlaps(
     true: SegmentRuns, rows: _Rows, predicted: SegmentRuns, columns: _Rows
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and shared pixels of each two that share some, int64 (N,) each, by row and then by column."""
-    true_run, predicted_run, lengths = _common_runs(true.lengths, predicted.lengths)
+    gt_run, predicted_run, lengths = _common_runs(true.lengths, predicted.lengths)
     widths = np.diff(columns.first)
     pairs_before = np.append(0, np.cumsum(np.diff(rows.first) * widths))
     # Pairs are numbered image by image, in each as the elements of a (true, predicted) matrix.
     runs_of_image = np.diff(true.first_run)
     pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * true.segments
-    shared_px = np.bincount(pair[true_run] + predicted.segments[predicted_run], weights=lengths)
+    shared_px = np.bincount(pair[gt_run] + predicted.segments[predicted_run], weights=lengths)
     pair = np.flatnonzero(shared_px)
     image = np.searchsorted(pairs_before, pair, side="right") - 1
     row, column = np.divmod(pair - pairs_before[image], widths[image])
@@ -260,8 +260,8 @@ def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
     lengths = np.diff(ends[order], prepend=0)
     # Where a true run ends, as many true ones have ended before as its index says; the rest were predicted ones.
     ended = np.arange(len(order))
-    true_run = np.where(order < len(true), order, ended - (order - len(true)))
-    return true_run, ended - true_run, lengths
+    gt_run = np.where(order < len(true), order, ended - (order - len(true)))
+    return gt_run, ended - gt_run, lengths
 
 
 def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

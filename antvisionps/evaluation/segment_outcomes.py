@@ -13,11 +13,11 @@ from enum import StrEnum
 
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import Segment
 from antvisionps.evaluation.panoptic_quality import MATCH_IOU, SegmentMatches, match_segments, overlap_matrix
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.segment_runs import find_runs
 
 MIN_POOR_IOU = 0.1
 """From here up to MATCH_IOU a mask is poor; below, it has nothing to do with the other (TIDE's background limit)."""
@@ -58,7 +58,7 @@ class ImageOutcomes:
 
 def explain_segments(
     *,
-    true_ids: np.ndarray,
+    gt_ids: np.ndarray,
     true: Sequence[Segment],
     predicted_ids: np.ndarray,
     predicted: Sequence[Segment],
@@ -66,48 +66,48 @@ def explain_segments(
 ) -> ImageOutcomes:
     """The outcomes of one image, which repeat the counts of `count_matches`.
 
-    true_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments.
+    gt_ids and predicted_ids (H, W) integers, 0 = void; every other id is listed among the segments.
 
     IoUs leave predicted pixels on void out of the union, as there. Crowds are nobody's partner. Of equal overlaps the
     first listed segment is the partner.
     """
-    true_runs, predicted_runs = find_runs(true_ids, true), find_runs(predicted_ids, predicted)
-    runs = {"true_runs": true_runs, "predicted_runs": predicted_runs}
+    gt_runs, predicted_runs = find_runs(gt_ids, true), find_runs(predicted_ids, predicted)
+    runs = {"gt_runs": gt_runs, "predicted_runs": predicted_runs}
     matches = match_segments(**runs, true=[true], predicted=[predicted])
     overlap = overlap_matrix(**runs, true=true, predicted=predicted)
     iou = _ious(overlap, true)
-    true_category, predicted_category = (
+    gt_category, predicted_category = (
         np.array([segment.category_id for segment in segments], dtype=np.int64) for segments in (true, predicted)
     )
-    same_category = true_category[:, None] == predicted_category
+    same_category = gt_category[:, None] == predicted_category
 
-    of_true, of_predicted = {}, {}
+    of_gt, of_predicted = {}, {}
     columns = (matches.matched.segment_id.tolist(), matches.matched_by.segment_id.tolist(), matches.ious.tolist())
-    for true_id, predicted_id, matched_iou in zip(*columns, strict=True):
-        of_true[true_id] = SegmentOutcome(Outcome.MATCHED, predicted_id, matched_iou)
-        of_predicted[predicted_id] = SegmentOutcome(Outcome.MATCHED, true_id, matched_iou)
+    for gt_id, predicted_id, matched_iou in zip(*columns, strict=True):
+        of_gt[gt_id] = SegmentOutcome(Outcome.MATCHED, predicted_id, matched_iou)
+        of_predicted[predicted_id] = SegmentOutcome(Outcome.MATCHED, gt_id, matched_iou)
     missed, wrong = set(matches.missed.segment_id.tolist()), set(matches.wrong.segment_id.tolist())
     for row, segment in enumerate(true):
         if segment.segment_id in missed:
-            of_true[segment.segment_id] = _nearest(iou[row], same_category[row], predicted)
+            of_gt[segment.segment_id] = _nearest(iou[row], same_category[row], predicted)
     for column, segment in enumerate(predicted):
         if segment.segment_id in wrong:
             of_predicted[segment.segment_id] = _nearest(iou[:, column], same_category[:, column], true)
     ignored = SegmentOutcome(Outcome.IGNORED, None, 0.0)
     return ImageOutcomes(
-        true=tuple(of_true.get(segment.segment_id, ignored) for segment in true),
+        true=tuple(of_gt.get(segment.segment_id, ignored) for segment in true),
         predicted=tuple(of_predicted.get(segment.segment_id, ignored) for segment in predicted),
         matches=matches,
-        confused_px=_confused_px(overlap, true_category, predicted_category, categories),
+        confused_px=_confused_px(overlap, gt_category, predicted_category, categories),
     )
 
 
 def _ious(overlap: np.ndarray, true: Sequence[Segment]) -> np.ndarray:
     """(G, P) float64 of all pairs of whatever categories; 0 of a crowd."""
-    true_area = np.array([0 if segment.is_crowd else segment.area_px for segment in true], dtype=np.int64)
+    gt_area = np.array([0 if segment.is_crowd else segment.area_px for segment in true], dtype=np.int64)
     on_void, shared = overlap[0, 1:], overlap[1:, 1:]
-    union = true_area[:, None] + overlap.sum(axis=0)[1:] - shared - on_void
-    return np.divide(shared, union, out=np.zeros(shared.shape), where=(shared > 0) & (true_area[:, None] > 0))
+    union = gt_area[:, None] + overlap.sum(axis=0)[1:] - shared - on_void
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=(shared > 0) & (gt_area[:, None] > 0))
 
 
 def _nearest(iou: np.ndarray, same_category: np.ndarray, others: Sequence[Segment]) -> SegmentOutcome:
@@ -124,29 +124,29 @@ def _nearest(iou: np.ndarray, same_category: np.ndarray, others: Sequence[Segmen
 
 
 def _confused_px(
-    overlap: np.ndarray, true_category: np.ndarray, predicted_category: np.ndarray, categories: CategorySet
+    overlap: np.ndarray, gt_category: np.ndarray, predicted_category: np.ndarray, categories: CategorySet
 ) -> np.ndarray:
     void = len(categories)
     rows, columns = (
         np.array([void, *map(categories.class_index, of_segments.tolist())])
-        for of_segments in (true_category, predicted_category)
+        for of_segments in (gt_category, predicted_category)
     )
     confused = np.zeros((void + 1, void + 1), dtype=np.int64)
     np.add.at(confused, (rows[:, None], columns), overlap)
     return confused
 
 
-def best_true_segments(
-    instances: ImageInstances, *, true_ids: np.ndarray, true: Sequence[Segment]
+def best_gt_segments(
+    instances: ImageInstances, *, gt_ids: np.ndarray, true: Sequence[Segment]
 ) -> list[tuple[int | None, float]]:
     """Of each instance the position in `true` of the segment of its category that it overlaps most, and the IoU.
 
     Whole masks, as the end found them, before any fusion; IoUs as in PQ. (None, 0) without such a segment.
     """
-    position_of_id = np.zeros(int(true_ids.max(initial=0)) + 1, dtype=np.uint16)
+    position_of_id = np.zeros(int(gt_ids.max(initial=0)) + 1, dtype=np.uint16)
     for position, segment in enumerate(true, start=1):
         position_of_id[segment.segment_id] = position
-    positions = position_of_id[true_ids]
+    positions = position_of_id[gt_ids]
     area = np.array([segment.area_px for segment in true], dtype=np.int64)
     crowd = np.array([segment.is_crowd for segment in true], dtype=bool)
     category = np.array([segment.category_id for segment in true], dtype=np.int64)

@@ -24,9 +24,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from antvisionps.errors import AntVisionPSError
-from antvisionps.params import Params, load_params
-from antvisionps.pipeline_paths import read_pipeline_paths
+from antvisionps.core.errors import AntVisionPSError
+from antvisionps.params.whole import Params, load_params
+from antvisionps.pipeline.paths import read_pipeline_paths
 
 LAST_STAGE = "score"
 METRICS = "metrics/panoptic.json"

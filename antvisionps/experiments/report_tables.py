@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from antvisionps.params import FUSION_SYSTEM, Params
+from antvisionps.params.whole import FUSION_SYSTEM, Params
 
 R101_DCN, SE154, HTC = "ResNet-101-DCN", "SENet-154", "HTC"
 

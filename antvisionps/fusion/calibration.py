@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules, choose_candidates, crop_masks
 from antvisionps.fusion.system import FusionSettings
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
 
 MIN_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -64,6 +64,19 @@ class Calibration:
             weight_of_end=settings.weight_of_end,
             heldout_pq=heldout_pq,
         )
+
+    def apply(self, settings: FusionSettings) -> FusionSettings:
+        """The settings with what was fitted in place of theirs. It was fitted without NMS, so there is none."""
+        rules = HeuristicRules(
+            min_score=self.min_score,
+            max_overlap_frac=self.max_overlap_frac,
+            min_stuff_area_px=self.min_stuff_area_px,
+            max_nms_iou=None,
+            min_stuff_confidence=self.min_stuff_confidence,
+            min_scores=self.min_scores,
+            on_top=self.on_top,
+        )
+        return replace(settings, rules=rules, weight_of_end=self.weight_of_end)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -125,7 +138,7 @@ def try_stuff(settings: FusionSettings) -> Iterator[FusionSettings]:
 
 
 def choose_min_scores(
-    pq_of_class: Mapping[float, Mapping[int, float]], *, n_true: Mapping[int, int], min_instances: int, default: float
+    pq_of_class: Mapping[float, Mapping[int, float]], *, n_gt: Mapping[int, int], min_instances: int, default: float
 ) -> dict[int, float]:
     """category_id → the min_score of the best PQ of that class, where it is better than with the default one.
 
@@ -133,7 +146,7 @@ def choose_min_scores(
     min_instances true ones keep the default: their best threshold is chance.
     """
     chosen = {}
-    for category_id, true in n_true.items():
+    for category_id, true in n_gt.items():
         of_score = {score: of_class.get(category_id, 0.0) for score, of_class in pq_of_class.items()}
         best = max(of_score, key=lambda score: (of_score[score], -abs(score - default)))
         if true >= min_instances and of_score[best] > of_score.get(default, 0.0):

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from antvisionps.arrow import Labels
-from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
-from antvisionps.coco_panoptic import Segment
-from antvisionps.fusion.fallen import NO_NUMBER, NOTHING_FELL, FallenCandidate, FallenCandidates, FallReason
+from antvisionps.core.arrow import Labels
 from antvisionps.fusion.nms import keep_best_boxes
+from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segment_runs import SegmentRuns
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.segment_runs import SegmentRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ def to_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True, eq=False)
 class FusedImage:
-    """A map of (height, width) as its runs · segments in ascending id, which counts from 1 · the candidates that
-    fell."""
+    """A map of (height, width) as its runs · segments in ascending id, which counts from 1 · the candidates that were
+    rejected."""
 
     hw: tuple[int, int]
     runs: SegmentRuns
     segments: tuple[FusedSegment, ...]
-    fallen: FallenCandidates
+    rejected: RejectedCandidates
 
     @cached_property
     def segment_ids(self) -> np.ndarray:
@@ -99,8 +99,8 @@ class Candidate:
     source: ImageInstances
     index: int
 
-    def fall(self, reason: FallReason, *, free_px: int | None = None) -> FallenCandidate:
-        return FallenCandidate(self.category_id, self.area_px, free_px, self.score, self.end, reason, self.index)
+    def reject(self, reason: RejectReason, *, free_px: int | None = None) -> RejectedCandidate:
+        return RejectedCandidate(self.category_id, self.area_px, free_px, self.score, self.end, reason, self.index)
 
 
 def fuse_image(
@@ -120,7 +120,7 @@ def fuse_image(
     `confidence` (height, width) float32 is only needed where the rules have a min_stuff_confidence. Of equal scores the
     first end's, and within an end the first, goes first. Without instances and stuff the map is all void.
     """
-    alive, fallen = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
+    alive, rejected = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
     columns_first = np.zeros(class_map.shape[::-1], dtype=np.uint8 if len(alive) < 256 else np.int32)
     pasted, without_room = _paste_instances(columns_first, alive, rules)
     instance_ids = cv2.transpose(columns_first)
@@ -142,7 +142,7 @@ def fuse_image(
         min_stuff_area_px=rules.min_stuff_area_px,
     )
     height, width = class_map.shape
-    return FusedImage((height, width), runs, segments, fallen + FallenCandidates.of(without_room + too_small))
+    return FusedImage((height, width), runs, segments, rejected + RejectedCandidates.of(without_room + too_small))
 
 
 def choose_candidates(
@@ -150,9 +150,9 @@ def choose_candidates(
     *,
     end_of_category: Mapping[int, str] | None,
     rules: HeuristicRules,
-) -> tuple[list[Candidate], FallenCandidates]:
-    """Who may enter the map, best first, and who fell before masks were looked at."""
-    fallen = NOTHING_FELL
+) -> tuple[list[Candidate], RejectedCandidates]:
+    """Who may enter the map, best first, and who is rejected before masks were looked at."""
+    rejected = NOTHING_REJECTED
     alive: list[Candidate] = []
     for end, image in instances.items():
         category_ids = image.category_ids.tolist()
@@ -167,25 +167,27 @@ def choose_candidates(
         columns = (indices, image.category_ids[indices], image.scores[indices], image.areas_px[indices])
         for index, category_id, score, area_px in zip(*(column.tolist() for column in columns), strict=True):
             alive.append(Candidate(category_id, score, area_px, end, image, index))
-        fallen += _fallen_early(end, image, np.flatnonzero(~is_alive), is_routed_here)
+        rejected += _rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here)
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is None or not alive:
-        return alive, fallen
+        return alive, rejected
     boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
     is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
-    dropped = [candidate.fall(FallReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
+    dropped = [candidate.reject(RejectReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
     kept = [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept]
-    return kept, fallen + FallenCandidates.of(dropped)
+    return kept, rejected + RejectedCandidates.of(dropped)
 
 
-def _fallen_early(end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray) -> FallenCandidates:
-    return FallenCandidates(
+def _rejected_early(
+    end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray
+) -> RejectedCandidates:
+    return RejectedCandidates(
         image.category_ids[indices],
         image.areas_px[indices].astype(np.int32),
         np.full(len(indices), NO_NUMBER, dtype=np.int32),
         image.scores[indices],
         Labels((end,), np.zeros(len(indices), dtype=np.int16)),
-        Labels((FallReason.ROUTED_AWAY, FallReason.LOW_SCORE), is_routed_here[indices].astype(np.int16)),
+        Labels((RejectReason.ROUTED_AWAY, RejectReason.LOW_SCORE), is_routed_here[indices].astype(np.int16)),
         indices.astype(np.int32),
     )
 
@@ -215,8 +217,8 @@ def crop_masks(candidates: Sequence[Candidate]) -> list[tuple[int, int, np.ndarr
 
 def _paste_instances(
     columns_first: np.ndarray, candidates: list[Candidate], rules: HeuristicRules
-) -> tuple[list[Candidate], list[FallenCandidate]]:
-    """Pastes into the (width, height) map, in order, ids from 1; returns who has which id, and who fell.
+) -> tuple[list[Candidate], list[RejectedCandidate]]:
+    """Pastes into the (width, height) map, in order, ids from 1; returns who has which id, and who is rejected.
 
     The union of the accepted masks, which panopticapi measures the overlap against, is just where the map is not void.
     """
@@ -239,15 +241,15 @@ def _paste_instances(
     if bad != ALL_READ:
         candidates[bad].source.parse([candidates[bad].index])
         raise AssertionError("what the kernel refuses, `parse` does")
-    reason_of = {OVERLAPPED: FallReason.OVERLAP_FRAC, EMPTY: FallReason.EMPTY}
+    reason_of = {OVERLAPPED: RejectReason.OVERLAP_FRAC, EMPTY: RejectReason.EMPTY}
     pasted: list[Candidate] = []
-    fallen = []
+    rejected = []
     for candidate, free, fate in zip(candidates, free_px.tolist(), fates.tolist(), strict=True):
         if fate == PASTED:
             pasted.append(candidate)
         else:
-            fallen.append(candidate.fall(reason_of[fate], free_px=free))
-    return (pasted, fallen) if not rules.on_top else _leave_out_buried(columns_first, pasted, fallen)
+            rejected.append(candidate.reject(reason_of[fate], free_px=free))
+    return (pasted, rejected) if not rules.on_top else _leave_out_buried(columns_first, pasted, rejected)
 
 
 def _lies_on(candidates: Sequence[Candidate], on_top: frozenset[tuple[int, int]]) -> np.ndarray:
@@ -259,8 +261,8 @@ def _lies_on(candidates: Sequence[Candidate], on_top: frozenset[tuple[int, int]]
 
 
 def _leave_out_buried(
-    columns_first: np.ndarray, pasted: list[Candidate], fallen: list[FallenCandidate]
-) -> tuple[list[Candidate], list[FallenCandidate]]:
+    columns_first: np.ndarray, pasted: list[Candidate], rejected: list[RejectedCandidate]
+) -> tuple[list[Candidate], list[RejectedCandidate]]:
     """Without the instances that others were pasted over entirely; the rest are numbered without a gap."""
     is_visible = np.bincount(columns_first.ravel(), minlength=len(pasted) + 1) > 0
     is_visible[VOID_SEGMENT_ID] = True
@@ -268,11 +270,11 @@ def _leave_out_buried(
         new_id = np.cumsum(is_visible, dtype=np.int32) - 1
         columns_first[...] = new_id[columns_first]
     buried = [
-        candidate.fall(FallReason.EMPTY, free_px=0)
+        candidate.reject(RejectReason.EMPTY, free_px=0)
         for candidate, seen in zip(pasted, is_visible[1:], strict=True)
         if not seen
     ]
-    return [candidate for candidate, seen in zip(pasted, is_visible[1:], strict=True) if seen], fallen + buried
+    return [candidate for candidate, seen in zip(pasted, is_visible[1:], strict=True) if seen], rejected + buried
 
 
 def _give_up_components(
@@ -305,12 +307,12 @@ def add_stuff(
     categories: CategorySet,
     semantic_end: str,
     min_stuff_area_px: int,
-) -> tuple[SegmentRuns, tuple[FusedSegment, ...], list[FallenCandidate]]:
+) -> tuple[SegmentRuns, tuple[FusedSegment, ...], list[RejectedCandidate]]:
     """The whole map: void pixels go to the stuff classes, whose segments are numbered in class order.
 
     instance_ids (H, W) uint8 or int32 is n where the n-th of `pasted` is, from 1 on, and 0 elsewhere; free_classes
     (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
-    pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff fell.
+    pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff is rejected.
     """
     from antvisionps.fusion.map_kernels import find_common_runs
 
@@ -320,7 +322,7 @@ def add_stuff(
     maps = (instance_ids.reshape(-1), free_classes.reshape(-1), class_map.reshape(-1))
     count = find_common_runs(*maps, lengths, owners, classes, area_of, free_of)
     stuff: dict[int, int] = {}
-    fallen = []
+    rejected = []
     segment_of_class = np.zeros(256, dtype=np.int32)
     for class_index in (
         len(categories.things) + np.flatnonzero(area_of[len(categories.things) : len(categories)])
@@ -330,18 +332,18 @@ def add_stuff(
         lost_px = doubtful.get(class_index, 0)
         if free_px == 0 or free_px < min_stuff_area_px:
             if free_px + lost_px == 0:
-                reason = FallReason.EMPTY
+                reason = RejectReason.EMPTY
             else:
                 is_enough = free_px + lost_px >= max(1, min_stuff_area_px)
-                reason = FallReason.LOW_CONFIDENCE if is_enough else FallReason.AREA
-            fallen.append(FallenCandidate(category_id, area_px, free_px, None, semantic_end, reason, None))
+                reason = RejectReason.LOW_CONFIDENCE if is_enough else RejectReason.AREA
+            rejected.append(RejectedCandidate(category_id, area_px, free_px, None, semantic_end, reason, None))
             continue
         segment_id = 1 + len(pasted) + len(stuff)
         stuff[segment_id] = category_id
         segment_of_class[class_index] = segment_id
     runs_of = lengths[:count], owners[:count], classes[:count]
     runs, segments = _number_segments(runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end)
-    return runs, segments, fallen
+    return runs, segments, rejected
 
 
 def _number_segments(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from antvisionps.compiled import compiled, filled, first_byte, frozen, inlined
+from antvisionps.fusion.compiled import compiled, filled, first_byte, frozen, inlined
 
 PASTED, OVERLAPPED, EMPTY = 0, 1, 2
 """What became of a candidate."""

@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.fusion.fallen import NO_NUMBER, FallenCandidates, FallReason
 from antvisionps.fusion.heuristic import Candidate, list_candidates
+from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates, RejectReason
+from antvisionps.panoptic.rle import encode_crop
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_crop
 from antvisionps.predictions.schema import MASK_PROBS_SIZE
 
 LEAST_INSIDE, MOST_OUTSIDE = 128.0, 127.0
@@ -49,18 +49,18 @@ class JoinedInstances:
     where nobody's moved."""
 
     instances: Mapping[str, ImageInstances]
-    fallen: FallenCandidates
+    rejected: RejectedCandidates
     positions: Mapping[str, Sequence[int]] | None = None
 
-    def at_their_ends(self, fallen: FallenCandidates) -> FallenCandidates:
+    def at_their_ends(self, rejected: RejectedCandidates) -> RejectedCandidates:
         """Of `instances`, or stuff, with the positions where the ends themselves have them."""
         if self.positions is None:
-            return fallen
+            return rejected
         instances = []
-        for end, index in zip(fallen.ends, fallen.instances.tolist(), strict=True):
+        for end, index in zip(rejected.ends, rejected.instances.tolist(), strict=True):
             own = self.positions.get(end)  # of several ends nobody has it
             instances.append(NO_NUMBER if own is None or index == NO_NUMBER else own[index])
-        return replace(fallen, instances=np.array(instances, dtype=np.int32))
+        return replace(rejected, instances=np.array(instances, dtype=np.int32))
 
 
 def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -> JoinedInstances:
@@ -71,9 +71,9 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     """
     present = {end: image for end, image in instances.items() if rules.weight_of_end[end] > 0}
     absent = [found for end, image in instances.items() if end not in present for found in list_candidates(end, image)]
-    routed_away = [candidate.fall(FallReason.ROUTED_AWAY) for candidate in absent]
+    routed_away = [candidate.reject(RejectReason.ROUTED_AWAY) for candidate in absent]
     if len(present) <= 1:
-        return JoinedInstances(present, FallenCandidates.of(routed_away))
+        return JoinedInstances(present, RejectedCandidates.of(routed_away))
     total = sum(rules.weight_of_end[end] for end in present)
     alone: dict[str, list[int]] = {end: [] for end in present}
     shared: dict[str, list[list[Candidate]]] = {}
@@ -87,8 +87,8 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     joined = {end: _take(image, alone[end], rules.weight_of_end[end] / total) for end, image in present.items()}
     for name, groups in sorted(shared.items()):
         joined[name] = _average_groups(groups, rules.weight_of_end, total)
-    merged = [member.fall(FallReason.MERGED) for groups in shared.values() for group in groups for member in group]
-    return JoinedInstances(joined, FallenCandidates.of(routed_away + merged), alone)
+    merged = [member.reject(RejectReason.MERGED) for groups in shared.values() for group in groups for member in group]
+    return JoinedInstances(joined, RejectedCandidates.of(routed_away + merged), alone)
 
 
 def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float) -> Iterator[list[Candidate]]:

@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from antvisionps.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
-from antvisionps.errors import CacheError
-from antvisionps.fusion.fallen import FallenCandidate, FallenCandidates, FallReason
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import (
     Candidate,
     FusedImage,
@@ -24,7 +22,9 @@ from antvisionps.fusion.heuristic import (
     choose_candidates,
     crop_masks,
 )
+from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.semantic_average import SemanticAverage
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.predictions.instances import ImageInstances
 
 MIN_STUFF_SHARE = 0.5
@@ -108,7 +108,7 @@ def fuse_image_by_head(
     ValueError where instances have no mask probabilities.
     """
     class_map = semantics.class_map()
-    candidates, fallen = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
+    candidates, rejected = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
     kept, overlapping = _drop_overlapping(candidates, class_map.shape, rules.max_overlap_frac)
     channel = panoptic_argmax(
         semantics.logits(),
@@ -135,7 +135,7 @@ def fuse_image_by_head(
         (semantics.height, semantics.width),
         runs,
         segments,
-        fallen + FallenCandidates.of(overlapping + outvoted + too_small),
+        rejected + RejectedCandidates.of(overlapping + outvoted + too_small),
     )
 
 
@@ -153,40 +153,40 @@ def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:
 
 def _drop_overlapping(
     candidates: list[Candidate], hw: tuple[int, ...], max_overlap_frac: float
-) -> tuple[list[Candidate], list[FallenCandidate]]:
+) -> tuple[list[Candidate], list[RejectedCandidate]]:
     """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac."""
     canvas_of: dict[int, np.ndarray] = {}
-    kept, fallen = [], []
+    kept, rejected = [], []
     for candidate, (left, top, mask) in zip(candidates, crop_masks(candidates), strict=True):
         if candidate.area_px == 0:
-            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+            rejected.append(candidate.reject(RejectReason.EMPTY, free_px=0))
             continue
         canvas = canvas_of.setdefault(candidate.category_id, np.zeros(hw[::-1], dtype=bool))
         window = canvas[left : left + mask.shape[0], top : top + mask.shape[1]]
         taken_px = int(np.count_nonzero(mask & window))
         if taken_px / candidate.area_px > max_overlap_frac:
-            fallen.append(candidate.fall(FallReason.OVERLAP_FRAC, free_px=candidate.area_px - taken_px))
+            rejected.append(candidate.reject(RejectReason.OVERLAP_FRAC, free_px=candidate.area_px - taken_px))
         else:
             window |= mask
             kept.append(candidate)
-    return kept, fallen
+    return kept, rejected
 
 
 def _give_regions(
     channel: np.ndarray, class_map: np.ndarray, candidates: list[Candidate], *, things: int
-) -> tuple[np.ndarray, list[Candidate], list[FallenCandidate]]:
+) -> tuple[np.ndarray, list[Candidate], list[RejectedCandidate]]:
     """Ids of the instances that keep their region; regions that stuff takes over get its class in `channel`."""
     instance_ids = np.full(channel.shape, VOID_SEGMENT_ID, dtype=np.int32)
-    pasted, fallen = [], []
+    pasted, rejected = [], []
     for index, candidate in enumerate(candidates):
         region = channel == 256 + index
         votes = np.bincount(class_map[region], minlength=things + 1)
         if votes.sum() == 0:
-            fallen.append(candidate.fall(FallReason.EMPTY, free_px=0))
+            rejected.append(candidate.reject(RejectReason.EMPTY, free_px=0))
         elif votes[things:].max() >= MIN_STUFF_SHARE * votes.sum():
             channel[region] = things + int(votes[things:].argmax())
-            fallen.append(candidate.fall(FallReason.OUTVOTED, free_px=int(votes.sum())))
+            rejected.append(candidate.reject(RejectReason.OUTVOTED, free_px=int(votes.sum())))
         else:
             pasted.append(candidate)
             instance_ids[region] = len(pasted)
-    return instance_ids, pasted, fallen
+    return instance_ids, pasted, rejected

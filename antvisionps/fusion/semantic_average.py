@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 
-from antvisionps.categories import CategorySet
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.semantic import ImageSemantics
 
 AverageOf = Literal["probabilities", "log_probabilities"]

@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from antvisionps.compiled import compiled, filled, first_byte, frozen, inlined
+from antvisionps.fusion.compiled import compiled, filled, first_byte, frozen, inlined
 
 ONE = np.float32(1)
 LESS_THAN_ALL = np.float32(-np.inf)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from antvisionps.categories import CategorySet
-from antvisionps.fusion.fallen import NOTHING_FELL
+from antvisionps.core.garbage import collector_paused
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
+from antvisionps.fusion.rejected import NOTHING_REJECTED
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
-from antvisionps.garbage import collector_paused
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -36,6 +36,10 @@ class FusionSettings:
     @property
     def needs_mask_probs(self) -> bool:
         return self.method == "panoptic_head" or self.union is not None
+
+    def semantic_ends(self) -> list[str]:
+        """Those whose semantics count."""
+        return [end for end, weight in self.weight_of_end.items() if weight > 0]
 
 
 @collector_paused()
@@ -69,9 +73,10 @@ def fuse_by_each(
     joined: dict[str, JoinedInstances] = {}
     averages: dict[str, SemanticAverage] = {}
     for tried in settings:
-        union, average = repr(tried.union), repr((tried.average_of, tried.weight_of_end))
+        union, average = repr((tried.union, list(tried.weight_of_end))), repr((tried.average_of, tried.weight_of_end))
         if union not in joined:
-            joined[union] = join(instances, tried)
+            own = {end: found for end, found in instances.items() if end in tried.weight_of_end}
+            joined[union] = join(own, tried)
         if average not in averages:
             averages[average] = average_weighted(semantics, categories=categories, settings=tried)
         yield fuse_average(
@@ -85,23 +90,24 @@ def fuse_by_each(
 
 def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
     """The names of all ends whose semantics count."""
-    return "+".join(end for end in semantics if settings.weight_of_end[end] > 0)
+    return "+".join(end for end in semantics if settings.weight_of_end.get(end, 0) > 0)
 
 
 def average_weighted(
     semantics: Mapping[str, ImageSemantics], *, categories: CategorySet, settings: FusionSettings
 ) -> SemanticAverage:
-    """The average of end → semantics by the weights of the settings, which may name more ends."""
-    weights = [settings.weight_of_end[end] for end in semantics]
+    """The average of end → semantics by the weights of the settings, which count an end that they do not name as 0."""
+    present = {end: semantics[end] for end in semantics if settings.weight_of_end.get(end, 0) > 0}
+    weights = [settings.weight_of_end[end] for end in present]
     return average_semantics(
-        list(semantics.values()), weights=weights, categories=categories, average_of=settings.average_of
+        list(present.values()), weights=weights, categories=categories, average_of=settings.average_of
     )
 
 
 def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
     """End → instances, joined where the settings have a union."""
     return (
-        JoinedInstances(instances, NOTHING_FELL)
+        JoinedInstances(instances, NOTHING_REJECTED)
         if settings.union is None
         else join_instances(instances, settings.union)
     )
@@ -135,4 +141,4 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    return replace(fused, fallen=joined.fallen + joined.at_their_ends(fused.fallen))
+    return replace(fused, rejected=joined.rejected + joined.at_their_ends(fused.rejected))

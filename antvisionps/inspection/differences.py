@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import class_index_map
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
+from antvisionps.core.progress import progress
 from antvisionps.evaluation.panoptic_quality import MatchCounts
-from antvisionps.fusion.fused_files import PANOPTIC_FILE
 from antvisionps.inspection import fused, predictions
 from antvisionps.inspection.fused import FusedMaps
 from antvisionps.inspection.image_scores import class_pq, image_pq, metrics_of, read_image_counts
 from antvisionps.inspection.predictions import CachedPredictions, ImagePredictions
 from antvisionps.inspection.revisions import fetch_revision
-from antvisionps.progress import progress
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import class_index_map
+from antvisionps.predictions.fused_files import PANOPTIC_FILE
 
 Rows = list[dict[str, Any]]
 

@@ -1,4 +1,4 @@
-"""The panoptic maps of one system as a lazy collection, with each segment's source and each fallen candidate's reason:
+"""The panoptic maps of one system as a lazy collection, with the source of segments and reasons of rejections:
 
 from antvisionps.inspection import fused
 maps = fused.open("data/fused/fusion")
@@ -15,11 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, read_panoptic
-from antvisionps.errors import CacheError
-from antvisionps.fusion.fallen import FallenCandidate, FallReason
-from antvisionps.fusion.fused_files import (
+from antvisionps.core.errors import CacheError
+from antvisionps.fusion.heuristic import FusedSegment
+from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.inspection.choices import name_choices, name_nearest
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, read_panoptic
+from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,
     PANOPTIC_FILE,
@@ -28,8 +30,6 @@ from antvisionps.fusion.fused_files import (
     SEGMENTS_SCHEMA,
     RowsByImage,
 )
-from antvisionps.fusion.heuristic import FusedSegment
-from antvisionps.inspection.choices import name_choices, name_nearest
 
 REMEDY = "run `dvc repro fuse`"
 
@@ -79,7 +79,7 @@ class FusedMaps:
         return FusedMap(self, self._image_of[image_id])
 
     def to_arrow(self, table: Literal["segments", "candidates"] = "segments") -> pa.Table:
-        """`segments`: all that are in the maps. `candidates`: all that fell, and why."""
+        """`segments`: all that are in the maps. `candidates`: all that are rejected, and why."""
         return self._rows_by_image(table).table
 
     def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
@@ -134,16 +134,16 @@ class FusedMap:
         ]
 
     @cached_property
-    def fallen(self) -> list[FallenCandidate]:
+    def rejected(self) -> list[RejectedCandidate]:
         """The candidates that are not in the map, in the order in which the fusion met them."""
         return [
-            FallenCandidate(
+            RejectedCandidate(
                 row["category_id"],
                 row["area_px"],
                 row["free_px"],
                 row["score"],
                 row["end"],
-                FallReason(row["reason"]),
+                RejectReason(row["reason"]),
                 row["instance"],
             )
             for row in self.maps.rows("candidates", self.image_id)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from antvisionps.coco_panoptic import PanopticDataset
-from antvisionps.datasets.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
-from antvisionps.errors import AntVisionPSError, DataError
+from antvisionps.core.errors import AntVisionPSError, DataError
 from antvisionps.inspection import fused, predictions
+from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
 from antvisionps.predictions.schema import SCHEMA_VERSION
 
 _SHORT = 12
@@ -125,7 +125,7 @@ def _list_system(folder: Path) -> Iterable[dict[str, Any]]:
         "system": maps.system,
         "images": len(maps),
         "segments": maps.to_arrow("segments").num_rows,
-        "fallen candidates": maps.to_arrow("candidates").num_rows,
+        "rejected candidates": maps.to_arrow("candidates").num_rows,
     }
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from antvisionps.atomic import atomic_file
+from antvisionps.core.atomic import atomic_file
 from antvisionps.inspection.fused import FusedMap
 from antvisionps.inspection.predictions import Instance, Semantic
 from antvisionps.report.legend import enlarge_small, legend_entries, with_legend

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.categories import Category, CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
 from antvisionps.inspection.choices import name_choices, name_nearest
+from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 
 
 def fetch_revision(path: Path, *, rev: str, into: Path) -> Path:

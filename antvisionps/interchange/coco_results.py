@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.atomic import atomic_file
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage
-from antvisionps.errors import CacheError, PredictionsError
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.labels import Labels
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.rle import parse_runs
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import parse_runs
 
 Row = tuple[int, float, tuple[float, ...], bytes]
 """category_id, score, bbox_xywh, COCO compressed counts."""

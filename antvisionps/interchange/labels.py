@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import PredictionsError
+from antvisionps.core.errors import PredictionsError
+from antvisionps.panoptic.categories import CategorySet
 
 VOID_LABELS = (0, 255)
 """What tools write into a label map where they predict nothing; a category of that label takes precedence."""

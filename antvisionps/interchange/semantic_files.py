@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage
-from antvisionps.errors import CacheError, PredictionsError
+from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.labels import Labels
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
 GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})

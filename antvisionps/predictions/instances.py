@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
-from antvisionps.predictions.rle import MaskRuns, parse_runs
+from antvisionps.core.errors import CacheError
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import MaskRuns, parse_runs
 from antvisionps.predictions.schema import (
     INSTANCES_SCHEMA,
     MASK_PROBS_SIZE,

@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.predictions.schema import CacheWriter, ImageRows
 
 _IMAGE = "antvisionps.image"

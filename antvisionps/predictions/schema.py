@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.atomic import atomic_file
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError, DataError
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import CacheError, DataError
+from antvisionps.panoptic.categories import CategorySet
 
 SCHEMA_VERSION = 2
 

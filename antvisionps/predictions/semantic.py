@@ -15,8 +15,8 @@ import lz4.block
 import numpy as np
 import pyarrow as pa
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import (
     SEMANTIC_SCHEMA,
     CacheHeader,

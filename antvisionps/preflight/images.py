@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from antvisionps.categories import CategorySet
+from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco import PARTS
-from antvisionps.doctor import Finding
-from antvisionps.errors import DataError
-from antvisionps.params import CocoPanopticFolder, Prepare
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.prepare import CocoPanopticFolder, Prepare
+from antvisionps.preflight.doctor import Finding
 
 COCO_HW = (480, 640)
 """Most of COCO's photos; docs/fusion.md measures sizes on such pictures."""

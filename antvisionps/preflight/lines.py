@@ -10,13 +10,13 @@ from antvisionps.preflight.images import ImageSet
 from antvisionps.preflight.networks import TrainedNetwork
 
 if TYPE_CHECKING:
-    from antvisionps.models.trial import Batch, NetworkTrial
+    from antvisionps.preflight.trial import Batch, NetworkTrial
 
 
 def full_batch(network: TrainedNetwork, images: ImageSet) -> Batch:
     """The largest that the network's training can meet, of images of the usual shape."""
-    from antvisionps.models.resizing import resized_hw
-    from antvisionps.models.trial import Batch
+    from antvisionps.models.blocks.resizing import resized_hw
+    from antvisionps.preflight.trial import Batch
 
     augmentation = network.training.augmentation
     hw = resized_hw(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from antvisionps.params import Ensemble, Params, Training
+from antvisionps.params.training import Ensemble, Training
+from antvisionps.params.whole import Params
 
 
 @dataclass(frozen=True)

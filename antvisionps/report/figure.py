@@ -17,10 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from antvisionps.atomic import atomic_file
-from antvisionps.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.coco_panoptic import Segment
-from antvisionps.errors import DataError
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.report.legend import legend_entries
 from antvisionps.report.overlays import boundaries, draw_overlay
 

@@ -10,27 +10,27 @@ from typing import Any
 import cv2
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import PanopticDataset, PanopticImage, Segment
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import (
     ImageOutcomes,
     Outcome,
     SegmentOutcome,
-    best_true_segments,
+    best_gt_segments,
     explain_segments,
 )
-from antvisionps.fusion.fused_files import (
+from antvisionps.fusion.semantic_average import semantic_class_map
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,
     SEGMENTS_FILE,
     SEGMENTS_SCHEMA,
     RowsByImage,
 )
-from antvisionps.fusion.semantic_average import semantic_class_map
-from antvisionps.predictions.ends import SplitCaches
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
+from antvisionps.predictions.split_caches import SplitCaches
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
@@ -72,7 +72,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
 
     def assemble(index: int) -> ImageData:
         image = truth.images[index]
-        true_ids = truth.load_segment_ids(image)
+        gt_ids = truth.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
         systems, tally, confused_px = {}, {}, {}
@@ -80,30 +80,30 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
             described = fused.images[index]
             predicted_ids = fused.load_segment_ids(described)
             outcomes = explain_segments(
-                true_ids=true_ids,
+                gt_ids=gt_ids,
                 true=image.segments,
                 predicted_ids=predicted_ids,
                 predicted=described.segments,
                 categories=categories,
             )
-            segments, fallen = (rows.read(image.image_id) for rows in rows_of[system])
+            segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
-                "true_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.true],
-                "fallen": [_fallen(row, categories) for row in fallen],
+                "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.true],
+                "rejected": [_rejected(row, categories) for row in rejected],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
             confused_px[system] = outcomes.confused_px
         page = {
             "id": image.image_id,
-            "map": index_runs(true_ids, image.segments),
+            "map": index_runs(gt_ids, image.segments),
             "segments": [_described(segment, categories) | {"crowd": segment.is_crowd} for segment in image.segments],
             "systems": systems,
             "ends": {
                 end: {
                     "semantic": _semantic_runs(planes.get(end), categories),
-                    "instances": _instances(found.get(end), true_ids, image.segments, categories),
+                    "instances": _instances(found.get(end), gt_ids, image.segments, categories),
                 }
                 for end in sources.ends
             },
@@ -181,7 +181,7 @@ def _outcome(outcome: SegmentOutcome, others: Sequence[Segment]) -> Json:
     return {"outcome": str(outcome.outcome), "iou": round(outcome.iou, IOU_DIGITS), "partner": partner}
 
 
-def _fallen(row: Mapping[str, Any], categories: CategorySet) -> Json:
+def _rejected(row: Mapping[str, Any], categories: CategorySet) -> Json:
     """`instance` is the position among the end's instances, null for stuff and for what several ends found."""
     return {
         "class": categories.class_index(row["category_id"]),
@@ -205,14 +205,14 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
 
 
 def _instances(
-    image: ImageInstances | None, true_ids: np.ndarray, true: Sequence[Segment], categories: CategorySet
+    image: ImageInstances | None, gt_ids: np.ndarray, true: Sequence[Segment], categories: CategorySet
 ) -> list[Json] | None:
     """Best score first; `rle` are COCO's compressed counts, `partner` and `iou` the nearest true segment's. None where
     the end has no instances."""
     if image is None:
         return None
     columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist(), image.rles)
-    best = best_true_segments(image, true_ids=true_ids, true=true)
+    best = best_gt_segments(image, gt_ids=gt_ids, true=true)
     return [
         {
             "class": categories.class_index(category_id),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from antvisionps.categories import CategorySet
+from antvisionps.panoptic.categories import CategorySet
 
 _BACKGROUND_RGB, _INK_RGB = (255, 255, 255), (30, 30, 30)
 _MIN_SIDE_PX = 480

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import AntVisionPSError, CacheError, DataError
+from antvisionps.core.errors import AntVisionPSError, CacheError, DataError
+from antvisionps.panoptic.categories import CategorySet
 
 Json = dict[str, Any]
 

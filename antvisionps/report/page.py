@@ -27,10 +27,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from antvisionps.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
-from antvisionps.parallel import Workers, map_images
+from antvisionps.parallel.images import Workers, map_images
 from antvisionps.report.image_data import ImageData, ReportSources, open_image_data, photo_jpeg
 from antvisionps.report.overview_data import (
     confusion_triples,

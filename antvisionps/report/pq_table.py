@@ -10,7 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from antvisionps.errors import DataError
+from antvisionps.core.errors import DataError
 
 Summary = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """System → All, Things, Stuff → PQ, SQ, RQ in percent; None where there is nothing to measure."""

@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from antvisionps.params import load_params
+from antvisionps.params.whole import load_params
 from benchmarks.fusion_table import gains, trained_ends, trials_of_seed
 from benchmarks.trials import read_document, table
 

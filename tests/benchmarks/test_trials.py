@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from antvisionps.params import load_params
+from antvisionps.params.whole import load_params
 from benchmarks import trials
 from benchmarks.trials import end_trial, read_document, replace_section, run_trials, single_end, table
 

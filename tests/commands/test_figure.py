@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from antvisionps import cli
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import Segment
+from antvisionps.cli.main import main as cli
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.report.figure import Panel, write_figure
 
 PROJECT = Path(__file__).parents[2]
@@ -103,7 +103,16 @@ def test_the_same_figure_has_the_same_bytes_in_another_process(tiny_run, image_i
     for name in ("figure.pdf", "figure.png"):
         first = draw(tmp_path / name, image_ids[0])
         again = tmp_path / "again" / name
-        command = [sys.executable, "-m", "antvisionps.cli", "figure", "--image", str(image_ids[0]), "--out", str(again)]
+        command = [
+            sys.executable,
+            "-m",
+            "antvisionps.cli.main",
+            "figure",
+            "--image",
+            str(image_ids[0]),
+            "--out",
+            str(again),
+        ]
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "7"}
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
@@ -157,7 +166,7 @@ class Refuse:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-from antvisionps import cli
+from antvisionps.cli.main import main as cli
 cli.main({command!r})
 """
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from antvisionps import cli
+from antvisionps.cli.main import main as cli
 
 PROJECT = Path(__file__).parents[2]
 
@@ -181,7 +181,7 @@ def test_fused_shows_segments_and_why_candidates_fell(inspect, image_id, tmp_pat
     assert found["void"] == pytest.approx(1 - sum(s["area"] for s in found["segments"]) / (64 * 80))
     frame = pd.read_parquet("data/fused/fusion/candidates.parquet")
     own = frame[frame["image_id"] == image_id]
-    assert [row["reason"] for row in found["fallen"]] == own["reason"].tolist()
+    assert [row["reason"] for row in found["rejected"]] == own["reason"].tolist()
     counts = pd.read_parquet("metrics/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
     assert [row["TP"] for row in found["quality"]] == counts["tp"].tolist()
     assert [row["FN"] for row in found["quality"]] == counts["fn"].tolist()
@@ -279,7 +279,7 @@ def test_names_cannot_steer_the_terminal(tiny_run, tmp_path, inspect, image_id):
 
 
 def test_a_pipe_gets_whole_lines(tiny_run, image_id):
-    command = [sys.executable, "-m", "antvisionps.cli", "inspect", "fused", "fusion", "--image", str(image_id)]
+    command = [sys.executable, "-m", "antvisionps.cli.main", "inspect", "fused", "fusion", "--image", str(image_id)]
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "20"}
     ran = subprocess.run(command, cwd=tiny_run, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps import cli
-from antvisionps.coco_panoptic import class_index_map
-from antvisionps.commands.sweep import experiment_line, parse_sweeps
+from antvisionps.cli.main import main as cli
+from antvisionps.cli.sweep import experiment_line, parse_sweeps
+from antvisionps.core.errors import ParamsError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.errors import ParamsError
+from antvisionps.panoptic.coco_panoptic import class_index_map
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.pipeline.sweep import PanopticQuality, best, grid
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.report.sweep_report import sweep_svg
-from antvisionps.sweeps import PanopticQuality, best, grid
 
 PROJECT = Path(__file__).parents[2]
 ENDS = ("e_ups", "lwl_htc")
@@ -226,7 +226,7 @@ def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():
 
 
 def test_changes_need_a_key_of_the_file(in_project):
-    from antvisionps.params import load_params
+    from antvisionps.params.whole import load_params
 
     assert load_params(in_project / "params.yaml", changes={"fuse.min_score": 0.25}).fuse.min_score == 0.25
     with pytest.raises(ParamsError, match=r"fuse\.nothing: no such key"):

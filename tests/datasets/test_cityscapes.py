@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from antvisionps.coco_panoptic import class_index_map
+from antvisionps.core.errors import DataError
 from antvisionps.datasets.cityscapes import CATEGORIES, prepare_cityscapes
-from antvisionps.datasets.splits import SPLITS, dataset_fingerprint, open_split
-from antvisionps.errors import DataError
+from antvisionps.panoptic.coco_panoptic import class_index_map
+from antvisionps.panoptic.splits import SPLITS, dataset_fingerprint, open_split
 
 SKY, CAR, PERSON, CARAVAN, EGO_VEHICLE = 23, 26, 24, 29, 1
 TRAIN_ID = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14,

@@ -14,13 +14,13 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from antvisionps.coco_panoptic import write_panoptic_json
+from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import write_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
-from antvisionps.datasets.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
-from antvisionps.errors import DataError
-from antvisionps.predictions.rle import parse_runs
-from antvisionps.true_instances import TrueInstances, TrueInstancesReader, write_true_instances
+from antvisionps.panoptic.coco_panoptic import write_panoptic_json
+from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
+from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
 
 SIDE = 64
 BALL, CRATE, SKY = 3, 8, 2
@@ -88,7 +88,7 @@ def prepare(folder: Path, *, instances: str | None = "instances.json", out: str 
     return prepared
 
 
-def decoded(instances: TrueInstances) -> np.ndarray:
+def decoded(instances: GtInstances) -> np.ndarray:
     runs = parse_runs(instances.rles, height=SIDE, width=SIDE)
     return np.array([runs.mask(index) for index in range(len(runs))])
 
@@ -101,7 +101,7 @@ def test_masks_categories_and_crowds_are_pycocotools_own(folder):
     seen = []
     for split in ("train", "heldout"):
         dataset = open_split(prepared, split)
-        reader = TrueInstancesReader(dataset.instances, dataset.images)
+        reader = GtInstancesReader(dataset.instances, dataset.images)
         for image in dataset.images:
             wanted = oracle.loadAnns(oracle.getAnnIds(imgIds=[image.image_id]))
             found = reader.read(image.image_id)
@@ -208,7 +208,7 @@ def many(dataset_images):
     for image in dataset_images:
         count = image.image_id
         rles = [f"{image.image_id}-{index}".encode() for index in range(count)]
-        yield image.image_id, TrueInstances(np.arange(count, dtype=np.int32), rles, np.arange(count) % 2 == 1)
+        yield image.image_id, GtInstances(np.arange(count, dtype=np.int32), rles, np.arange(count) % 2 == 1)
 
 
 @pytest.fixture
@@ -219,8 +219,8 @@ def images(tmp_path):
 
 
 def test_any_image_comes_back_in_any_order_and_process(tmp_path, images):
-    write_true_instances(tmp_path / "a.parquet", many(images))
-    reader = TrueInstancesReader(tmp_path / "a.parquet", images)
+    write_gt_instances(tmp_path / "a.parquet", many(images))
+    reader = GtInstancesReader(tmp_path / "a.parquet", images)
     for copy in (reader, pickle.loads(pickle.dumps(reader))):
         for image_id in (69, 0, 64, 63, 1):
             found, (_, wanted) = copy.read(image_id), next(many([images[image_id]]))
@@ -231,17 +231,17 @@ def test_any_image_comes_back_in_any_order_and_process(tmp_path, images):
 def test_a_file_of_other_images_or_a_damaged_one_is_refused(tmp_path, images):
     path = tmp_path / "a.parquet"
     with pytest.raises(DataError, match=r"a\.parquet: no such file; run `dvc repro -f prepare`"):
-        TrueInstancesReader(path, images)
-    write_true_instances(path, many(images))
+        GtInstancesReader(path, images)
+    write_gt_instances(path, many(images))
     with pytest.raises(DataError, match="expected the instances of 69 images, got 70"):
-        TrueInstancesReader(path, images[1:])
+        GtInstancesReader(path, images[1:])
     with pytest.raises(DataError, match="expected image 69, got image 0"):
-        TrueInstancesReader(path, images[::-1]).read(69)
+        GtInstancesReader(path, images[::-1]).read(69)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="not a whole Parquet file"):
-        TrueInstancesReader(path, images)
+        GtInstancesReader(path, images)
     path.write_bytes(whole[:200] + bytes(64) + whole[264:])
-    reader = TrueInstancesReader(path, images)
+    reader = GtInstancesReader(path, images)
     with pytest.raises(DataError, match="row group 0 is damaged"):
         reader.read(5)

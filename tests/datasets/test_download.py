@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from antvisionps import cli
+from antvisionps.cli.main import main as cli
+from antvisionps.core.errors import DownloadError
 from antvisionps.datasets import coco, download
 from antvisionps.datasets.coco import PARTS, Part, download_coco
 from antvisionps.datasets.download import RemoteFile, fetch
 from antvisionps.datasets.unpacking import unpack
-from antvisionps.errors import DownloadError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from antvisionps.core.errors import DataError
 from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
-from antvisionps.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 TRANSPOSED_BY = {

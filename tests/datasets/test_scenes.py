@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from antvisionps.coco_panoptic import measure_segments, read_panoptic, write_panoptic_json
 from antvisionps.datasets.scenes import CATEGORIES, render_scene, write_scenes
+from antvisionps.panoptic.coco_panoptic import measure_segments, read_panoptic, write_panoptic_json
 
 SIZE = {"height": 96, "width": 128}
 

@@ -14,9 +14,10 @@ import pytest
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from antvisionps.coco_panoptic import read_panoptic, write_panoptic_json
+from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
-from antvisionps.datasets.splits import (
+from antvisionps.panoptic.coco_panoptic import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.splits import (
     SPLITS,
     SplitFiles,
     choose_heldout,
@@ -24,7 +25,6 @@ from antvisionps.datasets.splits import (
     open_split,
     prepare_coco_panoptic,
 )
-from antvisionps.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 TRAIN = SplitFiles("train.json", "panoptic", "images")

@@ -8,18 +8,18 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.evaluation.average_precision import (
-    TrueInstances,
+    GtInstances,
     average_precision,
     class_average_precision,
+    gt_instances,
     match_detections,
     match_image,
     resampled_average_precision,
-    true_instances,
 )
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 
 CATEGORY_IDS = (1, 2, 3)
 
@@ -45,7 +45,7 @@ def predict(image_id, rows, hw=(3, 4)):
 def annotate(rows, hw=(3, 4)):
     """True instances from (category_id, is_crowd, mask)."""
     masks = np.array([mask for _, _, mask in rows]).reshape(len(rows), *hw)
-    return TrueInstances(
+    return GtInstances(
         np.array([category_id for category_id, _, _ in rows], np.int32),
         encode_masks(masks) if rows else [],
         np.array([is_crowd for _, is_crowd, _ in rows], bool),
@@ -113,11 +113,11 @@ def test_no_image_has_no_ap():
 
 def test_true_instances_are_cut_out_of_the_panoptic_map():
     segment_ids = np.array([[7, 7, 0], [900, 7, 900]])
-    found = true_instances(segment_ids, {900: (2, True), 7: (1, False)})
+    found = gt_instances(segment_ids, {900: (2, True), 7: (1, False)})
     assert found.category_ids.tolist() == [2, 1]
     assert found.is_crowd.tolist() == [True, False]
     assert found.rles == encode_masks(np.stack([segment_ids == 900, segment_ids == 7]))
-    assert true_instances(segment_ids, {}).rles == []
+    assert gt_instances(segment_ids, {}).rles == []
 
 
 def coco_ap(images):
@@ -166,14 +166,14 @@ def coco_ap(images):
 def random_image(rng, image_id):
     """Boxy truths, shifted and ragged copies of them as detections, detections out of nowhere, many equal scores."""
     hw = tuple(rng.integers(20, 40, 2).tolist())
-    true_rows, rows = [], []
+    gt_rows, rows = [], []
     for _ in range(rng.integers(0, 7)):
         y, x = rng.integers(0, hw[0] - 5), rng.integers(0, hw[1] - 5)
         height, width = rng.integers(2, 14, 2)
         mask = np.zeros(hw, dtype=bool)
         mask[y : y + height, x : x + width] = True
         category_id = int(rng.choice(CATEGORY_IDS[:2]))
-        true_rows.append((category_id, rng.random() < 0.2, mask))
+        gt_rows.append((category_id, rng.random() < 0.2, mask))
         for _ in range(rng.integers(0, 4)):
             shifted = np.roll(mask, rng.integers(-1, 2, 2), axis=(0, 1)) & (
                 rng.random(hw) < rng.choice([0.8, 0.95, 1.0])
@@ -183,7 +183,7 @@ def random_image(rng, image_id):
         mask = np.zeros(hw, dtype=bool)
         mask[: rng.integers(1, 9), : rng.integers(1, 9)] = True
         rows.append((int(rng.choice(CATEGORY_IDS)), rng.random(), mask))
-    return predict(image_id, rows, hw).sorted_by_score(), annotate(true_rows, hw)
+    return predict(image_id, rows, hw).sorted_by_score(), annotate(gt_rows, hw)
 
 
 @pytest.mark.parametrize("seed", range(12))

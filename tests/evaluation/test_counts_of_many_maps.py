@@ -13,9 +13,9 @@ import pytest
 from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
 
-from antvisionps.coco_panoptic import measure_segments
 from antvisionps.evaluation.panoptic_quality import class_quality, count_matches, group_quality, total_counts
-from antvisionps.segment_runs import find_runs
+from antvisionps.panoptic.coco_panoptic import measure_segments
+from antvisionps.panoptic.segment_runs import find_runs
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},
@@ -33,7 +33,7 @@ PAIRS = 400 * len(KINDS)
 @dataclass
 class Pair:
     kind: str
-    true_ids: np.ndarray
+    gt_ids: np.ndarray
     true: list
     predicted_ids: np.ndarray
     predicted: list
@@ -49,24 +49,24 @@ def random_ids(rng, hw):
 
 def random_pair(rng, kind):
     hw = tuple(rng.integers(3, 24, 2).tolist())
-    true_ids = random_ids(rng, hw)
+    gt_ids = random_ids(rng, hw)
     if kind == "other":
         predicted_ids = random_ids(rng, hw)
     elif kind == "the same":
-        predicted_ids = true_ids
+        predicted_ids = gt_ids
     elif kind == "one over all":
         predicted_ids = np.full(hw, 9)
     elif kind == "boundary":  # halves: IoUs and forgiven parts of just a half
-        true_ids, predicted_ids = np.zeros(hw, int), np.zeros(hw, int)
-        true_ids[:, : hw[1] // 2 * 2] = 5
-        true_ids[hw[0] // 2 :, : hw[1] // 2 * 2] = int(rng.choice([0, 5, 6]))
+        gt_ids, predicted_ids = np.zeros(hw, int), np.zeros(hw, int)
+        gt_ids[:, : hw[1] // 2 * 2] = 5
+        gt_ids[hw[0] // 2 :, : hw[1] // 2 * 2] = int(rng.choice([0, 5, 6]))
         predicted_ids[:, : hw[1] // 2] = 5
         predicted_ids[:, hw[1] // 2 : hw[1] // 2 * 2] = int(rng.choice([0, 5, 6]))
     else:
-        predicted_ids = np.roll(true_ids, rng.integers(-2, 3, 2), axis=(0, 1))
+        predicted_ids = np.roll(gt_ids, rng.integers(-2, 3, 2), axis=(0, 1))
         predicted_ids = np.where(rng.random(hw) < 0.1, 0, predicted_ids)
     if kind in ("void truth", "void"):
-        true_ids = np.zeros_like(true_ids)
+        gt_ids = np.zeros_like(gt_ids)
     if kind in ("void prediction", "void"):
         predicted_ids = np.zeros_like(predicted_ids)
 
@@ -74,12 +74,12 @@ def random_pair(rng, kind):
         # Of one segment in two maps the category is mostly the same.
         return {i: 1 + i % 3 if rng.random() < 0.8 else int(rng.integers(1, 4)) for i in np.unique(ids).tolist() if i}
 
-    true_categories = categories(true_ids)
-    crowds = frozenset(i for i in true_categories if rng.random() < (0.9 if kind == "crowds" else 0.15))
-    true = list(measure_segments(true_ids, category_ids=true_categories, crowd_ids=crowds))
+    gt_categories = categories(gt_ids)
+    crowds = frozenset(i for i in gt_categories if rng.random() < (0.9 if kind == "crowds" else 0.15))
+    true = list(measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=crowds))
     rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
     predicted = list(measure_segments(predicted_ids, category_ids=categories(predicted_ids)))
-    return Pair(kind, true_ids, true, predicted_ids, predicted)
+    return Pair(kind, gt_ids, true, predicted_ids, predicted)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def pairs():
 def counts(pairs):
     return [
         count_matches(
-            true_runs=find_runs(p.true_ids, p.true),
+            gt_runs=find_runs(p.gt_ids, p.true),
             true=p.true,
             predicted_runs=find_runs(p.predicted_ids, p.predicted),
             predicted=p.predicted,
@@ -118,7 +118,7 @@ def folder(pairs, tmp_path_factory):
             ]
             annotations.append({"image_id": index, "file_name": f"{index}.png", "segments_info": segments})
         images = [
-            {"id": i, "file_name": f"{i}.jpg", "height": p.true_ids.shape[0], "width": p.true_ids.shape[1]}
+            {"id": i, "file_name": f"{i}.jpg", "height": p.gt_ids.shape[0], "width": p.gt_ids.shape[1]}
             for i, p in enumerate(pairs)
         ]
         document = {"images": images, "annotations": annotations, "categories": CATEGORIES}

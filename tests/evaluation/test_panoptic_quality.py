@@ -8,7 +8,6 @@ from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
 from PIL import Image
 
-from antvisionps.coco_panoptic import measure_segments
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     class_quality,
@@ -17,7 +16,8 @@ from antvisionps.evaluation.panoptic_quality import (
     match_segments,
     total_counts,
 )
-from antvisionps.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.coco_panoptic import measure_segments
+from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
 
 CAT, DOG, SKY = 1, 2, 3
 CATEGORIES = {CAT: {"isthing": 1}, DOG: {"isthing": 1}, SKY: {"isthing": 0}}
@@ -32,13 +32,13 @@ def segments_of(ids, categories, crowds=()):
     return measure_segments(ids, category_ids=categories, crowd_ids=frozenset(crowds))
 
 
-def count(true_ids, true_categories, predicted_ids, predicted_categories, *, crowds=()):
-    true, predicted = segments_of(true_ids, true_categories, crowds), segments_of(predicted_ids, predicted_categories)
-    return count_maps(true_ids, true, predicted_ids, predicted)
+def count(gt_ids, gt_categories, predicted_ids, predicted_categories, *, crowds=()):
+    true, predicted = segments_of(gt_ids, gt_categories, crowds), segments_of(predicted_ids, predicted_categories)
+    return count_maps(gt_ids, true, predicted_ids, predicted)
 
 
-def count_maps(true_ids, true, predicted_ids, predicted):
-    runs = {"true_runs": find_runs(true_ids, true), "predicted_runs": find_runs(predicted_ids, predicted)}
+def count_maps(gt_ids, true, predicted_ids, predicted):
+    runs = {"gt_runs": find_runs(gt_ids, true), "predicted_runs": find_runs(predicted_ids, predicted)}
     return count_matches(**runs, true=true, predicted=predicted)
 
 
@@ -123,8 +123,8 @@ def random_map(rng, hw, segments):
 
 def random_pair(rng):
     hw = tuple(rng.integers(8, 30, 2).tolist())
-    true_ids = random_map(rng, hw, 8)
-    predicted_ids = np.roll(true_ids, rng.integers(-2, 3, 2), axis=(0, 1))
+    gt_ids = random_map(rng, hw, 8)
+    predicted_ids = np.roll(gt_ids, rng.integers(-2, 3, 2), axis=(0, 1))
     if rng.random() < 0.3:
         predicted_ids = random_map(rng, hw, 6)
     predicted_ids = np.where(rng.random(hw) < 0.1, 0, predicted_ids)
@@ -133,11 +133,11 @@ def random_pair(rng):
         # Of one segment in two maps the category is mostly the same.
         return {i: 1 + i % 3 if rng.random() < 0.8 else int(rng.integers(1, 4)) for i in np.unique(ids).tolist() if i}
 
-    true_categories = categories(true_ids)
-    crowds = [i for i in true_categories if rng.random() < 0.3]
-    true = list(segments_of(true_ids, true_categories, crowds))
+    gt_categories = categories(gt_ids)
+    crowds = [i for i in gt_categories if rng.random() < 0.3]
+    true = list(segments_of(gt_ids, gt_categories, crowds))
     rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
-    return true_ids, true, predicted_ids, segments_of(predicted_ids, categories(predicted_ids))
+    return gt_ids, true, predicted_ids, segments_of(predicted_ids, categories(predicted_ids))
 
 
 def annotation(file_name, segments):
@@ -153,8 +153,8 @@ def annotation(file_name, segments):
 
 def panopticapi_stats(folder, pairs):
     annotations = []
-    for index, (true_ids, true, predicted_ids, predicted) in enumerate(pairs):
-        for kind, ids in (("true", true_ids), ("predicted", predicted_ids)):
+    for index, (gt_ids, true, predicted_ids, predicted) in enumerate(pairs):
+        for kind, ids in (("true", gt_ids), ("predicted", predicted_ids)):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(id2rgb(ids.astype(np.uint32))).save(folder / kind / f"{index}.png")
         annotations.append((annotation(f"{index}.png", true), annotation(f"{index}.png", predicted)))
@@ -196,7 +196,7 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     true = segments_of(ids, {1: CAT, 2: CAT, 3: SKY})
     found = segments_of(predicted, {1: CAT, 2: DOG})
     matches = match_segments(
-        true_runs=find_runs(ids, true),
+        gt_runs=find_runs(ids, true),
         true=[true],
         predicted_runs=find_runs(predicted, found),
         predicted=[found],
@@ -209,13 +209,13 @@ def test_images_together_count_as_each_alone():
     rng = np.random.default_rng(4)
     categories, pairs = {1: CAT, 2: CAT, 3: SKY, 4: DOG, 5: SKY}, []
     for _ in range(50):
-        true_ids = np.repeat(rng.integers(6, size=rng.integers(1, 9, size=2)), 3, axis=1)
-        is_other = rng.random(true_ids.shape) < 0.2
-        predicted_ids = np.where(is_other, rng.integers(6, size=true_ids.shape), true_ids)
+        gt_ids = np.repeat(rng.integers(6, size=rng.integers(1, 9, size=2)), 3, axis=1)
+        is_other = rng.random(gt_ids.shape) < 0.2
+        predicted_ids = np.where(is_other, rng.integers(6, size=gt_ids.shape), gt_ids)
         crowds = {int(rng.integers(1, 12))}
         pairs.append(
             (
-                (true_ids, segments_of(true_ids, categories, crowds)),
+                (gt_ids, segments_of(gt_ids, categories, crowds)),
                 (predicted_ids, segments_of(predicted_ids, categories)),
             )
         )
@@ -226,10 +226,10 @@ def test_images_together_count_as_each_alone():
         lengths, segments = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segments"))
         return SegmentRuns(lengths, segments, first_run), [segments for _, segments in maps]
 
-    (true_runs, true), (predicted_runs, predicted) = (together(maps) for maps in zip(*pairs, strict=True))
-    matches = match_segments(true_runs=true_runs, true=true, predicted_runs=predicted_runs, predicted=predicted)
+    (gt_runs, true), (predicted_runs, predicted) = (together(maps) for maps in zip(*pairs, strict=True))
+    matches = match_segments(gt_runs=gt_runs, true=true, predicted_runs=predicted_runs, predicted=predicted)
     alone = [
-        match_segments(true_runs=find_runs(*one), true=[one[1]], predicted_runs=find_runs(*other), predicted=[other[1]])
+        match_segments(gt_runs=find_runs(*one), true=[one[1]], predicted_runs=find_runs(*other), predicted=[other[1]])
         for one, other in pairs
     ]
     assert [rows(c) for c in matches.counts()] == [rows(*m.counts()) for m in alone]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import measure_segments
 from antvisionps.evaluation.panoptic_quality import count_matches
-from antvisionps.evaluation.segment_outcomes import Outcome, best_true_segments, explain_segments
+from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, explain_segments
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import measure_segments
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
-from antvisionps.segment_runs import find_runs
 
 CAT, DOG, SKY = 1, 2, 3
 CATEGORIES = CategorySet.from_json(
@@ -23,11 +23,11 @@ def draw(picture):
     return np.array([[".abcdefgh".index(pixel) for pixel in line] for line in picture.split()])
 
 
-def maps(true, true_categories, predicted, predicted_categories, crowds=()):
-    true_ids, predicted_ids = draw(true), draw(predicted)
+def maps(true, gt_categories, predicted, predicted_categories, crowds=()):
+    gt_ids, predicted_ids = draw(true), draw(predicted)
     return {
-        "true_ids": true_ids,
-        "true": measure_segments(true_ids, category_ids=true_categories, crowd_ids=frozenset(crowds)),
+        "gt_ids": gt_ids,
+        "true": measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=frozenset(crowds)),
         "predicted_ids": predicted_ids,
         "predicted": measure_segments(predicted_ids, category_ids=predicted_categories),
     }
@@ -85,19 +85,19 @@ def test_confused_pixels_are_counted_by_class_with_void_last():
 def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
     rng = np.random.default_rng(7)
     for _ in range(200):
-        true_ids, predicted_ids = (
+        gt_ids, predicted_ids = (
             np.repeat(np.repeat(rng.integers(0, 6, (3, 3)), 4, axis=0), 4, axis=1) for _ in range(2)
         )
         categories = {number: int(rng.integers(1, 4)) for number in range(1, 6)}
         given = {
-            "true_ids": true_ids,
-            "true": measure_segments(true_ids, category_ids=categories, crowd_ids=frozenset({5})),
+            "gt_ids": gt_ids,
+            "true": measure_segments(gt_ids, category_ids=categories, crowd_ids=frozenset({5})),
             "predicted_ids": predicted_ids,
             "predicted": measure_segments(predicted_ids, category_ids=categories),
         }
         outcomes = explain_segments(**given, categories=CATEGORIES)
         counts = count_matches(
-            true_runs=find_runs(true_ids, given["true"]),
+            gt_runs=find_runs(gt_ids, given["true"]),
             true=given["true"],
             predicted_runs=find_runs(predicted_ids, given["predicted"]),
             predicted=given["predicted"],
@@ -124,6 +124,6 @@ def test_the_nearest_true_segment_of_a_whole_mask_is_of_its_category_and_no_crow
         rles=encode_masks(masks),
         mask_probs=None,
     )
-    best = best_true_segments(instances, true_ids=given["true_ids"], true=given["true"])
+    best = best_gt_segments(instances, gt_ids=given["gt_ids"], true=given["true"])
     # The dog's fourth pixel lies on void, which leaves the union.
     assert best == [(0, 0.5), (1, 2 / 3), (None, 0.0), (None, 0.0), (3, 1.0)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps import cli
+from antvisionps.cli.main import main as cli
 from antvisionps.experiments import report_tables
 from tests.dvc_project import commit, copy_project, environment
 
@@ -107,7 +107,7 @@ def start(folder: Path, tables: str) -> subprocess.Popen:
     """`antvisionps table 1` in a process group of its own, with these tables for the report's."""
     code = (
         "import dataclasses, sys; from antvisionps.experiments import report_tables as r; "
-        f"r.TABLES = ({tables},); from antvisionps.cli import main; main(['table', '1'])"
+        f"r.TABLES = ({tables},); from antvisionps.cli.main import main; main(['table', '1'])"
     )
     paths = environment() | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
     return subprocess.Popen(

@@ -10,7 +10,7 @@ from dvc.utils.hydra import apply_overrides
 
 from antvisionps.experiments.markdown import Result, document, figures_of, section
 from antvisionps.experiments.report_tables import TABLES, Figures, LeftOut, trials
-from antvisionps.params import Params, load_params
+from antvisionps.params.whole import Params, load_params
 
 PROJECT = Path(__file__).parents[2]
 PAPER, BUILT_IN, FACADES = (

@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.calibration import (
     Calibration,
     choose_min_scores,
@@ -16,8 +15,9 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 
 CAT, DOG, SKY = 10, 20, 5
 CATEGORIES = CategorySet.from_json(
@@ -50,12 +50,12 @@ PQ_OF_CLASS = {0.3: {CAT: 0.6, DOG: 0.5}, 0.5: {CAT: 0.4, DOG: 0.5}, 0.7: {CAT: 
 
 
 def test_a_class_gets_the_threshold_of_its_best_quality():
-    chosen = choose_min_scores(PQ_OF_CLASS, n_true={CAT: 12, DOG: 12}, min_instances=10, default=0.5)
+    chosen = choose_min_scores(PQ_OF_CLASS, n_gt={CAT: 12, DOG: 12}, min_instances=10, default=0.5)
     assert chosen == {CAT: 0.3}  # a dog does no better anywhere
 
 
 def test_a_class_with_few_instances_keeps_the_threshold_of_all():
-    assert choose_min_scores(PQ_OF_CLASS, n_true={CAT: 9}, min_instances=10, default=0.5) == {}
+    assert choose_min_scores(PQ_OF_CLASS, n_gt={CAT: 9}, min_instances=10, default=0.5) == {}
 
 
 def test_the_category_that_is_seen_more_often_lies_on_top():

@@ -7,12 +7,12 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from antvisionps.categories import CategorySet
-from antvisionps.fusion.fallen import FallReason
 from antvisionps.fusion.heuristic import PRESETS, HeuristicRules, fuse_image
 from antvisionps.fusion.nms import keep_best_boxes
+from antvisionps.fusion.rejected import RejectReason
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 
 CAT, DOG, SKY, SEA = 10, 20, 5, 15
 CATEGORIES = CategorySet.from_json(
@@ -66,7 +66,7 @@ def described(fused):
 
 
 def reasons(fused):
-    return [(candidate.category_id, candidate.reason) for candidate in fused.fallen]
+    return [(candidate.category_id, candidate.reason) for candidate in fused.rejected]
 
 
 SKY_ONLY = paint("ssss ssss ssss")
@@ -81,7 +81,7 @@ def test_instances_come_first_and_stuff_fills_what_is_left():
     assert fused.segments[0].bbox_xywh == (0, 0, 2, 2)
     assert fused.segments[0].score == pytest.approx(0.9)
     assert (fused.segments[1].score, fused.segments[1].end) == (None, "ups")
-    assert not fused.fallen
+    assert not fused.rejected
 
 
 def test_the_higher_score_is_on_top_and_the_lower_keeps_its_free_pixels():
@@ -106,13 +106,13 @@ def test_of_equal_scores_the_first_ends_is_on_top():
 def test_a_score_of_just_the_minimum_lives(score, lives):
     fused = fuse(found((CAT, score, LEFT), hw=(3, 4)), SKY_ONLY)
     assert (fused.segments[0].category_id == CAT) is lives
-    assert reasons(fused) == ([] if lives else [(CAT, FallReason.LOW_SCORE)])
+    assert reasons(fused) == ([] if lives else [(CAT, RejectReason.LOW_SCORE)])
 
 
 def test_scores_are_compared_as_the_decimal_that_the_parameter_is():
     # As float32, 0.7 is a little below 0.7.
     fused = fuse(found((CAT, 0.7, LEFT), hw=(3, 4)), SKY_ONLY, min_score=0.7)
-    assert reasons(fused) == [(CAT, FallReason.LOW_SCORE)]
+    assert reasons(fused) == [(CAT, RejectReason.LOW_SCORE)]
 
 
 @pytest.mark.parametrize(("max_overlap_frac", "lives"), [(0.5, True), (0.49, False)])
@@ -121,8 +121,8 @@ def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
     fused = fuse(instances, SKY_ONLY, max_overlap_frac=max_overlap_frac)
     assert (DOG in [segment.category_id for segment in fused.segments]) is lives
     if not lives:
-        (fallen,) = fused.fallen
-        assert (fallen.reason, fallen.area_px, fallen.free_px) == (FallReason.OVERLAP_FRAC, 4, 2)
+        (rejected,) = fused.rejected
+        assert (rejected.reason, rejected.area_px, rejected.free_px) == (RejectReason.OVERLAP_FRAC, 4, 2)
 
 
 def test_an_instance_that_fell_takes_no_pixels():
@@ -134,14 +134,14 @@ def test_an_instance_that_fell_takes_no_pixels():
 def test_an_empty_mask_falls():
     fused = fuse(found((CAT, 0.9, LEFT & ~LEFT), hw=(3, 4)), SKY_ONLY)
     assert described(fused) == [(1, SKY, 12)]
-    assert reasons(fused) == [(CAT, FallReason.EMPTY)]
+    assert reasons(fused) == [(CAT, RejectReason.EMPTY)]
 
 
 def test_no_threshold_lets_an_empty_segment_in():
     covered = found((CAT, 0.9, np.ones((3, 4))), (DOG, 0.8, LEFT), hw=(3, 4))
     fused = fuse(covered, SKY_ONLY, max_overlap_frac=1.0, min_stuff_area_px=0)
     assert described(fused) == [(1, CAT, 12)]
-    assert reasons(fused) == [(DOG, FallReason.EMPTY), (SKY, FallReason.EMPTY)]
+    assert reasons(fused) == [(DOG, RejectReason.EMPTY), (SKY, RejectReason.EMPTY)]
 
 
 @pytest.mark.parametrize(("min_stuff_area_px", "lives"), [(4, True), (5, False)])
@@ -149,7 +149,7 @@ def test_stuff_of_just_the_minimum_area_lives_and_smaller_stuff_becomes_void(min
     fused = fuse(found(hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=min_stuff_area_px)
     assert described(fused) == [(1, SKY, 8), (2, SEA, 4)][: 1 + lives]
     assert (fused.segment_ids[2] == (2 if lives else 0)).all()
-    assert reasons(fused) == ([] if lives else [(SEA, FallReason.AREA)])
+    assert reasons(fused) == ([] if lives else [(SEA, RejectReason.AREA)])
 
 
 def test_the_area_of_stuff_is_what_instances_leave_of_it():
@@ -175,9 +175,9 @@ def test_each_categorys_instances_come_from_the_end_it_is_routed_to():
     }
     fused = fuse(ends, SKY_ONLY, end_of_category={CAT: "ups", DOG: "htc"})
     assert [(s.category_id, s.end) for s in fused.segments] == [(CAT, "ups"), (DOG, "htc"), (SKY, "ups")]
-    assert [(f.category_id, f.end, f.reason) for f in fused.fallen] == [
-        (DOG, "ups", FallReason.ROUTED_AWAY),
-        (CAT, "htc", FallReason.ROUTED_AWAY),
+    assert [(f.category_id, f.end, f.reason) for f in fused.rejected] == [
+        (DOG, "ups", RejectReason.ROUTED_AWAY),
+        (CAT, "htc", RejectReason.ROUTED_AWAY),
     ]
 
 
@@ -263,14 +263,14 @@ def assert_panopticapis_map(folder, instances, class_map, rules):
         as_coco = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert list(segment.bbox_xywh) == coco_mask.toBbox(as_coco).tolist()
     listed = [segment for segment in fused.segments if segment.score is not None]
-    assert len(listed) + sum(fallen.score is not None for fallen in fused.fallen) == len(instances)
+    assert len(listed) + sum(rejected.score is not None for rejected in fused.rejected) == len(instances)
     return fused
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
     rng = np.random.default_rng(7)
-    pasted, fallen = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    pasted, rejected = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
     for index in range(250 * len(KINDS)):
         kind = KINDS[index % len(KINDS)]
         instances, class_map = random_scene(rng, kind)
@@ -281,8 +281,8 @@ def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
         )
         fused = assert_panopticapis_map(tmp_path, instances, class_map, rules)
         pasted[kind] += len(fused.segments)
-        fallen[kind] += len(fused.fallen)
-    assert min(*pasted.values(), *fallen.values()) > 200
+        rejected[kind] += len(fused.rejected)
+    assert min(*pasted.values(), *rejected.values()) > 200
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
@@ -292,8 +292,8 @@ def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_e
     for index in range(20 * len(KINDS)):
         instances, class_map = random_scene(rng, KINDS[index % len(KINDS)], scale=7)
         fused = assert_panopticapis_map(tmp_path, instances, class_map, PRESETS["panopticapi"])
-        reasons_seen |= {fallen.reason for fallen in fused.fallen}
-    assert {FallReason.LOW_SCORE, FallReason.EMPTY, FallReason.OVERLAP_FRAC, FallReason.AREA} <= reasons_seen
+        reasons_seen |= {rejected.reason for rejected in fused.rejected}
+    assert {RejectReason.LOW_SCORE, RejectReason.EMPTY, RejectReason.OVERLAP_FRAC, RejectReason.AREA} <= reasons_seen
 
 
 def boxed(instances, *boxes_xywh):
@@ -308,7 +308,7 @@ def test_the_presets_are_the_others_thresholds():
 
 def test_nms_keeps_the_better_of_two_boxes_of_any_categories():
     instances = boxed(found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), (0, 0, 2, 2), (0, 0, 2, 2.5))
-    assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.79)) == [(DOG, FallReason.NMS)]
+    assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.79)) == [(DOG, RejectReason.NMS)]
     assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.81)) == []
 
 
@@ -327,14 +327,14 @@ def test_a_category_may_have_a_minimum_score_of_its_own():
     instances = found((CAT, 0.6, LEFT), (DOG, 0.4, MIDDLE), hw=(3, 4))
     fused = fuse(instances, SKY_ONLY, min_scores={CAT: 0.7, DOG: 0.3})
     assert [segment.category_id for segment in fused.segments] == [DOG, SKY]
-    assert reasons(fused) == [(CAT, FallReason.LOW_SCORE)]
+    assert reasons(fused) == [(CAT, RejectReason.LOW_SCORE)]
 
 
 def test_a_doubtful_part_of_stuff_becomes_void_and_the_rest_stays():
     confidence = np.array([[0.9] * 2 + [0.5] * 3], np.float32).repeat(2, axis=0)
     fused = fuse(found(hw=(2, 5)), paint("sswss sswss"), confidence=confidence, min_stuff_confidence=0.6)
     np.testing.assert_array_equal(fused.segment_ids, [[1, 1, 0, 0, 0]] * 2)
-    assert reasons(fused) == [(SEA, FallReason.LOW_CONFIDENCE)]
+    assert reasons(fused) == [(SEA, RejectReason.LOW_CONFIDENCE)]
 
 
 def test_without_confidence_nothing_can_be_doubtful():
@@ -353,4 +353,4 @@ def test_what_is_buried_is_no_segment_and_leaves_no_gap_in_the_ids():
     rows = (CAT, 0.9, MIDDLE), (DOG, 0.8, draw("#### #### ...."))
     fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY, on_top=frozenset({(DOG, CAT)}))
     assert described(fused) == [(1, DOG, 8), (2, SKY, 4)]
-    assert reasons(fused) == [(CAT, FallReason.EMPTY)]
+    assert reasons(fused) == [(CAT, RejectReason.EMPTY)]

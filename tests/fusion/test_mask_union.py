@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from antvisionps.errors import CacheError
-from antvisionps.fusion.fallen import FallReason
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.mask_union import UnionRules, join_instances
+from antvisionps.fusion.rejected import RejectReason
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 
@@ -199,10 +199,10 @@ def test_the_union_is_that_of_the_slow_version(seed):
         assert image.areas_px[index] == mask.sum()
     assert not any(left.values())
     merged = [(end, index) for *_, members in expected if len(members) > 1 for end, index in members]
-    assert len(joined.fallen) == len(merged)
-    for fallen in joined.fallen:
-        assert fallen.reason is FallReason.MERGED
-    assert sorted((fallen.end, fallen.score) for fallen in joined.fallen) == sorted(
+    assert len(joined.rejected) == len(merged)
+    for rejected in joined.rejected:
+        assert rejected.reason is RejectReason.MERGED
+    assert sorted((rejected.end, rejected.score) for rejected in joined.rejected) == sorted(
         (end, float(ends[end].scores[index])) for end, index in merged
     )
 
@@ -212,7 +212,7 @@ def test_an_end_alone_is_left_as_it_is(seed):
     (end, image), *_ = random_ends(np.random.default_rng(seed)).items()
     joined = join({end: image}, weights={end: 0.3})
     assert joined.instances[end] is image
-    assert not joined.fallen
+    assert not joined.rejected
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -261,14 +261,14 @@ BELOW = draw("""
 def test_overlapping_instances_of_a_class_become_one_and_the_others_stay():
     joined = join({"a": found((CAT, 0.9, LEFT), (DOG, 0.8, BELOW)), "b": found((CAT, 0.7, MIDDLE))})
     assert described(joined) == [("a", DOG, 0.4), ("a+b", CAT, 0.8)]
-    fallen = [(candidate.end, candidate.category_id, candidate.reason) for candidate in joined.fallen]
-    assert fallen == [("a", CAT, FallReason.MERGED), ("b", CAT, FallReason.MERGED)]
+    rejected = [(candidate.end, candidate.category_id, candidate.reason) for candidate in joined.rejected]
+    assert rejected == [("a", CAT, RejectReason.MERGED), ("b", CAT, RejectReason.MERGED)]
 
 
 def test_instances_of_other_classes_or_of_the_same_end_are_never_joined():
     joined = join({"a": found((CAT, 0.9, LEFT), (CAT, 0.8, MIDDLE)), "b": found((DOG, 0.7, LEFT))})
     assert described(joined) == [("a", CAT, 0.45), ("a", CAT, 0.4), ("b", DOG, 0.35)]
-    assert not joined.fallen
+    assert not joined.rejected
 
 
 def test_an_end_has_one_member_in_a_group_the_best():
@@ -310,7 +310,7 @@ def test_an_end_of_no_weight_is_routed_away():
     joined = join({"a": image, "b": found((CAT, 0.7, MIDDLE))}, weights={"a": 1.0, "b": 0.0})
     assert list(joined.instances) == ["a"]
     assert joined.instances["a"] is image
-    assert [(fallen.end, fallen.reason) for fallen in joined.fallen] == [("b", FallReason.ROUTED_AWAY)]
+    assert [(rejected.end, rejected.reason) for rejected in joined.rejected] == [("b", RejectReason.ROUTED_AWAY)]
 
 
 def test_empty_masks_and_empty_images_are_joined_with_nothing():
@@ -319,7 +319,7 @@ def test_empty_masks_and_empty_images_are_joined_with_nothing():
     assert [len(image) for image in joined.instances.values()] == [1, 1, 0]
     nothing = join({"a": found(hw=LEFT.shape), "b": found(hw=LEFT.shape)})
     assert sum(map(len, nothing.instances.values())) == 0
-    assert not nothing.fallen
+    assert not nothing.rejected
 
 
 def test_scores_of_nothing_weigh_the_same():

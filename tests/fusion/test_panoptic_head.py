@@ -3,14 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
-from antvisionps.fusion.fallen import FallReason
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
+from antvisionps.fusion.rejected import RejectReason
 from antvisionps.fusion.semantic_average import average_semantics
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.semantic import ImageSemantics
 
 CAT, DOG, SKY, SEA = 1, 2, 3, 4
@@ -150,20 +150,20 @@ def test_things_that_no_instance_claims_are_unknown_and_so_void():
 def test_an_instance_on_stuff_becomes_that_stuff():
     fused = fuse(found_in((6, 8), (DOG, 0.9, (4, 0, 4, 6))), LEFT_CAT)
     assert described(fused) == [(SKY, 24)]
-    assert [fallen.reason for fallen in fused.fallen] == [FallReason.OUTVOTED]
+    assert [rejected.reason for rejected in fused.rejected] == [RejectReason.OUTVOTED]
 
 
 def test_the_overlap_is_measured_within_a_category():
     two = lambda other: found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))  # noqa: E731
     rules = HeuristicRules(0.6, 0.3, 1)
-    assert FallReason.OVERLAP_FRAC in [fallen.reason for fallen in fuse(two(CAT), LEFT_CAT, rules).fallen]
-    assert FallReason.OVERLAP_FRAC not in [fallen.reason for fallen in fuse(two(DOG), LEFT_CAT, rules).fallen]
+    assert RejectReason.OVERLAP_FRAC in [rejected.reason for rejected in fuse(two(CAT), LEFT_CAT, rules).rejected]
+    assert RejectReason.OVERLAP_FRAC not in [rejected.reason for rejected in fuse(two(DOG), LEFT_CAT, rules).rejected]
 
 
 def test_small_stuff_becomes_void():
     fused = fuse(found_in((6, 8)), LEFT_CAT, HeuristicRules(0.6, 0.3, 25))
     assert fused.segments == ()
-    assert [fallen.reason for fallen in fused.fallen] == [FallReason.AREA]
+    assert [rejected.reason for rejected in fused.rejected] == [RejectReason.AREA]
 
 
 def test_without_mask_probs_there_is_no_head():

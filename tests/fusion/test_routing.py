@@ -3,8 +3,7 @@ import math
 
 import pytest
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.fusion.routing import (
     Lead,
     Route,
@@ -16,6 +15,7 @@ from antvisionps.fusion.routing import (
     routes_to_json,
     runner_up,
 )
+from antvisionps.panoptic.categories import CategorySet
 
 NAN = math.nan
 CATEGORIES = CategorySet.from_json(

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from antvisionps.categories import CategorySet
 from antvisionps.fusion.semantic_average import average_semantics, semantic_class_map
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.semantic import ImageSemantics
 
 # Class indices: 0 cat, 1 dog (things), 2 sky, 3 sea (stuff).

@@ -1,12 +1,12 @@
 import numpy as np
 
-from antvisionps.categories import CategorySet
 from antvisionps.fusion import system
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, fuse_predictions
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.semantic import ImageSemantics
 
 CAT, SKY, SEA = 1, 2, 3
@@ -69,7 +69,7 @@ def test_settings_tried_together_fuse_as_each_does_alone_and_share_what_they_hav
     together = list(fuse_by_each(instances, semantics, categories=CATEGORIES, settings=TRIED))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.segment_ids, other.segment_ids)
-        assert (one.segments, list(one.fallen)) == (other.segments, list(other.fallen))
+        assert (one.segments, list(one.rejected)) == (other.segments, list(other.rejected))
     assert len({fused.segment_ids.tobytes() for fused in together}) > 2
     assert {fused.segments[-1].end for fused in together} == {"a+b", "b"}
     assert sorted(calls) == ["average_semantics"] * 3 + ["join_instances"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
 from antvisionps.inspection import predictions
 
 

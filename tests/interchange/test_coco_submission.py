@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antvisionps import cli
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.cli.main import main as cli
+from antvisionps.core.errors import DataError, PredictionsError
+from antvisionps.interchange.coco_submission import Submission
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     PanopticDataset,
     PanopticImage,
     measure_segments,
     read_panoptic,
     write_panoptic_json,
 )
-from antvisionps.errors import DataError, PredictionsError
-from antvisionps.interchange.coco_submission import Submission
-from antvisionps.png import write_segment_ids_png
+from antvisionps.panoptic.png import write_segment_ids_png
 
 PROJECT = Path(__file__).parents[2]
 CATEGORIES = CategorySet.from_json(

@@ -15,14 +15,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from antvisionps import cli
-from antvisionps.coco_panoptic import class_index_map, segment_ids_to_rgb
+from antvisionps.cli.main import main as cli
+from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
-from antvisionps.errors import PredictionsError
-from antvisionps.interchange.ends import export_end, folder_sha256, import_end
+from antvisionps.interchange.import_end import export_end, folder_sha256, import_end
+from antvisionps.panoptic.coco_panoptic import class_index_map, segment_ids_to_rgb
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import antvisionps.models  # noqa: F401  its operators have to be in place before a test imports mmdet
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     PanopticDataset,
     PanopticImage,
     measure_segments,
     read_panoptic,
     write_panoptic_json,
 )
-from antvisionps.png import write_segment_ids_png
+from antvisionps.panoptic.png import write_segment_ids_png
 
 CATEGORIES = [
     {"id": 2, "name": "ground", "isthing": 0},

@@ -14,13 +14,13 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.model import MMDistributedDataParallel
 
-from antvisionps.categories import CategorySet
-from antvisionps.models.ends import BUILDERS, TrainedEnd, fill_caches
-from antvisionps.models.optimization import save_memory
-from antvisionps.models.processes import stage_processes
-from antvisionps.models.training_data import SampleOrder, TrainingSamples, collate
-from antvisionps.models.two_stage import RandomSampler
-from antvisionps.models.whole_batch import share_batch
+from antvisionps.models.blocks.two_stage import RandomSampler
+from antvisionps.models.blocks.whole_batch import share_batch
+from antvisionps.models.inference.end_networks import BUILDERS, TrainedEnd, fill_caches
+from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate
+from antvisionps.models.training.optimization import save_memory
+from antvisionps.models.training.processes import stage_processes
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import CacheHeader
 from tests.models.conftest import CATEGORIES, NETWORK, NETWORKS, write_dataset
 

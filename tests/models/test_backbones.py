@@ -5,8 +5,8 @@ import timm
 import torch
 from mmdet.registry import MODELS
 
-from antvisionps.errors import ModelError
-from antvisionps.models.backbones import (
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.backbones import (
     BACKBONES,
     EfficientNetLite0,
     describe_backbone,

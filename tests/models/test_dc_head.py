@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from antvisionps.errors import ModelError
-from antvisionps.models.dc_head import DeformableFusionHead
+from antvisionps.core.errors import ModelError
+from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
 
 LEVELS = 5
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from antvisionps.models.deform_conv_cpu import Geometry, deform_conv2d
+from antvisionps.models.blocks.deform_conv_cpu import Geometry, deform_conv2d
 
 GEOMETRIES = [
     Geometry(1, 1, 1, 1, 1, 1, groups=1, offset_groups=1, has_mask=True),

@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import torch
-from antvisionps.models.device import select_device
+from antvisionps.models.training.device import select_device
 select_device("cpu", cpu_threads=3)
 print(torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
 """

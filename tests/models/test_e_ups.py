@@ -8,9 +8,9 @@ from mmdet.models.detectors import TwoStagePanopticSegmentor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.semantic_head import crop_classes
-from antvisionps.models.training_data import TrainingSamples, collate
+from antvisionps.models.blocks.semantic_head import crop_classes
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.training.data import TrainingSamples, collate
 
 WHOLE = {
     "image_context": True,

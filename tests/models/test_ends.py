@@ -9,15 +9,15 @@ import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError, ModelError
-from antvisionps.models.ends import BUILDERS, fill_cache, open_networks
-from antvisionps.models.inference import paste_mask
-from antvisionps.models.member import train_member
-from antvisionps.predictions.ends import SplitCaches
+from antvisionps.core.errors import CacheError, ModelError
+from antvisionps.models.inference.end_networks import BUILDERS, fill_cache, open_networks
+from antvisionps.models.inference.views import paste_mask
+from antvisionps.models.training.member import train_member
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader
+from antvisionps.predictions.split_caches import SplitCaches
 
 PREDICT = {
     "short_sides_px": (64,),

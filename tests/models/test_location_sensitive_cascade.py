@@ -10,9 +10,9 @@ from mmdet.structures.bbox import bbox2roi
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from antvisionps.models.inference import predict_image
-from antvisionps.models.lwl_htc import build_lwl_htc
-from antvisionps.models.training_data import TrainingSamples, collate
+from antvisionps.models.inference.views import predict_image
+from antvisionps.models.lwl_htc.network import build_lwl_htc
+from antvisionps.models.training.data import TrainingSamples, collate
 
 
 def make(network_settings, *, header: bool):

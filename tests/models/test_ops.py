@@ -14,8 +14,8 @@ import pytest
 import torch
 from mmcv.cnn import build_conv_layer
 
-from antvisionps.errors import ModelError
-from antvisionps.models import ops
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks import ops
 
 ops.install_ops()
 

@@ -10,12 +10,12 @@ from mmcv.ops import DeformConv2dPack
 from mmdet.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 
-from antvisionps.errors import ModelError
-from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.optimization import optim_wrapper, save_memory
-from antvisionps.models.training_data import TrainingSamples, collate
-from antvisionps.models.two_stage import roi_extractor
-from antvisionps.models.uncertainty import UncertaintyWeighting
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.two_stage import roi_extractor
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.lwl_htc.uncertainty import UncertaintyWeighting
+from antvisionps.models.training.data import TrainingSamples, collate
+from antvisionps.models.training.optimization import optim_wrapper, save_memory
 
 SGD = {
     "kind": "sgd",

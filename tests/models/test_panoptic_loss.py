@@ -12,7 +12,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 from torch.nn import functional as F
 
-from antvisionps.models.panoptic_loss import (
+from antvisionps.models.e_ups.panoptic_loss import (
     IGNORED,
     choose_known_instances,
     panoptic_logits,

@@ -8,8 +8,8 @@ import torch
 from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 
-from antvisionps.errors import ModelError
-from antvisionps.models.backbones import ResNetBackbone, TimmBackbone, describe_backbone
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.backbones import ResNetBackbone, TimmBackbone, describe_backbone
 
 SETTINGS = {"weights": None, "frozen_stages": 0, "frozen_norm": True, "deformable": False}
 NORMALISED = {"mean_rgb": (123.675, 116.28, 103.53), "std_rgb": (58.395, 57.12, 57.375)}
@@ -151,7 +151,7 @@ def test_imagenet_weights_that_cannot_be_fetched_are_told_with_the_remedy(name, 
     else:
         assert isinstance(backbone, ResNetBackbone)
         backbone = MODELS.build(spec.config)
-        monkeypatch.setattr("antvisionps.models.backbones.CheckpointLoader.load_checkpoint", offline)
+        monkeypatch.setattr("antvisionps.models.blocks.backbones.CheckpointLoader.load_checkpoint", offline)
     with pytest.raises(ModelError, match=r"no route to host.*without a network, .*path"):
         backbone.init_weights()
 

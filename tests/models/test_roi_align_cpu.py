@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align as torchvisions
 
-from antvisionps.models.roi_align_cpu import roi_align_backward
+from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 ODD_BOXES = [
     [-30, -20, 50, 60],  # larger than the picture

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from antvisionps.models.semantic_head import DeformableSemanticHead, upsampled_cross_entropy
+from antvisionps.models.blocks.semantic_head import DeformableSemanticHead, upsampled_cross_entropy
 
 
 def head(**changes) -> DeformableSemanticHead:

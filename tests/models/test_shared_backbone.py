@@ -8,12 +8,12 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from antvisionps.errors import ModelError
-from antvisionps.models.ends import BUILDERS, fill_caches, open_end
-from antvisionps.models.optimization import optim_wrapper
-from antvisionps.models.shared_backbone import RememberingBackbone, share_backbone
-from antvisionps.models.training_data import TrainingSamples, collate
-from antvisionps.models.weights import save_weights
+from antvisionps.core.errors import ModelError
+from antvisionps.models.inference.end_networks import BUILDERS, fill_caches, open_end
+from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
+from antvisionps.models.training.data import TrainingSamples, collate
+from antvisionps.models.training.optimization import optim_wrapper
+from antvisionps.models.training.weights import save_weights
 
 SETTINGS = {"max_long_side_px": 200, "min_score": 0.0, "nms_iou": 0.5, "max_instances": 10}
 FROZEN = {"name": "efficientnet_lite0", "weights": None, "frozen_stages": 4, "frozen_norm": True, "deformable": False}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from antvisionps.models.e_ups import build_e_ups
-from antvisionps.models.optimization import optim_wrapper, save_memory
-from antvisionps.models.training_data import TrainingSamples, collate
-from antvisionps.params import load_params
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.training.data import TrainingSamples, collate
+from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.params.whole import load_params
 
 PAPER = load_params(Path(__file__).parents[2] / "profiles" / "coco_paper.yaml").train_e_ups
 TABLE_1 = {

@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.ops import masks_to_boxes
 
-from antvisionps.models.panoptic_loss import panoptic_truth
-from antvisionps.models.resizing import resized_hw
-from antvisionps.models.training_data import SampleOrder, TrainingSamples, collate, make_sample, visible_things
-from antvisionps.predictions.rle import encode_masks
-from antvisionps.true_instances import TrueInstances, write_true_instances
+from antvisionps.models.blocks.resizing import resized_hw
+from antvisionps.models.e_ups.panoptic_loss import panoptic_truth
+from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate, make_sample, visible_things
+from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
+from antvisionps.panoptic.rle import encode_masks
 
 AUGMENTATION = {"short_sides_px": (48, 64), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
 
@@ -103,10 +103,10 @@ def annotated(dataset, tmp_path):
     """The same pictures with annotated instances: on image 1 a box that reaches behind another one, and a crowd."""
     masks = np.zeros((3, 64, 80), dtype=bool)
     masks[0, 8:28, 6:60], masks[1, 20:60, 40:64], masks[2, 2:12, 50:76] = True, True, True
-    of_image = TrueInstances(np.array([5, 9, 9]), encode_masks(masks), np.array([False, False, True]))
-    none = TrueInstances(np.zeros(0, int), [], np.zeros(0, bool))
+    of_image = GtInstances(np.array([5, 9, 9]), encode_masks(masks), np.array([False, False, True]))
+    none = GtInstances(np.zeros(0, int), [], np.zeros(0, bool))
     path = tmp_path / "instances.parquet"
-    write_true_instances(path, [(1, of_image), (2, none), (3, none)])
+    write_gt_instances(path, [(1, of_image), (2, none), (3, none)])
     return replace(dataset, instances=path), masks
 
 

@@ -15,10 +15,10 @@ from mmdet.models.test_time_augs import merge_aug_masks
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config, ConfigDict
 
-from antvisionps.errors import ModelError
-from antvisionps.models.ends import BUILDERS
-from antvisionps.models.inference import _network_input, predict_image
-from antvisionps.models.training_data import TrainingSamples, collate
+from antvisionps.core.errors import ModelError
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.inference.views import _network_input, predict_image
+from antvisionps.models.training.data import TrainingSamples, collate
 
 ENDS = ("e_ups", "lwl_htc")
 SETTINGS = {

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from antvisionps.models.lwl_htc import LOSS_NAMES, build_lwl_htc
-from antvisionps.models.training_data import TrainingSamples, collate
-from antvisionps.models.uncertainty import MAX_LOG_VARIANCE, UncertaintyWeighting
+from antvisionps.models.lwl_htc.network import LOSS_NAMES, build_lwl_htc
+from antvisionps.models.lwl_htc.uncertainty import MAX_LOG_VARIANCE, UncertaintyWeighting
+from antvisionps.models.training.data import TrainingSamples, collate
 
 LOSSES = {"loss_rpn_cls": 0.7, "s0.loss_bbox": 2.3, "loss_semantic_seg": 1.9, "s0.acc": 88.0}
 

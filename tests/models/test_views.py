@@ -8,8 +8,8 @@ import torch
 from mmdet.structures.bbox import bbox_mapping
 from torch.nn import functional as F
 
-from antvisionps.models.ends import BUILDERS
-from antvisionps.models.inference import Look, View, predict_image, predict_semantics
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.inference.views import Look, View, predict_image, predict_semantics
 
 SETTINGS = {
     "short_sides_px": (64,),

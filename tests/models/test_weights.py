@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from antvisionps.errors import ModelError
-from antvisionps.models.weights import load_weights, read_network, save_weights, weights_sha256
+from antvisionps.core.errors import ModelError
+from antvisionps.models.training.weights import load_weights, read_network, save_weights, weights_sha256
 
 
 def layer(inputs=3, outputs=2, *, bias=True):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from antvisionps.errors import ModelError
-from antvisionps.models import training, whole_batch
-from antvisionps.models.training_data import TrainingSamples
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks import whole_batch
+from antvisionps.models.training.data import TrainingSamples
+from antvisionps.models.training.loop import loop as training
 from tests.models import first_step
 
 PROJECT = Path(__file__).parents[2]

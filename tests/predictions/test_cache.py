@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
 

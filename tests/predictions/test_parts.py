@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antvisionps.categories import CategorySet
-from antvisionps.errors import CacheError
+from antvisionps.core.errors import CacheError
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
 from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, SEMANTIC_SCHEMA, CacheHeader, CacheWriter, ImageRows
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
 

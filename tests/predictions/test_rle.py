@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from antvisionps.predictions.rle import encode_crop, encode_masks, parse_runs
+from antvisionps.panoptic.rle import encode_crop, encode_masks, parse_runs
 
 
 def draw(picture):

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps import cli
-from antvisionps.commands import check
-from antvisionps.models import device
-from antvisionps.models.pretrained import PretrainedWeights, imagenet_weights
-from antvisionps.params import load_params
+from antvisionps.cli.main import check
+from antvisionps.cli.main import main as cli
+from antvisionps.models.training.loop import device
+from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import find_images
 from antvisionps.preflight.networks import networks_of
+from antvisionps.preflight.pretrained import PretrainedWeights, imagenet_weights
 from tests.tiny_run import write_tiny_params
 
 PROJECT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
     edited(tmp_path / "r50.yaml", PAPER, one_member)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "antvisionps.models.pretrained.imagenet_weights", lambda name: PretrainedWeights(None, f"https://x/{name}")
+        "antvisionps.preflight.pretrained.imagenet_weights", lambda name: PretrainedWeights(None, f"https://x/{name}")
     )
     with pytest.raises(SystemExit) as stopped:
         cli.main(["check", "r50.yaml"])

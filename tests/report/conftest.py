@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from antvisionps.categories import CategorySet
-from antvisionps.coco_panoptic import (
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import (
     PanopticImage,
     measure_segments,
     read_panoptic,
     write_panoptic_json,
 )
-from antvisionps.fusion.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
-from antvisionps.png import write_segment_ids_png
-from antvisionps.predictions.ends import SplitCaches
+from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.predictions.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
 from antvisionps.report.page import write_report
 
@@ -88,17 +88,17 @@ def write_split(annotations, panoptic_dir, maps, categories):
 
 def write_fused(folder, maps, categories):
     write_split(folder / "panoptic.json", folder / "panoptic", maps, categories)
-    segments, fallen = [], []
+    segments, rejected = [], []
     for image_id, (ids, category_ids) in maps.items():
         for segment in measure_segments(ids, category_ids=category_ids):
             number, category_id = segment.segment_id, segment.category_id
             score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
             segments.append((image_id, number, category_id, segment.area_px, score, end))
     # As in a union: of what one end alone found it has a part of the score, what both found is nobody's own.
-    fallen.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
-    fallen.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
-    fallen.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
-    for rows, schema, name in ((segments, SEGMENTS_SCHEMA, "segments"), (fallen, CANDIDATES_SCHEMA, "candidates")):
+    rejected.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
+    rejected.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
+    rejected.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
+    for rows, schema, name in ((segments, SEGMENTS_SCHEMA, "segments"), (rejected, CANDIDATES_SCHEMA, "candidates")):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
         pq.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet")
 

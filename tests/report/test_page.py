@@ -308,7 +308,7 @@ def test_panels_zoom_and_point_in_step(opened):
 
 def test_the_fallen_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
     page = opened("image/12")
-    rows = page.locator("#fallen tbody tr")
+    rows = page.locator("#rejected tbody tr")
     assert rows.count() == 3
     expect(rows.first).to_contain_text("score below the threshold, but it fits a missed one")
     expect(rows.nth(1)).to_contain_text("e_ups+lwl_htc")

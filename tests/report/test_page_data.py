@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from antvisionps.coco_panoptic import Segment
-from antvisionps.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError
+from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.report.image_data import index_runs, runs
 from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
 
@@ -79,8 +79,8 @@ def test_outcomes_and_fallen_candidates_of_a_known_image(page_folder):
     assert (called_ring["outcome"], called_ring["iou"], called_ring["partner"]) == ("wrong_class", 1.0, 2)
     assert on_void["outcome"] == "ignored"
     assert (sky["outcome"], sky["score"], sky["end"]) == ("matched", None, "e_ups+hrnet")
-    assert [outcome["outcome"] for outcome in fusion["true_outcomes"]] == ["matched", "matched", "wrong_class"]
-    low, joined, small = fusion["fallen"]
+    assert [outcome["outcome"] for outcome in fusion["gt_outcomes"]] == ["matched", "matched", "wrong_class"]
+    low, joined, small = fusion["rejected"]
     assert (low["reason"], low["instance"], low["free"]) == ("low_score", 1, None)
     assert (joined["end"], joined["instance"]) == ("e_ups+lwl_htc", None)
     assert (small["reason"], small["instance"], small["free"], small["score"]) == ("area", None, 3, None)

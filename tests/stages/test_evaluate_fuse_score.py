@@ -26,18 +26,18 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ruamel.yaml import YAML
 
-from antvisionps.coco_panoptic import class_index_map, read_panoptic
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.datasets.splits import dataset_fingerprint, open_split
 from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
-from antvisionps.params import load_params
-from antvisionps.predictions.ends import SplitCaches
+from antvisionps.panoptic.coco_panoptic import class_index_map, read_panoptic
+from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.params.whole import load_params
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
-from antvisionps.predictions.rle import encode_masks
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
-from antvisionps.true_instances import TrueInstances, write_true_instances
+from antvisionps.predictions.split_caches import SplitCaches
 from stages import calibrate
 
 PROJECT = Path(__file__).parents[2]
@@ -415,10 +415,10 @@ def test_a_union_names_all_ends_of_what_it_joined(done, union):
     rows = pq.read_table(union / "fused" / "fusion" / "segments.parquet").to_pylist()
     things = {row["end"] for row in rows if row["score"] is not None}
     assert things == {*ENDS, "e_ups+lwl_htc"}
-    fallen = pq.read_table(union / "fused" / "fusion" / "candidates.parquet").to_pylist()
-    merged = [row for row in fallen if row["reason"] == "merged"]
+    rejected = pq.read_table(union / "fused" / "fusion" / "candidates.parquet").to_pylist()
+    merged = [row for row in rejected if row["reason"] == "merged"]
     assert {row["end"] for row in merged} == set(ENDS)
-    assert "routed_away" not in {row["reason"] for row in fallen}
+    assert "routed_away" not in {row["reason"] for row in rejected}
 
 
 def test_in_a_union_every_instance_is_a_segment_or_fell_and_every_two_merged_ones_made_another(done, union):
@@ -434,9 +434,9 @@ def test_a_fallen_candidate_names_its_row_in_the_cache(done, union):
     """Under a union scores and positions are others than in the cache."""
     for folder, systems in ((done.fused, SYSTEMS), (union / "fused", ["fusion"])):
         for system in systems:
-            fallen = pq.read_table(folder / system / "candidates.parquet").to_pylist()
-            own = [row for row in fallen if row["score"] is not None and row["end"] in ENDS]
-            assert {row["instance"] for row in fallen if row not in own} <= {None}
+            rejected = pq.read_table(folder / system / "candidates.parquet").to_pylist()
+            own = [row for row in rejected if row["score"] is not None and row["end"] in ENDS]
+            assert {row["instance"] for row in rejected if row not in own} <= {None}
             named = [(row["end"], row["image_id"], row["instance"]) for row in own]
             assert len(set(named)) == len(named) > 0
             for row in own:
@@ -595,7 +595,7 @@ def test_ap_is_against_annotated_instances_where_there_are_some(done, tmp_path):
                 mask = (ids == segment.segment_id) | (np.roll(ids, 3, axis=1) == segment.segment_id)
                 rows.append((image.image_id, segment.category_id, len(rows) % 5 == 4, encode_masks(mask[None])[0]))
     kept = ((image.image_id, gathered([row for row in rows if row[0] == image.image_id])) for image in dataset.images)
-    write_true_instances(prepared / "heldout_instances.parquet", kept)
+    write_gt_instances(prepared / "heldout_instances.parquet", kept)
     manifest = json.loads((prepared / "dataset.json").read_text())
     manifest["splits"]["heldout"]["instances"] = "heldout_instances.parquet"
     (prepared / "dataset.json").write_text(json.dumps(manifest))
@@ -610,7 +610,7 @@ def test_ap_is_against_annotated_instances_where_there_are_some(done, tmp_path):
 
 def gathered(rows):
     category_ids, crowds = np.array([row[1] for row in rows], np.int32), np.array([row[2] for row in rows], bool)
-    return TrueInstances(category_ids, [row[3] for row in rows], crowds)
+    return GtInstances(category_ids, [row[3] for row in rows], crowds)
 
 
 def cocoeval_ap(dataset, rows, predictions):

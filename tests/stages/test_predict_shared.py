@@ -13,11 +13,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from antvisionps.core.errors import ModelError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.datasets.splits import open_split
-from antvisionps.errors import ModelError
-from antvisionps.models.ends import BUILDERS
-from antvisionps.models.weights import save_weights
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.training.weights import save_weights
+from antvisionps.panoptic.splits import open_split
 
 PROJECT = Path(__file__).parents[2]
 PAIR = {"first": "e_ups", "second": "lwl_htc"}

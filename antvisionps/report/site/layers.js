@@ -8,7 +8,7 @@ const SENTENCES = {
   poor_mask: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
   alone: { 0: "missed: nothing of its kind here", 1: "wrong: nothing of its kind in the truth" },
 };
-const FALLEN = {
+const REJECTED = {
   routed_away: "routed to another end",
   merged: "merged into another end's",
   low_score: "score below the threshold",
@@ -85,7 +85,7 @@ function imageLayers(overview, image, data, state) {
       title: names[segment.class],
       lines: [
         segment.crowd ? "crowd" : null,
-        `${state.system}: ${outcomeText(0, system.true_outcomes[place])}`,
+        `${state.system}: ${outcomeText(0, system.gt_outcomes[place])}`,
         count(segment.area, "px", "px"),
       ],
     };
@@ -105,16 +105,16 @@ function imageLayers(overview, image, data, state) {
 
   // What became of each instance of an end in the chosen system.
   const fates = new Map();
-  for (const candidate of system.fallen)
+  for (const candidate of system.rejected)
     if (candidate.instance !== null)
-      fates.set(`${candidate.end}/${candidate.instance}`, FALLEN[candidate.reason] ?? candidate.reason);
-  const usedEnds = new Set([...system.segments, ...system.fallen].flatMap(({ end }) => end.split("+")));
+      fates.set(`${candidate.end}/${candidate.instance}`, REJECTED[candidate.reason] ?? candidate.reason);
+  const usedEnds = new Set([...system.segments, ...system.rejected].flatMap(({ end }) => end.split("+")));
   const fate = (end, place) => fates.get(`${end}/${place}`) ?? (usedEnds.has(end) ? "in the map" : "not asked");
 
   const nearestTrue = ({ class: index, iou, partner }) =>
     partner === null ? `overlaps no true ${names[index]}` : `IoU ${iou.toFixed(2)} with a true ${names[index]}`;
-  // A fallen instance that would have matched what the system missed.
-  const wouldMatch = ({ iou, partner }) => iou > 0.5 && system.true_outcomes[partner].outcome !== "matched";
+  // A rejected instance that would have matched what the system missed.
+  const wouldMatch = ({ iou, partner }) => iou > 0.5 && system.gt_outcomes[partner].outcome !== "matched";
 
   function instanceMap(end) {
     const key = `instances:${end}:${state.score}`;
@@ -135,8 +135,8 @@ function imageLayers(overview, image, data, state) {
   function errorMap() {
     if (!maps.has("errors")) {
       const [truth, predicted] = [truthMap(), systemMap()];
-      const isIgnored = [false, ...system.true_outcomes.map(({ outcome }) => outcome === "ignored")];
-      const isMissed = [false, ...system.true_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
+      const isIgnored = [false, ...system.gt_outcomes.map(({ outcome }) => outcome === "ignored")];
+      const isMissed = [false, ...system.gt_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const isWrong = [false, ...system.segments.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
       const partner = [
         -1,

@@ -1,4 +1,4 @@
-// Below the panels: what the colours mean, the segments with their faults first, and the candidates that fell.
+// Below the panels: what the colours mean, the segments with their faults first, and the rejected candidates.
 "use strict";
 
 function legend(overview, data, layers, state) {
@@ -33,7 +33,7 @@ function lists(overview, data, layers, state) {
   const rows = [
     ...system.segments.map((segment, place) => ({ ...segment, place, side: 1 })),
     ...data.segments
-      .map((segment, place) => ({ ...segment, ...system.true_outcomes[place], place, side: 0 }))
+      .map((segment, place) => ({ ...segment, ...system.gt_outcomes[place], place, side: 0 }))
       .filter((row) => row.outcome !== "matched"),
   ].sort(
     (one, other) => OUTCOME_RANK.indexOf(one.outcome) - OUTCOME_RANK.indexOf(other.outcome) || one.iou - other.iou,
@@ -61,7 +61,7 @@ function lists(overview, data, layers, state) {
   );
   const instanceOf = ({ end, instance }) => (instance === null ? null : data.ends[end].instances[instance]);
   const wasRight = (candidate) => candidate.instance !== null && layers.wouldMatch(instanceOf(candidate));
-  const fallen = [...system.fallen]
+  const rejected = [...system.rejected]
     .sort((one, other) => wasRight(other) - wasRight(one) || (other.score ?? -1) - (one.score ?? -1))
     .map((candidate) =>
       el(
@@ -72,7 +72,7 @@ function lists(overview, data, layers, state) {
         el(
           "td.why",
           {},
-          FALLEN[candidate.reason] ?? candidate.reason,
+          REJECTED[candidate.reason] ?? candidate.reason,
           wasRight(candidate) && el("b", {}, ", but it fits a missed one"),
         ),
         el("td", {}, candidate.end),
@@ -105,8 +105,8 @@ function lists(overview, data, layers, state) {
       ),
       el(
         "article.panel",
-        { id: "fallen" },
-        el("h2", {}, `${count(system.fallen.length, "candidate")} that fell`),
+        { id: "rejected" },
+        el("h2", {}, `${count(system.rejected.length, "candidate")} rejected`),
         el("p.quiet", {}, `Not in the map of ${state.system}, and why.`),
         table(
           [
@@ -118,8 +118,8 @@ function lists(overview, data, layers, state) {
             th("px", { class: "number" }),
             th("free", { class: "number", title: "pixels that nobody had taken" }),
           ],
-          fallen,
-          { "aria-label": "Fallen candidates" },
+          rejected,
+          { "aria-label": "Rejected candidates" },
         ),
       ),
     ),

@@ -1,0 +1,24 @@
+"""Findings about an installation or a planned run, printed with what mends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from antvisionps.preflight.doctor import Finding
+
+
+def report(findings: Iterable[Finding]) -> None:
+    """A line each, then every remedy once. Exit status 1 where something is wrong."""
+    told = []
+    for finding in findings:
+        print(f"{finding.severity:6}{finding.subject:34}{finding.message}", flush=True)
+        told.append(finding)
+    remedies = dict.fromkeys(f.remedy for f in told if f.remedy and f.severity == "wrong")
+    hints = dict.fromkeys(f.remedy for f in told if f.remedy and f.severity == "note")
+    for heading, commands in (("To mend what is wrong:", remedies), ("Worth a look:", hints)):
+        if commands:
+            print("", heading, *(f"  {command}" for command in commands), sep="\n")
+    if any(finding.severity == "wrong" for finding in told):
+        raise SystemExit(1)

@@ -1,0 +1,80 @@
+"""The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from antvisionps.cli import check, download, export, figure, findings, inspect, predict, sweep, table
+from antvisionps.core.stage import run_stage
+
+PROJECT_ROOT = Path()
+"""Commands run from the project's root, as DVC's do."""
+
+CLOSED_PIPE = 141
+"""Exit status of a program whose output nobody reads any more, as shells have it: 128 + SIGPIPE."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    try:
+        run_stage(lambda: args.run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's last flush goes
+        raise SystemExit(CLOSED_PIPE) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="antvisionps", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
+    doctor.set_defaults(run=_doctor)
+
+    use = commands.add_parser("use", help="make a profile the params.yaml that the pipeline runs with")
+    use.add_argument("profile", type=Path, metavar="profiles/NAME.yaml")
+    use.add_argument("--force", action="store_true", help="overwrite a params.yaml that you changed")
+    use.set_defaults(run=_use)
+
+    results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
+    results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
+    results.set_defaults(run=_results)
+
+    check.add_parser(commands, PROJECT_ROOT)
+    inspect.add_parser(commands)
+    predict.add_parser(commands)
+    figure.add_parser(commands)
+    download.add_parser(commands)
+    export.add_parser(commands, PROJECT_ROOT)
+    sweep.add_parser(commands, PROJECT_ROOT)
+    table.add_parser(commands, PROJECT_ROOT)
+    return parser
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from antvisionps.preflight.doctor import examine
+
+    findings.report(examine(PROJECT_ROOT))
+
+
+def _use(args: argparse.Namespace) -> None:
+    from antvisionps.params.profiles import use_profile
+
+    use_profile(args.profile, project_root=PROJECT_ROOT, force=args.force)
+    print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
+
+
+def _results(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from antvisionps.report.pq_table import pq_table, read_summary
+
+    Console().print(pq_table(read_summary(args.summary)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""`antvisionps sweep …`: fusion parameters tried on the cached predictions, without a stage."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from antvisionps.core.errors import ParamsError
+
+WARNING = (
+    "val is what the scores are reported on: values picked here are tuned on the scoring data, and their PQ flatters. "
+    "Pick on --split heldout."
+)
+
+
+def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None:
+    parser = commands.add_parser("sweep", help="try values of fusion parameters on the cached predictions")
+    parser.add_argument(
+        "sweeps",
+        nargs="+",
+        metavar="fuse.KEY=VALUE,VALUE,…",
+        help="several keys: all combinations; one value only: fixed",
+    )
+    parser.add_argument("--system", default="fusion", help="an end, or fusion (default)")
+    parser.add_argument("--split", choices=("heldout", "val"), default="heldout", help="scored on it (%(default)s)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write a plot, too")
+    parser.set_defaults(run=lambda args: _sweep(args, project_root))
+
+
+def _sweep(args: argparse.Namespace, project_root: Path) -> None:
+    from rich.console import Console
+
+    from antvisionps.core.atomic import atomic_file
+    from antvisionps.parallel.images import open_workers
+    from antvisionps.params.whole import load_params
+    from antvisionps.pipeline.paths import read_pipeline_paths
+    from antvisionps.pipeline.settings import system_settings
+    from antvisionps.pipeline.sweep import best, grid, refuse_idle, sweep
+    from antvisionps.predictions.split_caches import SplitCaches
+    from antvisionps.report.sweep_report import sweep_svg, sweep_table
+
+    paths = read_pipeline_paths(project_root)
+    points = grid(parse_sweeps(args.sweeps))
+    variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
+    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split)
+    settings = [
+        system_settings(
+            args.system,
+            params,
+            categories=caches.dataset.categories,
+            routing_dir=paths.routing,
+            calibration_dir=paths.calibration,
+        )
+        for params in variants
+    ]
+    refuse_idle(points, settings)
+    with open_workers(**variants[0].runtime.worker_arguments()) as workers:
+        found = sweep(settings, caches, workers=workers)
+    pq = [{"PQ": quality.all, "PQTh": quality.things, "PQSt": quality.stuff} for quality in found]
+    place = best(found)
+    title = f"{args.system} on {args.split}, percent"
+    console = Console()
+    console.print(sweep_table(points, pq, best=place, title=title))
+    if args.plot is not None:
+        with atomic_file(args.plot) as unfinished:
+            unfinished.write_text(sweep_svg(points, pq, best=place, title=title), encoding="utf-8")
+    if args.split == "val":
+        console.print(f"warning: {WARNING}", style="yellow", soft_wrap=True)
+    print(experiment_line(points[place]))
+
+
+def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
+    """Key → values of `fuse.key=value,value`, as YAML 1.2 reads them. Raises ParamsError on anything else."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    values_of_key: dict[str, list[object]] = {}
+    for text in sweeps:
+        key, separator, values = text.partition("=")
+        if not separator or not key.startswith("fuse.") or key in values_of_key:
+            raise ParamsError(
+                f"{text}: expected fuse.KEY=VALUE,VALUE,… with each key once; other sections than fuse need their "
+                "stages run again, by `dvc exp run -S`"
+            )
+        try:
+            values_of_key[key] = [YAML(typ="safe", pure=True).load(value) for value in values.split(",")]
+        except YAMLError as error:
+            raise ParamsError(f"{text}: a value is no YAML ({error})") from error
+    return values_of_key
+
+
+def experiment_line(point: Mapping[str, object]) -> str:
+    """The command that runs the stages with these values."""
+    words = ["dvc", "exp", "run"]
+    for key, value in point.items():
+        words += ["-S", f"{key}={_as_yaml(value)}"]
+    return shlex.join(words)
+
+
+def _as_yaml(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

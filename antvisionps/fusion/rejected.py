@@ -1,0 +1,103 @@
+"""What did not make it into a panoptic map, and why. A COCO image has two hundred of them, so they are columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from antvisionps.core.arrow import Labels
+
+NO_NUMBER = -1
+"""What stands for None in a column of whole numbers."""
+
+
+class RejectReason(StrEnum):
+    """Why a candidate is not in the panoptic map, the first that applies in this order."""
+
+    ROUTED_AWAY = "routed_away"
+    MERGED = "merged"
+    LOW_SCORE = "low_score"
+    NMS = "nms"
+    EMPTY = "empty"
+    OVERLAP_FRAC = "overlap_frac"
+    OUTVOTED = "outvoted"
+    LOW_CONFIDENCE = "low_confidence"
+    AREA = "area"
+
+
+class RejectedCandidate(NamedTuple):
+    """An instance or stuff region that did not make it. `free_px`: what nobody had taken of it, None if never asked ·
+    `instance`: its position among what its end found in the image, None of stuff and of what several ends found."""
+
+    category_id: int
+    area_px: int
+    free_px: int | None
+    score: float | None
+    end: str
+    reason: RejectReason
+    instance: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class RejectedCandidates(Sequence[RejectedCandidate]):
+    """N of them. category_ids, areas_px, free_px and instances (N,) int32 and scores (N,) float32, where -1, or NaN,
+    stands for None; ends and reasons (N)."""
+
+    category_ids: np.ndarray
+    areas_px: np.ndarray
+    free_px: np.ndarray
+    scores: np.ndarray
+    ends: Labels
+    reasons: Labels
+    instances: np.ndarray
+
+    @classmethod
+    def of(cls, candidates: Iterable[RejectedCandidate]) -> RejectedCandidates:
+        columns = list(zip(*candidates, strict=True)) or [()] * len(RejectedCandidate._fields)
+        category_ids, areas_px, free_px, scores, ends, reasons, instances = columns
+        return cls(
+            np.array(category_ids, dtype=np.int32),
+            np.array(areas_px, dtype=np.int32),
+            np.array([NO_NUMBER if pixels is None else pixels for pixels in free_px], dtype=np.int32),
+            np.array([np.nan if score is None else score for score in scores], dtype=np.float32),
+            Labels.of(ends),
+            Labels.of(reasons),
+            np.array([NO_NUMBER if place is None else place for place in instances], dtype=np.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> RejectedCandidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RejectedCandidate]: ...
+    def __getitem__(self, index: int | slice) -> RejectedCandidate | Sequence[RejectedCandidate]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        free_px, score, instance = int(self.free_px[index]), float(self.scores[index]), int(self.instances[index])
+        return RejectedCandidate(
+            int(self.category_ids[index]),
+            int(self.areas_px[index]),
+            None if free_px == NO_NUMBER else free_px,
+            None if np.isnan(score) else score,
+            self.ends[index],
+            RejectReason(self.reasons[index]),
+            None if instance == NO_NUMBER else instance,
+        )
+
+    def __add__(self, others: RejectedCandidates) -> RejectedCandidates:
+        if not len(others) or not len(self):
+            return self if len(self) else others
+        joined: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            pair = [getattr(self, name), getattr(others, name)]
+            joined[name] = Labels.join(pair) if isinstance(pair[0], Labels) else np.concatenate(pair)
+        return RejectedCandidates(**joined)
+
+
+NOTHING_REJECTED = RejectedCandidates.of(())

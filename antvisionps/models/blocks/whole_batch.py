@@ -1,0 +1,165 @@
+"""A batch that several processes share, trained on as if one process had all of it.
+
+DDP averages the processes' gradients, each of the process's own images. A loss is a mean over anchors, RoIs, masks or
+pixels, of which the images have different numbers, so the mean of the processes' means is not the mean of the batch:
+that is sum(n_r L_r) / sum(n_r), for a mean L_r over n_r of them on process r. So each of W processes takes
+W n_r / sum(n) times its L_r, whose plain average is the batch's loss, and so is its gradient. Padding and batch norm
+look at the whole batch too. With one process, nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+from mmdet.models.data_preprocessors import BatchFixedSizePad
+from mmdet.structures import DetDataSample
+from mmengine.dist import all_gather, all_reduce, get_world_size
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX
+
+Losses = TypeVar("Losses", bound=dict[str, Any])
+
+
+def shared_count(count: Tensor) -> Tensor:
+    """What a sum over `count` elements, at least 1, is divided by for the mean over the elements of all processes."""
+    processes = get_world_size()
+    if processes == 1:
+        return count.clamp(min=1)
+    total = count.clone()
+    all_reduce(total)
+    return total.clamp(min=1) / processes
+
+
+def hardest(losses: Tensor, frac: float) -> Tensor:
+    """Of the (n,) losses of this process those among the largest `frac` of all processes' losses, rounded up.
+
+    With several processes, every loss that equals the smallest of them is taken.
+    """
+    if get_world_size() == 1:
+        return losses.topk(math.ceil(frac * len(losses)), sorted=False).values
+    counts = [int(count) for count in all_gather(torch.tensor([len(losses)], device=losses.device))]
+    padded = losses.new_full((max(counts),), -math.inf)
+    padded[: len(losses)] = losses.detach()
+    everywhere = torch.cat(all_gather(padded))
+    kept = math.ceil(frac * sum(counts))
+    return losses[losses >= everywhere.topk(kept).values.min()] if kept else losses
+
+
+class WholeBatchLosses(AbstractContextManager["WholeBatchLosses"]):
+    """Counts what mmdet's losses are means over, while a detector computes them; `of_all_processes` then weighs them.
+
+    `losses_of` is name of a loss module in the detector → names of the losses that are means over as many elements as
+    that module was given. It counts also what it was not asked for: a module without a box or mask has none.
+    """
+
+    def __init__(self, detector: nn.Module, losses_of: Mapping[str, Sequence[str]]) -> None:
+        self._detector = detector
+        self._losses_of = losses_of
+        self._counts = dict.fromkeys(losses_of, 0.0)
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if get_world_size() > 1:
+            for name in self._losses_of:
+                module = self._detector.get_submodule(name)
+                self._hooks.append(module.register_forward_hook(partial(self._count, name), with_kwargs=True))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def of_all_processes(self, losses: Losses) -> Losses:
+        """The losses, each weighed by this process's part of what it is a mean over; one that is missing is zero."""
+        if get_world_size() == 1:
+            return losses
+        example = next(part for value in losses.values() for part in (value if isinstance(value, list) else [value]))
+        counts = torch.tensor(list(self._counts.values()), dtype=torch.float64, device=example.device)
+        totals = counts.clone()
+        all_reduce(totals)
+        weights = (counts * get_world_size() / totals.clamp(min=1)).float()
+        for names, weight in zip(self._losses_of.values(), weights, strict=True):
+            for name in names:
+                value = losses.get(name, example.new_zeros(()))
+                losses[name] = [weight * part for part in value] if isinstance(value, list) else weight * value
+        return losses
+
+    def _count(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _loss: Tensor
+    ) -> None:
+        if kwargs.get("avg_factor") is not None:
+            self._counts[name] = float(kwargs["avg_factor"])
+        elif getattr(module, "avg_non_ignore", False):
+            self._counts[name] = float((args[1] != module.ignore_index).sum())
+        else:
+            self._counts[name] = float(len(args[0]))
+
+
+def share_batch(model: Any, device: torch.device) -> Any:
+    """The model with photos padded to the largest of all processes, and the batch norm that learns over all photos.
+
+    Batch norms that are frozen stay as they are. On a GPU torch's SyncBatchNorm serves the others.
+    """
+    model.data_preprocessor.batch_augments = nn.ModuleList([PadToLargest()])
+    if device.type == "cuda":
+        return convert_sync_batchnorm(model)
+    norms: list[Any] = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.forward = partial(_shared_batch_norm, norm)
+    return model
+
+
+class PadToLargest(nn.Module):
+    """mmdet's padding, to the size of the largest photo of the whole batch."""
+
+    def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
+        hw = torch.tensor(inputs.shape[-2:], device=inputs.device)
+        all_reduce(hw, op="max")
+        pad = BatchFixedSizePad(tuple(hw.tolist()), pad_mask=True, pad_seg=True, seg_pad_value=VOID_CLASS_INDEX)
+        own_shapes = [sample.pad_shape for sample in samples]  # where a photo has anchors, whatever batch it is in
+        inputs, samples = pad(inputs, samples)
+        for sample, shape in zip(samples, own_shapes, strict=True):
+            sample.set_metainfo({"pad_shape": shape})
+        return inputs, samples
+
+
+def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:
+    """Batch norm of (N, C, H, W) over the images of all processes; torch's SyncBatchNorm knows no CPU."""
+    if not norm.training:
+        return type(norm).forward(norm, x)
+    count = _Sum.apply(x.new_tensor(x.numel() / x.shape[1]))
+    mean = _Sum.apply(x.sum(dim=(0, 2, 3))) / count
+    centred = x - mean[:, None, None]
+    variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / count
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * count / (count - 1).clamp(min=1), norm.momentum)
+    y = centred * (norm.weight / torch.sqrt(variance + norm.eps))[:, None, None] + norm.bias[:, None, None]
+    return norm.act(norm.drop(y)) if isinstance(norm, BatchNormAct2d) else y
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradient is that of all processes' losses."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        all_reduce(total)
+        return total

@@ -1,0 +1,131 @@
+"""The categories of a data set, things and stuff, and how a model numbers them.
+
+A `category_id` is the data set's own number (any positive integer). A `class_index` is a position in a model's output:
+things first, then stuff, each in ascending category_id. So the first `len(things)` class indices are the detector's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from antvisionps.core.errors import DataError
+
+VOID_SEGMENT_ID = 0
+"""Segment id of unlabelled pixels in the COCO panoptic format."""
+
+VOID_CLASS_INDEX = 255
+"""Class index of unlabelled pixels in a semantic map (uint8), left out of every loss."""
+
+MAX_CATEGORIES = 255
+"""Class indices are stored as uint8 and 255 is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    category_id: int
+    name: str
+    is_thing: bool
+    color_rgb: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class CategorySet:
+    """Categories in class-index order. Build it with `from_json`, which sorts and checks them."""
+
+    categories: tuple[Category, ...]
+
+    @classmethod
+    def from_json(cls, rows: Iterable[Mapping[str, Any]], *, where: str) -> CategorySet:
+        """The categories of a COCO panoptic JSON (`id`, `name`, `isthing`, optional `color`).
+
+        `where` names the file in errors. Raises DataError on an empty list, a missing key, an id below 1, a duplicate
+        id or name, or more categories than a uint8 class map can hold.
+        """
+        categories = [_parse_category(row, where) for row in rows]
+        if not 1 <= len(categories) <= MAX_CATEGORIES:
+            raise DataError(f"{where}: expected 1 to {MAX_CATEGORIES} categories, got {len(categories)}")
+        _refuse_duplicates([c.category_id for c in categories], "category id", where)
+        _refuse_duplicates([c.name for c in categories], "category name", where)
+        categories.sort(key=lambda c: (not c.is_thing, c.category_id))
+        return cls(tuple(categories))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The same categories as COCO panoptic JSON rows, in ascending category id."""
+        return [
+            {"id": c.category_id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color_rgb)}
+            for c in sorted(self.categories, key=lambda c: c.category_id)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    @cached_property
+    def things(self) -> tuple[Category, ...]:
+        return tuple(c for c in self.categories if c.is_thing)
+
+    @cached_property
+    def stuff(self) -> tuple[Category, ...]:
+        return tuple(c for c in self.categories if not c.is_thing)
+
+    @cached_property
+    def thing_ids(self) -> frozenset[int]:
+        return frozenset(c.category_id for c in self.things)
+
+    @cached_property
+    def category_ids(self) -> np.ndarray:
+        """(C,) int32, category id of each class index."""
+        return np.array([c.category_id for c in self.categories], dtype=np.int32)
+
+    @cached_property
+    def _class_index_of(self) -> dict[int, int]:
+        return {c.category_id: index for index, c in enumerate(self.categories)}
+
+    def __contains__(self, category_id: object) -> bool:
+        return category_id in self._class_index_of
+
+    def class_index(self, category_id: int) -> int:
+        """Class index of a category. Raises KeyError on an unknown category id."""
+        return self._class_index_of[category_id]
+
+    def by_id(self, category_id: int) -> Category:
+        """The category of that id. Raises KeyError on an unknown category id."""
+        return self.categories[self._class_index_of[category_id]]
+
+
+def json_flag(value: object) -> bool:
+    """What 0, 1, false or true in a JSON means. Raises ValueError on all else: "0" and "false" would count as true."""
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError(f"expected 0, 1, false or true, got {value!r}")
+    return bool(value)
+
+
+def _parse_category(row: Mapping[str, Any], where: str) -> Category:
+    try:
+        category_id, name, is_thing = int(row["id"]), str(row["name"]), json_flag(row["isthing"])
+        red, green, blue = row.get("color", _default_color(category_id))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: expected a category with id, name, isthing (0 or 1) and color [r, g, b], got {row}"
+        ) from error
+    if category_id < 1:
+        raise DataError(f"{where}: category {name!r} has id {category_id}; ids start at 1")
+    return Category(category_id, name, is_thing, (int(red), int(green), int(blue)))
+
+
+def _default_color(category_id: int) -> tuple[int, int, int]:
+    """A colour of its own for each category that names none: hues a golden angle apart."""
+    hue = (category_id * 0.618034) % 1.0
+    return tuple(int(127 + 100 * np.cos(2 * np.pi * (hue - shift / 3))) for shift in range(3))  # type: ignore[return-value]
+
+
+def _refuse_duplicates(values: list[Any], what: str, where: str) -> None:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise DataError(f"{where}: {what} {value!r} appears twice")
+        seen.add(value)

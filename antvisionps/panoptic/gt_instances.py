@@ -1,0 +1,107 @@
+"""The true instances of a split as a file of their own, where they are not the segments of its panoptic maps.
+
+COCO annotates instances one by one: their masks overlap, and a panoptic map shows of each what is in front. The file is
+Parquet, one row an image in the order of the split's images: `image_id int64 · category_ids list<int32> · is_crowd
+list<bool> · rles list<binary>` (COCO compressed counts at the image's size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.coco_panoptic import PanopticImage
+
+SCHEMA_VERSION = "1"
+IMAGES_PER_GROUP = 64
+"""Images of a row group: few, as training reads the group of whatever image it draws."""
+
+_VERSION_KEY = b"antvisionps.true_instances_version"
+_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("category_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("is_crowd", pa.list_(pa.bool_()), nullable=False),
+        pa.field("rles", pa.list_(pa.binary()), nullable=False),
+    ],
+    metadata={_VERSION_KEY: SCHEMA_VERSION},
+)
+_REMEDY = "run `dvc repro -f prepare`"
+
+
+@dataclass(frozen=True, eq=False)
+class GtInstances:
+    """The G annotated instances of one image: category_ids (G,), rles (COCO compressed counts), is_crowd (G,) bool."""
+
+    category_ids: np.ndarray
+    rles: list[bytes]
+    is_crowd: np.ndarray
+
+
+def write_gt_instances(path: Path, images: Iterable[tuple[int, GtInstances]]) -> None:
+    """Writes (image_id, its instances) of all images of a split, in their order, IMAGES_PER_GROUP at a time."""
+    rows = iter(images)
+    with (
+        atomic_file(path) as unfinished,
+        pq.ParquetWriter(unfinished, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        while group := list(islice(rows, IMAGES_PER_GROUP)):
+            columns = [
+                [image_id for image_id, _ in group],
+                [instances.category_ids.tolist() for _, instances in group],
+                [instances.is_crowd.tolist() for _, instances in group],
+                [instances.rles for _, instances in group],
+            ]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+            writer.write_table(pa.table(arrays, schema=_SCHEMA), row_group_size=IMAGES_PER_GROUP)
+
+
+class GtInstancesReader:
+    """The instances of any of a split's images; it can be handed to another process.
+
+    Raises DataError, when opened or when an image is read, on a file that is missing, damaged, of another version, or
+    of other images than `images`.
+    """
+
+    def __init__(self, path: Path, images: Sequence[PanopticImage]) -> None:
+        self._path = path
+        self._images = images
+        self._row_of = {image.image_id: row for row, image in enumerate(images)}
+        try:
+            self._parquet = pq.ParquetFile(path, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; {_REMEDY}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a whole Parquet file ({error}); {_REMEDY}") from error
+        schema = self._parquet.schema_arrow
+        version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+        if version != SCHEMA_VERSION or schema.remove_metadata() != _SCHEMA.remove_metadata():
+            raise DataError(f"{path}: expected instances of version {SCHEMA_VERSION}, got {version}; {_REMEDY}")
+        if self._parquet.metadata.num_rows != len(images):
+            raise DataError(
+                f"{path}: expected the instances of {len(images)} images, got {self._parquet.metadata.num_rows}; "
+                f"{_REMEDY}"
+            )
+
+    def __reduce__(self) -> tuple[type[GtInstancesReader], tuple[Path, Sequence[PanopticImage]]]:
+        return GtInstancesReader, (self._path, self._images)
+
+    def read(self, image_id: int) -> GtInstances:
+        group, row = divmod(self._row_of[image_id], IMAGES_PER_GROUP)
+        try:
+            table = self._parquet.read_row_group(group, use_threads=False).slice(row, 1).to_pylist()[0]
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._path}: row group {group} is damaged ({error}); {_REMEDY}") from error
+        if table["image_id"] != image_id:
+            raise DataError(f"{self._path}: expected image {image_id}, got image {table['image_id']}; {_REMEDY}")
+        return GtInstances(
+            np.array(table["category_ids"], dtype=np.int32), table["rles"], np.array(table["is_crowd"], dtype=bool)
+        )

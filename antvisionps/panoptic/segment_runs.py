@@ -1,0 +1,169 @@
+"""Segment maps as run lengths in a Parquet file: what PQ is counted on.
+
+A map has fifty times fewer runs than pixels, and overlaps can be counted on them, so a map that is scored again and
+again is decoded from its PNG once. The file has one row a run, in raster order, image behind image: `length` in pixels
+and `segment`, 0 for void and n for the n-th of the image's segments in ascending segment id. Which images, of which
+size and with which segments, its COCO panoptic JSON tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.arrow import numbers_to_arrow
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID
+from antvisionps.panoptic.coco_panoptic import PanopticImage, Segment
+
+RUNS_FILE = "runs.parquet"
+SCHEMA_VERSION = "1"
+IMAGES_PER_GROUP = 32
+"""Images of a row group, and so of a batch that is scored at once: enough to make numpy's calls few, few enough for
+their arrays to stay in the processor's cache."""
+
+_VERSION_KEY = b"antvisionps.runs_version"
+_SCHEMA = pa.schema(
+    [pa.field("length", pa.int32(), nullable=False), pa.field("segment", pa.int32(), nullable=False)],
+    metadata={_VERSION_KEY: SCHEMA_VERSION},
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRuns:
+    """The maps of some images: lengths (R,) int32 in pixels, segments (R,) int32 as the file has them; image i owns
+    runs first_run[i]:first_run[i + 1]."""
+
+    lengths: np.ndarray
+    segments: np.ndarray
+    first_run: np.ndarray
+
+
+def find_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> SegmentRuns:
+    """The runs of one (H, W) map, whose ids are void or listed."""
+    flat = segment_ids.ravel()
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    lengths = np.diff(starts, append=flat.size).astype(np.int32)
+    ids = np.array([VOID_SEGMENT_ID, *sorted(segment.segment_id for segment in segments)])
+    positions = np.searchsorted(ids, flat[starts]).astype(np.int32)
+    return SegmentRuns(lengths, positions, np.array([0, len(starts)]))
+
+
+@contextmanager
+def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
+    """Yields what appends the map of one image; images in the order of the JSON, ascending id."""
+    pending: list[SegmentRuns] = []
+
+    def flush() -> None:
+        columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segments")]
+        table = pa.table(list(map(numbers_to_arrow, columns)), schema=_SCHEMA)
+        writer.write_table(table, row_group_size=len(table))
+        pending.clear()
+
+    def write(runs: SegmentRuns) -> None:
+        pending.append(runs)
+        if len(pending) == IMAGES_PER_GROUP:
+            flush()
+
+    with (
+        atomic_file(path) as unfinished,
+        pq.ParquetWriter(
+            unfinished,
+            _SCHEMA,
+            # Small numbers in 32 bits: split into bytes, LZ4 makes them smaller than zstd does as they are, and four
+            # times as fast.
+            compression="lz4",
+            use_byte_stream_split=True,
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        yield write
+        if pending:
+            flush()
+
+
+class SegmentRunsReader:
+    """The maps of a split's images, IMAGES_PER_GROUP at a time. `remedy` is what writes the file again.
+
+    Raises DataError, when opened or when a group is read, on a file that is missing, damaged, of another version, or of
+    other images and segments than `images`.
+    """
+
+    def __init__(self, path: Path, images: Sequence[PanopticImage], *, remedy: str) -> None:
+        self.path = path
+        self._images = images
+        self._remedy = remedy
+        try:
+            self._parquet = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; {remedy}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a whole Parquet file ({error}); {remedy}") from error
+        schema = self._parquet.schema_arrow
+        version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+        if version != SCHEMA_VERSION or schema.remove_metadata() != _SCHEMA.remove_metadata():
+            raise DataError(f"{path}: expected runs of version {SCHEMA_VERSION}, got {version}; {remedy}")
+        groups = -(-len(images) // IMAGES_PER_GROUP)
+        if self._parquet.num_row_groups != groups:
+            raise DataError(
+                f"{path}: expected {groups} row groups for {len(images)} images, got {self._parquet.num_row_groups}; "
+                f"{remedy}"
+            )
+
+    def __len__(self) -> int:
+        return self._parquet.num_row_groups
+
+    def read(self, group: int) -> SegmentRuns:
+        try:
+            table = self._parquet.read_row_group(group, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: row group {group} is damaged ({error}); {self._remedy}") from error
+        # Not by to_numpy, which imports pandas, where there is one: a second in each process.
+        lengths, segments = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
+        images = images_of_group(self._images, group)
+        first_run = self._first_runs(lengths, images)
+        self._check_segments(segments, first_run, images)
+        return SegmentRuns(lengths, segments, first_run)
+
+    def _first_runs(self, lengths: np.ndarray, images: Sequence[PanopticImage]) -> np.ndarray:
+        """(images + 1,) the run at which each image begins, and their number."""
+        begins = np.append(0, np.cumsum([image.height * image.width for image in images]))
+        run_begins = np.append(0, np.cumsum(lengths, dtype=np.int64))
+        first_run = np.searchsorted(run_begins, begins)
+        if run_begins[-1] != begins[-1] or (lengths < 1).any() or (run_begins[first_run] != begins).any():
+            raise DataError(
+                f"{self.path}: the runs of images {images[0].image_id} to {images[-1].image_id} are of other sizes; "
+                f"{self._remedy}"
+            )
+        return first_run
+
+    def _check_segments(self, segments: np.ndarray, first_run: np.ndarray, images: Sequence[PanopticImage]) -> None:
+        """Every run is void or of a segment that the image lists, and every segment listed has a run."""
+        sizes = np.array([1 + len(image.segments) for image in images])
+        first = np.cumsum(sizes) - sizes
+        lowest, highest = (reduce(segments, first_run[:-1]) for reduce in (np.minimum.reduceat, np.maximum.reduceat))
+        wrong = (lowest < 0) | (highest >= sizes)
+        if not wrong.any():
+            is_seen = np.zeros(sizes.sum(), dtype=bool)
+            is_seen[np.repeat(first, np.diff(first_run)) + segments] = True
+            is_seen[first] = True  # void need not be there
+            wrong = ~np.logical_and.reduceat(is_seen, first)
+        if wrong.any():
+            raise DataError(
+                f"{self.path}: the runs of image {images[int(np.argmax(wrong))].image_id} are of other segments than "
+                f"its annotation lists; {self._remedy}"
+            )
+
+
+def images_of_group(images: Sequence[PanopticImage], group: int) -> Sequence[PanopticImage]:
+    """The images of one row group."""
+    return images[group * IMAGES_PER_GROUP : (group + 1) * IMAGES_PER_GROUP]

@@ -1,0 +1,65 @@
+"""What happens to cached predictions: routing, calibration, fusion, scores, the page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from antvisionps.params.section import Fraction, Name, NonNegative, NonNegativeFloat, Positive, Section, Seed
+
+
+class EvaluateHeldout(Section):
+    min_heldout_instances: NonNegative
+    bootstrap_samples: Positive
+    seed: Seed
+
+
+class Calibrate(Section):
+    """Where the search begins, apart from fuse: a change there must not call for a new calibration."""
+
+    min_heldout_instances: NonNegative
+    min_score: Fraction
+    max_overlap_frac: Fraction
+    min_stuff_area_px: NonNegative
+
+
+class FusionChoices(Section):
+    """What stage calibrate takes from section fuse as it is, and does not search."""
+
+    systems: tuple[Name, ...]
+    method: dict[Name, Literal["heuristic", "panoptic_head"]]
+    routing: Literal["best_ap", "union", "single"]
+    min_joined_iou: Fraction
+    instance_weights: dict[Name, NonNegativeFloat]
+    semantic_average: Literal["probabilities", "log_probabilities"]
+
+
+class Fuse(FusionChoices):
+    preset: Literal["panopticapi", "detectron2", "mmdet", "upsnet"] | None
+    min_score: Fraction
+    max_overlap_frac: Fraction
+    min_stuff_area_px: NonNegative
+    max_nms_iou: Fraction | None
+    min_stuff_confidence: Fraction
+    min_scores: dict[str | int, Fraction]
+    order: Literal["score", "learned"]
+    semantic_weights: dict[Name, NonNegativeFloat]
+    calibrated: bool
+
+    def thresholds(self) -> dict[str, Any]:
+        """Keyword arguments of HeuristicRules."""
+        names = {"min_score", "max_overlap_frac", "min_stuff_area_px", "max_nms_iou", "min_stuff_confidence"}
+        return self.model_dump(include=names)
+
+
+class Score(Section):
+    overlay_images: NonNegative
+    bootstrap_samples: Positive
+    seed: Seed
+
+
+class Report(Section):
+    photo_long_side_px: Positive
+    thumbnail_long_side_px: Positive
+    photo_quality: Annotated[int, Field(ge=1, le=100)]

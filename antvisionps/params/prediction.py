@@ -1,0 +1,49 @@
+"""How networks predict, and what other tools predicted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from antvisionps.core.errors import ParamsError
+from antvisionps.params.section import Fraction, Name, NonNegativeFloat, Positive, Section
+
+
+class SharedBackbone(Section):
+    """Two ends that were trained on one frozen backbone."""
+
+    first: Name
+    second: Name
+
+
+class ImportEnd(Section):
+    ends: tuple[Name, ...]
+
+
+class Predict(Section):
+    separate_ends: tuple[Name, ...]
+    shared_backbone: tuple[SharedBackbone, ...]
+    short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
+    max_long_side_px: Annotated[int, Field(ge=32)]
+    flip: bool
+    max_proposals: Positive
+    min_score: Fraction
+    nms_iou: Fraction
+    max_instances: Positive
+    member_weights: dict[Name, dict[Name, NonNegativeFloat]]
+
+    def keyword_arguments(self) -> dict[str, Any]:
+        """How one image is predicted, as plain values."""
+        return self.model_dump(exclude={"separate_ends", "shared_backbone", "max_proposals", "member_weights"})
+
+    def weight_of_member(self, end: str) -> dict[str, float]:
+        """How much each network of the end counts. Raises ParamsError on an end of which nothing is known."""
+        if end not in self.member_weights:
+            raise ParamsError(f"--end {end}: expected one of predict.member_weights {sorted(self.member_weights)}")
+        return self.member_weights[end]
+
+    @property
+    def num_views(self) -> int:
+        """Sizes and mirrorings at which every network sees an image."""
+        return len(self.short_sides_px) * (2 if self.flip else 1)

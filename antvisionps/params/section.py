@@ -1,0 +1,95 @@
+"""A section of params.yaml as a typed, frozen model, and the only reader of that file.
+
+No field has a default: a tunable stands in params.yaml and nowhere else. Unknown keys, missing keys, wrong types and
+values out of range are refused, each with its place in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from antvisionps.core.errors import ParamsError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def load_section(path: Path, name: str, kind: type[AnySection]) -> AnySection:
+    """One checked section of the file. Raises ParamsError with the file, the key, and what was expected and got."""
+    document = read_document(path)
+    if not isinstance(document, dict) or name not in document:
+        raise ParamsError(f"{path}: expected a section {name}, got none")
+    return check(path, document[name], kind, place=(name,))
+
+
+def read_document(path: Path) -> Any:
+    """The file's YAML, not checked. Raises ParamsError on a missing file and on broken YAML."""
+    try:
+        # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+
+
+def check(path: Path, document: object, kind: type[AnySection], *, place: tuple[str, ...] = ()) -> AnySection:
+    """The document as that section; `place` are the keys at which it stands in the file."""
+    try:
+        return kind.model_validate(_lists_to_tuples(document))
+    except ValidationError as error:
+        raise ParamsError(_explain(path, error, place)) from error
+
+
+def _lists_to_tuples(node: object) -> object:
+    if isinstance(node, dict):
+        return {key: _lists_to_tuples(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return tuple(_lists_to_tuples(value) for value in node)
+    return node
+
+
+def _explain(path: Path, error: ValidationError, above: tuple[str, ...]) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in (*above, *problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key; remove it or mend its spelling"
+        got = f", got {problem['input']!r}" if problem["type"] not in ("missing", "value_error") else ""
+        lines.append(": ".join(part for part in (str(path), place, message) if part) + got)
+    return "\n".join(lines)
+
+
+def refuse_empty(place: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ValueError(f"{place} is empty; name at least one")
+
+
+def refuse_repeats(place: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{place} lists {name} twice")
+
+
+def refuse_zeros(place: str, weights: Iterable[float]) -> None:
+    if not any(weights):
+        raise ValueError(f"{place} are all zero; give at least one a positive weight")

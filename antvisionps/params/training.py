@@ -1,0 +1,194 @@
+"""How networks are built and trained. Nothing here depends on what happens to their predictions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from antvisionps.core.errors import ParamsError
+from antvisionps.params.section import (
+    Fraction,
+    Name,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+    Seed,
+    refuse_empty,
+    refuse_repeats,
+)
+
+
+class Backbone(Section):
+    name: str
+    weights: str | None
+    frozen_stages: Annotated[int, Field(ge=-1, le=4)]
+    frozen_norm: bool
+    deformable: bool
+
+
+class Network(Section):
+    """What both ends have: a two-stage detector on a feature pyramid."""
+
+    backbone: Backbone
+    fpn_channels: Positive
+    anchor_scale: PositiveFloat
+    train_proposals: Positive
+    rois_per_image: Positive
+    box_fc_channels: Positive
+    mask_convs: Positive
+    semantic_loss_weight: NonNegativeFloat
+
+
+class EUpsNetwork(Network):
+    image_context: bool
+    balanced_pyramid_level: Annotated[int, Field(ge=0, le=4)] | None
+    location_sensitive_header: bool
+    roi_semantic_loss_weight: NonNegativeFloat
+    panoptic_loss_weight: NonNegativeFloat
+    unknown_frac: Fraction
+    semantic_channels: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class LwlHtcNetwork(Network):
+    location_sensitive_header: bool
+    average_mask_stages: bool
+    semantic_level: Annotated[int, Field(ge=0, le=4)]
+    semantic_convs: Positive
+    semantic_loss_on: Literal["photo", "grid"]
+    deformable_semantic_head: Literal["shared", "per_level"] | None
+    uncertainty: Literal["task", "term"] | None
+
+    @model_validator(mode="after")
+    def _semantics_are_fused_to_a_level_that_can_be(self) -> LwlHtcNetwork:
+        if self.semantic_level == 4 and self.deformable_semantic_head is None:
+            raise ValueError(
+                "semantic_level is 4; expected 0 to 3, or set deformable_semantic_head: shared or per_level"
+            )
+        return self
+
+
+class HrnetBackbone(Section):
+    width: Literal[18, 30, 32, 40, 44, 48, 64]
+    modules: tuple[Positive, Positive, Positive]
+    blocks: Positive
+    weights: str | None
+    frozen_norm: bool
+
+
+class HrnetAsppNetwork(Section):
+    backbone: HrnetBackbone
+    aspp_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    aspp_channels: Positive
+    stage1_channels: Positive
+    hard_pixel_frac: Annotated[float, Field(gt=0, le=1)] | None
+
+
+class Schedule(Section):
+    iterations: Positive
+    batch_size: Positive
+    warmup_iterations: NonNegative
+    policy: Literal["cosine", "step"]
+    milestones: tuple[Positive, ...]
+
+    @model_validator(mode="after")
+    def _fits_in_the_run(self) -> Schedule:
+        if self.warmup_iterations >= self.iterations:
+            raise ValueError(
+                f"warmup_iterations is {self.warmup_iterations}; expected fewer than iterations, {self.iterations}"
+            )
+        if self.policy == "cosine" and self.milestones:
+            raise ValueError("milestones belong to policy step; with cosine give []")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.iterations for m in self.milestones):
+            raise ValueError(f"milestones {list(self.milestones)} have to ascend and lie before iterations")
+        return self
+
+
+class Optimizer(Section):
+    kind: Literal["adamw", "sgd"]
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    momentum: Fraction
+    backbone_lr_factor: NonNegativeFloat
+    bias_lr_factor: NonNegativeFloat
+    max_grad_norm: PositiveFloat | None
+
+
+class Memory(Section):
+    """How a batch fits: the first two change no result, the others do."""
+
+    checkpointed_stages: tuple[Annotated[int, Field(ge=1, le=4)], ...]
+    channels_last: bool
+    autocast: Literal["bfloat16", "float16"] | None
+    accumulated_batches: Positive
+
+
+class Augmentation(Section):
+    short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
+    max_long_side_px: Annotated[int, Field(ge=32)]
+    flip: bool
+    photometric: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Training(Section):
+    seed: Seed
+    schedule: Schedule
+    optimizer: Optimizer
+    memory: Memory
+    augmentation: Augmentation
+    curve_interval: Positive
+
+    def keyword_arguments(self) -> dict[str, Any]:
+        """What training any network of this end is called with, as plain values."""
+        return self.model_dump(mode="json", include=set(Training.model_fields))
+
+
+class Ensemble(Training):
+    """Each of the networks that are averaged has settings of its own; the rest is common to all."""
+
+    members: tuple[Name, ...]
+    networks: dict[Name, Any]
+
+    @model_validator(mode="after")
+    def _members_are_described(self) -> Ensemble:
+        refuse_repeats("members", self.members)
+        missing = [name for name in self.members if name not in self.networks]
+        if missing:
+            raise ValueError(f"members lists {missing}, but networks describes only {sorted(self.networks)}")
+        return self
+
+    def network(self, member: str) -> dict[str, Any]:
+        """What the member's network is built with, as plain values. Raises ParamsError on an unknown one."""
+        if member not in self.networks:
+            raise ParamsError(f"--member {member}: expected one of networks {sorted(self.networks)}")
+        return self.networks[member].model_dump(mode="json")
+
+
+class TrainEUps(Ensemble):
+    networks: dict[Name, EUpsNetwork]
+
+    @model_validator(mode="after")
+    def _has_members(self) -> TrainEUps:
+        refuse_empty("members", self.members)
+        return self
+
+
+class TrainLwlHtc(Training):
+    network: LwlHtcNetwork
+
+
+class TrainHrnetAspp(Ensemble):
+    """Without members, this end is not trained."""
+
+    networks: dict[Name, HrnetAsppNetwork]
+
+    @model_validator(mode="after")
+    def _batches_can_be_normalised(self) -> TrainHrnetAspp:
+        if self.schedule.batch_size < 2:
+            raise ValueError(
+                f"schedule.batch_size is {self.schedule.batch_size}; expected at least 2: ASPP normalises the pooled "
+                "image over the batch"
+            )
+        return self

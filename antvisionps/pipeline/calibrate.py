@@ -1,0 +1,210 @@
+"""What stage `calibrate` does: the thresholds and semantic weights of each system with the best PQ on held-out images.
+
+What is chosen where it is measured looks too good. So each half of the held-out images is also fused with what was
+chosen on the other half: that PQ tells whether calibration helps on images that it has not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.fusion.calibration import (
+    Calibration,
+    choose_min_scores,
+    choose_on_top,
+    count_visible,
+    try_stuff,
+    try_thresholds,
+    try_weights,
+)
+from antvisionps.fusion.heuristic import HeuristicRules
+from antvisionps.fusion.system import FusionSettings, join, load_kernels
+from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.parallel.images import Workers, map_images, open_workers
+from antvisionps.params.fusion import FusionChoices
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.settings import plain_settings
+from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
+from antvisionps.predictions.split_caches import SplitCaches
+
+
+def calibrate_systems(
+    params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path, systems: Sequence[str] = ()
+) -> dict[str, Calibration]:
+    """Writes OUT/<system>.json for each of the systems, of fuse.systems by default, and returns what they hold."""
+    caches = SplitCaches.open(predictions, prepared, "heldout")
+    settings = {
+        system: starting_settings(system, params, params.fuse, caches=caches, routing_dir=routing)
+        for system in systems or params.fuse.systems
+    }
+    load_kernels()  # once: the processes of every pass are forked from this one
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
+        found = {system: _calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
+    with atomic_folder(out) as folder:
+        for system, calibration in found.items():
+            text = json.dumps(calibration.to_json(), indent=2) + "\n"
+            (folder / f"{system}.json").write_text(text, encoding="utf-8")
+    return found
+
+
+def starting_settings(
+    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing_dir: Path | None
+) -> FusionSettings:
+    """Where the search begins: at the thresholds of section calibrate and equal semantic weights."""
+    params.refuse_unknown_system(system)
+    begin = params.calibrate
+    return plain_settings(
+        system,
+        choices,
+        rules=HeuristicRules(begin.min_score, begin.max_overlap_frac, begin.min_stuff_area_px),
+        weight_of_end=dict.fromkeys(params.all_ends, 1.0),
+        categories=caches.dataset.categories,
+        routing_dir=routing_dir,
+    )
+
+
+def _calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
+    calibration = calibrate(settings, heldout)
+    cross_validated = cross_validated_pq(settings, heldout)
+    calibration = replace(calibration, heldout_pq={**calibration.heldout_pq, "cross_validated": cross_validated})
+    percents = (f"{name} {'–' if pq is None else f'{100 * pq:.1f}'}" for name, pq in calibration.heldout_pq.items())
+    print(f"{system}, held-out PQ in percent: {', '.join(percents)}")
+    return calibration
+
+
+@dataclass(frozen=True)
+class HeldoutPQ:
+    """Fuses held-out images by settings that are tried, and scores them. A class with fewer instances than
+    `min_instances` is left at what all have."""
+
+    caches: SplitCaches
+    images: Sequence[PanopticImage]
+    workers: Workers
+    min_instances: int
+
+    def counts(self, settings: Sequence[FusionSettings]) -> list[MatchCounts]:
+        """The total counts of each, in one pass over the images."""
+        of_images = count_by_each(settings, self.caches, self.images, workers=self.workers, description="calibrate")
+        return [total_counts(of_settings) for of_settings in of_images]
+
+    def wins(self, settings: FusionSettings) -> np.ndarray:
+        """See `count_visible`, over all images."""
+        open_work = partial(_open_counting_visible, self.caches, settings)
+        return sum(map_images(open_work, self.images, workers=self.workers, description="occlusions"), np.zeros(()))
+
+    def pq(self, counts: MatchCounts) -> float:
+        """Of all categories; 0 where there is nothing to measure."""
+        ids = self.caches.dataset.categories.category_ids.tolist()
+        quality = group_quality(class_quality(counts), ids).pq
+        return 0.0 if math.isnan(quality) else quality
+
+    def gt_things(self, counts: MatchCounts) -> dict[int, int]:
+        """category_id → how many true things of it the images show."""
+        things = {category.category_id for category in self.caches.dataset.categories.things}
+        true = zip(counts.category_ids.tolist(), (counts.tp + counts.fn).tolist(), strict=True)
+        return {category_id: number for category_id, number in true if category_id in things}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Settings and their held-out counts."""
+
+    settings: FusionSettings
+    counts: MatchCounts
+
+    def best(self, others: Sequence[_Found], heldout: HeldoutPQ) -> _Found:
+        """The one of the highest PQ; of equal ones this one, then the first."""
+        return max((self, *others), key=lambda found: heldout.pq(found.counts))
+
+
+def calibrate(settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
+    """Coordinate by coordinate: weights, scores and overlap, scores of each class, order, stuff.
+
+    A step is taken only if it raises PQ, so the result is never worse held-out than the settings it began with.
+    """
+    begin = best = _count(heldout, [settings])[0]
+    best = best.best(_count(heldout, list(try_weights(best.settings))), heldout)
+    tried = _count(heldout, list(try_thresholds(best.settings)))
+    best = best.best(tried, heldout)
+    best = best.best(_count(heldout, _with_min_scores(best, tried, begin, heldout)), heldout)
+    on_top = _learn_on_top(best.settings, heldout)
+    ordered = [replace(best.settings, rules=replace(best.settings.rules, on_top=on_top))] if on_top else []
+    best = best.best(_count(heldout, ordered), heldout)
+    best = best.best(_count(heldout, list(try_stuff(best.settings))), heldout)
+    heldout_pq = {"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)}
+    return Calibration.of(best.settings, learned_on_top=on_top, heldout_pq=heldout_pq)
+
+
+def _count(heldout: HeldoutPQ, settings: Sequence[FusionSettings]) -> list[_Found]:
+    counts = heldout.counts(settings) if settings else []
+    return [_Found(tried, found) for tried, found in zip(settings, counts, strict=True)]
+
+
+def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldout: HeldoutPQ) -> list[FusionSettings]:
+    """The best settings with the score threshold of each class that had the best PQ of that class, if any differs."""
+    rules = best.settings.rules
+    alike = [found for found in tried if found.settings.rules.max_overlap_frac == rules.max_overlap_frac]
+    pq_of_class: Mapping[float, Mapping[int, float]] = {
+        found.settings.rules.min_score: {c: quality.pq for c, quality in class_quality(found.counts).items()}
+        for found in (*alike, best)
+    }
+    min_scores = choose_min_scores(
+        pq_of_class,
+        n_gt=heldout.gt_things(begin.counts),
+        min_instances=heldout.min_instances,
+        default=rules.min_score,
+    )
+    return [replace(best.settings, rules=replace(rules, min_scores=min_scores))] if min_scores else []
+
+
+def _learn_on_top(settings: FusionSettings, heldout: HeldoutPQ) -> frozenset[tuple[int, int]]:
+    """See `choose_on_top`; UPSNet's panoptic head pastes nothing, so it has no order."""
+    if settings.method != "heuristic":
+        return frozenset()
+    thing_ids = [category.category_id for category in heldout.caches.dataset.categories.things]
+    return choose_on_top(heldout.wins(settings), thing_ids, min_overlaps=heldout.min_instances)
+
+
+def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | None:
+    """The PQ where each half of the images is fused with what `calibrate` finds on the other. One image has no half."""
+    halves = [replace(heldout, images=heldout.images[first::2]) for first in (0, 1)]
+    if not halves[1].images:
+        return None
+    counts = []
+    for seen, unseen in (halves, reversed(halves)):
+        counts += unseen.counts([calibrate(settings, seen).apply(settings)])
+    return heldout.pq(total_counts(counts))
+
+
+def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:
+    dataset = caches.dataset
+    reader = PredictionsReader.open(caches, [settings])
+
+    def count(image: PanopticImage) -> np.ndarray:
+        found = reader.read_instances(image.image_id)
+        return count_visible(
+            join(found, settings).instances,
+            _category_map(dataset.load_segment_ids(image), image),
+            categories=dataset.categories,
+            settings=settings,
+        )
+
+    return count
+
+
+def _category_map(segment_ids: np.ndarray, image: PanopticImage) -> np.ndarray:
+    """(H, W) int32 category ids of the truth, 0 where void."""
+    categories = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
+    for segment in image.segments:
+        categories[segment.segment_id] = segment.category_id
+    return categories[segment_ids]

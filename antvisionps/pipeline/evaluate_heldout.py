@@ -1,0 +1,120 @@
+"""What stage `evaluate_heldout` does: mask AP of every end on held-out images, and which end has which category."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.evaluation.average_precision import (
+    CategoryAP,
+    ImageMatches,
+    class_average_precision,
+    gt_instances,
+    match_image,
+    resampled_average_precision,
+)
+from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
+from antvisionps.fusion.routing import ROUTING_FILE, Lead, route_categories, routes_to_json, runner_up
+from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader
+from antvisionps.parallel.images import map_images, open_workers
+from antvisionps.params.whole import Params
+from antvisionps.predictions.split_caches import SplitCaches
+
+CLASS_AP_FILE = "class_ap.parquet"
+
+
+def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: Path) -> None:
+    """Writes OUT/class_ap.parquet and OUT/routing.json."""
+    settings = params.evaluate_heldout
+    caches = SplitCaches.open(predictions, prepared, "heldout")
+    dataset = caches.dataset
+    matches = _match_instances(caches, params)
+    thing_ids = [category.category_id for category in dataset.categories.things]
+    ap = {end: class_average_precision(of_end, category_ids=thing_ids) for end, of_end in matches.items()}
+    mean_over_ious = {end: {category_id: row.ap for category_id, row in of_end.items()} for end, of_end in ap.items()}
+    n_gt = {category_id: row.n_gt for of_end in ap.values() for category_id, row in of_end.items()}
+    routes = route_categories(mean_over_ious, n_gt=n_gt, min_heldout_instances=settings.min_heldout_instances)
+    draws = draw_images(len(dataset.images), samples=settings.bootstrap_samples, seed=settings.seed)
+    leads = {
+        category_id: lead
+        for category_id, route in routes.items()
+        if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
+    }
+    with atomic_folder(out) as folder:
+        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
+        table = routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
+        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _match_instances(caches: SplitCaches, params: Params) -> dict[str, list[dict[int, ImageMatches]]]:
+    """End → for each image category_id → its matches with the truth."""
+    matches: dict[str, list[dict[int, ImageMatches]]] = {}
+    open_work = partial(_open_matching, caches, params.all_ends)
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        for of_image in map_images(open_work, caches.dataset.images, workers=workers, description="match heldout"):
+            for end, of_end in of_image.items():
+                matches.setdefault(end, []).append(of_end)
+    return matches
+
+
+def _measure_lead(
+    category_id: int,
+    end: str,
+    ap: Mapping[str, Mapping[int, float]],
+    matches: Mapping[str, Sequence[Mapping[int, ImageMatches]]],
+    draws: np.ndarray,
+) -> Lead | None:
+    """By how much the end leads in this category, with a bootstrap over images; both ends see the same samples."""
+    other = runner_up(end, {name: of_category[category_id] for name, of_category in ap.items()})
+    if other is None:
+        return None
+    samples = []
+    for name in (end, other):
+        present = [index for index, of_image in enumerate(matches[name]) if category_id in of_image]
+        of_category = [matches[name][index][category_id] for index in present]
+        samples.append(resampled_average_precision(of_category, draws[:, present]))
+    interval = percentile_interval(samples[0] - samples[1])
+    return Lead(other, ap[end][category_id] - ap[other][category_id], interval.low, interval.high)
+
+
+def _open_matching(
+    caches: SplitCaches, ends: Sequence[str]
+) -> Callable[[PanopticImage], dict[str, dict[int, ImageMatches]]]:
+    dataset = caches.dataset
+    readers = caches.open_instances(ends)
+    annotated = None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
+
+    def visible(image: PanopticImage) -> GtInstances:
+        things = {
+            segment.segment_id: (segment.category_id, segment.is_crowd)
+            for segment in image.segments
+            if dataset.categories.by_id(segment.category_id).is_thing
+        }
+        return gt_instances(dataset.load_segment_ids(image), things)
+
+    def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
+        true = visible(image) if annotated is None else annotated.read(image.image_id)
+        return {end: match_image(reader.read(image.image_id), true) for end, reader in readers.items()}
+
+    return match
+
+
+def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
+    rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
+    return pa.table(
+        {
+            "category_id": pa.array([category_id for category_id, _, _ in rows], pa.int32()),
+            "end": pa.array([end for _, end, _ in rows], pa.string()),
+            "AP": pa.array([row.ap for _, _, row in rows], pa.float64()),
+            "AP50": pa.array([row.ap50 for _, _, row in rows], pa.float64()),
+            "n_gt": pa.array([row.n_gt for _, _, row in rows], pa.int64()),
+        }
+    )

@@ -1,0 +1,205 @@
+"""What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.arrow import Labels, numbers_to_arrow
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.fusion.heuristic import FusedSegment, to_segments
+from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
+from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
+from antvisionps.panoptic.coco_panoptic import PanopticImage, write_panoptic_json
+from antvisionps.panoptic.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRuns, write_runs
+from antvisionps.parallel.images import Workers, map_images, open_workers
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.settings import system_settings
+from antvisionps.pipeline.try_settings import PredictionsReader
+from antvisionps.predictions.fused_files import (
+    CANDIDATES_FILE,
+    CANDIDATES_SCHEMA,
+    PANOPTIC_FILE,
+    PANOPTIC_FOLDER,
+    SEGMENTS_FILE,
+    SEGMENTS_SCHEMA,
+)
+from antvisionps.predictions.split_caches import SplitCaches
+
+IMAGES_PER_ROW_GROUP = 1024
+
+
+def fuse_systems(
+    params: Params,
+    *,
+    prepared: Path,
+    predictions: Path,
+    routing: Path,
+    calibration: Path,
+    out: Path,
+    systems: Sequence[str] = (),
+) -> None:
+    """Writes the maps of each of the systems, of fuse.systems by default, to OUT/<system>."""
+    caches = SplitCaches.open(predictions, prepared, "val")
+    settings = {
+        system: system_settings(
+            system,
+            params,
+            categories=caches.dataset.categories,
+            routing_dir=routing,
+            calibration_dir=calibration,
+        )
+        for system in systems or params.fuse.systems
+    }
+    with open_workers(**params.runtime.worker_arguments()) as workers, atomic_folder(out) as folder:
+        fuse({system: folder / system for system in settings}, settings=settings, caches=caches, workers=workers)
+
+
+def fuse(
+    folders: Mapping[str, Path], *, settings: Mapping[str, FusionSettings], caches: SplitCaches, workers: Workers
+) -> None:
+    """Writes the maps of each system to its folder, all in one pass over the caches."""
+    dataset = caches.dataset
+    # Before there are several processes.
+    load_kernels()
+    load_png_kernels()
+    for folder in folders.values():
+        (folder / PANOPTIC_FOLDER).mkdir(parents=True)
+    open_work = partial(_open_fusing, folders, settings, caches)
+    with ExitStack() as files:
+        writers = {system: _SystemWriter(folder, files) for system, folder in folders.items()}
+        indices = range(len(dataset.images))
+        written = map_images(open_work, indices, workers=workers, description=f"fuse {', '.join(settings)}")
+        for image, of_system in zip(dataset.images, written, strict=True):
+            for system, writer in writers.items():
+                writer.write(image, of_system[system])
+    for system, folder in folders.items():
+        write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=writers[system].images)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is told of an image whose map is written."""
+
+    segments: tuple[FusedSegment, ...]
+    rejected: RejectedCandidates
+    runs: SegmentRuns
+
+
+def _file_name(image: PanopticImage) -> str:
+    return f"{image.image_id:012d}.png"
+
+
+def _open_fusing(
+    folders: Mapping[str, Path], settings: Mapping[str, FusionSettings], caches: SplitCaches
+) -> Callable[[int], dict[str, _Written]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    dataset = caches.dataset
+    reader = PredictionsReader.open(caches, settings.values())
+
+    def fuse_and_write(index: int) -> dict[str, _Written]:
+        image = dataset.images[index]
+        found, planes = reader.read(image.image_id)
+        by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=list(settings.values()))
+        written = {}
+        for system, fused in zip(settings, by_each, strict=True):
+            png = encode_runs(fused.runs.lengths, fused.runs.segments, width=image.width)
+            (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
+            written[system] = _Written(fused.segments, fused.rejected, fused.runs)
+        return written
+
+    return fuse_and_write
+
+
+class _SystemWriter:
+    """Writes what is told of each image of one system, but for its map."""
+
+    def __init__(self, folder: Path, files: ExitStack) -> None:
+        self.images: list[PanopticImage] = []
+        self._write_segments = files.enter_context(
+            _table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA, _segment_columns)
+        )
+        self._write_rejected = files.enter_context(
+            _table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA, _rejected_columns)
+        )
+        self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
+
+    def write(self, image: PanopticImage, written: _Written) -> None:
+        segments = to_segments(written.segments)
+        self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
+        self._write_runs(written.runs)
+        self._write_segments(image.image_id, written.segments)
+        self._write_rejected(image.image_id, written.rejected)
+
+
+def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
+    """The columns of SEGMENTS_SCHEMA but for the image's id."""
+    segments = list(chain.from_iterable(images))
+    numbers = [[s.segment_id, s.category_id, s.area_px] for s in segments]
+    scores = np.array([np.nan if s.score is None else s.score for s in segments], dtype=np.float32)
+    return [
+        *map(numbers_to_arrow, np.array(numbers, dtype=np.int32).reshape(-1, 3).T),
+        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
+        Labels.of(s.end for s in segments).to_arrow(),
+    ]
+
+
+def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
+    """The columns of CANDIDATES_SCHEMA but for the image's id."""
+    category_ids, areas_px, free_px, scores, instances = (
+        np.concatenate([getattr(rejected, name) for rejected in images])
+        for name in ("category_ids", "areas_px", "free_px", "scores", "instances")
+    )
+    return [
+        numbers_to_arrow(category_ids),
+        numbers_to_arrow(areas_px),
+        numbers_to_arrow(free_px, is_missing=free_px == NO_NUMBER),
+        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
+        Labels.join([rejected.ends for rejected in images]).to_arrow(),
+        Labels.join([rejected.reasons for rejected in images]).to_arrow(),
+        numbers_to_arrow(instances, is_missing=instances == NO_NUMBER),
+    ]
+
+
+Rows = TypeVar("Rows", bound=Sized)
+
+
+@contextmanager
+def _table_writer(
+    path: Path, schema: pa.Schema, to_columns: Callable[[list[Rows]], list[pa.Array]]
+) -> Iterator[Callable[[int, Rows], None]]:
+    """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
+    labels = pa.dictionary(pa.int16(), pa.string())
+    written = pa.schema([field.with_type(labels) if field.type == pa.string() else field for field in schema])
+    image_ids: list[int] = []
+    pending: list[Rows] = []
+
+    def flush() -> None:
+        of_row = np.repeat(np.array(image_ids, dtype=np.int64), [len(rows) for rows in pending])
+        writer.write_table(pa.table([numbers_to_arrow(of_row), *to_columns(pending)], schema=written))
+        image_ids.clear()
+        pending.clear()
+
+    def write(image_id: int, rows: Rows) -> None:
+        image_ids.append(image_id)
+        pending.append(rows)
+        if len(pending) == IMAGES_PER_ROW_GROUP:
+            flush()
+
+    # Without Arrow's own schema beside Parquet's, labels are read as the texts that they are.
+    options: dict[str, Any] = {"compression": "zstd", "write_statistics": ["image_id"], "store_schema": False}
+    with pq.ParquetWriter(path, written, **options) as writer:
+        yield write
+        if pending:
+            flush()

@@ -1,0 +1,57 @@
+"""What stage `report` does: the page that shows every number and every image of the val split in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antvisionps.fusion.system import FusionSettings
+from antvisionps.parallel.images import open_workers
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.settings import system_settings
+from antvisionps.predictions.fused_files import open_fused
+from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.image_data import ReportSources
+from antvisionps.report.page import write_report
+
+
+def report(
+    params: Params,
+    *,
+    prepared: Path,
+    models: Path,
+    predictions: Path,
+    routing: Path,
+    calibration: Path,
+    fused: Path,
+    metrics: Path,
+    out: Path,
+) -> None:
+    """Writes the page to OUT. It opens with the last of fuse.systems."""
+    caches = SplitCaches.open(predictions, prepared, "val")
+    truth = caches.dataset
+    systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
+    settings = system_settings(
+        params.fuse.systems[-1],
+        params,
+        categories=truth.categories,
+        routing_dir=routing,
+        calibration_dir=calibration,
+    )
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        write_report(
+            out,
+            ReportSources(truth=truth, fused=systems, fused_dir=fused, caches=caches, ends=params.all_ends),
+            metrics=metrics,
+            routing=routing,
+            models=models,
+            min_score=lowest_min_score(settings),
+            photo_long_side_px=params.report.photo_long_side_px,
+            thumbnail_long_side_px=params.report.thumbnail_long_side_px,
+            photo_quality=params.report.photo_quality,
+            workers=workers,
+        )
+
+
+def lowest_min_score(settings: FusionSettings) -> float:
+    """What no instance in the system's maps scores less than, of whatever class."""
+    return min([settings.rules.min_score, *settings.rules.min_scores.values()])

@@ -1,0 +1,248 @@
+"""What stage `score` does: PQ, SQ and RQ of every fused system on the val split, with tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.arrow import numbers_to_arrow, texts_to_arrow
+from antvisionps.core.atomic import atomic_folder
+from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
+from antvisionps.evaluation.panoptic_quality import (
+    SIZES,
+    MatchCounts,
+    Quality,
+    SegmentMatches,
+    class_quality,
+    group_quality,
+    match_segments,
+    total_counts,
+)
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
+from antvisionps.panoptic.splits import runs_path
+from antvisionps.parallel.images import Workers, map_images, open_workers
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
+from antvisionps.predictions.fused_files import open_fused
+from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.overlays import draw_overlay, side_by_side
+from antvisionps.report.pq_table import Summary
+
+MEASURES = ("PQ", "SQ", "RQ")
+PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
+
+
+def score(
+    params: Params,
+    *,
+    prepared: Path,
+    predictions: Path,
+    routing: Path,
+    calibration: Path,
+    fused: Path,
+    out: Path,
+    overlays: Path,
+    with_budget: bool = True,
+) -> Summary:
+    """Writes the metrics and the pictures, and returns what panoptic.json holds."""
+    caches = SplitCaches.open(predictions, prepared, "val")
+    truth = caches.dataset
+    systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+    draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
+    budget = error_budget(params, caches, routing=routing, calibration=calibration) if with_budget else {}
+    with atomic_folder(out) as folder:
+        summary = write_metrics(folder, matches, truth, draws)
+        write_budget(folder / BUDGET_FILE, budget, truth.categories)
+    write_overlays(overlays, truth, systems, images=params.score.overlay_images)
+    return summary
+
+
+def match_systems(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: Workers
+) -> dict[str, SegmentMatches]:
+    """System → the matches of its segments in all images, in the order of the truth's."""
+    open_work = partial(_open_matching, truth, systems, prepared)
+    groups = range(len(open_true_runs(truth, prepared)))
+    found = map_images(open_work, groups, workers=workers, description="score")
+    return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
+
+
+def open_true_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
+    return SegmentRunsReader(runs_path(prepared), truth.images, remedy="run `dvc repro prepare`")
+
+
+def _open_matching(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path
+) -> Callable[[int], list[SegmentMatches]]:
+    gt_runs = open_true_runs(truth, prepared)
+    runs_of = {
+        name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")
+        for name, fused in systems.items()
+    }
+
+    def match(group: int) -> list[SegmentMatches]:
+        true = gt_runs.read(group)
+        return [
+            match_segments(
+                gt_runs=true,
+                true=[image.segments for image in images_of_group(truth.images, group)],
+                predicted_runs=runs_of[name].read(group),
+                predicted=[image.segments for image in images_of_group(fused.images, group)],
+            )
+            for name, fused in systems.items()
+        ]
+
+    return match
+
+
+def groups(categories: CategorySet) -> dict[str, list[int]]:
+    return {
+        "All": [category.category_id for category in categories.categories],
+        "Things": [category.category_id for category in categories.things],
+        "Stuff": [category.category_id for category in categories.stuff],
+    }
+
+
+def percentages(quality: Quality) -> dict[str, float | None]:
+    """PQ, SQ, RQ times 100; None where the group has no category to measure."""
+    values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
+    return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
+
+
+def write_metrics(
+    folder: Path, matches: Mapping[str, SegmentMatches], truth: PanopticDataset, draws: np.ndarray
+) -> Summary:
+    """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
+    counts = {name: of_system.counts() for name, of_system in matches.items()}
+    totals = {name: total_counts(of_images) for name, of_images in counts.items()}
+    summary = {
+        name: {
+            group: percentages(group_quality(class_quality(total), category_ids))
+            for group, category_ids in groups(truth.categories).items()
+        }
+        for name, total in totals.items()
+    }
+    (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _write_per_class(folder / "per_class.csv", totals, truth.categories)
+    _write_per_size(folder / "per_size.csv", matches, truth.categories)
+    _write_intervals(folder / "intervals.csv", counts, truth.categories, draws)
+    pq.write_table(_per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd")
+    return summary
+
+
+def _write_per_class(path: Path, totals: Mapping[str, MatchCounts], categories: CategorySet) -> None:
+    """A row for each system and category that has a true or a predicted segment; categories in class order."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["category", "system", *MEASURES, "tp", "fp", "fn"])
+        qualities = {name: class_quality(total) for name, total in totals.items()}
+        for category in categories.categories:
+            for name, total in totals.items():
+                quality = qualities[name].get(category.category_id)
+                if quality is None:
+                    continue
+                row = int(np.searchsorted(total.category_ids, category.category_id))
+                tp, fp, fn = (int(column[row]) for column in (total.tp, total.fp, total.fn))
+                writer.writerow([category.name, name, *percentages(quality).values(), tp, fp, fn])
+
+
+def _write_per_size(path: Path, matches: Mapping[str, SegmentMatches], categories: CategorySet) -> None:
+    """A row for each system and size of things; no PQ where no thing is of that size."""
+    thing_ids = [category.category_id for category in categories.things]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["system", "size", *MEASURES, "tp", "fp", "fn"])
+        for name, of_system in matches.items():
+            for size in SIZES:
+                total = total_counts(of_system.of_size(size, thing_ids).counts())
+                quality = group_quality(class_quality(total), total.category_ids.tolist())
+                sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
+                writer.writerow([name, size, *percentages(quality).values(), *sums])
+
+
+def _write_intervals(
+    path: Path, counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
+) -> None:
+    """PQ of every system, and of every two the difference (`minus` is the second), with 95 % intervals over images.
+
+    Both systems of a difference are scored on the same resampled images.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
+        every_image_once = np.ones_like(draws[:1])
+        once_and_draws = np.concatenate([every_image_once, draws])
+        resampled = {name: ResampledCounts.of(images, once_and_draws) for name, images in counts.items()}
+        for group, category_ids in groups(categories).items():
+            of_draw = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
+            pq_of = {name: values[0] for name, values in of_draw.items()}
+            samples = {name: values[1:] for name, values in of_draw.items()}
+            for name in counts:
+                _write_interval(writer, [group, name, ""], pq_of[name], samples[name])
+            for second, first in itertools.combinations(counts, 2):
+                difference = samples[first] - samples[second]
+                _write_interval(writer, [group, first, second], pq_of[first] - pq_of[second], difference)
+
+
+def _write_interval(writer: Any, row: list[str], value: float, samples: np.ndarray) -> None:
+    interval = percentile_interval(samples)
+    numbers = ("" if math.isnan(number) else 100 * number for number in (value, interval.low, interval.high))
+    writer.writerow([*row, *map(str, numbers)])
+
+
+PER_IMAGE_SCHEMA = pa.schema(
+    [
+        ("system", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("tp", pa.int64()),
+        ("fp", pa.int64()),
+        ("fn", pa.int64()),
+        ("iou_sum", pa.float64()),
+    ]
+)
+
+
+def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
+    """Enough to compute the PQ of any subset of images again, or to bootstrap it."""
+    tables = []
+    for name, of_images in counts.items():
+        lengths = [len(image.category_ids) for image in of_images]
+        image_ids = np.repeat(np.array([image.image_id for image in truth.images], dtype=np.int64), lengths)
+        columns = [
+            np.concatenate([getattr(image, field) for image in of_images])
+            for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
+        ]
+        arrays = [texts_to_arrow([name] * len(image_ids)), *map(numbers_to_arrow, (image_ids, *columns))]
+        tables.append(pa.table(arrays, schema=PER_IMAGE_SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int) -> None:
+    """A picture for each of the first images: photo, truth, every system."""
+    with atomic_folder(out) as folder:
+        for index, image in enumerate(truth.images[:images]):
+            photo = truth.load_photo(image)
+            panels = [("photo", photo)]
+            for name, dataset in {"truth": truth, **systems}.items():
+                shown = dataset.images[index]
+                ids = dataset.load_segment_ids(shown)
+                panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
+            picture = side_by_side(panels)
+            encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
+            (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())

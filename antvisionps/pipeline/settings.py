@@ -1,0 +1,111 @@
+"""How each system is fused: what params.yaml, the routing table and the calibration say, as FusionSettings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from antvisionps.core.errors import CacheError, ParamsError
+from antvisionps.core.json_files import read_json
+from antvisionps.fusion.calibration import Calibration
+from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
+from antvisionps.fusion.mask_union import UnionRules
+from antvisionps.fusion.routing import ROUTING_FILE, Routing, routes_from_json
+from antvisionps.fusion.system import FusionSettings
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.fusion import FusionChoices
+from antvisionps.params.whole import Params
+
+
+def system_settings(
+    system: str, params: Params, *, categories: CategorySet, routing_dir: Path | None, calibration_dir: Path | None
+) -> FusionSettings:
+    """How stage `fuse` fuses the system: by section fuse, with what stage calibrate found where it asks for that.
+
+    Raises ParamsError on an unknown system and on a min_score of no thing, CacheError where a stage left nothing, or
+    nothing that fits.
+    """
+    params.refuse_unknown_system(system)
+    fuse = params.fuse
+    rules = PRESETS[fuse.preset] if fuse.preset is not None else HeuristicRules(**fuse.thresholds())
+    settings = plain_settings(
+        system,
+        fuse,
+        rules=rules,
+        weight_of_end={end: fuse.semantic_weights[end] for end in params.all_ends},
+        categories=categories,
+        routing_dir=routing_dir,
+    )
+    if fuse.calibrated:
+        return _read_calibration(system, settings, calibration_dir).apply(settings)
+    on_top: frozenset[tuple[int, int]] = frozenset()
+    if fuse.order == "learned":
+        on_top = _read_calibration(system, settings, calibration_dir).learned_on_top
+    rules = replace(settings.rules, min_scores=_by_category_id(fuse.min_scores, categories), on_top=on_top)
+    return replace(settings, rules=rules)
+
+
+def plain_settings(
+    system: str,
+    choices: FusionChoices,
+    *,
+    rules: HeuristicRules,
+    weight_of_end: Mapping[str, float],
+    categories: CategorySet,
+    routing_dir: Path | None,
+) -> FusionSettings:
+    """The settings of an end of that name alone, else of all ends, of which `weight_of_end` has every one.
+
+    Unless the routing is a union, raises ParamsError without the folder of the routing, CacheError on a missing or
+    unfit routing table.
+    """
+    method = choices.method[system]
+    if system in weight_of_end:
+        return FusionSettings(method, rules, {system: 1.0}, choices.semantic_average, None, None)
+    if choices.routing == "union":
+        union = UnionRules(choices.instance_weights, choices.min_joined_iou)
+        return FusionSettings(method, rules, weight_of_end, choices.semantic_average, None, union)
+    if routing_dir is None:
+        raise ParamsError(f"--system {system} needs --routing, the folder that stage evaluate_heldout wrote")
+    routes = _read_routing(routing_dir / ROUTING_FILE, list(weight_of_end), categories, choices.routing)
+    return FusionSettings(method, rules, weight_of_end, choices.semantic_average, routes, None)
+
+
+def _by_category_id(min_scores: Mapping[str | int, float], categories: CategorySet) -> dict[int, float]:
+    thing_of_key = {key: thing.category_id for thing in categories.things for key in (thing.name, thing.category_id)}
+    found: dict[int, float] = {}
+    for key, min_score in min_scores.items():
+        if key not in thing_of_key:
+            things = ", ".join(f"{thing.name} ({thing.category_id})" for thing in categories.things)
+            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {things}")
+        if thing_of_key[key] in found:
+            raise ParamsError(f"fuse.min_scores names category {thing_of_key[key]} by name and by id; keep one")
+        found[thing_of_key[key]] = min_score
+    return found
+
+
+def _read_calibration(system: str, settings: FusionSettings, calibration_dir: Path | None) -> Calibration:
+    if calibration_dir is None:
+        raise ParamsError("what stage calibrate found needs --calibration, the folder that it wrote")
+    path = calibration_dir / f"{system}.json"
+    document = read_json(path, what="calibration", remedy="run `dvc repro calibrate`")
+    calibration = Calibration.from_json(document, where=str(path))
+    if set(calibration.weight_of_end) != set(settings.weight_of_end):
+        raise CacheError(
+            f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
+        )
+    return calibration
+
+
+def _read_routing(path: Path, ends: list[str], categories: CategorySet, routing: Routing) -> Mapping[int, str]:
+    remedy = "run `dvc repro evaluate_heldout`"
+    document: Any = read_json(path, what="routing table", remedy=remedy)
+    routes = routes_from_json(document, categories=categories, ends=ends, where=str(path))
+    if routing == "best_ap":
+        return {category_id: route.end for category_id, route in routes.items()}
+    single = document.get("better_overall")
+    if routes and single not in ends:
+        raise CacheError(f"{path}: names no end that is better overall; {remedy}")
+    return dict.fromkeys(routes, single)

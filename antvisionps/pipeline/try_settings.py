@@ -1,0 +1,83 @@
+"""Fusion tried with many settings on the cached predictions of a split, in one pass over its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+
+from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
+from antvisionps.fusion.heuristic import to_segments
+from antvisionps.fusion.system import FusionSettings, fuse_by_each
+from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.parallel.images import Workers, map_images
+from antvisionps.predictions.instances import ImageInstances, InstancesReader
+from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
+from antvisionps.predictions.split_caches import SplitCaches
+
+
+@dataclass(frozen=True)
+class PredictionsReader:
+    """What the ends of some settings predicted of an image, end → instances and end → semantics."""
+
+    instances: Mapping[str, InstancesReader]
+    semantics: Mapping[str, SemanticReader]
+
+    @classmethod
+    def open(cls, caches: SplitCaches, settings: Iterable[FusionSettings]) -> PredictionsReader:
+        """Raises CacheError where one of the settings does not find what it needs."""
+        settings = list(settings)
+        mask_probs = any(of_system.needs_mask_probs for of_system in settings)
+        instances: dict[str, InstancesReader] = {}
+        semantics: dict[str, SemanticReader] = {}
+        for of_system in settings:
+            instances |= caches.open_instances(list(of_system.weight_of_end), mask_probs=mask_probs)
+            semantics |= caches.open_semantics(of_system.semantic_ends())
+        return cls(instances, semantics)
+
+    def read(self, image_id: int) -> tuple[dict[str, ImageInstances], dict[str, ImageSemantics]]:
+        planes = {end: reader.read(image_id) for end, reader in self.semantics.items()}
+        return self.read_instances(image_id), planes
+
+    def read_instances(self, image_id: int) -> dict[str, ImageInstances]:
+        return {end: reader.read(image_id) for end, reader in self.instances.items()}
+
+
+def count_by_each(
+    settings: Sequence[FusionSettings],
+    caches: SplitCaches,
+    images: Sequence[PanopticImage],
+    *,
+    workers: Workers,
+    description: str,
+) -> list[list[MatchCounts]]:
+    """Of each of the settings the counts of every image, as stages fuse and score have them."""
+    open_work = partial(_open_counting, settings, caches)
+    of_images = map_images(open_work, images, workers=workers, description=description)
+    return [list(of_settings) for of_settings in zip(*of_images, strict=True)]
+
+
+def _open_counting(
+    settings: Sequence[FusionSettings], caches: SplitCaches
+) -> Callable[[PanopticImage], list[MatchCounts]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    dataset = caches.dataset
+    reader = PredictionsReader.open(caches, settings)
+
+    def count(image: PanopticImage) -> list[MatchCounts]:
+        gt_runs = find_runs(dataset.load_segment_ids(image), image.segments)
+        found, planes = reader.read(image.image_id)
+        return [
+            count_matches(
+                gt_runs=gt_runs,
+                true=image.segments,
+                predicted_runs=fused.runs,
+                predicted=to_segments(fused.segments),
+            )
+            for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings)
+        ]
+
+    return count

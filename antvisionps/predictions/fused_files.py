@@ -1,0 +1,72 @@
+"""What a fused system leaves on disk: a split in the COCO panoptic format, its segments, the rejected candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.errors import CacheError, DataError
+from antvisionps.panoptic.coco_panoptic import PanopticDataset, read_panoptic
+
+PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
+SEGMENTS_FILE, CANDIDATES_FILE = "segments.parquet", "candidates.parquet"
+
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("segment_id", pa.int32()),
+        ("category_id", pa.int32()),
+        ("area_px", pa.int32()),
+        ("score", pa.float32()),
+        ("end", pa.string()),
+    ]
+)
+CANDIDATES_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("category_id", pa.int32()),
+        ("area_px", pa.int32()),
+        ("free_px", pa.int32()),
+        ("score", pa.float32()),
+        ("end", pa.string()),
+        ("reason", pa.string()),
+        ("instance", pa.int32()),  # position among the image's rows of the end's instances.parquet
+    ]
+)
+
+
+def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
+    """What stage fuse wrote. Raises DataError if it is not of the same images and categories as the truth."""
+    fused = read_panoptic(folder / PANOPTIC_FILE, images_dir=truth.images_dir, panoptic_dir=folder / PANOPTIC_FOLDER)
+    if [image.image_id for image in fused.images] != [image.image_id for image in truth.images]:
+        raise DataError(
+            f"{fused.annotations}: expected the images of {truth.annotations}, got others; run `dvc repro fuse`"
+        )
+    if fused.categories != truth.categories:
+        raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; run `dvc repro fuse`")
+    return fused
+
+
+class RowsByImage:
+    """The rows of segments.parquet or candidates.parquet, by image. Raises CacheError unless the columns are so."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        try:
+            self.table = pq.read_table(path, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise CacheError(f"{path}: cannot be read ({error}); run `dvc repro fuse`") from error
+        if self.table.schema.remove_metadata() != schema:
+            raise CacheError(
+                f"{path}: expected the columns {schema.names}, got {self.table.schema.names}; run `dvc repro fuse`"
+            )
+        self._image_ids = self.table["image_id"].to_numpy()
+        if (np.diff(self._image_ids) < 0).any():
+            raise CacheError(f"{path}: expected ascending image ids; run `dvc repro fuse`")
+
+    def read(self, image_id: int) -> list[dict[str, object]]:
+        """The rows of an image in the file's order; none for an image without a row."""
+        first, last = np.searchsorted(self._image_ids, [image_id, image_id + 1])
+        return self.table.slice(first, last - first).to_pylist()
