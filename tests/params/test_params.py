@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.whole import load_params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PROFILES = sorted((PROJECT / "profiles").glob("*.yaml"))
 
 

@@ -9,7 +9,7 @@ import pytest
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.profiles import use_profile
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUILT_IN = (ROOT / "params.yaml").read_bytes()
 PROFILE = BUILT_IN.replace(b"min_score: 0.5", b"min_score: 0.4")
 OTHER_PROFILE = BUILT_IN.replace(b"min_score: 0.5", b"min_score: 0.3")

@@ -12,7 +12,7 @@ from antvisionps.cli.main import main as cli
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 def stub_doctor(monkeypatch, *findings: Finding) -> None:

@@ -13,7 +13,7 @@ from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.params.whole import load_params
 
-PAPER = load_params(Path(__file__).parents[2] / "profiles" / "coco_paper.yaml").train_e_ups
+PAPER = load_params(Path(__file__).parents[3] / "profiles" / "coco_paper.yaml").train_e_ups
 TABLE_1 = {
     "r101_dcn": ("resnet101", True, None, False),
     "r101_dcn_bfp": ("resnet101", True, 2, False),

@@ -16,7 +16,7 @@ from antvisionps.models.training.data import TrainingSamples
 from antvisionps.models.training.loop import loop as training
 from tests.models import first_step
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

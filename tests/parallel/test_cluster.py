@@ -23,10 +23,10 @@ from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.parallel.cluster_worker import Call, refuse_other_versions, run_chunk, versions
 from antvisionps.parallel.images import cluster, map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
-from tests.stages.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params
-from tests.test_parallel import open_dying, open_failing, open_power
+from tests.parallel.test_images import open_dying, open_failing, open_power
+from tests.pipeline.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

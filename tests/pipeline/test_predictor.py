@@ -22,7 +22,7 @@ from antvisionps.inspection import fused
 from antvisionps.panoptic.splits import open_split
 from antvisionps.pipeline.predictor import open_predictor
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding, examine
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 NEEDS_TORCH = {"torch", "torchvision", "onedl-mmcv", "onedl-mmdetection", "onedl-mmengine", "timm"}
 
 

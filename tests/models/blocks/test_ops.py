@@ -24,7 +24,7 @@ import mmcv.ops
 if not ops.install_ops().startswith("torchvision"):
     pytest.skip("a compiled mmcv serves its own operators", allow_module_level=True)
 
-RECORDED = np.load(Path(__file__).parents[1] / "data" / "mmcv_ops_cpu.npz")
+RECORDED = np.load(Path(__file__).parents[2] / "data" / "mmcv_ops_cpu.npz")
 CONV_GEOMETRY = ("stride", "padding", "dilation", "groups", "deform_groups")
 CUDA = pytest.param(
     "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"), id="cuda"
