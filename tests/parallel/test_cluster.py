@@ -20,8 +20,9 @@ from ruamel.yaml import YAML
 
 from antvisionps.core.errors import CacheError, WorkersError
 from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.parallel import cluster
 from antvisionps.parallel.cluster_worker import Call, refuse_other_versions, run_chunk, versions
-from antvisionps.parallel.images import cluster, map_images, open_workers
+from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from tests.parallel.test_images import open_dying, open_failing, open_power
 from tests.pipeline.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from antvisionps.core.errors import CacheError, WorkersError
-from antvisionps.parallel.images import images as parallel
+from antvisionps.parallel import images as parallel
 from antvisionps.parallel.images import map_images, open_workers
 
 

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from antvisionps.cli.main import check
 from antvisionps.cli.main import main as cli
-from antvisionps.models.training.loop import device
+from antvisionps.models.training import device
 from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import find_images
 from antvisionps.preflight.networks import networks_of

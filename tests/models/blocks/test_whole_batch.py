@@ -12,8 +12,8 @@ import torch
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
+from antvisionps.models.training import loop as training
 from antvisionps.models.training.data import TrainingSamples
-from antvisionps.models.training.loop import loop as training
 from tests.models import first_step
 
 PROJECT = Path(__file__).parents[3]
