@@ -17,15 +17,11 @@ import numpy as np
 
 from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticImage,
-    Segment,
-    measure_segments,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs, write_runs
+from antvisionps.panoptic.segments import PanopticImage, Segment, measure_segments
 from antvisionps.panoptic.splits import MANIFEST, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path

@@ -23,7 +23,7 @@ from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, 
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.interchange.coco_results import write_coco_results
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
 from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate, starting_settings
 from antvisionps.pipeline.error_budget import AS_FUSED, count_budget

@@ -26,8 +26,8 @@ import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import measure_segments
 
 PROJECT = Path(__file__).parents[1]
 COCO_IMAGES = (118287, 5000)

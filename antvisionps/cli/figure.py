@@ -12,7 +12,7 @@ from antvisionps.core.errors import CacheError, DataError
 
 if TYPE_CHECKING:
     from antvisionps.inspection.fused import FusedMaps
-    from antvisionps.panoptic.coco_panoptic import PanopticDataset
+    from antvisionps.panoptic.dataset import PanopticDataset
     from antvisionps.report.figure import Panel
 
 TITLES = {"e_ups": "E-UPS", "lwl_htc": "LWL-HTC", "hrnet_aspp": "HRNet-ASPP", "fusion": "Fusion"}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from antvisionps.datasets.pictures import Picture
     from antvisionps.fusion.heuristic import FusedImage
     from antvisionps.panoptic.categories import CategorySet
-    from antvisionps.panoptic.coco_panoptic import PanopticImage
+    from antvisionps.panoptic.segments import PanopticImage
 
 JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER = "panoptic.json", "panoptic", "overlays"
 
@@ -41,7 +41,7 @@ def _predict(args: argparse.Namespace) -> None:
     from antvisionps.core.atomic import atomic_folder
     from antvisionps.core.progress import progress
     from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
-    from antvisionps.panoptic.coco_panoptic import write_panoptic_json
+    from antvisionps.panoptic.coco_json import write_panoptic_json
     from antvisionps.pipeline.predictor import open_predictor
 
     _refuse_other_contents(args.out)
@@ -70,8 +70,8 @@ def _write(
 ) -> PanopticImage:
     from antvisionps.fusion.heuristic import to_segments
     from antvisionps.inspection.pictures import write_picture
-    from antvisionps.panoptic.coco_panoptic import PanopticImage
     from antvisionps.panoptic.png import write_segment_ids_png
+    from antvisionps.panoptic.segments import PanopticImage
     from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
     from antvisionps.report.overlays import draw_overlay
 

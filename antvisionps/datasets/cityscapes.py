@@ -22,8 +22,9 @@ import numpy as np
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, measure_segments
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import write_splits
 from antvisionps.parallel.images import map_images
 

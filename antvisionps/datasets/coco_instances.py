@@ -21,9 +21,10 @@ from pycocotools import mask as coco_mask
 from antvisionps.core.errors import DataError
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import CategorySet, json_flag
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.segments import PanopticImage
 
 Instance = tuple[int, bool, bytes]
 """category_id, whether it is a crowd, COCO compressed counts."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import EIGHT_BIT_MODES
+from antvisionps.panoptic.dataset import EIGHT_BIT_MODES
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Of the pictures in a folder. A file that the caller names may have any suffix."""

@@ -19,14 +19,9 @@ from antvisionps.core.progress import progress
 from antvisionps.datasets import painting
 from antvisionps.datasets.painting import Canvas, Fields, Layer
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    Segment,
-    measure_segments,
-    rgb_to_segment_ids,
-)
-from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import rgb_to_segment_ids, write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, Segment, measure_segments
 from antvisionps.panoptic.splits import write_splits
 
 # Ids have gaps and mix things with stuff, as COCO's do: code that takes an id for an index fails.

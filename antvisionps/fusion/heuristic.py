@@ -22,8 +22,8 @@ from antvisionps.core.arrow import Labels
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.panoptic.segment_runs import SegmentRuns
+from antvisionps.panoptic.segments import Segment
 from antvisionps.predictions.instances import ImageInstances
 
 

@@ -24,7 +24,7 @@ from antvisionps.inspection.image_scores import class_pq, image_pq, metrics_of, 
 from antvisionps.inspection.predictions import CachedPredictions, ImagePredictions
 from antvisionps.inspection.revisions import fetch_revision
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import class_index_map
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.predictions.fused_files import PANOPTIC_FILE
 
 Rows = list[dict[str, Any]]

@@ -20,7 +20,9 @@ from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
 from antvisionps.inspection.choices import name_choices, name_nearest
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, read_panoptic
+from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,

@@ -10,7 +10,7 @@ from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
 from antvisionps.inspection import fused, predictions
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
 from antvisionps.predictions.schema import SCHEMA_VERSION
 

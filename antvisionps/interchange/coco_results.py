@@ -15,8 +15,9 @@ from pycocotools import mask as coco_mask
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.labels import Labels
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
 
 Row = tuple[int, float, tuple[float, ...], bytes]

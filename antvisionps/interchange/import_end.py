@@ -17,7 +17,7 @@ from antvisionps.interchange.coco_results import read_coco_results, write_coco_r
 from antvisionps.interchange.labels import Labels, read_labels
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter

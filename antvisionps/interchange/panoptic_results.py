@@ -24,8 +24,10 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.labels import Labels
 from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, rgb_to_segment_ids
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import rgb_to_segment_ids
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 

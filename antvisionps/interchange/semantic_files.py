@@ -19,7 +19,8 @@ from PIL import Image
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.labels import Labels
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
 GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage
 
 SCHEMA_VERSION = "1"
 IMAGES_PER_GROUP = 64

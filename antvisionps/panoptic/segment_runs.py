@@ -21,7 +21,7 @@ from antvisionps.core.arrow import numbers_to_arrow
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID
-from antvisionps.panoptic.coco_panoptic import PanopticImage, Segment
+from antvisionps.panoptic.segments import PanopticImage, Segment
 
 RUNS_FILE = "runs.parquet"
 SCHEMA_VERSION = "1"

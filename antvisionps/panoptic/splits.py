@@ -24,14 +24,10 @@ import numpy as np
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
 from antvisionps.core.progress import progress
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    check_files,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset, check_files
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
+from antvisionps.panoptic.segments import PanopticImage
 
 SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)

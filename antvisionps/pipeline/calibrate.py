@@ -28,7 +28,7 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
-from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params

@@ -29,9 +29,10 @@ from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_cand
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import FUSION_SYSTEM, Params
 from antvisionps.pipeline.settings import system_settings

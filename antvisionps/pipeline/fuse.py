@@ -20,9 +20,10 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.fusion.heuristic import FusedSegment, to_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
-from antvisionps.panoptic.coco_panoptic import PanopticImage, write_panoptic_json
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import encode_runs, load_png_kernels
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRuns, write_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import system_settings

@@ -30,7 +30,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
 from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers

@@ -11,8 +11,8 @@ import cv2
 from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
 from antvisionps.fusion.heuristic import to_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
-from antvisionps.panoptic.coco_panoptic import PanopticImage
 from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader

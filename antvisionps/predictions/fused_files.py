@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError, DataError
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, read_panoptic
+from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.dataset import PanopticDataset
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
 SEGMENTS_FILE, CANDIDATES_FILE = "segments.parquet", "candidates.parquet"

@@ -23,7 +23,7 @@ from antvisionps.models.inference.end_networks import BUILDERS, predict_photo
 from antvisionps.models.training.data import collate, make_sample, visible_things
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticImage, measure_segments
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 FIRST_STEP_FRAC = 0.001
 """Of the learning rate in the first step of a warm-up (`training._schedule`)."""

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.legend import legend_entries
 from antvisionps.report.overlays import boundaries, draw_overlay
 

@@ -20,7 +20,8 @@ from antvisionps.evaluation.segment_outcomes import (
 )
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage, Segment
 from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,

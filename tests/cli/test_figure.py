@@ -14,7 +14,7 @@ import pytest
 
 from antvisionps.cli.main import main as cli
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.figure import Panel, write_figure
 
 PROJECT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from antvisionps.cli.main import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
 from antvisionps.core.errors import ParamsError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.panoptic.coco_panoptic import class_index_map
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.pipeline.sweep import PanopticQuality, best, grid
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import write_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
-from antvisionps.panoptic.coco_panoptic import write_panoptic_json
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
 from antvisionps.panoptic.rle import parse_runs
 from antvisionps.panoptic.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic

@@ -12,8 +12,8 @@ import pytest
 from antvisionps.fusion import map_kernels, semantic_kernels
 from antvisionps.fusion.semantic_average import _Axis, average_semantics
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import measure_segments
 from antvisionps.predictions.semantic import ImageSemantics
 
 PROJECT = Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_runs_give_the_map_and_its_segments_back(seed, dtype):
 def test_reading_caches_and_annotations_needs_no_compiler():
     code = """
 import sys
-import antvisionps.predictions.split_caches, antvisionps.fusion.system, antvisionps.panoptic.coco_panoptic
+import antvisionps.predictions.split_caches, antvisionps.fusion.system, antvisionps.panoptic.coco_json
 assert not {"numba", "llvmlite"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})

@@ -14,14 +14,10 @@ from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import DataError, PredictionsError
 from antvisionps.interchange.coco_submission import Submission
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    measure_segments,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 PROJECT = Path(__file__).parents[2]
 CATEGORIES = CategorySet.from_json(

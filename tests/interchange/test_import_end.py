@@ -19,8 +19,9 @@ from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, folder_sha256, import_end
-from antvisionps.panoptic.coco_panoptic import class_index_map, segment_ids_to_rgb
+from antvisionps.panoptic.png import segment_ids_to_rgb
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity

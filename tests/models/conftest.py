@@ -12,14 +12,10 @@ import torch
 
 import antvisionps.models  # noqa: F401  its operators have to be in place before a test imports mmdet
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    measure_segments,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 CATEGORIES = [
     {"id": 2, "name": "ground", "isthing": 0},

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from antvisionps.panoptic.coco_panoptic import rgb_to_segment_ids
-from antvisionps.panoptic.png import encode_flat_numbers, encode_runs
+from antvisionps.panoptic.png import encode_flat_numbers, encode_runs, rgb_to_segment_ids
 
 
 def to_rgb(numbers):

@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import PanopticImage, measure_segments
 from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
     SegmentRunsReader,
@@ -14,6 +13,7 @@ from antvisionps.panoptic.segment_runs import (
     images_of_group,
     write_runs,
 )
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 REMEDY = "run `dvc repro prepare`"
 

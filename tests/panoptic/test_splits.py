@@ -16,7 +16,7 @@ from PIL import Image
 
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
-from antvisionps.panoptic.coco_panoptic import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.splits import (
     SPLITS,
     SplitFiles,

@@ -29,9 +29,10 @@ from ruamel.yaml import YAML
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
-from antvisionps.panoptic.coco_panoptic import class_index_map, read_panoptic
+from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.whole import load_params
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter

@@ -12,14 +12,10 @@ import pytest
 from PIL import Image
 
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticImage,
-    measure_segments,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.predictions.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from antvisionps.core.errors import CacheError, DataError
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.image_data import index_runs, runs
 from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
 

@@ -28,7 +28,7 @@ from antvisionps.models.inference.views import (
 from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.weights import load_weights, read_network, weights_sha256
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
 from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts

@@ -21,9 +21,10 @@ from torch.utils.data import Dataset, Sampler
 
 from antvisionps.models.blocks.resizing import resize_photo, resized_hw
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstancesReader
 from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 
 Sample = dict[str, Any]
 

@@ -19,7 +19,7 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.training.data import TrainingSamples
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.weights import save_weights
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 
 CURVES_DIR = "curves"
 

@@ -15,20 +15,10 @@ from PIL import Image
 
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    MAX_SEGMENT_ID,
-    PanopticDataset,
-    PanopticImage,
-    Segment,
-    check_files,
-    class_index_map,
-    measure_segments,
-    read_panoptic,
-    rgb_to_segment_ids,
-    segment_ids_to_rgb,
-    write_panoptic_json,
-)
-from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset, check_files
+from antvisionps.panoptic.png import MAX_SEGMENT_ID, rgb_to_segment_ids, segment_ids_to_rgb, write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, Segment, class_index_map, measure_segments
 
 CATEGORIES = CategorySet.from_json(
     [{"id": 7, "name": "dog", "isthing": 1}, {"id": 4, "name": "sky", "isthing": 0}], where="test"
