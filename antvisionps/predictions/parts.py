@@ -16,7 +16,7 @@ from typing import Self
 import pyarrow as pa
 
 from antvisionps.core.errors import CacheError
-from antvisionps.predictions.schema import CacheWriter, ImageRows
+from antvisionps.predictions.cache_file import CacheWriter, ImageRows
 
 _IMAGE = "antvisionps.image"
 
@@ -42,7 +42,8 @@ class PartWriter(AbstractContextManager["PartWriter"]):
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("wb")
-        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
         return self
 
     def append(self, image: ImageRows) -> None:

@@ -10,9 +10,10 @@ import pytest
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.predictions.cache_file import CacheWriter, ImageRows
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
 from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
-from antvisionps.predictions.schema import INSTANCES_SCHEMA, SEMANTIC_SCHEMA, CacheHeader, CacheWriter, ImageRows
+from antvisionps.predictions.schema import INSTANCES_SCHEMA, SEMANTIC_SCHEMA, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
 
 CATEGORIES = CategorySet.from_json(

@@ -30,6 +30,7 @@ from antvisionps.models.training.weights import load_weights, read_network, weig
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.predictions.cache_file import CacheWriter
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
 from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
 from antvisionps.predictions.schema import (
@@ -38,7 +39,6 @@ from antvisionps.predictions.schema import (
     SEMANTIC_FILE,
     SEMANTIC_SCHEMA,
     CacheHeader,
-    CacheWriter,
 )
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
 
