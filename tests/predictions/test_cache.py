@@ -1,6 +1,5 @@
 """One small cache of two files, written, read back, and broken in every way that a reader has to notice."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader
+from antvisionps.predictions.schema import CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
 
 CATEGORIES = CategorySet.from_json(
@@ -152,61 +150,8 @@ def test_files_span_many_row_groups_and_are_read_at_random(tmp_path, kind):
         assert [cache.read(image_id).image_id for image_id in (298, 100, 200)] == [298, 100, 200]
 
 
-def test_a_row_group_of_large_images_is_bounded(tmp_path):
-    """Images of 7 MiB: two a row group, as 16 MiB at most are decoded to read one."""
-    categories = CategorySet.from_json([{"id": i, "name": f"c{i}", "isthing": 0} for i in range(1, 8)], where="test")
-    large = {"planes": np.zeros((7, 1024, 1024), np.uint8), "category_ids": np.arange(1, 8, dtype=np.int32)}
-    with SemanticWriter(tmp_path / "a.parquet", replace(HEADER, categories=categories)) as cache:
-        for image_id in range(5):
-            cache.write(semantics(image_id, **large))
-    metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
-
-
 def test_equal_predictions_give_equal_bytes(tmp_path, kind):
     assert write(kind, tmp_path / "a.parquet").read_bytes() == write(kind, tmp_path / "b.parquet").read_bytes()
-
-
-def test_planes_are_their_bytes_compressed_by_parquet(tmp_path):
-    path = write("semantic", tmp_path / "a.parquet")
-    assert pq.read_table(path)["planes"].to_pylist() == [semantics(image_id).planes.tobytes() for image_id in IMAGES]
-    column = pq.ParquetFile(path).metadata.row_group(0).column(SEMANTIC_SCHEMA.names.index("planes"))
-    assert (column.compression, column.is_stats_set, column.has_dictionary_page) == ("LZ4", False, False)
-
-
-def test_the_preview_shows_the_likeliest_category_of_each_cell_in_the_pages_colours(tmp_path):
-    planes = np.array([[[9, 0, 5], [5, 0, 1]], [[2, 8, 5], [5, 0, 0]]], np.uint8)  # of sky and of cat
-    with SemanticWriter(tmp_path / "a.parquet", HEADER) as cache:
-        cache.write(semantics(2, planes=planes))
-    (png,) = pq.read_table(tmp_path / "a.parquet")["preview"].to_pylist()
-    # The three first colours of report/site/colors.js, things' by vividness, then stuff's; cat is the lower class.
-    cat, sky, nobody = (255, 119, 0), (0, 114, 178), (0, 0, 0)
-    with Image.open(io.BytesIO(png)) as preview:
-        assert (preview.format, preview.mode) == ("PNG", "P")
-        drawn = np.asarray(preview.convert("RGB"))
-    np.testing.assert_array_equal(drawn, np.array([[sky, cat, cat], [cat, nobody, sky]]))
-
-
-def test_the_preview_is_not_read_with_an_image(tmp_path, monkeypatch):
-    asked = []
-    whole = pq.ParquetFile.read_row_group
-
-    def spy(self, group, columns=None, **options):
-        asked.extend(columns)
-        return whole(self, group, columns, **options)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    read("semantic", write("semantic", tmp_path / "a.parquet"))
-    assert set(SEMANTIC_SCHEMA.names) - set(asked) == {"preview"}
-
-
-def test_probabilities_are_rounded_and_planes_without_any_left_out():
-    probs = np.array([[[0.0, 0.001]], [[0.5, 0.2]], [[1.0, 0.998]]])
-    image = ImageSemantics.from_probs(
-        image_id=1, height=2, width=4, input_height=2, input_width=4, stride=2, category_ids=[3, 7, 9], probs=probs
-    )
-    assert image.category_ids.tolist() == [7, 9]
-    assert image.planes.tolist() == [[[128, 51]], [[255, 254]]]
 
 
 # A file stands under its name only when whole.
