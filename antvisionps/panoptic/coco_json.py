@@ -13,6 +13,7 @@ from typing import Any
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.garbage import collector_paused
+from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import MAX_SEGMENT_ID
@@ -26,7 +27,10 @@ def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) ->
     Raises DataError on a missing or broken JSON, a missing key, an empty split, a duplicate image id, file name or
     segment id, an unknown category, an image without annotation or the reverse.
     """
-    document = _load_json(annotations)
+    remedy = "check the paths in params.yaml, or fetch the file again"
+    document = read_json(annotations, what="COCO panoptic JSON", remedy=remedy, error=DataError)
+    if not isinstance(document, dict):
+        raise DataError(f"{annotations}: expected a JSON object, got a {type(document).__name__}; {remedy}")
     where = str(annotations)
     categories = CategorySet.from_json(_list_of(document, "categories", where), where=where)
     annotation_of = _annotations_by_image(_list_of(document, "annotations", where), where)
@@ -75,20 +79,6 @@ def _segment_to_json(segment: Segment) -> dict[str, Any]:
         "bbox": list(segment.bbox_xywh),
         "iscrowd": int(segment.is_crowd),
     }
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file; check the paths in params.yaml") from None
-    except OSError as error:
-        raise DataError(f"{path}: annotation file cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: broken or truncated JSON ({error}); fetch the file again") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: expected a JSON object, got a {type(document).__name__}")
-    return document
 
 
 def _list_of(document: Mapping[str, Any], key: str, where: str) -> list[Any]:

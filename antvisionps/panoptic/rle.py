@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -86,11 +87,32 @@ def encode_crop(left: int, top: int, crop: np.ndarray, *, height: int, width: in
     (columns, first), (_, last) = np.nonzero(change == 1), np.nonzero(change == -1)
     bounds = np.stack([first, last], axis=1) + ((left + columns) * height + top)[:, None]
     goes_on = np.flatnonzero(bounds[1:, 0] == bounds[:-1, 1])  # over the edge from one column to the next
-    ends = np.delete(bounds.ravel(), np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
-    counts = np.diff(ends, prepend=0, append=height * width)
-    if len(ends) and ends[-1] == height * width:
-        counts = counts[:-1]
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"]
+    edges = np.delete(bounds.ravel(), np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
+    lengths = np.diff(edges, prepend=0, append=height * width)
+    if len(edges) and edges[-1] == height * width:
+        lengths = lengths[:-1]
+    return _compress(lengths.tolist(), height, width)
+
+
+def compress_counts(counts: Any, *, height: int, width: int) -> bytes:
+    """COCO compressed counts of what stands under `counts` in a JSON: the text of compressed ones, or run lengths.
+
+    Raises ValueError on what is no mask of this size. pycocotools must not see that: some of it ends the process.
+    """
+    if isinstance(counts, str):
+        rle = counts.encode()
+        parse_runs([rle], height=height, width=width)
+        return rle
+    if not isinstance(counts, list):
+        raise ValueError(f"expected counts to be a list or a string, got {str(counts)[:80]}")
+    if not all(type(length) is int and length >= 0 for length in counts) or sum(counts) != height * width:
+        raise ValueError(f"expected run lengths of {height * width} px, got {str(counts)[:80]}")
+    return _compress(counts, height, width)
+
+
+def _compress(lengths: list[int], height: int, width: int) -> bytes:
+    rle: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)["counts"]
+    return rle
 
 
 def parse_runs(rles: Sequence[bytes], *, height: int, width: int) -> MaskRuns:
@@ -102,11 +124,9 @@ def parse_runs(rles: Sequence[bytes], *, height: int, width: int) -> MaskRuns:
     lengths = _undo_differences(numbers, first_number)
     _check_lengths(lengths, first_number, height * width)
 
-    end = np.cumsum(lengths)
     mask_of = np.repeat(np.arange(len(rles)), np.diff(first_number))
-    end -= mask_of * (height * width)
     is_foreground = (_position_in_group(first_number) % 2 == 1) & (lengths > 0)
-    stops = end[is_foreground]
+    stops = (np.cumsum(lengths) - mask_of * (height * width))[is_foreground]
     runs_of_mask = np.bincount(mask_of[is_foreground], minlength=len(rles))
     return MaskRuns(
         height, width, stops - lengths[is_foreground], stops, np.concatenate([[0], np.cumsum(runs_of_mask)])
@@ -120,10 +140,10 @@ def _parse_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         if not rle:
             raise ValueError(f"mask {index}: empty RLE")
     code = np.frombuffer(b"".join(rles), dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
-    ends_number = (code & _CONTINUES) == 0
+    is_last = (code & _CONTINUES) == 0
     malformed = (code < 0) | (code > 63)
-    malformed[last_character] |= ~ends_number[last_character]
-    last_of_number = np.flatnonzero(ends_number)
+    malformed[last_character] |= ~is_last[last_character]
+    last_of_number = np.flatnonzero(is_last)
     first_of_number = np.concatenate([[0], last_of_number[:-1] + 1])
     characters = last_of_number - first_of_number + 1
     if malformed.any() or characters.max() > _MAX_CHARACTERS:
@@ -133,7 +153,7 @@ def _parse_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.add.reduceat((code & _PAYLOAD) << shift, first_of_number)
     # Two's complement of as many bits as the number has groups of five.
     numbers -= np.where(code[last_of_number] & _SIGN, np.int64(1) << (_BITS * characters), 0)
-    numbers_up_to = np.cumsum(ends_number)[last_character]
+    numbers_up_to = np.cumsum(is_last)[last_character]
     return numbers, np.concatenate([[0], numbers_up_to])
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.core.errors import DownloadError
 from antvisionps.datasets import coco, download
 from antvisionps.datasets.coco import PARTS, Part, download_coco

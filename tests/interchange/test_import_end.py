@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, folder_sha256, import_end
@@ -423,11 +423,11 @@ ROW_FAULTS = {
     "no category": ({"category_id": None}, "unknown category None"),
     "unknown image": ({"image_id": 12345}, "image 12345 is not in this split"),
     "score above 1": ({"score": 1.5}, "score from 0 to 1, got 1.5"),
-    "score NaN": ({"score": float("nan")}, "score from 0 to 1, got nan"),
+    "score NaN": ({"score": float("nan")}, "no readable list of COCO results"),
     "score true": ({"score": True}, "score from 0 to 1, got True"),
     "no score": ({"score": None}, "score from 0 to 1, got None"),
     "box of three": ({"bbox": [1, 2, 3]}, "expected bbox"),
-    "box NaN": ({"bbox": [1, 2, 3, float("nan")]}, "expected bbox"),
+    "box NaN": ({"bbox": [1, 2, 3, float("nan")]}, "no readable list of COCO results"),
     "other size": ({"segmentation": {"size": [9, 9], "counts": "a"}}, "got 9 x 9"),
     "polygon": ({"segmentation": [[0, 0, 1, 1, 2, 2]]}, "expected a segmentation"),
     "broken RLE": ({"segmentation": {"size": [64, 96], "counts": "zz~"}}, "mask 0"),

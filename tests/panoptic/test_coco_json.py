@@ -222,14 +222,16 @@ def test_real_data_is_valid_and_its_measures_are_ours(real_data, folder, name, i
 
 
 def test_a_missing_annotation_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"panoptic\.json: no such annotation file"):
+    with pytest.raises(
+        DataError, match=r"panoptic\.json: no readable COCO panoptic JSON \(no such file\); check the paths"
+    ):
         open_split(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_truncated_json_is_refused(split, cut):
     split.annotations.write_bytes(split.annotations.read_bytes()[:cut])
-    with pytest.raises(DataError, match="broken or truncated JSON"):
+    with pytest.raises(DataError, match="no readable COCO panoptic JSON"):
         open_split(split.annotations.parent)
 
 

@@ -306,13 +306,15 @@ def test_an_error_leaves_the_last_good_folder_and_nothing_else(folder):
 
 
 def test_without_prepare_there_is_no_split(tmp_path):
-    with pytest.raises(DataError, match=r"dataset\.json: no such file; run `dvc repro prepare`"):
+    with pytest.raises(
+        DataError, match=r"dataset\.json: no readable manifest \(no such file\); run `dvc repro -f prepare`"
+    ):
         open_split(tmp_path, "train")
 
 
 def test_a_broken_manifest_is_refused(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset\.json: broken manifest"):
+    with pytest.raises(DataError, match=r"dataset\.json: no readable manifest"):
         dataset_fingerprint(tmp_path)
 
 
@@ -367,7 +369,8 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     else:
         assert ran.returncode == 1
         assert ran.stderr.splitlines() == [
-            f"error: {root}/train.json: no such annotation file; check the paths in params.yaml"
+            f"error: {root}/train.json: no readable COCO panoptic JSON (no such file); check the paths in params.yaml, or "
+            "fetch the file again"
         ]
 
 
