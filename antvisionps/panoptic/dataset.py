@@ -14,7 +14,7 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.png import decode_segment_ids
-from antvisionps.panoptic.segments import PanopticImage, count_pixels
+from antvisionps.panoptic.segments import PanopticImage, count_pixels, run_starts
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
@@ -95,8 +95,7 @@ class PanopticDataset:
             )
 
     def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray) -> None:
-        flat = segment_ids.ravel()
-        present = {*flat[np.flatnonzero(flat[1:] != flat[:-1])].tolist(), int(flat[-1])} - {VOID_SEGMENT_ID}
+        present = {*segment_ids.ravel()[run_starts(segment_ids)].tolist()} - {VOID_SEGMENT_ID}
         listed = {segment.segment_id for segment in image.segments}
         if present == listed:
             return

@@ -368,10 +368,10 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
         assert [split.instances.name for split in splits if split.instances is not None] == files
     else:
         assert ran.returncode == 1
-        assert ran.stderr.splitlines() == [
-            f"error: {root}/train.json: no readable COCO panoptic JSON (no such file); check the paths in params.yaml, or "
-            "fetch the file again"
-        ]
+        (line,) = ran.stderr.splitlines()
+        assert line.startswith(
+            f"error: {root}/train.json: no readable COCO panoptic JSON (no such file); check the paths"
+        )
 
 
 def test_real_facades_are_prepared(tmp_path, real_data):
