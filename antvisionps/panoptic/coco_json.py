@@ -111,8 +111,7 @@ def _parse_image(
         raise DataError(f"{where}: no annotation for this image; add one or remove the image")
     annotation = annotation_of[image_id]
     segments = tuple(
-        _sound_segment(info, categories) or _parse_segment(info, categories, where)
-        for info in _field(annotation, "segments_info", list, where)
+        _parse_segment(info, categories, where) for info in _field(annotation, "segments_info", list, where)
     )
     _refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
@@ -125,38 +124,30 @@ def _parse_image(
     )
 
 
-def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
-    """What `_parse_segment` gives where all is as usual, in less time; None where it has to be asked."""
-    try:
-        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
-        x, y, width, height = bbox
-        is_crowd = json_flag(row["iscrowd"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    for value in (segment_id, category_id, area_px, x, y, width, height):
-        if type(value) is not int:
-            return None
-    if type(bbox) is not list or not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID or category_id not in categories:
-        return None
-    return Segment(segment_id, category_id, area_px, (x, y, width, height), is_crowd)
-
-
 def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
+    try:
+        segment_id, category_id, bbox = row["id"], row["category_id"], row["bbox"]
+        x, y, width, height = map(int, bbox)
+        segment = Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
+        is_known = type(category_id) is int and category_id in categories
+        is_sound = is_known and type(segment_id) is int and type(bbox) is list
+        if is_sound and VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
+            return segment
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    raise _what_is_wrong(row, categories, where)
+
+
+def _what_is_wrong(row: Any, categories: CategorySet, where: str) -> DataError:
+    """With a segment that cannot be read; asked only then, as there are a million of segments."""
     segment_id = _field(row, "id", int, f"{where}: a segment")
     where = f"{where}: segment {segment_id}"
     if not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
-        raise DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
+        return DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
     category_id = _field(row, "category_id", int, where)
     if category_id not in categories:
-        raise DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
-    bbox = _field(row, "bbox", list, where)
-    try:
-        x, y, width, height = map(int, bbox)
-        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}"
-        ) from error
+        return DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
+    return DataError(f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}")
 
 
 def _field(row: Any, key: str, kind: type, where: str) -> Any:

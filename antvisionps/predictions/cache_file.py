@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +38,23 @@ ColumnsOfRows = dict[str, Any]
 """Columns of some rows: arrays (n,) or (n, k) where a row has a number or k of them, else Arrow's."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImageRows:
-    """What a cache file holds of one image: the rows, of which there may be none, and the size of the image."""
+class CachedImage(Protocol):
+    """What both kinds of predictions tell of their image."""
 
-    image_id: int
-    height: int
-    width: int
-    rows: pa.RecordBatch
+    @property
+    def image_id(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
 
-class CacheWriter(AbstractContextManager["CacheWriter"]):
+Image = TypeVar("Image", bound=CachedImage)
+
+
+class CacheWriter(AbstractContextManager["CacheWriter[Image]"], Generic[Image]):
     """A Parquet file written in bounded memory; it takes its name when the block ends without error."""
 
     def __init__(self, path: Path, header: CacheHeader, schema: pa.Schema, **compression: Any) -> None:
@@ -79,30 +84,35 @@ class CacheWriter(AbstractContextManager["CacheWriter"]):
             self._flush()
             self._parquet.add_key_value_metadata({_IMAGES: json.dumps(self._index, separators=(",", ":"))})
 
-    def append(self, image: ImageRows) -> None:
-        """Appends one image. Image ids have to ascend."""
+    def _to_rows(self, image: Image) -> pa.RecordBatch:
+        """What the file holds of an image. Raises CacheError on a category that it must not hold."""
+        raise NotImplementedError
+
+    def write(self, image: Image) -> None:
+        """Appends one image; every image of the split has to be written, also one in which nothing was found.
+
+        Image ids have to ascend. Raises CacheError also on a category that the file must not hold.
+        """
         last = self._index["image_id"][-1:]
         if last and image.image_id <= last[0]:
             raise CacheError(
                 f"{self.path}: image {image.image_id} written after image {last[0]}; write images in ascending id, "
                 "each once"
             )
-        described = (image.image_id, image.height, image.width, len(image.rows))
+        rows = self._to_rows(image)
+        described = (image.image_id, image.height, image.width, len(rows))
         for name, value in zip(_INDEX_COLUMNS, described, strict=True):
             self._index[name].append(int(value))
-        pending_bytes = sum(rows.nbytes for rows in self._pending)
-        if len(self._pending) == _IMAGES_PER_ROW_GROUP or pending_bytes + image.rows.nbytes > _BYTES_PER_ROW_GROUP:
+        pending_bytes = sum(pending.nbytes for pending in self._pending)
+        if len(self._pending) == _IMAGES_PER_ROW_GROUP or pending_bytes + rows.nbytes > _BYTES_PER_ROW_GROUP:
             self._flush()
-        self._pending.append(image.rows)
+        self._pending.append(rows)
 
     def _flush(self) -> None:
         table = pa.Table.from_batches(self._pending, schema=self._schema)
         if len(table):
             self._parquet.write_table(table, row_group_size=len(table))
         self._pending = []
-
-
-Image = TypeVar("Image")
 
 
 class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):

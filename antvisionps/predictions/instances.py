@@ -13,7 +13,7 @@ import pyarrow as pa
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import MaskRuns, parse_runs
-from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows, ImageRows
+from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
 
@@ -103,21 +103,29 @@ class ImageInstances:
             )
 
 
-def instance_rows(image: ImageInstances, categories: CategorySet) -> ImageRows:
-    """What `instances.parquet` holds of an image, best score first. Raises CacheError on a category that is stuff."""
-    _refuse_other_than_things(np.full(len(image), image.image_id), image.category_ids, categories)
-    return ImageRows(image.image_id, image.height, image.width, _to_rows(image.sorted_by_score()))
-
-
-class InstancesWriter(CacheWriter):
-    """Writes `instances.parquet`; every image of the split has to be written, also one without an instance."""
+class InstancesWriter(CacheWriter[ImageInstances]):
+    """Writes `instances.parquet`, best score of an image first."""
 
     def __init__(self, path: Path, header: CacheHeader) -> None:
         super().__init__(path, header, INSTANCES_SCHEMA, compression="zstd", compression_level=3)
 
-    def write(self, image: ImageInstances) -> None:
-        """Appends one image. Image ids have to ascend. Raises CacheError also on a category that is no thing."""
-        self.append(instance_rows(image, self.header.categories))
+    def _to_rows(self, image: ImageInstances) -> pa.RecordBatch:
+        image_ids = np.full(len(image), image.image_id)
+        _refuse_other_than_things(image_ids, image.category_ids, self.header.categories)
+        image = image.sorted_by_score()
+        probs = image.mask_probs
+        columns = {
+            "image_id": image_ids,
+            "height": np.full(len(image), image.height),
+            "width": np.full(len(image), image.width),
+            "category_id": image.category_ids,
+            "score": image.scores,
+            "bbox_xywh": list(image.boxes_xywh),
+            "area_px": image.areas_px,
+            "rle": image.rles,
+            "mask_probs": [None] * len(image) if probs is None else [grid.tobytes() for grid in probs],
+        }
+        return pa.RecordBatch.from_pydict(columns, INSTANCES_SCHEMA)
 
 
 class InstancesReader(CacheReader[ImageInstances]):
@@ -162,23 +170,6 @@ class InstancesReader(CacheReader[ImageInstances]):
         if self._check_masks:
             _ = image.runs
         return image
-
-
-def _to_rows(image: ImageInstances) -> pa.RecordBatch:
-    columns = {
-        "image_id": np.full(len(image), image.image_id),
-        "height": np.full(len(image), image.height),
-        "width": np.full(len(image), image.width),
-        "category_id": image.category_ids,
-        "score": image.scores,
-        "bbox_xywh": list(image.boxes_xywh),
-        "area_px": image.areas_px,
-        "rle": image.rles,
-        "mask_probs": [None] * len(image)
-        if image.mask_probs is None
-        else [grid.tobytes() for grid in image.mask_probs],
-    }
-    return pa.RecordBatch.from_pydict(columns, INSTANCES_SCHEMA)
 
 
 def _stack_mask_probs(image_id: int, rows: ColumnsOfRows) -> np.ndarray | None:

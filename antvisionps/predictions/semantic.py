@@ -17,13 +17,13 @@ from PIL import Image
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.colors import page_colors
-from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows, ImageRows
+from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader, CacheIdentity
 
 BLACK_RGB = (0, 0, 0)
 
-_LZ4_LEVEL = 6
-"""Higher ones take much longer to write for little. zstd is a tenth smaller and takes twice as long to read."""
+_LZ4_LEVEL = 3
+"""Higher ones take longer to write, for little; zstd takes twice as long to read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +97,6 @@ class ImageSemantics:
         )
 
 
-def semantic_rows(image: ImageSemantics, categories: CategorySet) -> ImageRows:
-    """What `semantic.parquet` holds of an image, one row. Raises CacheError on an unknown category."""
-    _refuse_unknown_categories(image, categories)
-    row = vars(image) | {
-        "grid_height": image.planes.shape[1],
-        "grid_width": image.planes.shape[2],
-        "category_ids": image.category_ids.tolist(),
-        "planes": image.planes.tobytes(),
-        "preview": draw_preview(image, categories),
-    }
-    return ImageRows(image.image_id, image.height, image.width, pa.RecordBatch.from_pylist([row], SEMANTIC_SCHEMA))
-
-
 def draw_preview(image: ImageSemantics, categories: CategorySet) -> bytes:
     """A palette PNG of the likeliest class index of each cell, the lowest on a tie, in the report page's colours; black
     where no category has any probability."""
@@ -125,15 +112,22 @@ def draw_preview(image: ImageSemantics, categories: CategorySet) -> bytes:
     return png.getvalue()
 
 
-class SemanticWriter(CacheWriter):
+class SemanticWriter(CacheWriter[ImageSemantics]):
     """Writes `semantic.parquet`."""
 
     def __init__(self, path: Path, header: CacheHeader) -> None:
         super().__init__(path, header, SEMANTIC_SCHEMA, compression="lz4", compression_level=_LZ4_LEVEL)
 
-    def write(self, image: ImageSemantics) -> None:
-        """Appends one image. Image ids have to ascend. Raises CacheError also on an unknown category."""
-        self.append(semantic_rows(image, self.header.categories))
+    def _to_rows(self, image: ImageSemantics) -> pa.RecordBatch:
+        _refuse_unknown_categories(image, self.header.categories)
+        row = vars(image) | {
+            "grid_height": image.planes.shape[1],
+            "grid_width": image.planes.shape[2],
+            "category_ids": image.category_ids.tolist(),
+            "planes": image.planes.tobytes(),
+            "preview": draw_preview(image, self.header.categories),
+        }
+        return pa.RecordBatch.from_pylist([row], SEMANTIC_SCHEMA)
 
 
 class SemanticReader(CacheReader[ImageSemantics]):
