@@ -14,7 +14,7 @@ from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.garbage import collector_paused
 from antvisionps.core.json_files import read_json
-from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag, refuse_duplicates
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import MAX_SEGMENT_ID
 from antvisionps.panoptic.segments import PanopticImage, Segment
@@ -38,9 +38,9 @@ def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) ->
     if not images:
         raise DataError(f"{where}: expected at least one image, got none; this split is empty")
     images.sort(key=lambda image: image.image_id)
-    _refuse_duplicates((image.image_id for image in images), "image id", where)
-    _refuse_duplicates((image.file_name for image in images), "file name", where)
-    _refuse_duplicates((image.panoptic_file_name for image in images), "panoptic file name", where)
+    refuse_duplicates((image.image_id for image in images), "image id", where)
+    refuse_duplicates((image.file_name for image in images), "file name", where)
+    refuse_duplicates((image.panoptic_file_name for image in images), "panoptic file name", where)
     if len(annotation_of) > len(images):
         stray = min(annotation_of.keys() - {image.image_id for image in images})
         raise DataError(f"{where}: an annotation is for image {stray}, which `images` does not list; add or remove it")
@@ -113,7 +113,7 @@ def _parse_image(
     segments = tuple(
         _parse_segment(info, categories, where) for info in _field(annotation, "segments_info", list, where)
     )
-    _refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
+    refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=image_id,
         file_name=_field(row, "file_name", str, where),
@@ -155,11 +155,3 @@ def _field(row: Any, key: str, kind: type, where: str) -> Any:
     if type(value) is not kind:
         raise DataError(f"{where}: expected {key!r} to be of type {kind.__name__}, got {value!r}")
     return value
-
-
-def _refuse_duplicates(values: Iterable[Any], what: str, where: str) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise DataError(f"{where}: {what} {value!r} appears twice; every one must be unique")
-        seen.add(value)

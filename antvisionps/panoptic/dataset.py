@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +125,9 @@ def check_files(dataset: PanopticDataset) -> None:
 
 
 def _missing_files(folder: Path, names: Iterable[str]) -> list[str]:
-    names_in: defaultdict[Path, list[str]] = defaultdict(list)
-    for name in names:
-        names_in[(folder / name).parent].append(name)
-    return sorted(name for parent, wanted in names_in.items() for name in _not_listed(parent, wanted))
+    @cache
+    def listed(parent: Path) -> set[str]:
+        return set(os.listdir(parent)) if parent.is_dir() else set()
 
-
-def _not_listed(folder: Path, names: Iterable[str]) -> Iterator[str]:
-    listed = set(os.listdir(folder)) if folder.is_dir() else set()
-    return (name for name in names if os.path.basename(name) not in listed)
+    paths = ((name, folder / name) for name in names)
+    return sorted(name for name, path in paths if path.name not in listed(path.parent))

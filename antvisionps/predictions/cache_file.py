@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +39,13 @@ ColumnsOfRows = dict[str, Any]
 """Columns of some rows: arrays (n,) or (n, k) where a row has a number or k of them, else Arrow's."""
 
 
-class CachedImage(Protocol):
-    """What both kinds of predictions tell of their image."""
+@dataclass(frozen=True, eq=False)
+class CachedImage:
+    """What both kinds of predictions tell of their image: its id, and its original size."""
 
-    @property
-    def image_id(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
+    image_id: int
+    height: int
+    width: int
 
 
 Image = TypeVar("Image", bound=CachedImage)
@@ -235,18 +232,16 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         found = dict(zip(self.image_ids, map(tuple, self._image_hw.tolist()), strict=True))
         if found == images:
             return
-        for image_id in images:
-            if image_id not in found:
+        for image_id in sorted(images.keys() | found.keys()):
+            expected, got = images.get(image_id), found.get(image_id)
+            where = f"{self.path}: image {image_id}"
+            if got is None:
+                raise CacheError(f"{where} of split {self.header.split} is missing from the cache; {REMEDY}")
+            if expected is None:
+                raise CacheError(f"{where} is not in split {self.header.split}; {REMEDY}")
+            if expected != got:
                 raise CacheError(
-                    f"{self.path}: image {image_id} of split {self.header.split} is missing from the cache; {REMEDY}"
-                )
-        for image_id, got in found.items():
-            if image_id not in images:
-                raise CacheError(f"{self.path}: image {image_id} is not in split {self.header.split}; {REMEDY}")
-            if images[image_id] != got:
-                raise CacheError(
-                    f"{self.path}: image {image_id}: expected (height, width) {images[image_id]} as in the annotation, "
-                    f"got {got}; {REMEDY}"
+                    f"{where}: expected (height, width) {expected} as in the annotation, got {got}; {REMEDY}"
                 )
 
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import MaskRuns, parse_runs
-from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows
+from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
 
 @dataclass(frozen=True, eq=False)
-class ImageInstances:
+class ImageInstances(CachedImage):
     """The N instances that an end found in one image; N = 0 is an image in which it found none.
 
     category_ids (N,) int32 · scores (N,) float32, finite · boxes_xywh (N, 4) float32 in pixels of the original image ·
@@ -27,9 +27,6 @@ class ImageInstances:
     used. `source` is that cache, for messages. Raises CacheError if a shape, dtype, score or mask is not so.
     """
 
-    image_id: int
-    height: int
-    width: int
     category_ids: np.ndarray
     scores: np.ndarray
     boxes_xywh: np.ndarray

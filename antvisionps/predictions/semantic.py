@@ -17,7 +17,7 @@ from PIL import Image
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.colors import page_colors
-from antvisionps.predictions.cache_file import CacheReader, CacheWriter, ColumnsOfRows
+from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader, CacheIdentity
 
 BLACK_RGB = (0, 0, 0)
@@ -27,7 +27,7 @@ _LZ4_LEVEL = 3
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSemantics:
+class ImageSemantics(CachedImage):
     """The probabilities of C categories on an end's output grid; a category that is not listed is 0 everywhere.
 
     category_ids (C,) int32, each once · planes (C, grid_height, grid_width) uint8 = round(255 p). Grid cell (0, 0)
@@ -36,9 +36,6 @@ class ImageSemantics:
     not so.
     """
 
-    image_id: int
-    height: int
-    width: int
     input_height: int
     input_width: int
     stride: float
