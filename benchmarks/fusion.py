@@ -48,7 +48,7 @@ from antvisionps.evaluation.panoptic_quality import match_segments
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
-from antvisionps.panoptic.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
     SegmentRuns,
@@ -123,7 +123,6 @@ def print_growth(root: Path, fewer: Path, *, images: tuple[int, int], workers: i
 def benchmark(root: Path, *, images: int, plain_images: int, workers: int, rounds: int) -> None:
     print(f"\n{images} images, {workers} workers; plain on {plain_images}; ms an image of wall clock (and of CPU)")
     load_kernels()  # compiles them, if nothing has since the installation
-    load_png_kernels()
     timed_rounds = [time_plain(root, plain_images, workers) | time_ours(root, images, workers) for _ in range(rounds)]
     rows = {name: np.median([of_round[name] for of_round in timed_rounds], axis=0) for name in timed_rounds[0]}
     once = time_floor(root, images, workers) | time_scoring(root, images)

@@ -13,6 +13,7 @@ from typing import Any
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DownloadError
+from antvisionps.core.json_files import read_json
 from antvisionps.datasets.download import RemoteFile, arrived_bytes, fetch
 from antvisionps.datasets.unpacking import require_space, unpack, unpack_file
 
@@ -144,12 +145,8 @@ def _refuse_foreign(to: Path, part: Part) -> None:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DownloadError(f"{path}: cannot be read ({error}); remove it, and everything is checked again") from error
+    remedy = "remove it, and everything is checked again"
+    manifest = read_json(path, what="manifest", remedy=remedy, error=DownloadError) if path.exists() else {}
     if not isinstance(manifest, dict):
-        raise DownloadError(f"{path}: expected an object; remove it, and everything is checked again")
+        raise DownloadError(f"{path}: expected an object; {remedy}")
     return manifest

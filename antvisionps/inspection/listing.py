@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
+from antvisionps.core.json_files import read_json
 from antvisionps.inspection import fused, predictions
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
@@ -85,12 +85,12 @@ def _name_sizes(dataset: PanopticDataset) -> str:
 
 def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
     weights = folder / "weights.pth"
+    described = read_json(folder / "network.json", what="network", remedy="train it again", error=DataError)
     try:
-        described = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         backbone = described.get("network", {}).get("backbone", {}).get("name")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, AttributeError) as error:
         raise DataError(f"{folder}: not a trained network ({error}); train it again") from error
     yield {
         "end": folder.parent.name,

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
@@ -118,14 +117,11 @@ class CachedPredictions(AbstractContextManager["CachedPredictions"]):
 
         Without `columns`, masks and probabilities come along, still encoded. Raises CacheError on a damaged file.
         """
-        path = self.folder / FILES[table]
-        if table not in self.tables:
+        reader = self._instances if table == "instances" else self._semantic
+        if reader is None:
+            path = self.folder / FILES[table]
             raise CacheError(f"{path}: no such file; {self.header.end} predicts {' and '.join(self.tables)} only")
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                read = file.read(columns=None if columns is None else list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise CacheError(f"{path}: damaged ({error}); {REMEDY}") from error
+        read = reader.read_table(None if columns is None else list(columns))
         if "category_id" not in read.column_names:
             return read
         names = [self.categories.by_id(category_id).name for category_id in read["category_id"].to_pylist()]

@@ -13,7 +13,8 @@ from typing import Any
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.garbage import collector_paused
-from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag
+from antvisionps.core.json_files import read_json
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag, refuse_duplicates
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import MAX_SEGMENT_ID
 from antvisionps.panoptic.segments import PanopticImage, Segment
@@ -26,7 +27,10 @@ def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) ->
     Raises DataError on a missing or broken JSON, a missing key, an empty split, a duplicate image id, file name or
     segment id, an unknown category, an image without annotation or the reverse.
     """
-    document = _load_json(annotations)
+    remedy = "check the paths in params.yaml, or fetch the file again"
+    document = read_json(annotations, what="COCO panoptic JSON", remedy=remedy, error=DataError)
+    if not isinstance(document, dict):
+        raise DataError(f"{annotations}: expected a JSON object, got a {type(document).__name__}; {remedy}")
     where = str(annotations)
     categories = CategorySet.from_json(_list_of(document, "categories", where), where=where)
     annotation_of = _annotations_by_image(_list_of(document, "annotations", where), where)
@@ -34,9 +38,9 @@ def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) ->
     if not images:
         raise DataError(f"{where}: expected at least one image, got none; this split is empty")
     images.sort(key=lambda image: image.image_id)
-    _refuse_duplicates((image.image_id for image in images), "image id", where)
-    _refuse_duplicates((image.file_name for image in images), "file name", where)
-    _refuse_duplicates((image.panoptic_file_name for image in images), "panoptic file name", where)
+    refuse_duplicates((image.image_id for image in images), "image id", where)
+    refuse_duplicates((image.file_name for image in images), "file name", where)
+    refuse_duplicates((image.panoptic_file_name for image in images), "panoptic file name", where)
     if len(annotation_of) > len(images):
         stray = min(annotation_of.keys() - {image.image_id for image in images})
         raise DataError(f"{where}: an annotation is for image {stray}, which `images` does not list; add or remove it")
@@ -77,20 +81,6 @@ def _segment_to_json(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file; check the paths in params.yaml") from None
-    except OSError as error:
-        raise DataError(f"{path}: annotation file cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: broken or truncated JSON ({error}); fetch the file again") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: expected a JSON object, got a {type(document).__name__}")
-    return document
-
-
 def _list_of(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
     rows = document.get(key)
     if not isinstance(rows, list):
@@ -121,10 +111,9 @@ def _parse_image(
         raise DataError(f"{where}: no annotation for this image; add one or remove the image")
     annotation = annotation_of[image_id]
     segments = tuple(
-        _sound_segment(info, categories) or _parse_segment(info, categories, where)
-        for info in _field(annotation, "segments_info", list, where)
+        _parse_segment(info, categories, where) for info in _field(annotation, "segments_info", list, where)
     )
-    _refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
+    refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=image_id,
         file_name=_field(row, "file_name", str, where),
@@ -135,38 +124,30 @@ def _parse_image(
     )
 
 
-def _sound_segment(row: Any, categories: CategorySet) -> Segment | None:
-    """What `_parse_segment` gives where all is as usual, in less time; None where it has to be asked."""
-    try:
-        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
-        x, y, width, height = bbox
-        is_crowd = json_flag(row["iscrowd"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    for value in (segment_id, category_id, area_px, x, y, width, height):
-        if type(value) is not int:
-            return None
-    if type(bbox) is not list or not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID or category_id not in categories:
-        return None
-    return Segment(segment_id, category_id, area_px, (x, y, width, height), is_crowd)
-
-
 def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
+    try:
+        segment_id, category_id, bbox = row["id"], row["category_id"], row["bbox"]
+        x, y, width, height = map(int, bbox)
+        segment = Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
+        is_known = type(category_id) is int and category_id in categories
+        is_sound = is_known and type(segment_id) is int and type(bbox) is list
+        if is_sound and VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
+            return segment
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    raise _what_is_wrong(row, categories, where)
+
+
+def _what_is_wrong(row: Any, categories: CategorySet, where: str) -> DataError:
+    """With a segment that cannot be read; asked only then, as there are a million of segments."""
     segment_id = _field(row, "id", int, f"{where}: a segment")
     where = f"{where}: segment {segment_id}"
     if not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
-        raise DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
+        return DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
     category_id = _field(row, "category_id", int, where)
     if category_id not in categories:
-        raise DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
-    bbox = _field(row, "bbox", list, where)
-    try:
-        x, y, width, height = map(int, bbox)
-        return Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}"
-        ) from error
+        return DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
+    return DataError(f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}")
 
 
 def _field(row: Any, key: str, kind: type, where: str) -> Any:
@@ -174,11 +155,3 @@ def _field(row: Any, key: str, kind: type, where: str) -> Any:
     if type(value) is not kind:
         raise DataError(f"{where}: expected {key!r} to be of type {kind.__name__}, got {value!r}")
     return value
-
-
-def _refuse_duplicates(values: Iterable[Any], what: str, where: str) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise DataError(f"{where}: {what} {value!r} appears twice; every one must be unique")
-        seen.add(value)

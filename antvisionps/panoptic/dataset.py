@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.png import decode_segment_ids
-from antvisionps.panoptic.segments import PanopticImage, count_pixels
+from antvisionps.panoptic.segments import PanopticImage, count_pixels, run_starts
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
@@ -95,8 +95,7 @@ class PanopticDataset:
             )
 
     def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray) -> None:
-        flat = segment_ids.ravel()
-        present = {*flat[np.flatnonzero(flat[1:] != flat[:-1])].tolist(), int(flat[-1])} - {VOID_SEGMENT_ID}
+        present = {*segment_ids.ravel()[run_starts(segment_ids)].tolist()} - {VOID_SEGMENT_ID}
         listed = {segment.segment_id for segment in image.segments}
         if present == listed:
             return
@@ -126,12 +125,9 @@ def check_files(dataset: PanopticDataset) -> None:
 
 
 def _missing_files(folder: Path, names: Iterable[str]) -> list[str]:
-    names_in: defaultdict[Path, list[str]] = defaultdict(list)
-    for name in names:
-        names_in[(folder / name).parent].append(name)
-    return sorted(name for parent, wanted in names_in.items() for name in _not_listed(parent, wanted))
+    @cache
+    def listed(parent: Path) -> set[str]:
+        return set(os.listdir(parent)) if parent.is_dir() else set()
 
-
-def _not_listed(folder: Path, names: Iterable[str]) -> Iterator[str]:
-    listed = set(os.listdir(folder)) if folder.is_dir() else set()
-    return (name for name in names if os.path.basename(name) not in listed)
+    paths = ((name, folder / name) for name in names)
+    return sorted(name for name, path in paths if path.name not in listed(path.parent))

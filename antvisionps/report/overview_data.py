@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.errors import AntVisionPSError, CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ MAX_CURVE_POINTS = 300
 def read_metrics(folder: Path) -> Json:
     """The tables that stage score wrote. Raises DataError on a missing or broken one."""
     return {
-        "summary": _read_json(folder / "panoptic.json", DataError, "score"),
+        "summary": read_json(folder / "panoptic.json", what="scores", remedy="run `dvc repro score`", error=DataError),
         "intervals": read_table(folder / "intervals.csv", ("group", "system", "minus", "PQ", "low", "high")),
         "per_class": read_table(folder / "per_class.csv", ("category", "system", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
         "per_size": read_table(folder / "per_size.csv", ("system", "size", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
@@ -59,7 +59,7 @@ def _number(text: str) -> float | int | None:
 
 def read_routing(folder: Path, categories: CategorySet) -> Json:
     """The routing table, each category with the AP of every end. Raises CacheError on a missing or broken file."""
-    table = _read_json(folder / "routing.json", CacheError, "evaluate_heldout")
+    table = read_json(folder / "routing.json", what="routing table", remedy="run `dvc repro evaluate_heldout`")
     path = folder / "class_ap.parquet"
     try:
         rows = pq.read_table(path, columns=["category_id", "end", "AP", "n_gt"]).to_pylist()
@@ -143,13 +143,6 @@ def describe_categories(categories: CategorySet) -> list[Json]:
         {"name": category.name, "thing": category.is_thing, "color": list(category.color_rgb)}
         for category in categories.categories
     ]
-
-
-def _read_json(path: Path, error_class: type[AntVisionPSError], stage: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise error_class(f"{path}: cannot be read ({error}); run `dvc repro {stage}`") from error
 
 
 def write_confusion_csv(path: Path, confused_px: Mapping[str, np.ndarray], categories: CategorySet) -> None:

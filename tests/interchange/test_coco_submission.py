@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.core.errors import DataError, PredictionsError
 from antvisionps.interchange.coco_submission import Submission
 from antvisionps.panoptic.categories import CategorySet
@@ -132,4 +132,7 @@ def test_it_is_a_command(tmp_path, fused, monkeypatch, capsys):
     assert "error: out exists already" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["export", "coco", "--system", "nothing", "--split", "mine", "--to", "other"])
-    assert "error: data/fused/nothing/panoptic.json: no such annotation file" in capsys.readouterr().err
+    assert (
+        "error: data/fused/nothing/panoptic.json: no readable COCO panoptic JSON (no such file)"
+        in capsys.readouterr().err
+    )

@@ -106,7 +106,7 @@ def test_another_version_is_refused(tmp_path, version):
     images = written(path, random_maps(3))
     metadata = None if version is None else {"antvisionps.runs_version": version}
     pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
-    refused(path, images, f"expected runs of version 1, got {version or 'none'}")
+    refused(path, images, f"expected schema version 1, got {version or 'none'}")
 
 
 def test_other_columns_are_refused(tmp_path):
@@ -114,7 +114,7 @@ def test_other_columns_are_refused(tmp_path):
     images = written(path, random_maps(3))
     table = pq.read_table(path)
     pq.write_table(table.append_column("more", pa.array([1] * len(table))), path)
-    refused(path, images, "expected runs of version 1")
+    refused(path, images, "expected the columns")
 
 
 def test_runs_of_other_images_are_refused(tmp_path):

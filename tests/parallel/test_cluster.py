@@ -123,7 +123,7 @@ def test_workers_of_other_versions_are_refused(dask, monkeypatch):
 
 
 def test_versions_are_of_the_source_and_of_what_the_base_install_needs():
-    needed = {"python", "antvisionps's source", "numpy", "pyarrow", "opencv-python-headless", "lz4", "numba"}
+    needed = {"python", "antvisionps's source", "numpy", "pyarrow", "opencv-python-headless", "numba"}
     assert needed <= set(versions())
     assert "torch" not in versions()
     refuse_other_versions(versions())

@@ -1027,7 +1027,7 @@ def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path,
         (["fuse", "--system", "fusion"], {"out": "x", "routing": "nowhere"}, "no readable routing table"),
         (["fuse", "--system", "e_ups"], {"out": "x", "predictions": "nowhere"}, "neither instances.parquet nor"),
         (["evaluate_heldout"], {"out": "x", "predictions": "nowhere"}, "neither instances.parquet nor"),
-        (["score"], {"out": "x", "fused": "nowhere"}, "no such annotation file"),
+        (["score"], {"out": "x", "fused": "nowhere"}, "no readable COCO panoptic JSON"),
     ],
 )
 def test_what_is_missing_is_named(done, tmp_path, arguments, places, message):

@@ -164,7 +164,7 @@ def test_an_error_of_both_processes_is_told_once(project):
     status, errors = run(project, predict("e_ups", "cache"))
     assert status == 1
     (error,) = own_errors(errors)
-    assert "network.json: no such file" in error
+    assert "network.json: no readable network (no such file)" in error
 
 
 def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project):

@@ -184,7 +184,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
     (line,) = refuse(good, "--out", tmp_path / "broken.jpg")
     assert "expected a folder for --out" in line
     (line,) = refuse(good, "--out", tmp_path / "out", "--models", tmp_path)
-    assert "network.json: no such file; train that network first" in line
+    assert "network.json: no readable network (no such file); train that network first" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

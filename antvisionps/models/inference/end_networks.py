@@ -30,17 +30,15 @@ from antvisionps.models.training.weights import load_weights, read_network, weig
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
-from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
+from antvisionps.predictions.cache_file import CacheReader, CacheWriter
+from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
+from antvisionps.predictions.parts import merge_parts, part_path, remove_parts
 from antvisionps.predictions.schema import (
     INSTANCES_FILE,
-    INSTANCES_SCHEMA,
     SEMANTIC_FILE,
-    SEMANTIC_SCHEMA,
     CacheHeader,
-    CacheWriter,
 )
-from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
+from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
 
 BUILDERS: dict[str, Callable[..., BaseModule]] = {
     "e_ups": build_e_ups,
@@ -127,14 +125,19 @@ def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings
     if processes == 1:
         _predict_images(dataset, ends, settings)
         return
-    if rank == 0:
-        for writer in _writers(ends):
-            remove_parts(writer.path)
-    barrier()
-    _predict_images(dataset, ends, settings)
-    barrier()
-    if rank == 0:
-        _merge(_writers(ends), processes=processes, num_images=len(dataset.images))
+    with ExitStack() as parts:
+        if rank == 0:
+            for _, writer in _files(ends):
+                remove_parts(writer.path)
+                parts.callback(remove_parts, writer.path)
+        barrier()
+        _predict_images(dataset, ends, settings)
+        barrier()
+        if rank == 0:
+            for reader, writer in _files(ends):
+                paths = [part_path(writer.path, number) for number in range(processes)]
+                with writer:
+                    merge_parts(paths, reader, writer, [image.image_id for image in dataset.images])
 
 
 def _predict_images(dataset: PanopticDataset, ends: Sequence[TrainedEnd], settings: Mapping[str, Any]) -> None:
@@ -152,20 +155,12 @@ def _predict_images(dataset: PanopticDataset, ends: Sequence[TrainedEnd], settin
                 fill(photo, image.image_id)
 
 
-def _writers(ends: Sequence[TrainedEnd]) -> list[CacheWriter]:
-    """Of every cache file, not opened yet."""
-    writers: list[CacheWriter] = [SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header) for end in ends]
-    with_instances = [end for end in ends if has_instances(end.networks)]
-    return writers + [InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) for end in with_instances]
-
-
-def _merge(writers: Sequence[CacheWriter], *, processes: int, num_images: int) -> None:
-    with ExitStack() as opened:
-        for writer in writers:
-            opened.callback(remove_parts, writer.path)
-        for writer in writers:
-            parts = [part_path(writer.path, rank) for rank in range(processes)]
-            merge_parts(parts, opened.enter_context(writer), num_images=num_images)
+def _files(ends: Sequence[TrainedEnd]) -> Iterator[tuple[type[CacheReader[Any]], CacheWriter[Any]]]:
+    """What reads and what writes each cache file, the latter not opened yet."""
+    for end in ends:
+        yield SemanticReader, SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
+        if has_instances(end.networks):
+            yield InstancesReader, InstancesWriter(end.out_dir / INSTANCES_FILE, end.header)
 
 
 @contextmanager
@@ -175,12 +170,11 @@ def _open_filler(
     """Yields what predicts one photo, of that image id, into the end's cache, or this process's part of it."""
     rank, processes = get_dist_info()
     with ExitStack() as files:
-        semantics: SemanticWriter | PartWriter = SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
-        instances: InstancesWriter | PartWriter = InstancesWriter(end.out_dir / INSTANCES_FILE, end.header)
+        paths = [end.out_dir / name for name in (SEMANTIC_FILE, INSTANCES_FILE)]
         if processes > 1:
-            semantics = PartWriter(part_path(semantics.path, rank), SEMANTIC_SCHEMA)
-            instances = PartWriter(part_path(instances.path, rank), INSTANCES_SCHEMA)
-        files.enter_context(semantics)
+            paths = [part_path(path, rank) for path in paths]
+        semantics = files.enter_context(SemanticWriter(paths[0], end.header))
+        instances = InstancesWriter(paths[1], end.header)
         if has_instances(end.networks):
             files.enter_context(instances)
 
@@ -188,9 +182,9 @@ def _open_filler(
             found, classes = predict_photo(
                 photo, end.networks, end.weights, image_id=image_id, categories=categories, **settings
             )
-            semantics.append(semantic_rows(classes, categories))
+            semantics.write(classes)
             if found is not None:
-                instances.append(instance_rows(found, categories))
+                instances.write(found)
 
         yield fill
 

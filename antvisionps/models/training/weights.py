@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.core.json_files import read_json
 
 WEIGHTS_FILE = "weights.pth"
 NETWORK_FILE = "network.json"
@@ -26,13 +27,8 @@ def save_weights(folder: Path, model: nn.Module, *, network: Mapping[str, Any]) 
 
 def read_network(folder: Path) -> dict[str, Any]:
     """What the network in that folder was built with. Raises ModelError where there is none."""
-    path = folder / NETWORK_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; train that network first (`dvc repro`)") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); train that network again") from error
+    remedy = "train that network first (`dvc repro`)"
+    return read_json(folder / NETWORK_FILE, what="network", remedy=remedy, error=ModelError)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -7,13 +7,13 @@ stuff apart; a category is named by its name or its id.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import PredictionsError
+from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
 
 VOID_LABELS = (0, 255)
@@ -21,7 +21,7 @@ VOID_LABELS = (0, 255)
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelTable:
     """`things` and `stuff`: label → category id, or the name of a category that the data set lacks."""
 
     categories: CategorySet
@@ -70,19 +70,16 @@ class Labels:
         return category
 
 
-def read_labels(path: Path, categories: CategorySet) -> Labels:
+def read_label_table(path: Path, categories: CategorySet) -> LabelTable:
     """The table of that file; without such a file labels are category ids. Raises PredictionsError on a broken one."""
     if not path.exists():
         identity: dict[int, int | str] = {category_id: category_id for category_id in categories.category_ids.tolist()}
-        return Labels(categories, identity, identity)
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PredictionsError(f"{path}: no readable JSON ({error})") from error
+        return LabelTable(categories, identity, identity)
+    document = read_json(path, what="table of labels", remedy="write it again", error=PredictionsError)
     if isinstance(document, dict) and set(document) == {"things", "stuff"}:
-        return Labels(categories, *(_table(path, document[kind], categories) for kind in ("things", "stuff")))
+        return LabelTable(categories, *(_table(path, document[kind], categories) for kind in ("things", "stuff")))
     table = _table(path, document, categories)
-    return Labels(categories, table, table)
+    return LabelTable(categories, table, table)
 
 
 def _table(path: Path, document: Any, categories: CategorySet) -> dict[int, int | str]:
