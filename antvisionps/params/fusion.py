@@ -18,7 +18,6 @@ from antvisionps.params.section import (
     full_weights,
 )
 
-
 Method = Literal["heuristic", "panoptic_head"]
 
 InstanceEnsemble = Literal["best_of_class", "best_overall", "union"]

@@ -18,7 +18,7 @@ from ruamel.yaml.error import CommentMark
 from ruamel.yaml.tokens import CommentToken
 
 from antvisionps.core.errors import ParamsError
-from antvisionps.params.section import parse, read_document, read_text
+from antvisionps.params.section import parse, read_text
 
 EXTENDS = "extends"
 """Key of a profile: the file that has what it leaves out, relative to the profile's folder."""
@@ -28,7 +28,7 @@ OVERRIDE = "!override"
 
 def read_params(path: Path) -> Any:
     """The YAML, not checked, of a whole params file or of what a profile stands for. Raises ParamsError."""
-    return parse(path, compose(path), YAML(typ="safe", pure=True))
+    return parse(path, compose(path))
 
 
 def compose(path: Path) -> str:
@@ -46,9 +46,11 @@ def _compose(path: Path, above: tuple[Path, ...]) -> str:
         return text
     if path.resolve() in above:
         raise ParamsError(f"{path}: {EXTENDS} leads back to this file; let it name a whole one, as built_in.yaml")
-    profile = parse(path, text, YAML())
+    profile = parse(path, text, kind="rt")
     extended = path.parent / str(profile.pop(EXTENDS))
-    params = parse(extended, _compose(extended, (*above, path.resolve())), YAML())
+    params = parse(extended, _compose(extended, (*above, path.resolve())), kind="rt")
+    if not isinstance(params, CommentedMap):
+        raise ParamsError(f"{extended}: expected the sections of params.yaml, got {params!r}")
     _merge(params, profile)
     composed = io.StringIO()
     YAML().dump(params, composed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -48,16 +48,10 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 def load_section(path: Path, name: str, kind: type[AnySection]) -> AnySection:
     """One checked section of the file. Raises ParamsError with the file, the key, and what was expected and got."""
-    document = read_document(path)
+    document = parse(path, read_text(path))
     if not isinstance(document, dict) or name not in document:
         raise ParamsError(f"{path}: expected a section {name}, got none")
     return check(path, document[name], kind, place=(name,))
-
-
-def read_document(path: Path) -> Any:
-    """The file's YAML, not checked. Raises ParamsError on a missing file and on broken YAML."""
-    # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
-    return parse(path, read_text(path), YAML(typ="safe", pure=True))
 
 
 def read_text(path: Path) -> str:
@@ -70,10 +64,11 @@ def read_text(path: Path) -> str:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
 
 
-def parse(path: Path, text: str, yaml: YAML) -> Any:
-    """The text of the file as `yaml` reads it. Raises ParamsError on broken YAML."""
+def parse(path: Path, text: str, *, kind: Literal["safe", "rt"] = "safe") -> Any:
+    """The YAML of the file, not checked, with its comments where `kind` is rt. Raises ParamsError on broken YAML."""
     try:
-        return yaml.load(text)
+        # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
+        return YAML(typ=kind, pure=True).load(text)
     except YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
 

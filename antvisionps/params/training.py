@@ -22,7 +22,6 @@ from antvisionps.params.section import (
     refuse_repeats,
 )
 
-
 ONLY_MEMBER = "base"
 """Name of the network of an end that is no ensemble."""
 

@@ -131,7 +131,7 @@ def _refuse_unknown(place: str, table: Mapping[str, object], known: set[str]) ->
 
 
 def load_params(path: Path, *, changes: Mapping[str, object] | None = None) -> Params:
-    """The checked parameters of a params.yaml or a profile, with `changes` (dotted key → value) in place of what it says.
+    """The checked parameters of a params.yaml or a profile, with `changes` (dotted key → value) in place of its own.
 
     Raises ParamsError that names the file, the key, and what was expected and got.
     """

@@ -11,16 +11,17 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT))
 
+from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
 from benchmarks.fusion_table import gains, trained_ends, trials_of_seed
-from benchmarks.trials import read_document, table
+from benchmarks.trials import table
 
 ENDS = ["e_ups", "lwl_htc"]
 
 
 @pytest.fixture
 def params():
-    return read_document(PROJECT / "params.yaml")
+    return read_params(PROJECT / "params.yaml")
 
 
 def test_every_seed_changes_all_trainings_and_not_the_data(params):

@@ -126,9 +126,7 @@ def write_params(path, **fuse):
     document = yaml.load(PROJECT / "params.yaml")
     document["ends"], document["import_end"]["ends"] = [], ["mine"]
     document["predict"]["separate_ends"] = []
-    methods = {"mine": "heuristic", "fusion": "heuristic"}
-    weights = {"semantic_weights": {"mine": 1.0}, "instance_weights": {"mine": 1.0}}
-    document["fuse"] |= {"systems": ["mine"], "method": methods} | weights | fuse
+    document["fuse"] |= {"systems": ["mine"]} | fuse
     document["score"] |= {"bootstrap_samples": 20, "overlay_images": 0}
     document["runtime"]["workers"] = 1
     yaml.dump(document, path)
