@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import check
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import check
+from antvisionps.cli import main as cli
 from antvisionps.models.training import device
 from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
@@ -172,7 +172,7 @@ def test_images_of_a_folder_are_those_that_lie_there(tmp_path):
 
 def test_the_command_is_listed_without_importing_torch():
     script = (
-        "import sys; from antvisionps import cli\n"
+        "import sys; from antvisionps.cli import main as cli\n"
         "try:\n    cli.main(['check', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules"
     )
