@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.trials import end_trial, read_document, replace_section, run_trials, section_of, table
+from antvisionps.params.profiles import read_params
+from benchmarks.trials import end_trial, replace_section, run_trials, section_of, table
 
 
 def comparison_arguments(description: str | None) -> argparse.ArgumentParser:
@@ -29,7 +30,7 @@ def run_ablation(
 ) -> None:
     """Trains each of `variants` (changes of the end's network) with each seed, and writes the table below `heading`."""
     arguments = comparison_arguments(description).parse_args()
-    params = read_document(arguments.params)
+    params = read_params(arguments.params)
     schedule = params[section_of(end)]["schedule"]
     schedule["iterations"] = arguments.iterations or schedule["iterations"]
     trials = [

@@ -8,13 +8,13 @@ Adds its table to docs/ablations.md. Every run that is finished is kept below --
 
 from __future__ import annotations
 
+from antvisionps.params.profiles import read_params
 from benchmarks.ablation import comparison_arguments
 from benchmarks.stock_panoptic_fpn import END
 from benchmarks.trials import (
     EndTraining,
     Trial,
     end_trial,
-    read_document,
     replace_section,
     run_trials,
     single_end,
@@ -31,7 +31,7 @@ STOCK_COMMANDS = (
 
 def main() -> None:
     arguments = comparison_arguments(__doc__).parse_args()
-    params = read_document(arguments.params)
+    params = read_params(arguments.params)
     schedule = params["train_e_ups"]["schedule"]
     schedule["iterations"] = arguments.iterations or schedule["iterations"]
     trials = []

@@ -15,6 +15,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antvisionps.params.profiles import read_params
 from benchmarks.ablation import comparison_arguments
 from benchmarks.trials import (
     FUSION,
@@ -22,7 +23,6 @@ from benchmarks.trials import (
     Trial,
     end_training,
     one_member,
-    read_document,
     replace_section,
     run_trials,
     section_of,
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--ends", nargs="+", default=["e_ups", "lwl_htc"], help="scored alone and fused")
     parser.add_argument("--added", nargs="*", help="further ends of a fusion; else all others that the params train")
     arguments = parser.parse_args()
-    params = read_document(arguments.params)
+    params = read_params(arguments.params)
     added = trained_ends(params, without=arguments.ends) if arguments.added is None else arguments.added
     for end in (*arguments.ends, *added):
         schedule = params[section_of(end)]["schedule"]

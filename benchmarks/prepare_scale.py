@@ -28,6 +28,7 @@ from ruamel.yaml import YAML
 
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import measure_segments
+from antvisionps.params.profiles import compose
 
 PROJECT = Path(__file__).parents[1]
 COCO_IMAGES = (118287, 5000)
@@ -157,7 +158,7 @@ def copy_project(project: Path, root: Path, *, workers: int, with_instances: boo
         shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "dvc.yaml", project)
     yaml = YAML()
-    params = yaml.load(PROJECT / "profiles" / "coco_paper.yaml")
+    params = yaml.load(compose(PROJECT / "profiles" / "coco_paper.yaml"))
     params["prepare"]["coco_panoptic"]["root"] = str(root)
     if not with_instances:
         params["prepare"]["instances"] = "panoptic"

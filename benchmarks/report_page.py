@@ -89,13 +89,7 @@ def write_params(path: Path, workers: int) -> Path:
     yaml = YAML(typ="safe", pure=True)
     document = yaml.load(PROJECT / "params.yaml")
     document["ends"] = list(STRIDE_OF_END)
-    document["fuse"] |= {
-        "systems": list(SYSTEMS),
-        "method": dict.fromkeys(SYSTEMS, "heuristic"),
-        "min_stuff_area_px": 4096,
-        "semantic_weights": dict.fromkeys(STRIDE_OF_END, 1.0),
-    }
-    document["predict"]["member_weights"] = {end: {"base": 1.0} for end in STRIDE_OF_END}
+    document["fuse"] |= {"systems": list(SYSTEMS), "min_stuff_area_px": 4096}
     document["score"] |= {"overlay_images": 0, "bootstrap_samples": 50}
     document["runtime"]["workers"] = workers
     with path.open("w") as file:

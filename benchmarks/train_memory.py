@@ -335,8 +335,9 @@ def _speed(photo_s: float) -> str:
 
 def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
     """The profile's SGD with these changes, as stage train_e_ups would make it."""
+    changes |= {"autocast": autocast, "accumulated_batches": 1}
     settings = load_params(PROFILE).train_e_ups.optimizer.model_dump() | changes
-    return build_optim_wrapper(model, optim_wrapper(**settings, autocast=autocast, accumulated_batches=1))
+    return build_optim_wrapper(model, optim_wrapper(**settings))
 
 
 def random_batch(size: Size, *, seed: int) -> dict[str, list[Any]]:

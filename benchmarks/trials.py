@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 PROJECT = Path(__file__).parents[1]
 GROUPS = {"All": "PQ", "Things": "PQTh", "Stuff": "PQSt"}
 FUSION = "fusion"
@@ -82,7 +80,7 @@ def single_end(params: Mapping[str, Any], *, end: str, seed: int, section: str |
     `section` describes (the end's own unless it has none)."""
     document = with_ends(one_member(params), [end])
     document[section or section_of(end)]["seed"] = seed
-    document["fuse"] |= {"method": {end: "heuristic", FUSION: "heuristic"}, "calibrated": False, "order": "score"}
+    document["fuse"] |= {"method": "heuristic", "methods": {}, "calibrated": False, "order": "score"}
     return document
 
 
@@ -103,19 +101,13 @@ def with_ends(document: Mapping[str, Any], ends: Sequence[str]) -> dict[str, Any
     """The same params of single members with these ends alone, all systems of them, and no pictures."""
     reduced = copy.deepcopy(dict(document))
     reduced["ends"] = list(ends)
-    members = {end: {"base": 1.0} for end in ends}
-    reduced["predict"] |= {"separate_ends": list(ends), "shared_backbone": [], "member_weights": members}
+    reduced["predict"] |= {"separate_ends": list(ends), "shared_backbone": [], "member_weights": {}}
     fuse = reduced["fuse"]
     fuse["systems"] = [*ends, FUSION] if len(ends) > 1 else list(ends)
-    for weights in ("instance_weights", "semantic_weights"):
-        fuse[weights] = {end: fuse[weights].get(end, 1.0) for end in ends}
-    fuse["method"] = {system: fuse["method"].get(system, "heuristic") for system in (*ends, FUSION)}
+    for exceptions in ("methods", "instance_weights", "semantic_weights"):
+        fuse[exceptions] = {name: value for name, value in fuse[exceptions].items() if name in (*ends, FUSION)}
     reduced["score"]["overlay_images"] = 0
     return reduced
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
 def run_trials(trials: Sequence[Trial], *, work_dir: Path) -> dict[str, list[PqOfGroup]]:

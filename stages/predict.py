@@ -12,6 +12,7 @@ from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
+from antvisionps.params.training import load_members
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
             end=arguments.end,
             split=arguments.split,
             dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-            member_weights=settings.weight_of_member(arguments.end),
+            member_weights=settings.weight_of_member(arguments.end, load_members(arguments.params, arguments.end)),
             max_proposals=settings.max_proposals,
             device=device,
             models_dir=arguments.models,

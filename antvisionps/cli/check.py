@@ -100,9 +100,9 @@ def _try_all(
         except (AntVisionPSError, RuntimeError, ValueError) as error:  # RuntimeError: whatever torch finds, memory too
             remedy = f"change {network.end}'s network, or its memory and schedule, in the params"
             findings.append(Finding("wrong", network.name, f"fails: {error}", remedy))
-    if device.type == "cpu" and any(network.training.memory.autocast for network in networks):
+    if device.type == "cpu" and any(network.training.optimizer.autocast for network in networks):
         findings.append(
-            Finding("note", "memory.autocast", "left out here: it needs a GPU, and so does a run with these params")
+            Finding("note", "optimizer.autocast", "left out here: it needs a GPU, and so does a run with these params")
         )
     return trials, findings
 

@@ -95,7 +95,8 @@ def experiment_line(point: Mapping[str, object]) -> str:
     """The command that runs the stages with these values."""
     words = ["dvc", "exp", "run"]
     for key, value in point.items():
-        words += ["-S", f"{key}={_as_yaml(value)}"]
+        add = "++" if key.count(".") > 1 else ""  # the name of an end, which a table need not hold
+        words += ["-S", f"{add}{key}={_as_yaml(value)}"]
     return shlex.join(words)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
 
@@ -55,7 +56,8 @@ class ExperimentClone:
         Raises ParamsError where the changed params are invalid.
         """
         with tempfile.TemporaryDirectory() as folder:
-            changed = shutil.copyfile(profile, Path(folder) / profile.name)
+            changed = Path(folder) / profile.name
+            changed.write_text(compose(profile), encoding="utf-8")
             _apply(changes, changed)
             params = load_params(changed)
             document = _read(changed)
@@ -67,7 +69,7 @@ class ExperimentClone:
     def run(self, experiment: Experiment, profile: Path) -> None:
         """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
         self._restore(profile)
-        for path in (*_paths_of(_read(profile)), str(read_pipeline_paths(Path()).imports)):
+        for path in (*_paths_of(read_params(profile)), str(read_pipeline_paths(Path()).imports)):
             self._link(path)
         changes = [word for change in experiment.changes for word in ("-S", change)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
@@ -93,7 +95,7 @@ class ExperimentClone:
         """
         _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
         _git(self.folder, "clean", "--quiet", "--force", "-d")
-        shutil.copyfile(profile, self.folder / "params.yaml")
+        (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
         (self.folder / "dvc.lock").unlink(missing_ok=True)
         paths = read_pipeline_paths(self.folder)
         for path in (paths.models, paths.predictions, paths.routing, paths.calibration, paths.fused):

@@ -106,7 +106,7 @@ def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
     """Those that the first network was trained on; `open_networks` holds the others to them."""
     from antvisionps.models.training.weights import NETWORK_FILE, read_network
 
-    folder = models_dir / end / next(iter(params.predict.member_weights[end]))
+    folder = models_dir / end / next(iter(params.weight_of_member(end)))
     return CategorySet.from_json(read_network(folder)["categories"], where=str(folder / NETWORK_FILE))
 
 
@@ -117,7 +117,7 @@ def _open_ends(
 
     ends: dict[str, EndNetworks] = {}
     for name in names:
-        weights = params.predict.member_weights[name]
+        weights = params.weight_of_member(name)
         networks = open_networks(
             [models_dir / name / member for member in weights],
             categories=categories,

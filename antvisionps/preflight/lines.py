@@ -47,17 +47,17 @@ def network_lines(
             f"weights {told_bytes(trial.weights_bytes)} and the optimiser's state after a step, counted",
         )
         yield _memory_line(network, trial, full)
-        schedule, memory = network.training.schedule, network.training.memory
+        schedule, batches = network.training.schedule, network.training.optimizer.accumulated_batches
         if trial.steps[-1].batch != full:
             yield Estimate(f"{network.name}: time", "unknown", "needs a GPU: run this check on the one to be used")
             continue
         step_s = trial.steps[-1].step_s
-        seconds = schedule.iterations * memory.accumulated_batches * step_s
+        seconds = schedule.iterations * batches * step_s
         total_s += seconds + images.predicted * trial.photo_s
         yield Estimate(
             f"{network.name}: training",
             told_s(seconds),
-            f"{schedule.iterations:,} iterations x {memory.accumulated_batches} batches x {step_s:.3g} s, measured",
+            f"{schedule.iterations:,} iterations x {batches} batches x {step_s:.3g} s, measured",
         )
         yield Estimate(
             f"{network.name}: prediction",

@@ -98,9 +98,9 @@ def try_network(
     model.to(device)
     calibrate_norms(model, random_batch(Batch((64, 96), 2), categories, seed=0))
     save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
-    settings = {**optimizer, "learning_rate": FIRST_STEP_FRAC * optimizer["learning_rate"]}
-    autocast = memory["autocast"] if device.type == "cuda" else None
-    wrapper = build_optim_wrapper(model, optim_wrapper(**settings, autocast=autocast, accumulated_batches=1))
+    autocast = optimizer["autocast"] if device.type == "cuda" else None
+    first_step = {"learning_rate": FIRST_STEP_FRAC * optimizer["learning_rate"], "accumulated_batches": 1}
+    wrapper = build_optim_wrapper(model, optim_wrapper(**{**optimizer, **first_step, "autocast": autocast}))
     steps = tuple(_steps(model, wrapper, batch, categories, num_steps, device) for batch in batches)
     weights, state = _bytes_of(model.state_dict()), _bytes_of(wrapper.optimizer.state_dict())
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
 from benchmarks import trials
-from benchmarks.trials import end_trial, read_document, replace_section, run_trials, single_end, table
+from benchmarks.trials import end_trial, replace_section, run_trials, single_end, table
 
 PROJECT = Path(__file__).parents[2]
 PARAMS = sorted([PROJECT / "params.yaml", *(PROJECT / "profiles").glob("*.yaml")])
@@ -45,7 +46,7 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
     [("e_ups", "train_e_ups"), ("lwl_htc", "train_lwl_htc"), ("panoptic_fpn", "train_e_ups")],
 )
 def test_the_params_of_one_end_alone_are_valid(path, end, section, tmp_path):
-    document = single_end(read_document(path), end=end, seed=7, section=section)
+    document = single_end(read_params(path), end=end, seed=7, section=section)
     written = tmp_path / "params.yaml"
     written.write_text(json.dumps(document))
     params = load_params(written)
@@ -76,7 +77,7 @@ def ran(monkeypatch):
     ("end", "changes"), [("e_ups", {"location_sensitive_header": True}), ("lwl_htc", {"uncertainty": "task"})]
 )
 def test_a_finished_trial_is_read_and_another_seed_is_run(end, changes, tmp_path, ran):
-    params = read_document(PROJECT / "params.yaml")
+    params = read_params(PROJECT / "params.yaml")
     first = end_trial("changed", params, end=end, seed=1, network=changes)
     section = first.params[f"train_{end}"]
     assert changes.items() <= (section["networks"]["base"] if end == "e_ups" else section["network"]).items()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding
 
@@ -41,23 +41,6 @@ def test_doctor_fails_and_prints_each_remedy_once(monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(
         "\nTo mend what is wrong:\n  pip install it\n\nWorth a look:\n  source activate\n"
     )
-
-
-def test_use_says_what_it_did(monkeypatch, tmp_path, capsys):
-    profile = tmp_path / "mine.yaml"
-    profile.write_bytes((PROJECT / "params.yaml").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    cli.main(["use", "mine.yaml"])
-    assert (tmp_path / "params.yaml").read_bytes() == profile.read_bytes()
-    assert "params.yaml is now mine.yaml" in capsys.readouterr().out
-
-
-def test_use_of_a_missing_profile_is_one_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["use", "mine.yaml"])
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err.startswith("error: mine.yaml: no such file")
 
 
 def test_results_prints_pq_of_every_system(tmp_path, capsys):
@@ -93,7 +76,7 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
 
 def test_help_comes_without_importing_anything_heavy():
     script = (
-        "import sys; from antvisionps import cli\n"
+        "import sys; from antvisionps.cli import main as cli\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
     )
@@ -104,7 +87,7 @@ def test_help_comes_without_importing_anything_heavy():
 
 def test_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():
     code = """
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.preflight import doctor
 doctor.examine = lambda project_root: iter([doctor.Finding("ok", "numpy", "2.2.6")])
 cli.main(["doctor"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
 from antvisionps.core.errors import ParamsError
 from antvisionps.datasets.scenes import prepare_scenes
@@ -156,7 +156,7 @@ def test_a_sweep_gives_what_the_stages_give(in_project, tmp_path, capsys):
     (highest,) = marked
     assert float(rows[tuple(highest)][0]) == max(float(row[0]) for row in rows.values())
     last = printed.splitlines()[-1]
-    assert last == f"dvc exp run -S fuse.max_overlap_frac={highest[0]} -S fuse.semantic_weights.e_ups={highest[1]}"
+    assert last == f"dvc exp run -S fuse.max_overlap_frac={highest[0]} -S ++fuse.semantic_weights.e_ups={highest[1]}"
     assert "tuned on the scoring data" in printed
 
 
@@ -180,12 +180,12 @@ def test_it_is_held_out_by_default_and_val_is_never_read(project, tmp_path, monk
         (["predict.min_score=0.1,0.2"], "expected fuse.KEY=VALUE"),
         (["fuse.min_score=0.1", "fuse.min_score=0.2"], "each key once"),
         (["fuse.min_score=0.1,["], "no YAML"),
-        (["fuse.min_skore=0.1,0.2"], "fuse.min_skore: no such key"),
+        (["fuse.min_skore=0.1,0.2"], "fuse.min_skore: unknown key"),
         (["fuse.min_score.deep=0.1"], "no such key"),
         (["fuse.min_score=0.1,1.5"], "less than or equal to 1"),
         (["fuse.min_score=0.1,0.2", "--system", "hrnet"], "expected fusion or one of ends"),
         (["fuse.min_score=0.1,0.2", "fuse.preset=upsnet"], "fuse.min_score=0.1 and 0.2 fuse alike"),
-        (["fuse.routing=single,best_ap", "--system", "e_ups"], "fuse alike"),
+        (["fuse.instance_ensemble=best_overall,best_of_class", "--system", "e_ups"], "fuse alike"),
         (["fuse.calibrated=true"], "no readable calibration"),
     ],
 )
@@ -229,5 +229,5 @@ def test_changes_need_a_key_of_the_file(in_project):
     from antvisionps.params.whole import load_params
 
     assert load_params(in_project / "params.yaml", changes={"fuse.min_score": 0.25}).fuse.min_score == 0.25
-    with pytest.raises(ParamsError, match=r"fuse\.nothing: no such key"):
+    with pytest.raises(ParamsError, match=r"fuse\.nothing: unknown key"):
         load_params(in_project / "params.yaml", changes={"fuse.nothing": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from dvc.utils.hydra import apply_overrides
 
 from antvisionps.experiments.markdown import Result, document, figures_of, section
 from antvisionps.experiments.report_tables import TABLES, Figures, LeftOut, trials
+from antvisionps.params.profiles import compose
 from antvisionps.params.whole import Params, load_params
 
 PROJECT = Path(__file__).parents[2]
@@ -21,7 +21,8 @@ TABLE_1, TABLE_2, TABLE_3 = TABLES
 
 def changed(profile: Path, changes: tuple[str, ...], folder: Path) -> Params:
     """The params as `dvc exp run -S` leaves them."""
-    copy = shutil.copyfile(profile, folder / "params.yaml")
+    copy = folder / "params.yaml"
+    copy.write_text(compose(profile))
     apply_overrides(copy, list(changes))
     return load_params(copy)
 

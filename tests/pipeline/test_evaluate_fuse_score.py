@@ -370,10 +370,9 @@ def test_the_error_budget_changes_one_part_at_a_time(done, tmp_path):
 
 def test_the_error_budget_says_where_it_is_not_of_what_was_fused(done, tmp_path):
     (tmp_path / "calibration").mkdir()
-    method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": "panoptic_head"}
     for name, fuse in (
         ("as fused", {}),
-        ("by the heuristic", {"method": method}),
+        ("by the heuristic", {"methods": {"fusion": "panoptic_head"}}),
         ("not calibrated", {"systems": ["e_ups"], "calibrated": True}),  # calibrate fits listed systems only
     ):
         params = write_params(tmp_path / "params.yaml", **fuse)
@@ -393,8 +392,8 @@ def test_a_preset_replaces_the_thresholds(done, tmp_path):
     assert bytes_below(tmp_path / "name") == bytes_below(tmp_path / "value")
 
 
-def test_single_routing_takes_all_instances_from_the_better_end(done, tmp_path):
-    params = write_params(tmp_path / "params.yaml", routing="single")
+def test_best_overall_takes_all_instances_from_the_better_end(done, tmp_path):
+    params = write_params(tmp_path / "params.yaml", instance_ensemble="best_overall")
     succeed(done.run("fuse", "--system", "fusion", params=params, out=tmp_path / "fused"))
     better = json.loads((done.routing / "routing.json").read_text())["better_overall"]
     ends = set(pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist())
@@ -406,8 +405,7 @@ def union(request, done):
     """A folder with the fusion of all ends' instances, by each method, and its params.yaml."""
     root = done.root / f"union_{request.param}"
     root.mkdir()
-    method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": request.param}
-    params = write_params(root / "params.yaml", routing="union", method=method)
+    params = write_params(root / "params.yaml", instance_ensemble="union", methods={"fusion": request.param})
     succeed(done.run("fuse", "--system", "fusion", params=params, out=root / "fused" / "fusion"))
     return root
 
@@ -467,7 +465,7 @@ def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):
 
 
 def test_the_error_budget_of_a_union_starts_where_the_union_is(done, tmp_path):
-    params = write_params(tmp_path / "params.yaml", routing="union")
+    params = write_params(tmp_path / "params.yaml", instance_ensemble="union")
     fused = shutil.copytree(done.fused, tmp_path / "fused")
     shutil.rmtree(fused / "fusion")
     succeed(done.run("fuse", "--system", "fusion", params=params, out=fused / "fusion"))
@@ -483,10 +481,10 @@ def test_the_error_budget_of_a_union_starts_where_the_union_is(done, tmp_path):
     assert rows["perfect routing"] == read_budget(plain)["perfect routing"]
 
 
-@pytest.mark.parametrize("routing", ["best_ap", "union"])
-def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, tmp_path, routing):
+@pytest.mark.parametrize("instance_ensemble", ["best_of_class", "union"])
+def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, tmp_path, instance_ensemble):
     """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
-    params = write_params(tmp_path / "params.yaml", routing=routing)
+    params = write_params(tmp_path / "params.yaml", instance_ensemble=instance_ensemble)
     together = tmp_path / "together"
     succeed(done.run("fuse", params=params, out=together))
     assert {path.name for path in together.iterdir()} == set(SYSTEMS)

@@ -57,7 +57,8 @@ def set_training(project: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(project / "params.yaml")
     params["train_e_ups"]["schedule"] |= {"iterations": 4, "warmup_iterations": 1}
-    params["train_e_ups"]["memory"] |= {"accumulated_batches": 2, "checkpointed_stages": [1, 4]}
+    params["train_e_ups"]["optimizer"]["accumulated_batches"] = 2
+    params["train_e_ups"]["memory"]["checkpointed_stages"] = [1, 4]
     params["runtime"] |= {"loader_workers": 1, "checkpoint_interval": 1}
     yaml.dump(params, project / "params.yaml")
 

@@ -51,8 +51,6 @@ def imported_end_params(path):
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(Path("params.yaml"))
     params["import_end"]["ends"] = ["mine"]
-    for weights in ("instance_weights", "semantic_weights"):
-        params["fuse"][weights]["mine"] = 1.0
     yaml.dump(params, path)
     return path
 
@@ -92,9 +90,9 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
     "settings",
     [
         {"calibrated": True},
-        {"method": {**dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp"), "heuristic"), "fusion": "panoptic_head"}},
-        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "routing": "single"},
-        {"routing": "union", "semantic_average": "log_probabilities"},
+        {"methods": {"fusion": "panoptic_head"}},
+        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "instance_ensemble": "best_overall"},
+        {"instance_ensemble": "union", "semantic_average": "log_probabilities"},
     ],
     ids=["calibrated", "panoptic_head", "one_semantics", "union"],
 )
@@ -201,7 +199,7 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
-    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: fuse\.method names no method for it"):
+    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
     methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
     params = changed_params(tmp_path / "params.yaml", method=methods)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import check
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import check
+from antvisionps.cli import main as cli
 from antvisionps.models.training import device
+from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import find_images
 from antvisionps.preflight.networks import networks_of
@@ -36,7 +37,7 @@ def _on_the_cpu_and_offline(monkeypatch):
 
 def edited(path: Path, source: Path, edit) -> Path:
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(source)
+    params = read_params(source)
     edit(params)
     yaml.dump(params, path)
     return path
@@ -111,7 +112,7 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
     assert "wrong data data/coco/train2017: not there" in out
     assert "https://x/resnet50 cannot be reached: no network" in out
     assert "antvisionps download coco --to data/coco" in out
-    assert "note memory.autocast" in out
+    assert "note optimizer.autocast" in out
 
 
 def test_every_network_that_the_paper_trains_is_listed_with_its_weights():
@@ -171,7 +172,7 @@ def test_images_of_a_folder_are_those_that_lie_there(tmp_path):
 
 def test_the_command_is_listed_without_importing_torch():
     script = (
-        "import sys; from antvisionps import cli\n"
+        "import sys; from antvisionps.cli import main as cli\n"
         "try:\n    cli.main(['check', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules"
     )

@@ -73,7 +73,7 @@ def train(
     if processes > 1:
         model = share_batch(model, torch.device(get_device()))
     # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
-    batches = memory["accumulated_batches"]
+    batches = optimizer["accumulated_batches"]
     loader = DataLoader(
         samples,
         batch_size=own_batch_size,
@@ -101,7 +101,7 @@ def train(
                 "max_iters": iterations * batches,
                 "val_interval": iterations * batches + 1,
             },
-            optim_wrapper=optim_wrapper(**optimizer, autocast=memory["autocast"], accumulated_batches=batches),
+            optim_wrapper=optim_wrapper(**optimizer),
             param_scheduler=_schedule(
                 iterations * batches, warmup_iterations * batches, policy, tuple(step * batches for step in milestones)
             ),

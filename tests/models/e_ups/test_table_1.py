@@ -67,8 +67,8 @@ def test_every_variant_takes_a_training_step(variant, dataset):
     save_memory(network, checkpointed_stages=PAPER.memory.checkpointed_stages, channels_last=False)
     # What a step costs on a CPU: RoIs through the heads. Their number changes no shape of the network.
     network.roi_head.bbox_sampler.num = 4
-    settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6}
-    wrapper = build_optim_wrapper(network, optim_wrapper(**settings, autocast=None, accumulated_batches=1))
+    settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6, "autocast": None, "accumulated_batches": 1}
+    wrapper = build_optim_wrapper(network, optim_wrapper(**settings))
     samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=80, flip=False, photometric=0.0)
     network.train()
     learning = {"semantic_head.classifier.weight", "roi_head.bbox_head.fc_cls.weight", "rpn_head.rpn_cls.weight"}

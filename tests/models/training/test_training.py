@@ -30,8 +30,10 @@ RUN = {
         "backbone_lr_factor": 0.3,
         "bias_lr_factor": 1.0,
         "max_grad_norm": 10.0,
+        "autocast": None,
+        "accumulated_batches": 1,
     },
-    "memory": {"checkpointed_stages": [], "channels_last": False, "autocast": None, "accumulated_batches": 1},
+    "memory": {"checkpointed_stages": [], "channels_last": False},
     "checkpoint_interval": 2,
     "curve_interval": 1,
     "workers": 0,
@@ -132,8 +134,9 @@ def test_sgd_with_steps_trains_too(run):
 
 
 def test_a_run_killed_between_accumulated_batches_ends_in_the_same_weights(run, tmp_path):
-    memory = RUN["memory"] | {"accumulated_batches": 2, "checkpointed_stages": [1, 4]}
-    settings = {"memory": memory, "iterations": 2, "checkpoint_interval": 1}
+    memory = RUN["memory"] | {"checkpointed_stages": [1, 4]}
+    optimizer = RUN["optimizer"] | {"accumulated_batches": 2}
+    settings = {"memory": memory, "optimizer": optimizer, "iterations": 2, "checkpoint_interval": 1}
     whole = run("whole", **settings)
     with pytest.raises(Killed):
         run("killed", last_sample=5, **settings)  # three batches: one step, and half of the next
