@@ -70,7 +70,7 @@ def commands() -> list[str]:
     lines.append(f"evaluate_heldout {prepared} --predictions data/predictions --out data/routing")
     lines.append(f"calibrate {cached} --out data/calibration")
     lines.append(f"fuse {cached} --calibration data/calibration --out data/fused")
-    lines.append(f"score {cached} --calibration data/calibration --fused data/fused --out metrics --overlays data/overlays")
+    lines.append(f"score {cached} --calibration data/calibration --fused data/fused --out metrics --overlays overlays")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import read_json
 
 Summary = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """System → All, Things, Stuff → PQ, SQ, RQ in percent; None where there is nothing to measure."""
 
 
+REMEDY = "run `dvc repro score`"
 SUFFIX_OF_GROUP = {"All": "", "Things": "Th", "Stuff": "St"}
 """How the field abbreviates: PQ, PQTh, PQSt."""
 
@@ -35,8 +36,8 @@ def pq_table(summary: Summary) -> Table:
 
 def read_summary(path: Path) -> Summary:
     """What stage score wrote to panoptic.json. Raises DataError if it is missing or broken."""
+    summary: Any = read_json(path, what="summary", remedy=REMEDY, error=DataError)
     try:
-        summary: Any = json.loads(path.read_text(encoding="utf-8"))
         return {
             str(system): {
                 str(group): {
@@ -46,9 +47,5 @@ def read_summary(path: Path) -> Summary:
             }
             for system, groups in summary.items()
         }
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro score`") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: expected the summary that stage score writes ({error}); run `dvc repro score`"
-        ) from error
+        raise DataError(f"{path}: expected the summary that stage score writes ({error}); {REMEDY}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antvisionps.preflight.estimates import disk_needs, extrapolated_peak_bytes, told_bytes, told_s
+from antvisionps.preflight.estimates import disk_needs, extrapolated_peak_bytes, format_bytes, format_s
 
 
 def test_a_peak_lies_on_the_line_through_two_measured_ones():
@@ -42,7 +42,7 @@ def test_disk_needs_add_up():
     ("num_bytes", "told"), [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (42e9, "42 GB"), (5e15, "5e+03 TB")]
 )
 def test_bytes_are_told_in_decimal_units(num_bytes, told):
-    assert told_bytes(num_bytes) == told
+    assert format_bytes(num_bytes) == told
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_bytes_are_told_in_decimal_units(num_bytes, told):
     [(1.4, "1.4 s"), (119, "119 s"), (120, "2.0 minutes"), (9000, "2.5 hours"), (864_000, "10.0 days")],
 )
 def test_seconds_are_told_in_the_largest_unit_that_fits_twice(seconds, told):
-    assert told_s(seconds) == told
+    assert format_s(seconds) == told
