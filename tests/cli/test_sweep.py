@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
 from antvisionps.core.errors import ParamsError
 from antvisionps.datasets.scenes import prepare_scenes

