@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -16,21 +14,15 @@ _NAMED = 5
 Image = TypeVar("Image")
 
 
-class ImagesById(ABC, Generic[Image]):
+class ImagesById(Generic[Image]):
     """Images in ascending id. `images[12]` is the image whose id is 12, not the thirteenth."""
 
-    folder: Path
-
-    @property
-    @abstractmethod
-    def categories(self) -> CategorySet: ...
-
-    @property
-    @abstractmethod
-    def image_ids(self) -> list[int]: ...
-
-    @abstractmethod
-    def _open_image(self, image_id: int) -> Image: ...
+    def __init__(
+        self, folder: Path, categories: CategorySet, image_ids: Sequence[int], open_image: Callable[[int], Image]
+    ) -> None:
+        self.folder, self.categories, self.image_ids = folder, categories, list(image_ids)
+        self._id_set = frozenset(image_ids)
+        self._open_image = open_image
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -46,10 +38,6 @@ class ImagesById(ABC, Generic[Image]):
         if image_id not in self:
             raise CacheError(f"{self.folder}: no image {image_id}{name_nearest(image_id, self.image_ids)}")
         return self._open_image(image_id)
-
-    @cached_property
-    def _id_set(self) -> frozenset[int]:
-        return frozenset(self.image_ids)
 
 
 def name_choices(names: Sequence[str]) -> str:

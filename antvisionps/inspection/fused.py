@@ -18,7 +18,6 @@ from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
 from antvisionps.inspection.collection import ImagesById, name_choices
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_panoptic import PanopticImage, read_panoptic
 from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
@@ -43,28 +42,17 @@ def open_fused_maps(folder: str | Path) -> FusedMaps:
 
 class FusedMaps(ImagesById["FusedMap"]):
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         if not (folder / PANOPTIC_FILE).is_file():
             others = sorted(path.parent.name for path in folder.parent.glob(f"*/{PANOPTIC_FILE}"))
             raise CacheError(f"{folder}: no {PANOPTIC_FILE}{name_choices(others) if others else f'; {REMEDY}'}")
         self._dataset = read_panoptic(folder / PANOPTIC_FILE, images_dir=folder, panoptic_dir=folder / PANOPTIC_FOLDER)
-        self._image_of = {image.image_id: image for image in self._dataset.images}
+        image_of = {image.image_id: image for image in self._dataset.images}
+        super().__init__(folder, self._dataset.categories, list(image_of), lambda i: FusedMap(self, image_of[i]))
         self._tables: dict[str, RowsByImage] = {}
 
     @property
     def system(self) -> str:
         return self.folder.resolve().name
-
-    @property
-    def categories(self) -> CategorySet:
-        return self._dataset.categories
-
-    @property
-    def image_ids(self) -> list[int]:
-        return list(self._image_of)
-
-    def _open_image(self, image_id: int) -> FusedMap:
-        return FusedMap(self, self._image_of[image_id])
 
     def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
         return self._dataset.load_segment_ids(image)

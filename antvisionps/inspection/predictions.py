@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from antvisionps.fusion.semantic_average import SemanticAverage, average_semanti
 from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheHeader
+from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
 
 if TYPE_CHECKING:
@@ -50,20 +50,24 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
     """Files stay open until `close`, or the end of a `with` block."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._instances: InstancesReader | None = None
-        self._semantic: SemanticReader | None = None
-        if not any((folder / name).is_file() for name in FILES.values()):
-            raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}{_caches_near(folder)}")
+        self._readers: dict[str, InstancesReader | SemanticReader] = {}
         try:
             if (folder / INSTANCES_FILE).is_file():
-                self._instances = InstancesReader(folder / INSTANCES_FILE, check_masks=False)
+                self._readers["instances"] = InstancesReader(folder / INSTANCES_FILE, check_masks=False)
             if (folder / SEMANTIC_FILE).is_file():
-                self._semantic = SemanticReader(folder / SEMANTIC_FILE)
-            self._refuse_two_of_different_kinds()
+                self._readers["semantic"] = SemanticReader(folder / SEMANTIC_FILE)
+            if not self._readers:
+                raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}{_caches_near(folder)}")
+            first, *others = self._readers.values()
+            if any(first.header != other.header or first.image_ids != other.image_ids for other in others):
+                files = f"{INSTANCES_FILE} and {SEMANTIC_FILE}"
+                raise CacheError(f"{folder}: {files} are not of the same images, data and weights; {REMEDY}")
         except BaseException:
             self.close()
             raise
+        self.header = first.header
+        """End, split, fingerprint of the data set, categories, checksum of the weights."""
+        super().__init__(folder, first.header.categories, first.image_ids, lambda i: ImagePredictions(self, i))
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -73,30 +77,9 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
             reader.__exit__()
 
     @property
-    def _readers(self) -> dict[str, InstancesReader | SemanticReader]:
-        readers = {"instances": self._instances, "semantic": self._semantic}
-        return {table: reader for table, reader in readers.items() if reader is not None}
-
-    @property
     def tables(self) -> list[str]:
         """Which of `instances` and `semantic` this cache has."""
         return list(self._readers)
-
-    @property
-    def header(self) -> CacheHeader:
-        """End, split, fingerprint of the data set, categories, checksum of the weights."""
-        return self._readers[self.tables[0]].header
-
-    @property
-    def categories(self) -> CategorySet:
-        return self.header.categories
-
-    @cached_property
-    def image_ids(self) -> list[int]:
-        return self._readers[self.tables[0]].image_ids
-
-    def _open_image(self, image_id: int) -> ImagePredictions:
-        return ImagePredictions(self, image_id)
 
     def __repr__(self) -> str:
         return f"<{self.header.end} {self.header.split}: {len(self)} images, {' and '.join(self.tables)}>"
@@ -123,29 +106,14 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
         """The same as a data frame; needs pandas."""
         return self.to_arrow(table, columns).to_pandas()
 
-    def read_instances(self, image_id: int) -> ImageInstances:
-        """All instances of an image as arrays. Raises CacheError where the end predicts none."""
-        self._refuse_missing("instances")
-        assert self._instances is not None
-        return self._instances.read(image_id)
-
-    def read_semantics(self, image_id: int) -> ImageSemantics:
-        """The probability planes of an image. Raises CacheError where the end predicts none."""
-        self._refuse_missing("semantic")
-        assert self._semantic is not None
-        return self._semantic.read(image_id)
+    def read(self, table: TableName, image_id: int) -> Any:
+        """ImageInstances or ImageSemantics of an image, as arrays. Raises CacheError where the end predicts none."""
+        self._refuse_missing(table)
+        return self._readers[table].read(image_id)
 
     def _refuse_missing(self, table: TableName) -> None:
         if table not in self._readers:
             raise CacheError(f"{self.folder}: no {FILES[table]}; {self.header.end} has {', '.join(self.tables)} only")
-
-    def _refuse_two_of_different_kinds(self) -> None:
-        first, *others = self._readers.values()
-        if any(first.header != other.header or first.image_ids != other.image_ids for other in others):
-            raise CacheError(
-                f"{self.folder}: {INSTANCES_FILE} and {SEMANTIC_FILE} are not of the same images, data and weights; "
-                f"{REMEDY}"
-            )
 
 
 @dataclass(frozen=True)
@@ -157,7 +125,7 @@ class ImagePredictions:
 
     @cached_property
     def instance_arrays(self) -> ImageInstances:
-        return self.cache.read_instances(self.image_id)
+        return self.cache.read("instances", self.image_id)
 
     @cached_property
     def instances(self) -> list[Instance]:
@@ -168,7 +136,7 @@ class ImagePredictions:
 
     @cached_property
     def semantic(self) -> Semantic:
-        return Semantic(self.cache.read_semantics(self.image_id), self.cache.categories)
+        return Semantic(self.cache.read("semantic", self.image_id), self.cache.categories)
 
     @property
     def hw(self) -> tuple[int, int]:
