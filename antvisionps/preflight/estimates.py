@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CACHE_BYTES, CACHE_PIXELS = 149_000, 480 * 640
-"""Of one end's predictions of an image, and that image's pixels: docs/fusion.md, Size."""
+CACHE_BYTES, CACHE_PIXELS = 173_000, 480 * 640
+"""Of one end's predictions of an image, and that image's pixels: half of what `python benchmarks/fusion.py` prints as
+the cache of both ends."""
 
-REPORT_BYTES = 111_000
-"""Of the report page's maps and segments of an image of that size: docs/report_page.md."""
+REPORT_BYTES = 109_000
+"""Of the report page's maps and segments of an image of that size, as `python benchmarks/report_page.py` prints it."""
 
 CHECKPOINTS_AT_ONCE = 3
 """mmengine keeps two, and writes the next before it removes the older."""
@@ -60,12 +61,12 @@ def disk_needs(
         DiskNeed(
             "cache of predictions, twice",
             round(2 * images * ends * CACHE_BYTES * scale),
-            f"{images:,} images x {ends} ends x {format_bytes(CACHE_BYTES)} (docs/fusion.md) x {scale:.2f} for the size",
+            f"{images:,} images x {ends} ends x {format_bytes(CACHE_BYTES)} x {scale:.2f} for the size",
         ),
         DiskNeed(
             "report page, twice",
             round(2 * images * REPORT_BYTES * scale),
-            f"at most {format_bytes(REPORT_BYTES)} an image (docs/report_page.md) x {scale:.2f}",
+            f"at most {format_bytes(REPORT_BYTES)} an image x {scale:.2f}",
         ),
     ]  # fmt: skip
     return [need for need in needs if need.num_bytes]

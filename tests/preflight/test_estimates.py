@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from antvisionps.preflight.estimates import disk_needs, extrapolated_peak_bytes, format_bytes, format_s
+from antvisionps.preflight.estimates import (
+    CACHE_BYTES,
+    REPORT_BYTES,
+    disk_needs,
+    extrapolated_peak_bytes,
+    format_bytes,
+    format_s,
+)
 
 
 def test_a_peak_lies_on_the_line_through_two_measured_ones():
@@ -33,8 +40,8 @@ def test_disk_needs_add_up():
         "data to download": 42,
         "checkpoints of a training": 1_800,
         "trained weights, twice": 800,
-        "cache of predictions, twice": 2 * 10_000 * 298_000,
-        "report page, twice": 2 * 10_000 * 111_000,
+        "cache of predictions, twice": 2 * 10_000 * 2 * CACHE_BYTES,
+        "report page, twice": 2 * 10_000 * REPORT_BYTES,
     }
 
 
