@@ -69,20 +69,16 @@ def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
     from antvisionps.fusion.heuristic import to_segments
-    from antvisionps.inspection.pictures import write_picture
+    from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.panoptic.png import write_segment_ids_png
     from antvisionps.panoptic.segments import PanopticImage
-    from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
-    from antvisionps.report.overlays import draw_overlay
 
     segments = to_segments(fused.segments)
     name = picture.name.with_suffix(".png")
     for place in (MAPS_FOLDER, OVERLAYS_FOLDER):
         (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
     write_segment_ids_png(folder / MAPS_FOLDER / name, fused.segment_ids)
-    overlay = enlarge_small(draw_overlay(photo, fused.segment_ids, segments, categories))
-    entries = legend_entries((segment.category_id for segment in segments), categories)
-    write_picture(folder / OVERLAYS_FOLDER / name, with_legend(overlay, entries))
+    write_picture(folder / OVERLAYS_FOLDER / name, draw_panoptic(photo, fused.segment_ids, segments, categories))
     height, width = photo.shape[:2]
     return PanopticImage(image_id, picture.name.as_posix(), name.as_posix(), height, width, segments)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
-from antvisionps.core.json_files import read_json
-from antvisionps.inspection import fused, predictions
+from antvisionps.inspection.fused import open_fused_maps
+from antvisionps.inspection.predictions import open_predictions
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
 from antvisionps.predictions.schema import SCHEMA_VERSION
@@ -85,12 +86,12 @@ def _name_sizes(dataset: PanopticDataset) -> str:
 
 def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
     weights = folder / "weights.pth"
-    described = read_json(folder / "network.json", what="network", remedy="train it again", error=DataError)
     try:
+        described = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         backbone = described.get("network", {}).get("backbone", {}).get("name")
-    except (OSError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{folder}: not a trained network ({error}); train it again") from error
     yield {
         "end": folder.parent.name,
@@ -102,7 +103,7 @@ def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _list_cache(folder: Path) -> Iterable[dict[str, Any]]:
-    with predictions.open(folder) as cache:
+    with open_predictions(folder) as cache:
         header = cache.header
         has = cache.tables
         instances = cache.to_arrow("instances", ["image_id"]).num_rows if "instances" in has else None
@@ -120,7 +121,7 @@ def _list_cache(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _list_system(folder: Path) -> Iterable[dict[str, Any]]:
-    maps = fused.open(folder)
+    maps = open_fused_maps(folder)
     yield {
         "system": maps.system,
         "images": len(maps),

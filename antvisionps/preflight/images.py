@@ -16,7 +16,7 @@ from antvisionps.params.prepare import CocoPanopticFolder, Prepare
 from antvisionps.preflight.doctor import Finding
 
 COCO_HW = (480, 640)
-"""Most of COCO's photos; docs/fusion.md measures sizes on such pictures."""
+"""Most of COCO's photos; the benchmarks measure on pictures of this size."""
 
 COCO_THINGS, COCO_STUFF = 80, 53
 CITYSCAPES_HW, CITYSCAPES_IMAGES = (1024, 2048), {"train": 2975, "val": 500}

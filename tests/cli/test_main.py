@@ -43,6 +43,23 @@ def test_doctor_fails_and_prints_each_remedy_once(monkeypatch, capsys):
     )
 
 
+def test_use_says_what_it_did(monkeypatch, tmp_path, capsys):
+    profile = tmp_path / "mine.yaml"
+    profile.write_bytes((PROJECT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    cli.main(["use", "mine.yaml"])
+    assert (tmp_path / "params.yaml").read_bytes() == profile.read_bytes()
+    assert "params.yaml is now mine.yaml" in capsys.readouterr().out
+
+
+def test_use_of_a_missing_profile_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["use", "mine.yaml"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("error: mine.yaml: no such file")
+
+
 def test_results_prints_pq_of_every_system(tmp_path, capsys):
     measures = {"PQ": 41.234, "SQ": 70.0, "RQ": None}
     summary = {name: {"All": measures, "Things": measures} for name in ("e_ups", "fusion")}
@@ -77,12 +94,14 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
 def test_help_comes_without_importing_anything_heavy():
     script = (
         "import sys; from antvisionps.cli import main as cli\n"
-        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "for command in (['--help'], ['check', '--help']):\n"
+        "    try:\n        cli.main(command)\n    except SystemExit:\n        pass\n"
         "assert not {'torch', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "doctor" in ran.stdout
+    assert "A dry run before a long one" in ran.stdout
 
 
 def test_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():

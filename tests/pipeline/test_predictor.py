@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import CacheError, DataError, ModelError, ParamsError
-from antvisionps.inspection import fused
+from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.panoptic.splits import open_split
 from antvisionps.pipeline.predictor import open_predictor
 
@@ -81,7 +81,7 @@ def assert_same_maps(predict, maps, dataset):
 
 @pytest.mark.parametrize("system", ["fusion", "lwl_htc"])
 def test_a_photo_gets_the_pipelines_own_map(val, system):
-    maps = fused.open(f"data/fused/{system}")
+    maps = open_fused_maps(f"data/fused/{system}")
     assert any(len(image.segments) > 2 for image in maps)
     assert_same_maps(open_predictor("data/models", system=system), maps, val)
 
@@ -98,7 +98,7 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
 )
 def test_so_it_does_with_other_ways_to_fuse(val, tmp_path, settings):
     params = changed_params(tmp_path / "params.yaml", **settings)
-    maps = fused.open(fuse_stage(params, tmp_path / "fusion"))
+    maps = open_fused_maps(fuse_stage(params, tmp_path / "fusion"))
     assert_same_maps(open_predictor("data/models", params_path=params), maps, val)
 
 
@@ -158,7 +158,7 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
         assert {s["id"]: s["area"] for s in annotation["segments_info"]} == {
             int(i): int((ids == i).sum()) for i in np.unique(ids) if i
         }
-    upright = fused.open("data/fused/fusion")[val.images[0].image_id]
+    upright = open_fused_maps("data/fused/fusion")[val.images[0].image_id]
     turned = Path(tmp_path, "out", "panoptic", "turned.png").read_bytes()
     assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()
 
