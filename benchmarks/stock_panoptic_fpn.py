@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from antvisionps.models.e_ups.balanced_pyramid import feature_pyramid
 from torch import Tensor
 
 from antvisionps.core.stage import run_stage
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
-from antvisionps.models.e_ups.balanced_pyramid import feature_pyramid
 from antvisionps.models.e_ups.network import EUps, plain_roi_head
 from antvisionps.models.training.device import select_device
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX

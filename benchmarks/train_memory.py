@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from antvisionps.models.training.data import collate
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -35,7 +36,6 @@ from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.inference.shared_backbone import RememberingBackbone
 from antvisionps.models.inference.views import predict_image
 from antvisionps.models.lwl_htc.network import build_lwl_htc, htc_settings
-from antvisionps.models.training.data import collate
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.training import Network

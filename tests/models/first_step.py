@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate
 from mmengine.dist import get_dist_info
 from mmengine.model import MMDistributedDataParallel
 
 from antvisionps.models.blocks.two_stage import RandomSampler
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.inference.end_networks import BUILDERS, TrainedEnd, fill_caches
-from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate
 from antvisionps.models.training.optimization import save_memory
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.panoptic.categories import CategorySet

@@ -21,6 +21,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
+from antvisionps.models.blocks.semantic_loss import semantic_truth
 from antvisionps.models.blocks.whole_batch import hardest, shared_count
 from antvisionps.models.hrnet_aspp.hrnet import STAGE1_CHANNELS, describe_hrnet
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -31,7 +32,7 @@ ASPP_BRANCH = 1
 
 
 class HrnetAspp(BaseModel):
-    """The network; made by `build_hrnet_aspp`. At test time it is an `inference.SemanticScorer`."""
+    """The network; made by `build_hrnet_aspp`. At test time it is an `inference.scorers.SemanticScorer`."""
 
     semantic_stride = SEMANTIC_STRIDE
 
@@ -50,7 +51,7 @@ class HrnetAspp(BaseModel):
         logits = self.decoder(self.backbone(inputs))
         if mode != "loss":
             return logits
-        truth = two_stage.semantic_truth(data_samples or [])
+        truth = semantic_truth(data_samples or [])
         return {"loss_semantic": hard_pixel_cross_entropy(logits, truth, hard_pixel_frac=self.hard_pixel_frac)}
 
     def extract(self, images: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.inference.end_networks import EndNetworks
 from antvisionps.models.training.weights import read_network
 
 WHOLLY_FROZEN = {"frozen_stages": 4, "frozen_norm": True}
@@ -45,22 +46,21 @@ class RememberingBackbone(nn.Module):
         return features
 
 
-def share_backbone(
-    networks_of_ends: Sequence[Sequence[Any]], folders_of_ends: Sequence[Sequence[Path]], *, num_views: int
-) -> None:
-    """Gives networks of different ends one backbone; `folders_of_ends` are where they were opened from.
+def share_backbone(ends: Sequence[EndNetworks], *, num_views: int) -> None:
+    """Gives networks of different ends one backbone.
 
     Of an ensemble those members take part whose backbone has the settings of another end's; the others keep their own.
     `num_views` counts the sizes and mirrorings at which an image is seen. Raises ModelError, with the first setting or
     tensor that differs, where no two ends have one backbone in common, or where one was not frozen.
     """
     groups: dict[str, list[_Member]] = {}
-    for end, (networks, folders) in enumerate(zip(networks_of_ends, folders_of_ends, strict=True)):
-        for network, folder in zip(networks, folders, strict=True):
-            groups.setdefault(json.dumps(_settings(folder), sort_keys=True), []).append(_Member(end, folder, network))
+    for number, end in enumerate(ends):
+        for network, folder in zip(end.networks, end.folders, strict=True):
+            member = _Member(number, folder, network)
+            groups.setdefault(json.dumps(_settings(folder), sort_keys=True), []).append(member)
     common = [group for group in groups.values() if len({member.end for member in group}) > 1]
     if not common:
-        ours, theirs = folders_of_ends[0][0], folders_of_ends[-1][0]
+        ours, theirs = ends[0].folders[0], ends[-1].folders[0]
         raise _refusal(ours, theirs, _other_setting(ours, theirs))
     for first, *others in common:
         for other in others:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks.semantic_head import upsampled_cross_entropy
+from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 
 NUM_DEFORMABLE = 3
 """Deformable convolutions a level, as the figure draws them."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples, collate
 from mmdet.structures.bbox import bbox2roi
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveRoIHead
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples, collate
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from antvisionps.models.blocks.semantic_head import crop_classes
+from antvisionps.models.training.data import TrainingSamples, collate
 from mmdet.models.detectors import TwoStagePanopticSegmentor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from antvisionps.models.blocks.semantic_head import crop_classes
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples, collate
 
 WHOLE = {
     "image_context": True,

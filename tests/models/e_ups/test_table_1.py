@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples, collate
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.params.whole import load_params
 

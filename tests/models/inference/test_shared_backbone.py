@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples, collate
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.inference.end_networks import BUILDERS, fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
-from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper
 from antvisionps.models.training.weights import save_weights
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples, collate
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
 from mmdet.structures.bbox import bbox2roi
 from torch.nn import functional as F
@@ -12,7 +13,6 @@ from torchvision.ops import roi_align
 
 from antvisionps.models.inference.views import predict_image
 from antvisionps.models.lwl_htc.network import build_lwl_htc
-from antvisionps.models.training.data import TrainingSamples, collate
 
 
 def make(network_settings, *, header: bool):

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples, collate
 
 from antvisionps.models.lwl_htc.network import LOSS_NAMES, build_lwl_htc
 from antvisionps.models.lwl_htc.uncertainty import MAX_LOG_VARIANCE, UncertaintyWeighting
-from antvisionps.models.training.data import TrainingSamples, collate
 
 LOSSES = {"loss_rpn_cls": 0.7, "s0.loss_bbox": 2.3, "loss_semantic_seg": 1.9, "s0.acc": 88.0}
 

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
+from antvisionps.models.training.data import TrainingSamples
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples
 from antvisionps.models.training.loop import train
 
 ITERATIONS = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from antvisionps.models.e_ups.balanced_pyramid import ContextFPN, FusedNonLocal, balanced_pyramid, feature_pyramid
 from mmcv.cnn.bricks import NonLocal2d
 from mmdet.models.necks import BFP, FPN
 from mmdet.registry import MODELS
@@ -11,7 +12,6 @@ from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.backbones import describe_backbone
-from antvisionps.models.e_ups.balanced_pyramid import ContextFPN, FusedNonLocal, balanced_pyramid, feature_pyramid
 
 CHANNELS = 12
 SPEC = describe_backbone(name="efficientnet_lite0", weights=None, frozen_stages=0, frozen_norm=True, deformable=False)

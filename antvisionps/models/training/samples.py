@@ -75,10 +75,8 @@ class SampleOrder(Sampler[tuple[int, int]]):
 class TrainingSamples(Dataset[Sample]):
     """(sample number, image position) to an augmented image with its instances and semantic truth.
 
-    Instances are those of the data set's own file, which may overlap, or else the things of its panoptic maps.
-
-    The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the samples
-    are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
+    Instances are those of the data set's own file, which may overlap, or else the things of its panoptic maps. The
+    other settings are `settings.Augmentation`'s.
     """
 
     def __init__(

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from antvisionps.models.blocks.semantic_head import DeformableSemanticHead, upsampled_cross_entropy
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
-
-from antvisionps.models.blocks.semantic_head import DeformableSemanticHead, upsampled_cross_entropy
 
 
 def head(**changes) -> DeformableSemanticHead:
