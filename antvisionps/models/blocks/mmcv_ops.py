@@ -109,62 +109,32 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
 
 
 def _roi_align_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    features: Tensor, rois: Tensor, output: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, **how: Any
 ) -> None:
     """Fills output (K, C, aligned_height, aligned_width) from features (N, C, H, W) and rois (K, 5): index, xyxy."""
-    _refuse_max_mode(pool_mode)
+    _refuse_max_mode(how["pool_mode"])
     _refuse_wild_positions(rois, "RoIAlign: a box")
     features = _widen(features)
+    bins = how["aligned_height"], how["aligned_width"]
+    sampling = how["sampling_ratio"], how["aligned"]
     output.copy_(
-        torch.ops.torchvision.roi_align(
-            features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-        )
+        torch.ops.torchvision.roi_align(features, rois.to(features.dtype), how["spatial_scale"], *bins, *sampling)
     )
 
 
 def _roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    grad_output: Tensor, rois: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, grad_input: Tensor, **how: Any
 ) -> None:
-    _refuse_max_mode(pool_mode)
+    _refuse_max_mode(how["pool_mode"])
     grad_output = _widen(grad_output)
     rois = rois.to(grad_output.dtype)
+    shape, scale = grad_input.shape, how["spatial_scale"]
+    sampling = {"sampling_ratio": how["sampling_ratio"], "aligned": how["aligned"]}
     if grad_output.device.type == "cpu":
-        grad = roi_align_backward(
-            grad_output, rois, grad_input.shape, scale=spatial_scale, sampling_ratio=sampling_ratio, aligned=aligned
-        )
+        grad = roi_align_backward(grad_output, rois, shape, scale=scale, **sampling)
     else:
-        grad = torch.ops.torchvision._roi_align_backward(
-            grad_output,
-            rois,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
+        bins = how["aligned_height"], how["aligned_width"]
+        grad = torch.ops.torchvision._roi_align_backward(grad_output, rois, scale, *bins, *shape, *sampling.values())
     grad_input.copy_(grad)
 
 

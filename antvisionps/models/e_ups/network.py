@@ -21,7 +21,7 @@ from antvisionps.models.blocks.location_sensitive import (
     LocationSensitiveRoIHead,
     LocationTower,
 )
-from antvisionps.models.blocks.whole_batch import WholeBatchLosses
+from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.e_ups.feature_pyramid import feature_pyramid
 from antvisionps.models.e_ups.panoptic_loss import choose_known_instances, panoptic_loss
 from antvisionps.models.e_ups.semantic_head import DeformableSemanticHead
@@ -54,14 +54,14 @@ class EUps(TwoStagePanopticSegmentor):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """RPN, box, mask, semantic and panoptic losses of a padded (N, 3, H, W) batch; their sum is minimised."""
         pyramid = self.extract_feat(batch_inputs)
-        with WholeBatchLosses(self, LOSSES_OF) as whole_batch:
+        with whole_batch_losses(self, LOSSES_OF) as weigh:
             losses, proposals = self.rpn_head.loss_and_predict(
                 pyramid,
                 [two_stage.without_classes(sample) for sample in batch_data_samples],
                 proposal_cfg=self.train_cfg.rpn_proposal,
             )
             losses |= self.roi_head.loss(pyramid, proposals, batch_data_samples)
-        losses = whole_batch.of_all_processes(losses)
+        losses = weigh(losses)
         semantic_features = self.semantic_head.features(pyramid)
         semantic_logits = self.semantic_head.classifier(semantic_features)
         losses |= self.semantic_head.losses(semantic_features, semantic_logits, batch_data_samples)

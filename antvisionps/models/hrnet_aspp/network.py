@@ -18,6 +18,7 @@ from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.ops import Conv2dNormActivation
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
@@ -80,8 +81,8 @@ class AsppDecoder(BaseModule):
     ) -> None:
         super().__init__()
         self.aspp = ASPP(sum(branch_channels), tuple(rates), aspp_channels)
-        self.reduce_stage1 = _conv_norm_relu(STAGE1_CHANNELS, stage1_channels, kernel_size=1)
-        self.join = _conv_norm_relu(aspp_channels + stage1_channels, aspp_channels, kernel_size=3)
+        self.reduce_stage1 = Conv2dNormActivation(STAGE1_CHANNELS, stage1_channels, kernel_size=1)
+        self.join = Conv2dNormActivation(aspp_channels + stage1_channels, aspp_channels, kernel_size=3)
         self.classifier = nn.Conv2d(aspp_channels, num_classes, kernel_size=1)
 
     def init_weights(self) -> None:
@@ -97,11 +98,6 @@ class AsppDecoder(BaseModule):
         x = self.aspp(torch.cat([_resize(branch, like=branches[ASPP_BRANCH]) for branch in branches], dim=1))
         x = torch.cat([_resize(x, like=stage1), self.reduce_stage1(stage1)], dim=1)
         return self.classifier(self.join(x))
-
-
-def _conv_norm_relu(before: int, after: int, *, kernel_size: int) -> nn.Sequential:
-    conv = nn.Conv2d(before, after, kernel_size, padding=kernel_size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
 
 def _resize(x: Tensor, *, like: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ from antvisionps.predictions.schema import (
 )
 from antvisionps.predictions.semantic import SemanticWriter, semantic_rows
 
+SCHEMAS = (SEMANTIC_SCHEMA, INSTANCES_SCHEMA)
+"""Of the two files of a cache; an end of semantics alone has the first."""
+
 
 @dataclass(frozen=True)
 class CacheToFill:
@@ -76,14 +79,15 @@ def fill_caches(dataset: PanopticDataset, caches: Sequence[CacheToFill], setting
     if processes == 1:
         _predict_images(dataset, caches, settings)
         return
+    writers = [writer for cache in caches for writer in _writers(cache)]
     if rank == 0:
-        for writer in _writers(caches):
+        for writer in writers:
             remove_parts(writer.path)
     barrier()
     _predict_images(dataset, caches, settings)
     barrier()
     if rank == 0:
-        _merge(_writers(caches), processes=processes, num_images=len(dataset.images))
+        _merge(writers, processes=processes, num_images=len(dataset.images))
 
 
 def _predict_images(dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings) -> None:
@@ -101,11 +105,12 @@ def _predict_images(dataset: PanopticDataset, caches: Sequence[CacheToFill], set
                 fill(photo, image.image_id)
 
 
-def _writers(caches: Sequence[CacheToFill]) -> list[CacheWriter]:
-    """Of every cache file, not opened yet."""
-    writers: list[CacheWriter] = [SemanticWriter(cache.out_dir / SEMANTIC_FILE, cache.header) for cache in caches]
-    with_instances = [cache for cache in caches if cache.end.has_instances]
-    return writers + [InstancesWriter(cache.out_dir / INSTANCES_FILE, cache.header) for cache in with_instances]
+def _writers(cache: CacheToFill) -> list[CacheWriter]:
+    """Of its semantics and, where it has any, its instances; not opened yet."""
+    writers: list[CacheWriter] = [SemanticWriter(cache.out_dir / SEMANTIC_FILE, cache.header)]
+    if cache.end.has_instances:
+        writers.append(InstancesWriter(cache.out_dir / INSTANCES_FILE, cache.header))
+    return writers
 
 
 def _merge(writers: Sequence[CacheWriter], *, processes: int, num_images: int) -> None:
@@ -123,20 +128,19 @@ def _open_filler(
 ) -> Iterator[Callable[[np.ndarray, int], None]]:
     """Yields what predicts one photo, of that image id, into the cache, or this process's part of it."""
     rank, processes = get_dist_info()
+    writers: list[CacheWriter | PartWriter] = [*_writers(cache)]
+    if processes > 1:
+        paths = [part_path(writer.path, rank) for writer in writers]
+        writers = [PartWriter(path, schema) for path, schema in zip(paths, SCHEMAS, strict=False)]
     with ExitStack() as files:
-        semantics: SemanticWriter | PartWriter = SemanticWriter(cache.out_dir / SEMANTIC_FILE, cache.header)
-        instances: InstancesWriter | PartWriter = InstancesWriter(cache.out_dir / INSTANCES_FILE, cache.header)
-        if processes > 1:
-            semantics = PartWriter(part_path(semantics.path, rank), SEMANTIC_SCHEMA)
-            instances = PartWriter(part_path(instances.path, rank), INSTANCES_SCHEMA)
-        files.enter_context(semantics)
-        if cache.end.has_instances:
-            files.enter_context(instances)
+        for writer in writers:
+            files.enter_context(writer)
+        semantics, *instances = writers
 
         def fill(photo: np.ndarray, image_id: int) -> None:
             found, classes = predict_photo(photo, cache.end, settings, image_id=image_id, categories=categories)
             semantics.append(semantic_rows(classes, categories))
             if found is not None:
-                instances.append(instance_rows(found, categories))
+                instances[0].append(instance_rows(found, categories))
 
         yield fill

@@ -92,7 +92,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _other_setting(first: Path, second: Path) -> str:
     """The first setting that differs, in words; empty where none does."""
     ours, theirs = _settings(first), _settings(second)
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
+    for key in ours | theirs:
         if ours.get(key) != theirs.get(key):
             return f"its {key} is {theirs.get(key)}, the other's {ours.get(key)}"
     return ""
@@ -109,7 +109,7 @@ def _unfrozen(folder: Path) -> str:
 def _other_backbone(first: Any, second: Any) -> str:
     """The first tensor, or part of the normalisation of photos, that differs; empty where none does."""
     ours, theirs = _tensors(first), _tensors(second)
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
+    for name in ours | theirs:
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]):
             return f"{name} differs"
     if first.data_preprocessor.pad_size_divisor != second.data_preprocessor.pad_size_divisor:

@@ -18,7 +18,7 @@ from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveBoxHead
 from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
-from antvisionps.models.blocks.whole_batch import WholeBatchLosses
+from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
 from antvisionps.models.lwl_htc.location_sensitive_cascade import LocationSensitiveCascadeRoIHead, fused_roi_features
 from antvisionps.models.lwl_htc.uncertainty import Balance, UncertaintyWeighting
@@ -99,9 +99,9 @@ class LwlHtc(HybridTaskCascade):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
         """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
         is_mmdets = type(self.roi_head.semantic_head) is FusedSemanticHead
-        with WholeBatchLosses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if is_mmdets else {})) as whole_batch:
+        with whole_batch_losses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if is_mmdets else {})) as weigh:
             losses = super().loss(batch_inputs, batch_data_samples)
-        losses = whole_batch.of_all_processes(losses)
+        losses = weigh(losses)
         return losses if self.weighting is None else self.weighting(losses)
 
     def extract(self, images: Tensor) -> HtcFeatures:

@@ -25,7 +25,7 @@ class ReseedHook(Hook):
         self._seed = seed
         self._rank = rank
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Runner, **_: Any) -> None:
         state = np.random.SeedSequence((self._seed, runner.iter, *[self._rank] * (self._rank > 0))).generate_state(2)
         torch.manual_seed(int(state[0]))
         np.random.seed(int(state[1]))
@@ -43,9 +43,7 @@ class SharedLossHook(Hook):
 
     priority = "ABOVE_NORMAL"
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
         if outputs:
             values = torch.stack([value.detach().float() for value in outputs.values()])
             all_reduce(values, op="mean")
@@ -64,9 +62,7 @@ class ProgressHook(Hook):
             description=f"train {self._name}", total=self._iterations, initial=runner.iter, unit="iteration"
         )
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
         loss = outputs["loss"].item() if outputs else float("nan")
         if not np.isfinite(loss):
             raise ModelError(
@@ -105,9 +101,7 @@ class CurvesHook(Hook):
         if "curves" in checkpoint:
             self._sums, self._count = dict(checkpoint["curves"]["sums"]), checkpoint["curves"]["count"]
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
         for key, value in (outputs or {}).items():
             self._sums[key] = self._sums.get(key, 0.0) + value.item()
         self._count += 1

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Literal
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from antvisionps.core.errors import LaunchError
@@ -77,7 +77,8 @@ def _torchrun(processes: int) -> dict[int, int]:
 def _srun() -> dict[int, int]:
     """srun's own exit status, under rank 0, where it is not zero."""
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        # A batch script runs on the first machine of its job, which is where the tasks meet.
+        os.environ["MASTER_PORT"] = str(get_free_port())
     try:
         done = subprocess.run(["srun", "--kill-on-bad-exit=1", sys.executable, *sys.orig_argv[1:]], check=False)
     except FileNotFoundError:
@@ -86,13 +87,6 @@ def _srun() -> dict[int, int]:
             "runtime.launcher to pytorch or none"
         ) from None
     return {0: done.returncode} if done.returncode else {}
-
-
-def _free_port() -> int:
-    """A batch script runs on the first machine of its job, which is where the tasks meet."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _share_cores(processes: int) -> None:
