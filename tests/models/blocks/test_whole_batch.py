@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from antvisionps.models.training.data import TrainingSamples
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
 from antvisionps.models.training import loop as training
+from antvisionps.models.training.samples import TrainingSamples
 from tests.models import first_step
 
 PROJECT = Path(__file__).parents[3]

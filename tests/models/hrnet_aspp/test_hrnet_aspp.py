@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from antvisionps.models.training.data import TrainingSamples, collate
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.hrnet_aspp.hrnet import describe_hrnet
 from antvisionps.models.hrnet_aspp.network import AsppDecoder, build_hrnet_aspp, hard_pixel_cross_entropy
 from antvisionps.models.training.optimization import save_memory
+from antvisionps.models.training.samples import TrainingSamples, collate
 
 PUBLISHED = {"modules": (1, 4, 3), "blocks": 4, "weights": None, "frozen_norm": False}
 SMALL = {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from antvisionps.models.training.data import TrainingSamples, collate
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.inference.end_networks import BUILDERS, fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
 from antvisionps.models.training.optimization import optim_wrapper
+from antvisionps.models.training.samples import TrainingSamples, collate
 from antvisionps.models.training.weights import save_weights
 
 SETTINGS = {"max_long_side_px": 200, "min_score": 0.0, "nms_iou": 0.5, "max_instances": 10}

@@ -10,7 +10,6 @@ import mmdet
 import numpy as np
 import pytest
 import torch
-from antvisionps.models.training.data import TrainingSamples, collate
 from mmdet.models.detectors import HybridTaskCascade
 from mmdet.models.test_time_augs import merge_aug_masks
 from mmdet.structures.bbox import bbox2roi
@@ -19,6 +18,7 @@ from mmengine.config import Config, ConfigDict
 from antvisionps.core.errors import ModelError
 from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.models.inference.views import _network_input, predict_image
+from antvisionps.models.training.samples import TrainingSamples, collate
 
 ENDS = ("e_ups", "lwl_htc")
 SETTINGS = {

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 import torch
-from antvisionps.models.training.data import TrainingSamples
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.training.loop import train
+from antvisionps.models.training.samples import TrainingSamples
 
 ITERATIONS = 4
 RUN = {

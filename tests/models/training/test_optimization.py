@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from antvisionps.models.training.data import TrainingSamples, collate
 from mmcv.ops import DeformConv2dPack
 from mmdet.registry import MODELS
 from mmengine.optim import build_optim_wrapper
@@ -16,6 +15,7 @@ from antvisionps.models.blocks.two_stage import roi_extractor
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.lwl_htc.uncertainty import UncertaintyWeighting
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import TrainingSamples, collate
 
 SGD = {
     "kind": "sgd",

@@ -57,7 +57,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 
 def test_a_process_whose_parent_was_gone_before_it_looked_ends_at_once():
-    script = "import os, sys, time\nfrom antvisionps.models.training.processes import end_with_parent\n"
-    script += "end_with_parent(os.getppid() + int(sys.argv[1]))\ntime.sleep(2)\n"
+    script = "import os, sys, time\nfrom antvisionps.models.training.processes import exit_with_parent\n"
+    script += "exit_with_parent(os.getppid() + int(sys.argv[1]))\ntime.sleep(2)\n"
     for off, status in ((0, 0), (1, 1)):
         assert subprocess.run([sys.executable, "-c", script, str(off)], check=False).returncode == status

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate, make_sample, visible_things
 from torch.utils.data import DataLoader
 from torchvision.ops import masks_to_boxes
 
 from antvisionps.models.blocks.resizing import resized_hw
 from antvisionps.models.e_ups.panoptic_loss import panoptic_truth
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate, make_sample, visible_things
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
 
