@@ -15,6 +15,7 @@ from antvisionps.models.e_ups.panoptic_loss import panoptic_truth
 from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate, make_sample, visible_things
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
+from tests.models.conftest import AUGMENTATION as AS_THEY_ARE
 
 AUGMENTATION = {"short_sides_px": (48, 64), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
 
@@ -93,7 +94,7 @@ def test_the_short_side_is_met_unless_the_long_one_would_pass_its_limit(hw, expe
 
 
 def test_without_augmentation_the_photo_is_as_it_is(dataset):
-    samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
     photo = dataset.load_photo(dataset.images[1])
     assert np.array_equal(samples[4, 1]["inputs"].numpy(), photo.transpose(2, 0, 1))
 
@@ -112,7 +113,7 @@ def annotated(dataset, tmp_path):
 
 def test_annotated_instances_take_the_place_of_the_maps_things_and_may_overlap(annotated):
     dataset, masks = annotated
-    samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
     sample = samples[0, 0]["data_samples"]
     assert np.array_equal(sample.gt_instances.masks.masks, masks[:2])
     assert sample.gt_instances.bboxes.tolist() == [[6, 8, 60, 28], [40, 20, 64, 60]]
@@ -157,7 +158,7 @@ def test_loading_processes_read_the_same_instances(annotated):
 
 def test_the_panoptic_truth_of_an_instance_is_what_the_map_shows_of_it(annotated):
     dataset, masks = annotated
-    samples = TrainingSamples(dataset, seed=1, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
     sample = samples[0, 0]["data_samples"]
     truth = panoptic_truth(sample, torch.tensor([True, True]), num_things=2, semantic_shape=(4, 64, 80)).numpy()
     segment_ids = dataset.load_segment_ids(dataset.images[0])
