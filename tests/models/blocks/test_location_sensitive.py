@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveRoIHead
-from antvisionps.models.e_ups.network import build_e_ups
-from tests.models.conftest import NETWORKS, batch_of, build, reached_by
+from tests.models.conftest import batch_of, build, reached_by
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +45,7 @@ def reached(network, loss: torch.Tensor) -> set[str]:
 )
 def test_boxes_and_masks_train_the_shared_tower_and_classes_their_own_layers(network, losses, loss, parts):
     assert reached(network, losses[loss]) == parts
-
-
-def test_all_losses_reach_the_pyramid(network, losses):
-    for name in ("loss_cls", "loss_bbox", "loss_mask"):
-        reached(network, losses[name])
-        assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0, name
+    assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
 
 
 def test_the_mask_loss_on_shared_features_is_that_of_features_computed_anew(network, dataset, monkeypatch):
@@ -87,21 +81,3 @@ def test_scores_and_boxes_are_those_of_the_formula(network):
     logits = network.mask_logits(features, boxes, torch.tensor([1, 0]))
     expected = network.roi_head.mask_head(tower)[[0, 1], [1, 0]]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_at_paper_size_the_mask_heads_convolutions_move_to_the_tower():
-    paper = NETWORKS["e_ups"] | {"fpn_channels": 256, "box_fc_channels": 1024, "mask_convs": 4}
-    counts = {}
-    for header in (False, True):
-        with torch.device("meta"):
-            made = build_e_ups(
-                num_things=80, num_classes=133, test_proposals=10, **(paper | {"location_sensitive_header": header})
-            )
-        counts[header] = {
-            name: sum(p.numel() for p in part.parameters()) for name, part in made.roi_head.named_children()
-        }
-    convolutions = 4 * (9 * 256 * 256 + 256)
-    assert counts[True]["tower"] == convolutions
-    assert counts[False]["mask_head"] - counts[True]["mask_head"] == convolutions
-    # Deltas of 80 classes come from 256 x 7 x 7 tower features, not from 1024 hidden ones.
-    assert counts[True]["bbox_head"] - counts[False]["bbox_head"] == (256 * 49 - 1024) * 4 * 80
