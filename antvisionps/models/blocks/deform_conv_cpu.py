@@ -1,8 +1,7 @@
 """Deformable convolution on a CPU, composed of torch's own bilinear sampling and a matrix product.
 
-torchvision's CPU kernel computes one output position at a time in one thread; with gradients this is 6.6 to 8.3 times
-faster on two cores at the built-in networks' size and 2.6 times at a paper-size one's
-(`python -m benchmarks.cpu_kernels`), and gives the same numbers.
+torchvision's CPU kernel computes one output position at a time in one thread; `python -m benchmarks.cpu_kernels`
+compares the two. Both give the same numbers.
 """
 
 from __future__ import annotations

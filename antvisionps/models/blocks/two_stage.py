@@ -164,7 +164,7 @@ def _rpn_train_cfg(max_proposals: int) -> dict[str, Any]:
     return {
         "rpn": {
             "assigner": _assigner(positive_iou=0.7, negative_iou=0.3, match_low_quality=True),
-            "sampler": _sampler(num=256, positive_frac=0.5, add_gt=False),
+            "sampler": {"type": RandomSampler, "num": 256, "pos_fraction": 0.5, "add_gt_as_proposals": False},
             "allowed_border": -1,
             "pos_weight": -1,
             "debug": False,
@@ -181,7 +181,12 @@ def _proposal_cfg(max_proposals: int) -> dict[str, Any]:
 def rcnn_train_cfg(settings: DetectorSettings, *, positive_iou: float) -> dict[str, Any]:
     return {
         "assigner": _assigner(positive_iou=positive_iou, negative_iou=positive_iou, match_low_quality=False),
-        "sampler": _sampler(num=settings.rois_per_image, positive_frac=0.25, add_gt=True),
+        "sampler": {
+            "type": RandomSampler,
+            "num": settings.rois_per_image,
+            "pos_fraction": 0.25,
+            "add_gt_as_proposals": True,
+        },
         "mask_size": MASK_SIZE,
         "pos_weight": -1,
         "debug": False,
@@ -217,12 +222,8 @@ def _assigner(*, positive_iou: float, negative_iou: float, match_low_quality: bo
         "type": MaxIoUAssigner,
         "pos_iou_thr": positive_iou,
         "neg_iou_thr": negative_iou,
-        "min_pos_iou": negative_iou if match_low_quality else positive_iou,
+        "min_pos_iou": negative_iou,
         "match_low_quality": match_low_quality,
         # Anchors and proposals that lie in a crowd are neither positive nor negative.
         "ignore_iof_thr": 0.5,
     }
-
-
-def _sampler(*, num: int, positive_frac: float, add_gt: bool) -> dict[str, Any]:
-    return {"type": RandomSampler, "num": num, "pos_fraction": positive_frac, "add_gt_as_proposals": add_gt}

@@ -30,13 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.whole_batch import share_batch
-from antvisionps.models.training.hooks import (
-    CurvesHook,
-    PlainCheckpointHook,
-    ProgressHook,
-    ReseedHook,
-    SharedLossHook,
-)
+from antvisionps.models.training import hooks
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.models.training.processes import exit_with_parent
 from antvisionps.models.training.samples import Sample, SampleOrder, collate
@@ -121,13 +115,13 @@ def _own_hooks(settings: TrainingSettings, name: str, curves_dir: Path) -> list[
     """Of several processes, the first shows progress and draws curves."""
     rank, processes = get_dist_info()
     batches = settings.memory["accumulated_batches"]
-    hooks: list[Hook] = [ReseedHook(settings.seed, rank=rank), PlainCheckpointHook()]
+    own: list[Hook] = [hooks.ReseedHook(settings.seed, rank=rank), hooks.PlainCheckpointHook()]
     if processes > 1:
-        hooks.append(SharedLossHook())
+        own.append(hooks.SharedLossHook())
     if rank == 0:
-        hooks.append(ProgressHook(name, settings.schedule["iterations"] * batches))
-        hooks.append(CurvesHook(curves_dir, interval=settings.curve_interval * batches))
-    return hooks
+        own.append(hooks.ProgressHook(name, settings.schedule["iterations"] * batches))
+        own.append(hooks.CurvesHook(curves_dir, interval=settings.curve_interval * batches))
+    return own
 
 
 def _loop_settings(settings: TrainingSettings, batches: int, checkpoint_interval: int) -> dict[str, Any]:

@@ -104,12 +104,12 @@ def _join(launcher: Launcher, device: torch.device) -> None:
 
 def _refusal(error: Exception, *, on_gpu: bool) -> str:
     local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if on_gpu and local_rank >= gpus:
-        return (
-            f"process {local_rank} of this machine has no GPU of its own, torch sees {gpus}; start as many processes "
-            "as GPUs, and let each see all of them (srun: --gpus-per-node, not --gpus-per-task)"
-        )
-    return f"the processes did not find one another: {error}"
+    if not on_gpu or local_rank < gpus:
+        return f"the processes did not find one another: {error}"
+    return (
+        f"process {local_rank} of this machine has no GPU of its own, torch sees {gpus}; start as many processes as "
+        "GPUs, and let each see all of them (srun: --gpus-per-node, not --gpus-per-task)"
+    )
 
 
 @contextmanager
