@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from antvisionps.core.stage import run_stage
-from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.inference.fill_caches import fill_caches, open_end
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
@@ -39,7 +40,7 @@ def main() -> None:
             models_dir=arguments.models,
             out_dir=arguments.out,
         )
-        fill_caches(dataset, [opened], **settings.keyword_arguments())
+        fill_caches(dataset, [opened], PredictionSettings(**settings.keyword_arguments()))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from antvisionps.core.stage import run_stage
-from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import share_backbone
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
@@ -43,8 +44,8 @@ def main() -> None:
             )
             for end in arguments.ends
         ]
-        share_backbone([end.networks for end in opened], [end.folders for end in opened], num_views=settings.num_views)
-        fill_caches(dataset, opened, **settings.keyword_arguments())
+        share_backbone([cache.end for cache in opened], num_views=settings.num_views)
+        fill_caches(dataset, opened, PredictionSettings(**settings.keyword_arguments()))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.inference.end_networks import BUILDERS, predict_photo
-from antvisionps.models.training.data import collate, make_sample, visible_things
+from antvisionps.models.inference.end_networks import BUILDERS, EndNetworks
+from antvisionps.models.inference.predict_photo import predict_photo
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import collate, make_sample, visible_things
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
@@ -136,13 +138,13 @@ def _steps(
 def _predict(
     model: Any, hw: tuple[int, int], categories: CategorySet, predicting: Mapping[str, Any], num_photos: int
 ) -> float:
-    model.eval()
+    end = EndNetworks([model.eval()], [1.0])
+    settings = PredictionSettings(**{**predicting, "short_sides_px": [min(hw)], "max_long_side_px": max(hw)})
     seconds = []
     for seed in range(num_photos):
         photo = np.random.default_rng(seed).integers(0, 255, (*hw, 3)).astype(np.uint8)
         start = time.perf_counter()
-        sizes = {"short_sides_px": [min(hw)], "max_long_side_px": max(hw)}
-        predict_photo(photo, [model], [1.0], image_id=1, categories=categories, **{**predicting, **sizes})
+        predict_photo(photo, end, settings, image_id=1, categories=categories)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

@@ -180,7 +180,7 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     _, errors = stage.communicate(timeout=PATIENCE_S)
     assert stage.returncode == 1
     (error,) = own_errors(errors)
-    assert "of 2 was killed by SIGKILL, and the others were ended" in error
+    assert "of 2 was killed by SIGKILL, and the others were stopped" in error
     assert not (project / "killed").exists()
 
     stage = start(project, train("killed"))

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples
 from antvisionps.models.training.loop import train
+from antvisionps.models.training.samples import TrainingSamples
+from tests.models.conftest import TRAINING, build
 
-ITERATIONS = 4
-RUN = {
-    "name": "test",
-    "num_images": 3,
-    "seed": 5,
-    "iterations": ITERATIONS,
-    "batch_size": 2,
-    "warmup_iterations": 1,
-    "policy": "cosine",
-    "milestones": (),
-    "optimizer": {
-        "kind": "adamw",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.05,
-        "momentum": 0.9,
-        "backbone_lr_factor": 0.3,
-        "bias_lr_factor": 1.0,
-        "max_grad_norm": 10.0,
-        "autocast": None,
-        "accumulated_batches": 1,
-    },
-    "memory": {"checkpointed_stages": [], "channels_last": False},
-    "checkpoint_interval": 2,
-    "curve_interval": 1,
-    "workers": 0,
-}
+SCHEDULE = TRAINING.schedule | {"iterations": 4, "warmup_iterations": 1}
+SETTINGS = replace(TRAINING, schedule=SCHEDULE, augmentation=TRAINING.augmentation | {"photometric": 0.2})
 
 
 class Killed(BaseException):
@@ -56,17 +33,15 @@ class SamplesUntilKilled(TrainingSamples):
 
 
 @pytest.fixture
-def run(dataset, network_settings, tmp_path):
+def run(dataset, tmp_path):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
     torch.use_deterministic_algorithms(True)
-    build = partial(build_e_ups, num_things=2, num_classes=4, test_proposals=24, **network_settings["e_ups"])
-    augmentation = {"short_sides_px": (64,), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
 
-    def run_in(folder: str, *, last_sample: int = 99, **changes):
-        samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **augmentation)
-        work = tmp_path / folder
-        settings = RUN | {"work_dir": work, "curves_dir": work / "curves"} | changes
-        return train(build, samples, **settings).state_dict()
+    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, **changes):
+        settings = replace(SETTINGS, **changes)
+        samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
+        how = {"name": "test", "num_images": 3, "workers": 0, "checkpoint_interval": checkpoint_interval}
+        return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
 
     yield run_in
     torch.use_deterministic_algorithms(False)
@@ -103,7 +78,8 @@ def test_a_run_killed_between_two_points_of_its_curves_draws_the_same(run, tmp_p
 
 
 def test_another_seed_gives_other_weights(run):
-    first, second = run("first"), run("second", seed=6)
+    short = SCHEDULE | {"iterations": 2}
+    first, second = run("first", schedule=short), run("second", schedule=short, seed=6)
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
@@ -122,21 +98,26 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_left_out(run, tmp_path, c
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(run):
-    exploding = RUN["optimizer"] | {"learning_rate": 1e30, "max_grad_norm": None}
+    exploding = SETTINGS.optimizer | {"learning_rate": 1e30, "max_grad_norm": None}
     with pytest.raises(ModelError, match=r"not finite|the loss is (nan|inf) at iteration \d; lower the learning rate"):
-        run("exploding", optimizer=exploding, warmup_iterations=0)
+        run("exploding", optimizer=exploding, schedule=SCHEDULE | {"warmup_iterations": 0})
 
 
 def test_sgd_with_steps_trains_too(run):
-    sgd = RUN["optimizer"] | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
-    weights = run("sgd", optimizer=sgd, policy="step", milestones=(2, 3))
+    sgd = SETTINGS.optimizer | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
+    weights = run("sgd", optimizer=sgd, schedule=SCHEDULE | {"policy": "step", "milestones": (2, 3)})
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
 def test_a_run_killed_between_accumulated_batches_ends_in_the_same_weights(run, tmp_path):
-    memory = RUN["memory"] | {"checkpointed_stages": [1, 4]}
-    optimizer = RUN["optimizer"] | {"accumulated_batches": 2}
-    settings = {"memory": memory, "optimizer": optimizer, "iterations": 2, "checkpoint_interval": 1}
+    memory = SETTINGS.memory | {"checkpointed_stages": [1, 4]}
+    optimizer = SETTINGS.optimizer | {"accumulated_batches": 2}
+    settings = {
+        "memory": memory,
+        "optimizer": optimizer,
+        "schedule": SCHEDULE | {"iterations": 2},
+        "checkpoint_interval": 1,
+    }
     whole = run("whole", **settings)
     with pytest.raises(Killed):
         run("killed", last_sample=5, **settings)  # three batches: one step, and half of the next

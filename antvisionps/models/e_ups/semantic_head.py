@@ -14,9 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antvisionps.models.blocks.two_stage import STRIDES, semantic_truth
-from antvisionps.models.blocks.whole_batch import shared_count
-from antvisionps.panoptic.categories import VOID_CLASS_INDEX
+from antvisionps.models.blocks.semantic_loss import semantic_truth, upsampled_cross_entropy
+from antvisionps.models.blocks.two_stage import STRIDES
 
 NUM_LEVELS = 4
 """P2 to P5."""
@@ -62,10 +61,9 @@ class DeformableSemanticHead(BaseModule):
 
     def features(self, levels: Sequence[Tensor]) -> Tensor:
         """(N, 4 * hidden_channels[-1], H/4, W/4): what the classifier sees."""
-        target_hw = levels[0].shape[-2:]
         outputs = [self._run_subnet(level) for level in levels[:NUM_LEVELS]]
-        resized = [F.interpolate(x, size=target_hw, mode="bilinear", align_corners=False) for x in outputs]
-        return torch.cat(resized, dim=1)
+        hw = levels[0].shape[-2:]
+        return torch.cat([F.interpolate(x, size=hw, mode="bilinear", align_corners=False) for x in outputs], dim=1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         return self.classifier(self.features(levels))
@@ -98,14 +96,3 @@ def crop_classes(class_indices: Tensor, rois: Tensor, *, size: int) -> Tensor:
     rows = (top[:, None] + bins * (bottom - top)[:, None]).long().clamp(max=class_indices.shape[-2] - 1)
     columns = (left[:, None] + bins * (right - left)[:, None]).long().clamp(max=class_indices.shape[-1] - 1)
     return class_indices[image.long()[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def upsampled_cross_entropy(logits: Tensor, class_indices: Tensor) -> Tensor:
-    """Mean cross entropy of (N, C, h, w) logits, resized bilinearly to the (N, H, W) truth, over its non-void pixels.
-
-    Zero (with a gradient) where every pixel is void, so that such a batch does not make the loss NaN.
-    """
-    if logits.shape[-2:] != class_indices.shape[-2:]:
-        logits = F.interpolate(logits, size=class_indices.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, class_indices, ignore_index=VOID_CLASS_INDEX, reduction="sum")
-    return total / shared_count((class_indices != VOID_CLASS_INDEX).sum())

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import BackboneSpec
-from antvisionps.models.blocks.two_stage import STRIDES
 
 
 def feature_pyramid(
@@ -24,25 +24,19 @@ def feature_pyramid(
     P2, that Libra's balanced pyramid gathers and refines at (2, the middle one, in Libra); None leaves it out. Raises
     ModelError where the pyramid has no such level.
     """
-    fpn = {
-        "type": ContextFPN if image_context else FPN,
-        "in_channels": list(backbone.channels),
-        "out_channels": channels,
-        "num_outs": len(STRIDES),
-    }
+    fpn = two_stage.fpn(backbone, channels)
+    if image_context:
+        fpn["type"] = ContextFPN
     if balanced_level is None:
         return fpn
-    return [fpn, balanced_pyramid(channels=channels, num_levels=len(STRIDES), level=balanced_level)]
-
-
-def balanced_pyramid(*, channels: int, num_levels: int, level: int) -> dict[str, Any]:
-    """Libra's balanced pyramid over `num_levels`, refined at `level`; ModelError where there is no such level."""
-    if not 0 <= level < num_levels:
+    num_levels = len(two_stage.STRIDES)
+    if not 0 <= balanced_level < num_levels:
         raise ModelError(
-            f"the balanced feature pyramid refines level {level}, but the pyramid has {num_levels} levels, 0 to "
-            f"{num_levels - 1}; set balanced_pyramid_level to one of them, or to null"
+            f"the balanced feature pyramid refines level {balanced_level}, but the pyramid has {num_levels} levels, 0 "
+            f"to {num_levels - 1}; set balanced_pyramid_level to one of them, or to null"
         )
-    return {"type": BalancedFeaturePyramid, "in_channels": channels, "num_levels": num_levels, "refine_level": level}
+    sizes = {"in_channels": channels, "num_levels": num_levels, "refine_level": balanced_level}
+    return [fpn, {"type": BalancedFeaturePyramid, **sizes}]
 
 
 @MODELS.register_module()

@@ -6,7 +6,8 @@ each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it 
 CPU, where two of torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign's
 gradient from roi_align_cpu.
 
-A compiled mmcv that loads is left alone. Operators that torchvision lacks raise ModelError when called, not at import.
+A compiled mmcv that loads is left alone. Operators that no network here needs raise ModelError when called, not at
+import.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -44,13 +45,13 @@ def install_ops() -> str:
     if _compiled_ext_loads():
         return f"compiled mmcv {importlib.import_module('mmcv').__version__}"
     sys.modules[EXT_NAME] = _StandIn()
-    _serve_deformable_convolutions()
+    _serve_deformable_convolution()
     return f"torchvision {torchvision.__version__.partition('+')[0]}"
 
 
 def served_ops() -> tuple[str, ...]:
     """Names of the operators that torchvision serves in place of a compiled mmcv, as mmcv.ops spells them."""
-    return ("batched_nms", "deform_conv2d", "modulated_deform_conv2d", "nms", "roi_align", "roi_pool")
+    return ("batched_nms", "deform_conv2d", "nms", "roi_align")
 
 
 def _compiled_ext_loads() -> bool:
@@ -79,8 +80,6 @@ class _StandIn(ModuleType):
         self.nms = _nms
         self.roi_align_forward = _roi_align_forward
         self.roi_align_backward = _roi_align_backward
-        self.roi_pool_forward = _roi_pool_forward
-        self.roi_pool_backward = _roi_pool_backward
         self.get_compiler_version = lambda: "none"
         self.get_compiling_cuda_version = lambda: "none"
 
@@ -90,9 +89,8 @@ class _StandIn(ModuleType):
 
         def refuse(*args: object, **kwargs: object) -> Never:
             raise ModelError(
-                f"mmcv's operator {name} needs a compiled mmcv, and torchvision has none to serve it (it serves "
-                f"{', '.join(served_ops())}); choose a model without it or build mmcv from source for torch "
-                f"{torch.__version__}"
+                f"mmcv's operator {name} needs a compiled mmcv; torchvision serves only {', '.join(served_ops())}; "
+                f"choose a model without it or build mmcv from source for torch {torch.__version__}"
             )
 
         return refuse
@@ -105,68 +103,38 @@ def _widen(tensor: Tensor) -> Tensor:
 
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """(K,) int64, kept rows of boxes (N, 4) xyxy by falling score; at equal scores the lower row comes first."""
-    # With offset 1 a box covers x2 - x1 + 1 pixels: the same as an exclusive end one pixel further.
+    # With offset 1 a box covers x2 - x1 + 1 pixels: the same as an exclusive edge one pixel further.
     exclusive_xyxy = _widen(boxes) + boxes.new_tensor([0, 0, offset, offset], dtype=torch.float32)
     return torch.ops.torchvision.nms(exclusive_xyxy, scores.to(exclusive_xyxy.dtype), iou_threshold)
 
 
 def _roi_align_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    features: Tensor, rois: Tensor, output: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, **how: Any
 ) -> None:
     """Fills output (K, C, aligned_height, aligned_width) from features (N, C, H, W) and rois (K, 5): index, xyxy."""
-    _refuse_max_mode(pool_mode)
+    _refuse_max_mode(how["pool_mode"])
     _refuse_wild_positions(rois, "RoIAlign: a box")
     features = _widen(features)
+    bins = how["aligned_height"], how["aligned_width"]
+    sampling = how["sampling_ratio"], how["aligned"]
     output.copy_(
-        torch.ops.torchvision.roi_align(
-            features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-        )
+        torch.ops.torchvision.roi_align(features, rois.to(features.dtype), how["spatial_scale"], *bins, *sampling)
     )
 
 
 def _roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    grad_output: Tensor, rois: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, grad_input: Tensor, **how: Any
 ) -> None:
-    _refuse_max_mode(pool_mode)
+    _refuse_max_mode(how["pool_mode"])
     grad_output = _widen(grad_output)
     rois = rois.to(grad_output.dtype)
+    shape, scale = grad_input.shape, how["spatial_scale"]
+    sampling = {"sampling_ratio": how["sampling_ratio"], "aligned": how["aligned"]}
     if grad_output.device.type == "cpu":
-        grad = roi_align_backward(
-            grad_output, rois, grad_input.shape, scale=spatial_scale, sampling_ratio=sampling_ratio, aligned=aligned
-        )
+        grad = roi_align_backward(grad_output, rois, shape, scale=scale, **sampling)
     else:
-        grad = torch.ops.torchvision._roi_align_backward(
-            grad_output,
-            rois,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
+        bins = how["aligned_height"], how["aligned_width"]
+        grad = torch.ops.torchvision._roi_align_backward(grad_output, rois, scale, *bins, *shape, *sampling.values())
     grad_input.copy_(grad)
 
 
@@ -181,57 +149,14 @@ def _refuse_max_mode(pool_mode: int) -> None:
         raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
 
 
-def _roi_pool_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax: Tensor,
-    *,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    features = _widen(features)
-    pooled, positions = torch.ops.torchvision.roi_pool(
-        features, rois.to(features.dtype), spatial_scale, pooled_height, pooled_width
-    )
-    output.copy_(pooled)
-    argmax.copy_(positions)
+def _serve_deformable_convolution() -> None:
+    """Replaces what mmcv's autograd function computes.
 
-
-def _roi_pool_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    grad_input: Tensor,
-    *,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    grad_output = _widen(grad_output)
-    grad = torch.ops.torchvision._roi_pool_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
-        argmax,
-        spatial_scale,
-        pooled_height,
-        pooled_width,
-        *grad_input.shape,
-    )
-    grad_input.copy_(grad)
-
-
-def _serve_deformable_convolutions() -> None:
-    """Replaces what mmcv's two autograd functions compute.
-
-    Replaced here and not in the stand-in, because mmcv asks for v1's gradients in two calls where torchvision's kernel
+    Replaced here and not in the stand-in, because mmcv asks for the gradients in two calls where torchvision's kernel
     gives all of them in one, and refuses batches that its own kernel's `im2col_step` does not divide.
     """
-    v1: Any = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
-    v2: Any = importlib.import_module("mmcv.ops.modulated_deform_conv").ModulatedDeformConv2dFunction
-    v1.forward, v1.backward = staticmethod(_deform_conv_forward), staticmethod(_deform_conv_backward)
-    v2.forward, v2.backward = staticmethod(_modulated_forward), staticmethod(_modulated_backward)
+    function: Any = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
+    function.forward, function.backward = staticmethod(_deform_conv_forward), staticmethod(_deform_conv_backward)
 
 
 _Pair = int | tuple[int, int]
@@ -250,70 +175,41 @@ def _deform_conv_forward(
     bias: bool = False,
     im2col_step: int = 32,
 ) -> Tensor:
-    if bias:
-        raise ModelError("deformable convolution v1 has no bias; add one after it or take the modulated one (DCNv2)")
-    return _modulated_forward(
-        ctx, features, offset, None, weight, None, stride, padding, dilation, groups, deform_groups
-    )
-
-
-@once_differentiable
-def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    grad_features, grad_offset, _, grad_weight, _ = _gradients(ctx, grad_output)
-    return grad_features, grad_offset, grad_weight, *[None] * 7
-
-
-def _modulated_forward(
-    ctx: Any,
-    features: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: _Pair = 1,
-    padding: _Pair = 0,
-    dilation: _Pair = 1,
-    groups: int = 1,
-    deform_groups: int = 1,
-) -> Tensor:
     """(N, C_out, H_out, W_out) of the offset's dtype, which is what autocast chose, as in mmcv."""
+    if bias:
+        raise ModelError("deformable convolution v1 has no bias; add one after it")
     if features.dim() != 4:
         raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
     _refuse_wild_positions(offset, "deformable convolution: an offset")
     (stride_y, stride_x), (padding_y, padding_x), (dilation_y, dilation_x) = map(_pair, (stride, padding, dilation))
-    ctx.geometry = Geometry(
-        stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups, deform_groups, mask is not None
-    )
-    ctx.dtypes = [None if t is None else t.dtype for t in (features, offset, mask, weight, bias)]
-    # The kernel takes tensors in any case; these two are not read.
-    mask = features.new_zeros(len(features), 1) if mask is None else mask
-    bias = features.new_zeros(len(weight)) if bias is None else bias
+    ctx.geometry = Geometry(stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups, deform_groups)
+    ctx.dtypes = [t.dtype for t in (features, offset, weight)]
     dtype = torch.promote_types(offset.dtype, torch.float32)
-    tensors = [t.to(dtype).contiguous() for t in (features, weight, offset, mask, bias)]
+    tensors = [t.to(dtype).contiguous() for t in (features, weight, offset)]
     ctx.save_for_backward(*tensors)
     if features.device.type == "cpu":
         return deform_conv2d(ctx.geometry, *tensors).to(offset.dtype)
-    return torch.ops.torchvision.deform_conv2d(*tensors, *ctx.geometry).to(offset.dtype)
+    return torch.ops.torchvision.deform_conv2d(*tensors, *_unread(tensors), *ctx.geometry, False).to(offset.dtype)
 
 
 @once_differentiable
-def _modulated_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    return *_gradients(ctx, grad_output), *[None] * 5
-
-
-def _gradients(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
-    """Gradients of features, offset, mask, weight and bias, each of its tensor's dtype; None where it had none."""
+def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     grad_output = grad_output.to(tensors[0].dtype).contiguous()
     if grad_output.device.type == "cpu":
         with torch.enable_grad():
             inputs = [tensor.detach().requires_grad_() for tensor in tensors]
             output = deform_conv2d(ctx.geometry, *inputs)
-        gradients = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
+        features, weight, offset = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
     else:
-        gradients = torch.ops.torchvision._deform_conv2d_backward(grad_output, *tensors, *ctx.geometry)
-    features, weight, offset, mask, bias = gradients
-    return [
-        None if dtype is None else grad.to(dtype)
-        for grad, dtype in zip((features, offset, mask, weight, bias), ctx.dtypes, strict=True)
-    ]
+        features, weight, offset, _, _ = torch.ops.torchvision._deform_conv2d_backward(
+            grad_output, *tensors, *_unread(tensors), *ctx.geometry, False
+        )
+    gradients = (features, offset, weight)
+    return *(grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)), *[None] * 7
+
+
+def _unread(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A mask and a bias: torchvision's kernel takes them in any case, and reads no mask and adds zeros here."""
+    features, weight, _ = tensors
+    return features.new_zeros(len(features), 1), features.new_zeros(len(weight))

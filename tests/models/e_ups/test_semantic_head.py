@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from antvisionps.models.blocks.semantic_head import DeformableSemanticHead, upsampled_cross_entropy
+from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
+from antvisionps.models.e_ups.semantic_head import DeformableSemanticHead
 
 
 def head(**changes) -> DeformableSemanticHead:
@@ -29,25 +30,18 @@ def pyramid(channels: int = 16) -> list[torch.Tensor]:
     return [torch.randn(2, channels, 32 // s, 48 // s, generator=generator) for s in (1, 2, 4, 8, 16)]
 
 
-def test_fresh_offsets_are_zero_so_the_head_starts_as_plain_convolutions():
-    made, levels = head(), pyramid()
+@pytest.mark.parametrize("moved", [False, True])
+def test_it_is_the_papers_composition_in_torchvisions_calls(moved):
+    made, levels = head(hidden_channels=(8,) if moved else (16, 8, 8)), pyramid()
+    for conv in made.subnet if moved else ():
+        torch.nn.init.normal_(conv.conv_offset.weight, std=0.1)
     outputs = []
     for level in levels[:4]:
-        for conv in made.subnet:
-            level = F.relu(F.conv2d(level, conv.weight, padding=1))
+        for conv in made.subnet:  # fresh offsets are zero, so that the head starts as plain convolutions
+            plain = F.conv2d(level, conv.weight, padding=1)
+            deformed = deform_conv2d(level, conv.conv_offset(level), conv.weight, padding=1)
+            level = F.relu(deformed if moved else plain)
         outputs.append(F.interpolate(level, size=(32, 48), mode="bilinear", align_corners=False))
-    expected = F.conv2d(torch.cat(outputs, 1), made.classifier.weight, made.classifier.bias)
-    torch.testing.assert_close(made(levels), expected)
-
-
-def test_moved_offsets_deform_as_torchvision_does():
-    made, levels = head(hidden_channels=(8,)), pyramid()
-    conv = made.subnet[0]
-    torch.nn.init.normal_(conv.conv_offset.weight, std=0.1)
-    outputs = []
-    for level in levels[:4]:
-        deformed = F.relu(deform_conv2d(level, conv.conv_offset(level), conv.weight, padding=1))
-        outputs.append(F.interpolate(deformed, size=(32, 48), mode="bilinear", align_corners=False))
     expected = F.conv2d(torch.cat(outputs, 1), made.classifier.weight, made.classifier.bias)
     torch.testing.assert_close(made(levels), expected)
 
@@ -76,9 +70,3 @@ def test_a_batch_of_nothing_but_void_costs_nothing():
     assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
-
-
-@pytest.mark.parametrize("hw", [(32, 32), (64, 96)])
-def test_logits_are_at_stride_four(hw):
-    levels = [torch.zeros(1, 16, hw[0] // s, hw[1] // s) for s in (4, 8, 16, 32, 64)]
-    assert head()(levels).shape == (1, 5, hw[0] // 4, hw[1] // 4)

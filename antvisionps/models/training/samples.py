@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch.utils.data import Dataset, Sampler
 
 from antvisionps.models.blocks.resizing import resize_photo, resized_hw
+from antvisionps.models.training.settings import Augmentation
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstancesReader
@@ -77,29 +78,14 @@ class TrainingSamples(Dataset[Sample]):
     """(sample number, image position) to an augmented image with its instances and semantic truth.
 
     Instances are those of the data set's own file, which may overlap, or else the things of its panoptic maps.
-
-    The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the samples
-    are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
     """
 
-    def __init__(
-        self,
-        dataset: PanopticDataset,
-        *,
-        seed: int,
-        short_sides_px: Sequence[int],
-        max_long_side_px: int,
-        flip: bool,
-        photometric: float,
-    ) -> None:
+    def __init__(self, dataset: PanopticDataset, *, seed: int, **augmentation: Unpack[Augmentation]) -> None:
         self._dataset = dataset
         instances = dataset.instances
         self._instances = None if instances is None else GtInstancesReader(instances, dataset.images)
         self._seed = seed
-        self._short_sides_px = tuple(short_sides_px)
-        self._max_long_side_px = max_long_side_px
-        self._flip = flip
-        self._photometric = photometric
+        self._augmentation = augmentation
         # mmengine shows this to its visualizer and warns where it is missing.
         self.metainfo = {"classes": tuple(category.name for category in dataset.categories.categories)}
 
@@ -112,12 +98,13 @@ class TrainingSamples(Dataset[Sample]):
         image = self._dataset.images[position]
         photo = self._dataset.load_photo(image)
         segment_ids = self._dataset.load_segment_ids(image).astype(np.int32)
-        short_side = int(rng.choice(self._short_sides_px))
-        photo, segment_ids = _resize(photo, segment_ids, short_side, self._max_long_side_px)
-        is_mirrored = self._flip and rng.random() < 0.5
+        augmentation = self._augmentation
+        short_side = int(rng.choice(augmentation["short_sides_px"]))
+        photo, segment_ids = _resize(photo, segment_ids, short_side, augmentation["max_long_side_px"])
+        is_mirrored = augmentation["flip"] and rng.random() < 0.5
         if is_mirrored:
             photo, segment_ids = photo[:, ::-1], segment_ids[:, ::-1]
-        photo = _jitter_colors(photo, rng, self._photometric)
+        photo = _jitter_colors(photo, rng, augmentation["photometric"])
         categories = self._dataset.categories
         if self._instances is None:
             things = visible_things(segment_ids, image=image, categories=categories)

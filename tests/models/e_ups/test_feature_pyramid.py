@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.backbones import describe_backbone
-from antvisionps.models.e_ups.balanced_pyramid import ContextFPN, FusedNonLocal, balanced_pyramid, feature_pyramid
+from antvisionps.models.e_ups.feature_pyramid import ContextFPN, FusedNonLocal, feature_pyramid
 
 CHANNELS = 12
 SPEC = describe_backbone(name="efficientnet_lite0", weights=None, frozen_stages=0, frozen_norm=True, deformable=False)
@@ -87,7 +87,7 @@ def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_la
             torch.testing.assert_close(got[index : index + 1], want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("num_levels", "level"), [(2, 2), (5, 5), (5, -1)])
-def test_balancing_at_a_level_that_is_not_there_is_refused(num_levels, level):
-    with pytest.raises(ModelError, match=rf"refines level {level}, but the pyramid has {num_levels} levels, 0 to"):
-        balanced_pyramid(channels=CHANNELS, num_levels=num_levels, level=level)
+@pytest.mark.parametrize("level", [5, -1])
+def test_balancing_at_a_level_that_is_not_there_is_refused(level):
+    with pytest.raises(ModelError, match=rf"refines level {level}, but the pyramid has 5 levels, 0 to 4"):
+        feature_pyramid(SPEC, channels=CHANNELS, image_context=False, balanced_level=level)
