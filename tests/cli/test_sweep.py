@@ -20,7 +20,7 @@ from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.panoptic.coco_panoptic import class_index_map
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.pipeline.sweep import PanopticQuality, best, grid
+from antvisionps.pipeline.sweep import best, grid
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -216,10 +216,9 @@ def test_the_last_key_of_a_grid_changes_fastest():
 
 
 def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():
-    nothing = PanopticQuality(None, None, None)
-    values = [nothing, *(PanopticQuality(pq, None, pq) for pq in (40.0, 41.0, 41.0))]
-    assert best(values) == 2
-    pq = [{"PQ": value.all, "PQTh": value.things, "PQSt": value.stuff} for value in values]
+    values = [None, 40.0, 41.0, 41.0]
+    pq = [{"PQ": value, "PQTh": None, "PQSt": value} for value in values]
+    assert best(pq) == 2
     svg = sweep_svg([{"fuse.a<b": index} for index in range(4)], pq, best=2, title="a & b")
     assert "a &amp; b" in svg
     ElementTree.fromstring(svg)
