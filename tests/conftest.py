@@ -13,6 +13,7 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from tests.dvc_project import commit, copy_project, dvc
+from tests.pipeline.workspace import Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
 LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_pipeline_again.py")
@@ -87,3 +88,22 @@ def dvc_run(made_once) -> Path:
         commit(folder)
 
     return made_once("dvc_run", run)
+
+
+@pytest.fixture(scope="session")
+def done(made_once) -> Workspace:
+    """Two ends' noisy predictions and what evaluate_heldout, calibrate, fuse and score make of them, all systems'.
+    Tests only read it."""
+    return Workspace(made_once("done", lambda folder: Workspace(folder).fill()))
+
+
+@pytest.fixture(scope="session", params=["heuristic", "panoptic_head"])
+def union(request, done, made_once) -> Path:
+    """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""
+
+    def fuse(folder: Path) -> None:
+        method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": request.param}
+        params = write_params(folder / "params.yaml", systems=["fusion"], routing="union", method=method)
+        succeed(done.run("fuse", params=params, out=folder / "fused"))
+
+    return made_once(f"union_{request.param}", fuse)

@@ -57,9 +57,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     ]
     refuse_idle(points, settings)
     with open_workers(**variants[0].runtime.worker_arguments()) as workers:
-        found = sweep(settings, caches, workers=workers)
-    pq = [{"PQ": quality.all, "PQTh": quality.things, "PQSt": quality.stuff} for quality in found]
-    place = best(found)
+        pq = sweep(settings, caches, workers=workers)
+    place = best(pq)
     title = f"{args.system} on {args.split}, percent"
     console = Console()
     console.print(sweep_table(points, pq, best=place, title=title))

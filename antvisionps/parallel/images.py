@@ -6,7 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -56,9 +56,13 @@ def open_workers(*, workers: int, backend: str, cluster: str | None) -> Iterator
 
 
 def map_images(
-    open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, workers: Workers, description: str
+    open_work: Callable[[], Callable[[Item], Result]],
+    items: Sequence[Item],
+    *,
+    workers: Workers,
+    description: str | None,
 ) -> Iterator[Result]:
-    """The results in the order of the items, with a progress bar on a terminal.
+    """The results in the order of the items, with a progress bar, or without one where `description` is None.
 
     `open_work` is called once in each process, to open files there, and returns what turns an item into a result; with
     one worker both run in this process. It has to be picklable: a function of a module, or a partial of one. Raises
@@ -89,8 +93,8 @@ def map_images(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _progress(results: Iterator[Result], total: int, description: str) -> Iterator[Result]:
-    yield from progress(results, description=description, total=total, unit="image")
+def _progress(results: Iterator[Result], total: int, description: str | None) -> Iterable[Result]:
+    return results if description is None else progress(results, description=description, total=total, unit="image")
 
 
 def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:

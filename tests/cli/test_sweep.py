@@ -21,7 +21,7 @@ from antvisionps.params.whole import load_params
 from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
-from antvisionps.pipeline.sweep import PanopticQuality, best, grid
+from antvisionps.pipeline.sweep import best, grid
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -201,10 +201,9 @@ def test_the_last_key_of_a_grid_changes_fastest():
 
 
 def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():
-    nothing = PanopticQuality(None, None, None)
-    values = [nothing, *(PanopticQuality(pq, None, pq) for pq in (40.0, 41.0, 41.0))]
-    assert best(values) == 2
-    pq = [{"PQ": value.all, "PQTh": value.things, "PQSt": value.stuff} for value in values]
+    values = [None, 40.0, 41.0, 41.0]
+    pq = [{"PQ": value, "PQTh": None, "PQSt": value} for value in values]
+    assert best(pq) == 2
     svg = sweep_svg([{"fuse.a<b": index} for index in range(4)], pq, best=2, title="a & b")
     assert "a &amp; b" in svg
     ElementTree.fromstring(svg)

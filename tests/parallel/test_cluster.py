@@ -25,7 +25,7 @@ from antvisionps.parallel.cluster_worker import Call, refuse_other_versions, run
 from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from tests.parallel.test_images import open_dying, open_failing, open_power
-from tests.pipeline.test_evaluate_fuse_score import Workspace, bytes_below, fail, succeed, write_caches, write_params
+from tests.pipeline.workspace import Workspace, bytes_below, fail, succeed, write_caches, write_params
 
 PROJECT = Path(__file__).parents[2]
 
