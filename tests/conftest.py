@@ -102,8 +102,8 @@ def union(request, done, made_once) -> Path:
     """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""
 
     def fuse(folder: Path) -> None:
-        method = {"e_ups": "heuristic", "lwl_htc": "heuristic", "fusion": request.param}
-        params = write_params(folder / "params.yaml", systems=["fusion"], routing="union", method=method)
+        methods = {"fusion": request.param}
+        params = write_params(folder / "params.yaml", systems=["fusion"], instance_ensemble="union", methods=methods)
         succeed(done.run("fuse", params=params, out=folder / "fused"))
 
     return made_once(f"union_{request.param}", fuse)

@@ -24,7 +24,7 @@ from tests.pipeline.workspace import fail, write_params
         ("fuse", "routing", "no readable routing table"),
         ("fuse", "predictions", "neither instances.parquet nor"),
         ("fuse", "calibration", "no readable calibration"),
-        ("score", "fused", "no such annotation file"),
+        ("score", "fused", "no readable COCO panoptic JSON"),
         ("score", "routing", "no readable routing table"),
         ("report", "calibration", "no readable calibration"),
     ],

@@ -114,13 +114,13 @@ def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):
     succeed(done.run("calibrate", **places))
     found = json.loads((tmp_path / "calibration" / "fusion.json").read_text())["heldout_pq"]
     assert found["calibrated"] > found["plain"] > 0
-    method = load_params(union / "params.yaml").fuse.method
+    methods = load_params(union / "params.yaml").fuse.methods
     fused = done.fuse(
         tmp_path / "fused",
         "fusion",
         places={"calibration": tmp_path / "calibration"},
-        routing="union",
-        method=method,
+        instance_ensemble="union",
+        methods=methods,
         calibrated=True,
     )
     assert bytes_below(fused) != bytes_below(union / "fused")

@@ -28,8 +28,6 @@ from tests.pipeline.workspace import (
     write_params,
 )
 
-HEURISTIC = dict.fromkeys(SYSTEMS, "heuristic")
-
 
 def rows_of(folder, name):
     return pq.read_table(folder / f"{name}.parquet").to_pylist()
@@ -72,7 +70,7 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     end_of = {row["category_id"]: row["end"] for row in routing["categories"]}
     for row in rows_of(done.fused / "fusion", "segments"):
         assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
-    single = done.fuse(tmp_path / "single", "fusion", routing="single")
+    single = done.fuse(tmp_path / "single", "fusion", instance_ensemble="best_overall")
     ends = {row["end"] for row in rows_of(single / "fusion", "segments")}
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
@@ -150,14 +148,14 @@ def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union,
     """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
     for system in SYSTEMS:
         assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
-    method = YAML(typ="safe", pure=True).load(union / "params.yaml")["fuse"]["method"]
-    together = done.fuse(tmp_path / "together", *SYSTEMS, routing="union", method=method)
+    methods = YAML(typ="safe", pure=True).load(union / "params.yaml")["fuse"]["methods"]
+    together = done.fuse(tmp_path / "together", *SYSTEMS, instance_ensemble="union", methods=methods)
     assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
     assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
 
 
 def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):
-    choices = {"semantic_average": "log_probabilities", "method": HEURISTIC | {"e_ups": "panoptic_head"}}
+    choices = {"semantic_average": "log_probabilities", "methods": {"e_ups": "panoptic_head"}}
     fused = done.fuse(tmp_path / "fused", *SYSTEMS, **choices)
     changed = [system for system in SYSTEMS if bytes_below(fused / system) != bytes_below(done.fused / system)]
     assert changed == ["e_ups", "fusion"]
