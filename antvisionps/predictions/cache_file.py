@@ -29,7 +29,7 @@ from antvisionps.predictions.schema import (
 )
 
 _IMAGES_PER_ROW_GROUP = 32
-_BYTES_PER_ROW_GROUP = 16 * 2**20
+_BYTES_PER_ROW_GROUP = 4 * 2**20
 """What is decoded to read one image, at most, but for an image that is larger by itself."""
 
 _IMAGES = PREFIX + "images"

@@ -34,8 +34,8 @@ def path(tmp_path):
     return write(tmp_path / "semantic.parquet", PLANES)
 
 
-def write(path, planes_of_image, categories=CATEGORIES, category_ids=(9, 3)):
-    with SemanticWriter(path, CacheHeader("e_ups", "val", "f", categories, "w")) as cache:
+def write(path, planes_of_image):
+    with SemanticWriter(path, CacheHeader("e_ups", "val", "f", CATEGORIES, "w")) as cache:
         for image_id, planes in planes_of_image.items():
             _, grid_height, grid_width = planes.shape
             image = ImageSemantics(
@@ -45,7 +45,7 @@ def write(path, planes_of_image, categories=CATEGORIES, category_ids=(9, 3)):
                 input_height=grid_height,
                 input_width=grid_width,
                 stride=1.0,
-                category_ids=np.array(category_ids, np.int32),
+                category_ids=np.array([9, 3], np.int32),
                 planes=planes,
             )
             cache.write(image)
@@ -110,10 +110,9 @@ def test_the_preview_is_not_read_with_an_image(path, monkeypatch):
 
 
 def test_a_row_group_of_large_images_is_bounded(tmp_path):
-    """Images of 7 MiB: two a row group, as 16 MiB at most are decoded to read one."""
-    categories = CategorySet.from_json([{"id": i, "name": f"c{i}", "isthing": 0} for i in range(1, 8)], where="test")
-    planes = dict.fromkeys(range(5), np.zeros((7, 1024, 1024), np.uint8))
-    write(tmp_path / "a.parquet", planes, categories, range(1, 8))
+    """Images of 1.5 MiB: two a row group, as 4 MiB at most are decoded to read one."""
+    planes = dict.fromkeys(range(5), np.zeros((2, 1024, 768), np.uint8))
+    write(tmp_path / "a.parquet", planes)
     metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
 
