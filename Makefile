@@ -68,13 +68,13 @@ types: setup ## Check types
 	mypy
 
 ablation-e-ups: setup ## Train E-UPS without and with BFP and LSH, 3 seeds each, into docs/ablations.md (resumable)
-	python -m benchmarks.ablation_e_ups
+	antvisionps table 1 --seeds 1 2 3 --out docs/ablations.md
 
 ablation-lwl-htc: setup ## Train LWL-HTC without and with uncertainty and DC head, 3 seeds each, into docs/ablations.md (resumable)
-	python -m benchmarks.ablation_lwl_htc
+	antvisionps table 2 --seeds 1 2 3 --out docs/ablations.md
 
 fusion-table: setup ## Train all ends with 3 seeds, fuse them, PQ and gain into docs/ablations.md (resumable)
-	python -m benchmarks.fusion_table
+	antvisionps table fusion --seeds 0 1 2 --out docs/ablations.md
 
 table1: setup ## Run the report's table 1 (or 2, 3) as DVC experiments into docs/tables; PROFILE as for repro (resumable)
 table2: setup

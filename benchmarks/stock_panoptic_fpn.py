@@ -26,7 +26,9 @@ from antvisionps.params.whole import load_params
 from mmdet.models.detectors import PanopticFPN
 from mmdet.models.seg_heads import PanopticFPNHead
 
-END = "panoptic_fpn"
+END = "e_ups"
+"""Its cache stands in E-UPS's place, so that the same params fuse and score it."""
+
 SHARED_WITH_E_UPS = (
     "backbone", "fpn_channels", "anchor_scale", "train_proposals", "rois_per_image", "box_fc_channels", "mask_convs",
 )  # fmt: skip
@@ -95,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
-    settings = params.train_e_ups.networks["base"].model_dump(mode="json")
+    settings = params.train_e_ups.networks[params.train_e_ups.members[0]].model_dump(mode="json")
     network = {key: settings[key] for key in SHARED_WITH_E_UPS}
     folder = arguments.models / "base"
     fingerprint = dataset_fingerprint(arguments.prepared)
