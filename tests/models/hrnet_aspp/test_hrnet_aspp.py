@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
@@ -30,11 +29,6 @@ def parameters_of(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def conv_norm(before: int, after: int, kernel_size: int) -> int:
-    """Weights of a convolution without bias, scale and shift of its norm."""
-    return before * after * kernel_size**2 + 2 * after
-
-
 @pytest.mark.parametrize("width", [18, 48])
 def test_the_backbone_has_as_many_parameters_as_timms_without_its_heads(width):
     heads = ("incre_modules", "downsamp_modules", "final_layer", "classifier")
@@ -43,16 +37,6 @@ def test_the_backbone_has_as_many_parameters_as_timms_without_its_heads(width):
         ours = build_hrnet_aspp(num_things=1, num_classes=2, backbone=PUBLISHED | {"width": width}, **PAPER).backbone
     expected = sum(p.numel() for name, p in reference.named_parameters() if not name.startswith(heads))
     assert parameters_of(ours) == expected
-
-
-def test_the_decoder_of_w48_has_the_parameters_of_its_formula():
-    classes, channels = 133, 15 * 48
-    with torch.device("meta"):
-        network = build_hrnet_aspp(num_things=80, num_classes=classes, backbone=PUBLISHED | {"width": 48}, **PAPER)
-    # 1x1, three 3x3 and the pooled image's 1x1; their 1x1; stage 1's 1x1; the 3x3; the 1x1 with bias.
-    expected = 2 * conv_norm(channels, 256, 1) + 3 * conv_norm(channels, 256, 3) + conv_norm(5 * 256, 256, 1)
-    expected += conv_norm(256, 48, 1) + conv_norm(256 + 48, 256, 3) + (256 + 1) * classes
-    assert parameters_of(network.decoder) == expected
 
 
 @torch.inference_mode()
@@ -94,23 +78,10 @@ def test_the_decoder_is_the_figures_composition():
     torch.testing.assert_close(decoder((stage1, *branches)), expected)
 
 
-@pytest.mark.parametrize("rate", [6, 12, 18])
-def test_each_branch_of_aspp_sees_as_far_as_its_rate(rate):
-    network = build(aspp_rates=(6, 12, 18)).eval()
-    one_by_one, *dilated, pooled = network.decoder.aspp.convs
-    branch = dict(zip((6, 12, 18), dilated, strict=True))[rate]
-    offsets = {(dy, dx) for dy in (-rate, 0, rate) for dx in (-rate, 0, rate)}
-    assert _footprint(branch[0]) == offsets
-    assert _footprint(one_by_one[0]) == {(0, 0)}
-    assert len(_footprint(nn.Sequential(pooled[0], pooled[1], nn.Upsample((41, 41))))) == 41 * 41
-
-
-def _footprint(module) -> set[tuple[int, int]]:
-    """Offsets (rows, columns) of the input cells on which the centre of the output depends."""
-    x = torch.zeros(1, 15 * 18, 41, 41, requires_grad=True)
-    module(x)[0, :, 20, 20].sum().backward()
-    assert x.grad is not None
-    return {(int(y) - 20, int(x) - 20) for y, x in x.grad[0].abs().sum(dim=0).nonzero()}
+def test_the_branches_of_aspp_are_dilated_by_their_rates():
+    one_by_one, *dilated, _pooled = build(aspp_rates=(6, 12, 18)).decoder.aspp.convs
+    assert (one_by_one[0].kernel_size, [branch[0].kernel_size for branch in dilated]) == ((1, 1), [(3, 3)] * 3)
+    assert [branch[0].dilation for branch in dilated] == [(6, 6), (12, 12), (18, 18)]
 
 
 def slow_hard_pixel_loss(logits, truth, frac):
