@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from antvisionps.fusion.compiled import compiled, filled, first_byte, frozen, inlined
+from antvisionps.fusion.compiled import compiled, filled, frozen, inlined
 
 PASTED, OVERLAPPED, EMPTY = 0, 1, 2
 """What became of a candidate."""
@@ -162,11 +162,8 @@ def _find_runs(maps: Any, is_last: Any, eights: Any, found: Any) -> Any:
         )
     is_last[len(owners) - 1] = 1
     count, start = 0, 0
-    for eight in range(len(eights)):
-        rest = eights[eight]
-        while rest:
-            pixel = 8 * eight + first_byte(rest)
-            rest &= rest - np.uint64(1)
+    for pixel in range(len(owners)):
+        if is_last[pixel]:
             length = pixel + 1 - start
             lengths[count], run_owners[count], run_classes[count] = length, owners[pixel], free_classes[pixel]
             area_of_class[classes[pixel]] += length
