@@ -25,7 +25,7 @@ from antvisionps.evaluation.panoptic_quality import (
     group_quality,
     total_counts,
 )
-from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, fuse_image, to_segments
+from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, coco_segments, fuse_image
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.panoptic.categories import CategorySet
@@ -180,7 +180,7 @@ class _TrueImage:
             gt_runs=self.runs,
             true=self.image.segments,
             predicted_runs=fused.runs,
-            predicted=to_segments(fused.segments),
+            predicted=coco_segments(fused.segments),
         )
 
     def class_map(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import partial
 import cv2
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
-from antvisionps.fusion.heuristic import to_segments
+from antvisionps.fusion.heuristic import coco_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
 from antvisionps.panoptic.coco_panoptic import PanopticImage
 from antvisionps.panoptic.segment_runs import find_runs
@@ -75,7 +75,7 @@ def _open_counting(
                 gt_runs=gt_runs,
                 true=image.segments,
                 predicted_runs=fused.runs,
-                predicted=to_segments(fused.segments),
+                predicted=coco_segments(fused.segments),
             )
             for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings)
         ]
