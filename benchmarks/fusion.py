@@ -366,7 +366,7 @@ def _open_floor(root: Path) -> Callable[[int], None]:
 
 def write_map(path: Path, runs: SegmentRuns) -> None:
     """As stage `fuse` does."""
-    path.write_bytes(encode_runs(runs.lengths, runs.segments, width=WIDTH))
+    path.write_bytes(encode_runs(runs.lengths, runs.segment_indices, width=WIDTH))
 
 
 # Parts

@@ -68,12 +68,12 @@ def _predict(args: argparse.Namespace) -> None:
 def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
-    from antvisionps.fusion.heuristic import to_segments
+    from antvisionps.fusion.heuristic import coco_segments
     from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.panoptic.png import write_segment_ids_png
     from antvisionps.panoptic.segments import PanopticImage
 
-    segments = to_segments(fused.segments)
+    segments = coco_segments(fused.segments)
     name = picture.name.with_suffix(".png")
     for place in (MAPS_FOLDER, OVERLAYS_FOLDER):
         (folder / place / name).parent.mkdir(parents=True, exist_ok=True)

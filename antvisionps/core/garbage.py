@@ -17,9 +17,3 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def keep_until_exit() -> None:
-    """Takes all that is alive out of the collector's sight. Python collects several times while it exits, which takes a
-    quarter of a second where a data set and compiled code are loaded, and frees nothing that would not go anyway."""
-    gc.freeze()

@@ -149,7 +149,7 @@ def match_segments(
     0.5, where predicted pixels on void do not count. A crowd is never missed; an unmatched prediction that lies by more
     than half on void and its category's crowd (the last one listed) is not counted.
     """
-    rows, columns = _Rows.of(true), _Rows.of(predicted)
+    rows, columns = _ListedSegments.of(true), _ListedSegments.of(predicted)
     row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     predicted_area = _sum_at(column, overlap, len(columns))
     on_void = rows.is_void[row]
@@ -183,7 +183,7 @@ def overlap_matrix(
 ) -> np.ndarray:
     """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
     listed; row and column 0 are void."""
-    rows, columns = _Rows.of([true]), _Rows.of([predicted])
+    rows, columns = _ListedSegments.of([true]), _ListedSegments.of([predicted])
     row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
     shared_px[row, column] = overlap
@@ -198,7 +198,7 @@ _VOID = Segment(VOID_SEGMENT_ID, -1, 0, (0, 0, 0, 0), is_crowd=False)
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class _ListedSegments:
     """The segments of all images, each image's behind its void, in ascending id: the order in which panopticapi adds up
     IoUs. first[i] is image i's void, first[-1] the number of all. is_last_crowd marks the crowd listed last of its
     category in an image."""
@@ -210,7 +210,7 @@ class _Rows:
     first: np.ndarray
 
     @classmethod
-    def of(cls, images: Sequence[Sequence[Segment]]) -> _Rows:
+    def of(cls, images: Sequence[Sequence[Segment]]) -> _ListedSegments:
         rows = [row for listed in images for row in (_VOID, *sorted(listed, key=attrgetter("segment_id")))]
         counts = np.array([1 + len(listed) for listed in images])
         first = np.append(0, np.cumsum(counts))
@@ -234,7 +234,7 @@ class _Rows:
 
 
 def _overlaps(
-    true: SegmentRuns, rows: _Rows, predicted: SegmentRuns, columns: _Rows
+    true: SegmentRuns, rows: _ListedSegments, predicted: SegmentRuns, columns: _ListedSegments
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and shared pixels of each two that share some, int64 (N,) each, by row and then by column."""
     gt_run, predicted_run, lengths = _common_runs(true.lengths, predicted.lengths)
@@ -242,8 +242,8 @@ def _overlaps(
     pairs_before = np.append(0, np.cumsum(np.diff(rows.first) * widths))
     # Pairs are numbered image by image, in each as the elements of a (true, predicted) matrix.
     runs_of_image = np.diff(true.first_run)
-    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * true.segments
-    shared_px = np.bincount(pair[gt_run] + predicted.segments[predicted_run], weights=lengths)
+    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * true.segment_indices
+    shared_px = np.bincount(pair[gt_run] + predicted.segment_indices[predicted_run], weights=lengths)
     pair = np.flatnonzero(shared_px)
     image = np.searchsorted(pairs_before, pair, side="right") - 1
     row, column = np.divmod(pair - pairs_before[image], widths[image])

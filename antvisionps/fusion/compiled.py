@@ -12,9 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -54,23 +52,8 @@ def compiled(*signatures: Any) -> Callable[[Function], Function]:
 def inlined(function: Function) -> Function:
     """A part of kernels of the same module, compiled into each.
 
-    It must not allocate an array, nor copy a part of one to another in one statement: it is compiled without numba's
-    counting of references to arrays, which costs more than a short inner loop for each slice that is taken.
+    Its inner loops should index whole arrays: numba counts the references to each slice that is taken, which costs more
+    than a short loop.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
-    part: Any = numba.njit(**options)(function)
+    part: Any = numba.njit(nogil=True, error_model="numpy")(function)
     return cast(Function, part)
-
-
-def _generate_first_byte(typing_context: Any, word: Any) -> Any:
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        zeros = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-        return builder.lshr(zeros, ir.Constant(zeros.type, 3))
-
-    return types.int64(types.uint64), generate
-
-
-first_byte: Any = intrinsic(_generate_first_byte)
-"""Of eight bytes of 0 and 1, read as a uint64 that is not 0: which is the first 1. `word & (word - 1)` is without it. A
-loop over what few bytes are 1 is so free of guesses that the processor gets wrong. Little-endian."""

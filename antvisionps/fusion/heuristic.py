@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from antvisionps.core.arrow import Labels
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.segment_runs import SegmentRuns
-from antvisionps.panoptic.segments import Segment
+from antvisionps.panoptic.segments import Segment, run_starts
 from antvisionps.predictions.instances import ImageInstances
 
 
@@ -67,8 +66,8 @@ class FusedSegment(NamedTuple):  # goes from process to process faster than a fr
     end: str
 
 
-def to_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:
-    """What COCO's panoptic format tells of them."""
+def coco_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:
+    """What COCO's panoptic format has of them."""
     return tuple(Segment(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, is_crowd=False) for s in fused)
 
 
@@ -85,7 +84,7 @@ class FusedImage:
     @cached_property
     def segment_ids(self) -> np.ndarray:
         """(height, width) int32, 0 = void."""
-        return np.repeat(self.runs.segments, self.runs.lengths).reshape(self.hw)
+        return np.repeat(self.runs.segment_indices, self.runs.lengths).reshape(self.hw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,8 @@ def fuse_image(
         min_stuff_area_px=rules.min_stuff_area_px,
     )
     height, width = class_map.shape
-    return FusedImage((height, width), runs, segments, rejected + RejectedCandidates.of(without_room + too_small))
+    rejected = RejectedCandidates.join([rejected, RejectedCandidates.of(without_room + too_small)])
+    return FusedImage((height, width), runs, segments, rejected)
 
 
 def choose_candidates(
@@ -152,52 +152,50 @@ def choose_candidates(
     rules: HeuristicRules,
 ) -> tuple[list[Candidate], RejectedCandidates]:
     """Who may enter the map, best first, and who is rejected before masks were looked at."""
-    rejected = NOTHING_REJECTED
     alive: list[Candidate] = []
+    rejected = [NOTHING_REJECTED]
     for end, image in instances.items():
         category_ids = image.category_ids.tolist()
         is_routed_here = np.ones(len(image), dtype=bool)
         if end_of_category is not None:
             is_routed_here[:] = [end_of_category[category_id] == end for category_id in category_ids]
-        least: Any = rules.min_score
-        if rules.min_scores:
-            least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
+        least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
         is_alive = is_routed_here & (image.scores.astype(np.float64) >= least)
-        indices = np.flatnonzero(is_alive)
-        columns = (indices, image.category_ids[indices], image.scores[indices], image.areas_px[indices])
-        for index, category_id, score, area_px in zip(*(column.tolist() for column in columns), strict=True):
-            alive.append(Candidate(category_id, score, area_px, end, image, index))
-        rejected += _rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here)
+        alive += list_candidates(end, image, np.flatnonzero(is_alive))
+        rejected.append(_rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here))
     alive.sort(key=lambda candidate: -candidate.score)
-    if rules.max_nms_iou is None or not alive:
-        return alive, rejected
-    boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
-    is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
-    dropped = [candidate.reject(RejectReason.NMS) for candidate, kept in zip(alive, is_kept, strict=True) if not kept]
-    kept = [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept]
-    return kept, rejected + RejectedCandidates.of(dropped)
+    if rules.max_nms_iou is not None and alive:
+        boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
+        is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
+        dropped = [c.reject(RejectReason.NMS) for c, kept in zip(alive, is_kept, strict=True) if not kept]
+        alive = [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept]
+        rejected.append(RejectedCandidates.of(dropped))
+    return alive, RejectedCandidates.join(rejected)
 
 
 def _rejected_early(
     end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray
 ) -> RejectedCandidates:
+    reasons = np.array([RejectReason.ROUTED_AWAY, RejectReason.LOW_SCORE], dtype=object)
     return RejectedCandidates(
         image.category_ids[indices],
         image.areas_px[indices].astype(np.int32),
         np.full(len(indices), NO_NUMBER, dtype=np.int32),
         image.scores[indices],
-        Labels((end,), np.zeros(len(indices), dtype=np.int16)),
-        Labels((RejectReason.ROUTED_AWAY, RejectReason.LOW_SCORE), is_routed_here[indices].astype(np.int16)),
+        np.full(len(indices), end, dtype=object),
+        reasons[is_routed_here[indices].astype(np.int64)],
         indices.astype(np.int32),
     )
 
 
-def list_candidates(end: str, image: ImageInstances) -> list[Candidate]:
-    """All instances that an end found, in their order."""
-    columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist())
+def list_candidates(end: str, image: ImageInstances, indices: np.ndarray | None = None) -> list[Candidate]:
+    """The instances of an end at some positions, or all of them, in that order."""
+    if indices is None:
+        indices = np.arange(len(image))
+    columns = (indices, image.category_ids[indices], image.scores[indices], image.areas_px[indices])
     return [
         Candidate(category_id, score, area_px, end, image, index)
-        for index, (category_id, score, area_px) in enumerate(zip(*columns, strict=True))
+        for index, category_id, score, area_px in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 
@@ -314,64 +312,67 @@ def add_stuff(
     (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
     pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff is rejected.
     """
-    from antvisionps.fusion.map_kernels import find_common_runs
-
-    size = class_map.size
-    lengths, owners, classes = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint8)
-    area_of, free_of = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
-    maps = (instance_ids.reshape(-1), free_classes.reshape(-1), class_map.reshape(-1))
-    count = find_common_runs(*maps, lengths, owners, classes, area_of, free_of)
-    stuff: dict[int, int] = {}
-    rejected = []
+    starts = run_starts(instance_ids, free_classes, class_map)
+    lengths = np.diff(starts, append=class_map.size)
+    owners, free, classes = (one.reshape(-1)[starts] for one in (instance_ids, free_classes, class_map))
+    is_free = owners == VOID_SEGMENT_ID
+    areas_px = np.bincount(classes, weights=lengths, minlength=256)
+    free_areas_px = np.bincount(free[is_free], weights=lengths[is_free], minlength=256)
+    described: list[tuple[int, float | None, str]] = [(c.category_id, c.score, c.end) for c in pasted]
     segment_of_class = np.zeros(256, dtype=np.int32)
-    for class_index in (
-        len(categories.things) + np.flatnonzero(area_of[len(categories.things) : len(categories)])
-    ).tolist():
-        category_id = categories.categories[class_index].category_id
-        area_px, free_px = int(area_of[class_index]), int(free_of[class_index])
-        lost_px = doubtful.get(class_index, 0)
-        if free_px == 0 or free_px < min_stuff_area_px:
-            if free_px + lost_px == 0:
-                reason = RejectReason.EMPTY
-            else:
-                is_enough = free_px + lost_px >= max(1, min_stuff_area_px)
-                reason = RejectReason.LOW_CONFIDENCE if is_enough else RejectReason.AREA
-            rejected.append(RejectedCandidate(category_id, area_px, free_px, None, semantic_end, reason, None))
+    rejected = []
+    for class_index, category in enumerate(categories.categories):
+        area_px, free_px = int(areas_px[class_index]), int(free_areas_px[class_index])
+        if category.is_thing or area_px == 0:
             continue
-        segment_id = 1 + len(pasted) + len(stuff)
-        stuff[segment_id] = category_id
-        segment_of_class[class_index] = segment_id
-    runs_of = lengths[:count], owners[:count], classes[:count]
-    runs, segments = _number_segments(runs_of, segment_of_class, class_map.shape, pasted, stuff, semantic_end)
+        reason = _reason_against_stuff(free_px, doubtful.get(class_index, 0), min_stuff_area_px)
+        if reason is None:
+            described.append((category.category_id, None, semantic_end))
+            segment_of_class[class_index] = len(described)
+        else:
+            row = (category.category_id, area_px, free_px, None, semantic_end, reason, None)
+            rejected.append(RejectedCandidate(*row))
+    segment_ids = np.where(is_free, segment_of_class[free], owners)
+    runs = _join_runs(starts, segment_ids, class_map.size)
+    segments = tuple(
+        FusedSegment(segment_id, category_id, area_px, bbox_xywh, score, end)
+        for segment_id, ((category_id, score, end), (area_px, bbox_xywh)) in enumerate(
+            zip(described, _measure_segments(runs, class_map.shape[1]), strict=True), start=1
+        )
+    )
     return runs, segments, rejected
 
 
-def _number_segments(
-    runs: tuple[np.ndarray, np.ndarray, np.ndarray],
-    segment_of_class: np.ndarray,
-    hw: tuple[int, ...],
-    pasted: Sequence[Candidate],
-    stuff: Mapping[int, int],
-    semantic_end: str,
-) -> tuple[SegmentRuns, tuple[FusedSegment, ...]]:
-    """The map's runs and its segments, from the length, instance and stuff class of each run of both."""
-    from antvisionps.fusion.map_kernels import number_runs
+def _reason_against_stuff(free_px: int, lost_px: int, min_stuff_area_px: int) -> RejectReason | None:
+    """Why a stuff class with that many free pixels, and those that it lost for lack of confidence, is no segment."""
+    least_px = max(1, min_stuff_area_px)
+    if free_px >= least_px:
+        return None
+    if free_px + lost_px == 0:
+        return RejectReason.EMPTY
+    return RejectReason.LOW_CONFIDENCE if free_px + lost_px >= least_px else RejectReason.AREA
 
-    height, width = hw
-    lengths, numbers = np.empty(len(runs[0]), dtype=np.int32), np.empty(len(runs[0]), dtype=np.int32)
-    measures = np.zeros((1 + len(pasted) + len(stuff), 5), dtype=np.int64)
-    measures[:, 1:3] = width, height
-    count = number_runs(*runs, segment_of_class, width, lengths, numbers, measures)
-    segments = []
-    for segment_id, (area_px, left, top, right, bottom) in enumerate(measures.tolist()):
-        if segment_id == VOID_SEGMENT_ID:
-            continue
-        bbox_xywh = (left, top, right - left, bottom - top)
-        if segment_id in stuff:
-            segments.append(FusedSegment(segment_id, stuff[segment_id], area_px, bbox_xywh, None, semantic_end))
-        else:
-            instance = pasted[segment_id - 1]
-            segments.append(
-                FusedSegment(segment_id, instance.category_id, area_px, bbox_xywh, instance.score, instance.end)
-            )
-    return SegmentRuns(lengths[:count], numbers[:count], np.array([0, count])), tuple(segments)
+
+def _join_runs(starts: np.ndarray, segment_ids: np.ndarray, size: int) -> SegmentRuns:
+    """The map of `size` pixels whose runs (R,) are of these segments; neighbours of one segment become one run."""
+    kept = run_starts(segment_ids)
+    lengths = np.diff(starts[kept], append=size).astype(np.int32)
+    return SegmentRuns(lengths, segment_ids[kept], np.array([0, len(kept)]))
+
+
+def _measure_segments(runs: SegmentRuns, width: int) -> list[tuple[int, tuple[int, int, int, int]]]:
+    """Pixels and bbox_xywh of each segment of a map but void, in ascending id."""
+    stops = np.cumsum(runs.lengths, dtype=np.int64)
+    top, left = np.divmod(stops - runs.lengths, width)
+    bottom, right = np.divmod(stops - 1, width)
+    left[bottom > top], right[bottom > top] = 0, width - 1
+    order = np.argsort(runs.segment_indices.astype(np.int16), kind="stable")  # of 16 bits: by counting
+    ids = runs.segment_indices[order]
+    first = run_starts(ids)
+    area_px = np.add.reduceat(runs.lengths[order], first)
+    (left, top), (right, bottom) = (
+        [reduce.reduceat(side[order], first) for side in sides]
+        for reduce, sides in ((np.minimum, (left, top)), (np.maximum, (right, bottom)))
+    )
+    rows = np.stack([area_px, left, top, right + 1 - left, bottom + 1 - top], axis=1)[ids[first] != VOID_SEGMENT_ID]
+    return [(area, (x, y, width, height)) for area, x, y, width, height in rows.tolist()]

@@ -135,7 +135,7 @@ def fuse_image_by_head(
         (semantics.height, semantics.width),
         runs,
         segments,
-        rejected + RejectedCandidates.of(overlapping + outvoted + too_small),
+        RejectedCandidates.join([rejected, RejectedCandidates.of(overlapping + outvoted + too_small)]),
     )
 
 

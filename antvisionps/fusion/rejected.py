@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
-
-from antvisionps.core.arrow import Labels
 
 NO_NUMBER = -1
 """What stands for None in a column of whole numbers."""
@@ -45,14 +43,14 @@ class RejectedCandidate(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class RejectedCandidates(Sequence[RejectedCandidate]):
     """N of them. category_ids, areas_px, free_px and instances (N,) int32 and scores (N,) float32, where -1, or NaN,
-    stands for None; ends and reasons (N)."""
+    stands for None; ends and reasons (N,) of objects."""
 
     category_ids: np.ndarray
     areas_px: np.ndarray
     free_px: np.ndarray
     scores: np.ndarray
-    ends: Labels
-    reasons: Labels
+    ends: np.ndarray
+    reasons: np.ndarray
     instances: np.ndarray
 
     @classmethod
@@ -64,8 +62,8 @@ class RejectedCandidates(Sequence[RejectedCandidate]):
             np.array(areas_px, dtype=np.int32),
             np.array([NO_NUMBER if pixels is None else pixels for pixels in free_px], dtype=np.int32),
             np.array([np.nan if score is None else score for score in scores], dtype=np.float32),
-            Labels.of(ends),
-            Labels.of(reasons),
+            np.array(ends, dtype=object),
+            np.array(reasons, dtype=object),
             np.array([NO_NUMBER if place is None else place for place in instances], dtype=np.int32),
         )
 
@@ -86,18 +84,14 @@ class RejectedCandidates(Sequence[RejectedCandidate]):
             None if free_px == NO_NUMBER else free_px,
             None if np.isnan(score) else score,
             self.ends[index],
-            RejectReason(self.reasons[index]),
+            self.reasons[index],
             None if instance == NO_NUMBER else instance,
         )
 
-    def __add__(self, others: RejectedCandidates) -> RejectedCandidates:
-        if not len(others) or not len(self):
-            return self if len(self) else others
-        joined: dict[str, Any] = {}
-        for name in self.__dataclass_fields__:
-            pair = [getattr(self, name), getattr(others, name)]
-            joined[name] = Labels.join(pair) if isinstance(pair[0], Labels) else np.concatenate(pair)
-        return RejectedCandidates(**joined)
+    @classmethod
+    def join(cls, parts: Sequence[RejectedCandidates]) -> RejectedCandidates:
+        """Each part's after those of the parts before."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 NOTHING_REJECTED = RejectedCandidates.of(())

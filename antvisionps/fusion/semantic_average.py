@@ -7,7 +7,7 @@ interpolated bilinearly, beyond the outermost ones they are constant. Cells that
 
 Between four neighbouring centres every interpolated value is a convex combination of theirs. So where one class is the
 largest at all four it is the largest everywhere between them, and only the few quads on which the winners differ have
-to be interpolated; and there only classes whose largest corner is not below another class's smallest. Both are exact.
+to be interpolated. `semantic_kernels.py` rests on that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -39,91 +39,106 @@ class _Grid:
     shape: tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class _Axis:
-    """How the pixels of one axis lie between the n centres of the grid.
-
-    Gap g of n + 1 lies between centres g - 1 and g, and holds pixels first[g] ≤ i < first[g + 1]. frac (pixels,)
-    float32 is each pixel's way from the centre before it to the next one.
-    """
-
-    first: np.ndarray
-    frac: np.ndarray
-
-    @classmethod
-    @functools.lru_cache(maxsize=64)  # the photos of a data set share few sizes
-    def of(cls, *, centres: int, cells: float, pixels: int) -> _Axis:
-        position = (np.arange(pixels) + 0.5) * (cells / pixels) - 0.5
-        gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
-        first = np.searchsorted(gap, np.arange(centres + 2))
-        frac = np.clip(position - (gap - 1), 0, 1).astype(np.float32)
-        return cls(first, frac)
+@functools.lru_cache(maxsize=64)  # the photos of a data set share few sizes
+def _centres_around(centres: int, cells: float, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Between which of the grid's centres the pixels of an axis lie, (2, pixels) int64, and how far from the one before
+    to the next, (pixels,) float32. Beyond the outermost centres they are the same one, twice."""
+    position = (np.arange(pixels) + 0.5) * (cells / pixels) - 0.5
+    gap = np.clip(np.floor(position).astype(np.int64) + 1, 0, centres)
+    frac = np.clip(position - (gap - 1), 0, 1).astype(np.float32)
+    return np.clip(np.stack([gap - 1, gap]), 0, centres - 1), frac
 
 
-@dataclass(frozen=True, eq=False)
-class _Stretch:
-    """Between which two cells of an axis the centres of another's cells lie: around (2, n) uint32, and frac (n,)
-    float32, how far from the first to the second. Beyond the outermost centres they are the same one, twice."""
-
-    around: np.ndarray
-    frac: np.ndarray
-
-    @classmethod
-    @functools.lru_cache(maxsize=64)
-    def of(cls, *, source: int, source_cells: float, target: int, target_cells: float) -> _Stretch:
-        position = (np.arange(target) + 0.5) * (1 / (target_cells / source_cells)) - 0.5
-        low = np.floor(position)
-        frac = (position - low).astype(np.float32)
-        around = np.clip(np.stack([low, low + 1]), 0, source - 1).astype(np.uint32)
-        return cls(around, frac)
-
-
-def _stretches(source: _Grid, target: _Grid) -> tuple[_Stretch, _Stretch]:
-    """From the rows and columns of one grid to another's."""
-    rows, columns = (
-        _Stretch.of(source=n, source_cells=n_cells, target=m, target_cells=m_cells)
-        for n, n_cells, m, m_cells in zip(source.shape, source.cells_hw, target.shape, target.cells_hw, strict=True)
-    )
-    return rows, columns
+@functools.lru_cache(maxsize=64)
+def _stretch(source: int, source_cells: float, target: int, target_cells: float) -> tuple[np.ndarray, np.ndarray]:
+    """Between which two cells of an axis the centres of another's `target` cells lie, (2, target) int64, and how far
+    from the first to the second, (target,) float32. Beyond the outermost centres they are the same one, twice."""
+    position = (np.arange(target) + 0.5) * (1 / (target_cells / source_cells)) - 0.5
+    low = np.floor(position)
+    frac = (position - low).astype(np.float32)
+    around = np.clip(np.stack([low, low + (frac > 0)]), 0, source - 1).astype(np.int64)
+    return around, frac
 
 
 class _WeightedPlanes(NamedTuple):
-    """The planes of some ends as `semantic_kernels.sum_planes` takes them."""
+    """Planes of some ends as `semantic_kernels.sum_planes` takes them."""
 
     cells: np.ndarray
-    planes: np.ndarray
+    end_of_plane: np.ndarray
+    place_of_plane: np.ndarray
     weights: np.ndarray
-    source_columns: np.ndarray
     is_on_grid: np.ndarray
     rows_around: np.ndarray
     row_fracs: np.ndarray
     columns_around: np.ndarray
     column_fracs: np.ndarray
 
+    @classmethod
+    def of(
+        cls,
+        planes_of_end: Sequence[np.ndarray],
+        places_of_end: Sequence[Sequence[int]],
+        *,
+        weights: Sequence[float],
+        sources: Sequence[_Grid],
+        grid: _Grid,
+    ) -> _WeightedPlanes:
+        """Of ends' planes (C, rows, columns) on their grids, and which of the K classes each is of."""
+        counts = list(map(len, planes_of_end))
+        rows, columns = (max(source.shape[axis] for source in sources) for axis in (0, 1))
+        cells = np.zeros((sum(counts), rows, columns), dtype=planes_of_end[0].dtype)
+        first = 0
+        for planes, source in zip(planes_of_end, sources, strict=True):
+            height, width = source.shape
+            cells[first : first + len(planes), :height, :width] = planes[:, :height, :width]
+            first += len(planes)
+        return cls(
+            cells,
+            np.repeat(np.arange(len(counts)), counts),
+            np.array(list(itertools.chain.from_iterable(places_of_end)), dtype=np.int64),
+            np.array(weights, dtype=np.float32),
+            *_stretch_ends(tuple(sources), grid),
+        )
+
+    def sum(self, *, classes: int) -> np.ndarray:
+        """(classes, rows, columns) float32 on the grid."""
+        from antvisionps.fusion.semantic_kernels import sum_planes
+
+        sums = np.zeros((classes, self.rows_around.shape[2], self.columns_around.shape[2]), dtype=np.float32)
+        sum_planes(*self, sums)
+        return sums
+
+
+@functools.lru_cache(maxsize=64)
+def _stretch_ends(sources: tuple[_Grid, ...], grid: _Grid) -> tuple[np.ndarray, ...]:
+    """From `is_on_grid` on what `_WeightedPlanes` has."""
+    is_on_grid = np.array([source == grid for source in sources])
+    arrays = [is_on_grid]
+    for axis in (0, 1):
+        to = grid.shape[axis], grid.cells_hw[axis]
+        stretches = [_stretch(source.shape[axis], source.cells_hw[axis], *to) for source in sources]
+        arrays += [np.stack(of_ends) for of_ends in zip(*stretches, strict=True)]
+    return tuple(arrays)
+
 
 @dataclass(frozen=True, eq=False)
 class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
-    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` give `sums`, and look
-    into `memory` of this process, so an average cannot be pickled.
+    class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` add up to `sums`.
     """
 
     height: int
     width: int
     class_indices: np.ndarray
     planes: _WeightedPlanes
-    memory: Sequence[np.ndarray]
     total: float
     grid: _Grid
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("an average looks into memory of this process and cannot be pickled")
 
     @cached_property
     def sums(self) -> np.ndarray:
         """(K, rows, columns) float32, `total` times the average probabilities."""
-        return _sum_planes(self.planes, (len(self.class_indices), *self.grid.shape))
+        return self.planes.sum(classes=len(self.class_indices))
 
     def class_map(self) -> np.ndarray:
         """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie."""
@@ -134,14 +149,13 @@ class SemanticAverage:
         from antvisionps.fusion.semantic_kernels import argmax_of_planes
 
         rows, columns = (
-            _Axis.of(centres=centres, cells=cells, pixels=pixels)
+            _centres_around(centres, cells, pixels)
             for centres, cells, pixels in zip(
                 self.grid.shape, self.grid.cells_hw, (self.height, self.width), strict=True
             )
         )
-        pixels = (rows.first, rows.frac, columns.first, columns.frac)
         class_map = np.empty((self.height, self.width), dtype=np.uint8)
-        argmax_of_planes(*self.planes, *pixels, self.class_indices, class_map)
+        argmax_of_planes(*self.planes, *rows, *columns, self.class_indices, class_map)
         return class_map
 
     def confidence(self) -> np.ndarray:
@@ -164,7 +178,8 @@ class SemanticAverage:
 
     def _at_pixels(self, plane: np.ndarray) -> np.ndarray:
         hw = (self.height, self.width)
-        return _resample(plane, source=self.grid, target=_Grid(hw, hw))
+        at_pixels = _WeightedPlanes.of([plane[None]], [[0]], weights=[1], sources=[self.grid], grid=_Grid(hw, hw))
+        return at_pixels.sum(classes=1)[0]
 
 
 def average_semantics(
@@ -184,11 +199,12 @@ def average_semantics(
     grid = _grid(finest)
     if average_of == "log_probabilities" and len(present) > 1:
         class_indices, means = _geometric_means(present, grid=grid, categories=categories)
-        planes, memory, total = _planes_on_grid(means, grid), [means], 1.0
+        places = range(len(means))
+        planes, total = _WeightedPlanes.of([means], [places], weights=[1], sources=[grid], grid=grid), 1.0
     else:
-        class_indices, planes, memory = _weighted_planes(present, grid=grid, categories=categories)
+        class_indices, planes = _weigh_planes(present, grid=grid, categories=categories)
         total = 255 * sum(weight for _, weight in present)
-    return SemanticAverage(finest.height, finest.width, class_indices, planes, memory, total, grid)
+    return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
 
 
 def semantic_class_map(
@@ -205,10 +221,10 @@ def _grid(image: ImageSemantics) -> _Grid:
     return _Grid(cells_hw, (min(rows, math.ceil(cells_hw[0])), min(columns, math.ceil(cells_hw[1]))))
 
 
-def _weighted_planes(
+def _weigh_planes(
     ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
-) -> tuple[np.ndarray, _WeightedPlanes, list[np.ndarray]]:
-    """Class indices (K,) uint8 ascending, the planes to sum, weight · 255 p, on `grid`, and the memory they are in.
+) -> tuple[np.ndarray, _WeightedPlanes]:
+    """Class indices (K,) uint8 ascending, and the planes, which add up to weight · 255 p on `grid`.
 
     Not divided by the weights' sum, which leaves the argmax as it is: so the sums of 8-bit values under whole weights
     are exact in float32, and a tie is a tie. Class 0 is always there, as it wins where every class is 0.
@@ -216,86 +232,25 @@ def _weighted_planes(
     classes_of_end = [list(map(categories.class_index, end.category_ids.tolist())) for end, _ in ends]
     class_indices = sorted({0, *itertools.chain.from_iterable(classes_of_end)})
     place_of = {class_index: place for place, class_index in enumerate(class_indices)}
-    begun: set[int] = set()
-    flattened = [_flatten(end.planes) for end, _ in ends]
-    memory = [flat for flat, _, _ in flattened]
-    cells, begins = _span(memory)
-    planes = []
-    for index, classes in enumerate(classes_of_end):
-        _, plane_pitch, row_pitch = flattened[index]
-        for number, class_index in enumerate(classes):
-            is_first = class_index not in begun
-            planes.append((begins[index] + number * plane_pitch, row_pitch, index, place_of[class_index], is_first))
-        begun.update(classes)
-    weighted = _WeightedPlanes(
-        cells,
-        np.array(planes, dtype=np.int64),
-        np.array([weight for _, weight in ends], dtype=np.float32),
-        *_stretch_ends(tuple(_grid(end) for end, _ in ends), grid),
+    planes = _WeightedPlanes.of(
+        [end.planes for end, _ in ends],
+        [[place_of[class_index] for class_index in classes] for classes in classes_of_end],
+        weights=[weight for _, weight in ends],
+        sources=[_grid(end) for end, _ in ends],
+        grid=grid,
     )
-    return np.array(class_indices, dtype=np.uint8), weighted, memory
-
-
-def _planes_on_grid(sums: np.ndarray, grid: _Grid) -> _WeightedPlanes:
-    """What `sum_planes` makes these (K, rows, columns) of."""
-    classes, rows, columns = sums.shape
-    planes = np.array([(place * rows * columns, columns, 0, place, True) for place in range(classes)], dtype=np.int64)
-    return _WeightedPlanes(sums.reshape(-1), planes, np.ones(1, dtype=np.float32), *_stretch_ends((grid,), grid))
-
-
-@functools.lru_cache(maxsize=64)
-def _stretch_ends(sources: tuple[_Grid, ...], grid: _Grid) -> tuple[np.ndarray, ...]:
-    """From the third on what `_WeightedPlanes` has."""
-    rows, columns = zip(*(_stretches(source, grid) for source in sources), strict=True)
-    return (
-        np.array([source.shape[1] for source in sources]),
-        np.array([source == grid for source in sources]),
-        *(np.stack([getattr(axis, name) for axis in axes]) for axes in (rows, columns) for name in ("around", "frac")),
-    )
-
-
-def _flatten(planes: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """(n,) the planes (K, rows, columns) as they lie in memory, and the steps from plane to plane and row to row. No
-    copy where each row is one piece, as in a PNG that was inflated."""
-    plane_pitch, row_pitch, pitch = planes.strides
-    if pitch != 1 or row_pitch < planes.shape[2] or plane_pitch < planes.shape[1] * row_pitch:
-        planes = np.ascontiguousarray(planes)
-        plane_pitch, row_pitch, _ = planes.strides
-    last = np.array(planes.shape) - 1
-    size = int(last @ [plane_pitch, row_pitch, 1]) + 1
-    return np.lib.stride_tricks.as_strided(planes[0, 0], (size,), (1,)), plane_pitch, row_pitch
-
-
-def _span(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
-    """One view of the memory from where the first of some arrays of bytes begins to where the last one ends, and where
-    in it each of them does begin. It does not keep them alive, and what lies between them is not to be read.
-
-    To copy all planes behind each other takes a fifteenth of the time of stage `fuse`.
-    """
-    addresses = [array.__array_interface__["data"][0] for array in arrays]
-    begin = min(addresses)
-    size = max(address + array.nbytes for address, array in zip(addresses, arrays, strict=True)) - begin
-    first = arrays[addresses.index(begin)]
-    return np.lib.stride_tricks.as_strided(first, (size,), (1,)), [address - begin for address in addresses]
-
-
-def _sum_planes(planes: _WeightedPlanes, shape: tuple[int, ...]) -> np.ndarray:
-    from antvisionps.fusion.semantic_kernels import sum_planes
-
-    sums = np.zeros(shape, dtype=np.float32)
-    sum_planes(*planes, sums)
-    return sums
+    return np.array(class_indices, dtype=np.uint8), planes
 
 
 def _geometric_means(
     ends: Sequence[tuple[ImageSemantics, float]], *, grid: _Grid, categories: CategorySet
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class indices as of `_weighted_planes`, and (K, rows, columns) float32 of `grid` that sum to 1 in each cell.
+    """Class indices as of `_weigh_planes`, and (K, rows, columns) float32 of `grid` that sum to 1 in each cell.
 
     A mean is proportional to exp Σ share · log(max(p, FLOOR) / FLOOR), to which a plane that is 0 adds nothing.
     """
-    of_end = [_weighted_planes([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
-    planes_of_end = [(indices, _sum_planes(planes, (len(indices), *grid.shape))) for indices, planes, _ in of_end]
+    of_end = [_weigh_planes([(end, 1.0)], grid=grid, categories=categories) for end, _ in ends]
+    planes_of_end = [(indices, planes.sum(classes=len(indices))) for indices, planes in of_end]
     class_indices = functools.reduce(np.union1d, [indices for indices, _ in planes_of_end])
     total = sum(weight for _, weight in ends)
     logs = np.zeros((len(class_indices), *grid.shape), dtype=np.float32)
@@ -305,13 +260,3 @@ def _geometric_means(
     means = np.where(logs > 0, np.exp(logs), np.float32(0))
     sums = means.sum(axis=0)
     return class_indices, means / np.where(sums > 0, sums, 1)
-
-
-def _resample(plane: np.ndarray, *, source: _Grid, target: _Grid) -> np.ndarray:
-    """The plane at the centres of the target's cells, float32."""
-    from antvisionps.fusion.semantic_kernels import resample
-
-    rows, columns = _stretches(source, target)
-    resampled = np.empty(target.shape, dtype=np.float32)
-    resample(np.ascontiguousarray(plane), rows.around, rows.frac, columns.around, columns.frac, resampled)
-    return resampled

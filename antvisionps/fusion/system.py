@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from antvisionps.core.garbage import collector_paused
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
-from antvisionps.fusion.rejected import NOTHING_REJECTED
+from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
@@ -42,7 +41,6 @@ class FusionSettings:
         return [end for end, weight in self.weight_of_end.items() if weight > 0]
 
 
-@collector_paused()
 def load_kernels() -> None:
     """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
     import antvisionps.fusion.map_kernels
@@ -141,4 +139,5 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    return replace(fused, rejected=joined.rejected + joined.at_their_ends(fused.rejected))
+    rejected = RejectedCandidates.join([joined.rejected, joined.at_their_ends(fused.rejected)])
+    return replace(fused, rejected=rejected)

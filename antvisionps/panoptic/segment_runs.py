@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow import numbers_to_arrow
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID
-from antvisionps.panoptic.segments import PanopticImage, Segment
+from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
 
 RUNS_FILE = "runs.parquet"
 SCHEMA_VERSION = "1"
@@ -39,22 +38,21 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class SegmentRuns:
-    """The maps of some images: lengths (R,) int32 in pixels, segments (R,) int32 as the file has them; image i owns
-    runs first_run[i]:first_run[i + 1]."""
+    """The maps of some images: lengths (R,) int32 in pixels, segment_indices (R,) int32, column `segment` of the file;
+    image i owns runs first_run[i]:first_run[i + 1]."""
 
     lengths: np.ndarray
-    segments: np.ndarray
+    segment_indices: np.ndarray
     first_run: np.ndarray
 
 
 def find_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> SegmentRuns:
     """The runs of one (H, W) map, whose ids are void or listed."""
-    flat = segment_ids.ravel()
-    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
-    lengths = np.diff(starts, append=flat.size).astype(np.int32)
+    starts = run_starts(segment_ids)
+    lengths = np.diff(starts, append=segment_ids.size).astype(np.int32)
     ids = np.array([VOID_SEGMENT_ID, *sorted(segment.segment_id for segment in segments)])
-    positions = np.searchsorted(ids, flat[starts]).astype(np.int32)
-    return SegmentRuns(lengths, positions, np.array([0, len(starts)]))
+    indices = np.searchsorted(ids, segment_ids.reshape(-1)[starts]).astype(np.int32)
+    return SegmentRuns(lengths, indices, np.array([0, len(starts)]))
 
 
 @contextmanager
@@ -63,8 +61,8 @@ def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
     pending: list[SegmentRuns] = []
 
     def flush() -> None:
-        columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segments")]
-        table = pa.table(list(map(numbers_to_arrow, columns)), schema=_SCHEMA)
+        columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segment_indices")]
+        table = pa.table(columns, schema=_SCHEMA)
         writer.write_table(table, row_group_size=len(table))
         pending.clear()
 
@@ -114,12 +112,11 @@ class SegmentRunsReader:
 
     def read(self, group: int) -> SegmentRuns:
         table = self._parquet.read_group(group)
-        # Not by to_numpy, which imports pandas, where there is one: a second in each process.
-        lengths, segments = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
+        lengths, indices = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
         images = images_of_group(self._images, group)
         first_run = self._first_runs(lengths, images)
-        self._check_segments(segments, first_run, images)
-        return SegmentRuns(lengths, segments, first_run)
+        self._check_segments(indices, first_run, images)
+        return SegmentRuns(lengths, indices, first_run)
 
     def _first_runs(self, lengths: np.ndarray, images: Sequence[PanopticImage]) -> np.ndarray:
         """(images + 1,) the run at which each image begins, and their number."""
@@ -133,15 +130,15 @@ class SegmentRunsReader:
             )
         return first_run
 
-    def _check_segments(self, segments: np.ndarray, first_run: np.ndarray, images: Sequence[PanopticImage]) -> None:
+    def _check_segments(self, indices: np.ndarray, first_run: np.ndarray, images: Sequence[PanopticImage]) -> None:
         """Every run is void or of a segment that the image lists, and every segment listed has a run."""
         sizes = np.array([1 + len(image.segments) for image in images])
         first = np.cumsum(sizes) - sizes
-        lowest, highest = (reduce(segments, first_run[:-1]) for reduce in (np.minimum.reduceat, np.maximum.reduceat))
+        lowest, highest = (reduce(indices, first_run[:-1]) for reduce in (np.minimum.reduceat, np.maximum.reduceat))
         wrong = (lowest < 0) | (highest >= sizes)
         if not wrong.any():
             is_seen = np.zeros(sizes.sum(), dtype=bool)
-            is_seen[np.repeat(first, np.diff(first_run)) + segments] = True
+            is_seen[np.repeat(first, np.diff(first_run)) + indices] = True
             is_seen[first] = True  # void need not be there
             wrong = ~np.logical_and.reduceat(is_seen, first)
         if wrong.any():

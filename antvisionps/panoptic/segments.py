@@ -71,16 +71,18 @@ def measure_segments(
     )
 
 
-def run_starts(values: np.ndarray, *, within_rows: bool = False) -> np.ndarray:
-    """(R,) the flat index at which each run of equal values begins, in raster order; `within_rows` a row ends a run.
+def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:
+    """(R,) the flat index at which each run begins, in raster order, on which every map is constant; `within_rows` a
+    row ends a run.
 
     A map has fifty times fewer runs than pixels, so what is counted over runs costs little.
     """
-    flat = values.ravel()
-    is_start = np.ones(flat.size, dtype=bool)
-    np.not_equal(flat[1:], flat[:-1], out=is_start[1:])
+    is_start = np.zeros(maps[0].size, dtype=bool)
+    is_start[:1] = True
+    for flat in (values.ravel() for values in maps):
+        is_start[1:] |= flat[1:] != flat[:-1]
     if within_rows:
-        is_start.reshape(values.shape)[:, 0] = True
+        is_start.reshape(maps[0].shape)[:, 0] = True
     return np.flatnonzero(is_start)
 
 

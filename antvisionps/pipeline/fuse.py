@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow import Labels, numbers_to_arrow
 from antvisionps.core.atomic import atomic_folder
-from antvisionps.fusion.heuristic import FusedSegment, to_segments
+from antvisionps.fusion.heuristic import FusedSegment, coco_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
 from antvisionps.panoptic.coco_json import write_panoptic_json
@@ -114,7 +113,7 @@ def _open_fusing(
         by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=list(settings.values()))
         written = {}
         for system, fused in zip(settings, by_each, strict=True):
-            png = encode_runs(fused.runs.lengths, fused.runs.segments, width=image.width)
+            png = encode_runs(fused.runs.lengths, fused.runs.segment_indices, width=image.width)
             (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
             written[system] = _Written(fused.segments, fused.rejected, fused.runs)
         return written
@@ -136,7 +135,7 @@ class _SystemWriter:
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
     def write(self, image: PanopticImage, written: _Written) -> None:
-        segments = to_segments(written.segments)
+        segments = coco_segments(written.segments)
         self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
         self._write_runs(written.runs)
         self._write_segments(image.image_id, written.segments)
@@ -146,60 +145,50 @@ class _SystemWriter:
 def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
     """The columns of SEGMENTS_SCHEMA but for the image's id."""
     segments = list(chain.from_iterable(images))
-    numbers = [[s.segment_id, s.category_id, s.area_px] for s in segments]
-    scores = np.array([np.nan if s.score is None else s.score for s in segments], dtype=np.float32)
+    names = SEGMENTS_SCHEMA.names[1:]
     return [
-        *map(numbers_to_arrow, np.array(numbers, dtype=np.int32).reshape(-1, 3).T),
-        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
-        Labels.of(s.end for s in segments).to_arrow(),
+        pa.array([getattr(segment, name) for segment in segments], SEGMENTS_SCHEMA.field(name).type) for name in names
     ]
 
 
 def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
     """The columns of CANDIDATES_SCHEMA but for the image's id."""
-    category_ids, areas_px, free_px, scores, instances = (
-        np.concatenate([getattr(rejected, name) for rejected in images])
-        for name in ("category_ids", "areas_px", "free_px", "scores", "instances")
-    )
+    rejected = RejectedCandidates.join(images)
     return [
-        numbers_to_arrow(category_ids),
-        numbers_to_arrow(areas_px),
-        numbers_to_arrow(free_px, is_missing=free_px == NO_NUMBER),
-        numbers_to_arrow(scores, is_missing=np.isnan(scores)),
-        Labels.join([rejected.ends for rejected in images]).to_arrow(),
-        Labels.join([rejected.reasons for rejected in images]).to_arrow(),
-        numbers_to_arrow(instances, is_missing=instances == NO_NUMBER),
+        pa.array(rejected.category_ids),
+        pa.array(rejected.areas_px),
+        pa.array(rejected.free_px, mask=rejected.free_px == NO_NUMBER),
+        pa.array(rejected.scores, mask=np.isnan(rejected.scores)),
+        pa.array(rejected.ends, pa.string()),
+        pa.array(rejected.reasons, pa.string()),
+        pa.array(rejected.instances, mask=rejected.instances == NO_NUMBER),
     ]
 
 
-Rows = TypeVar("Rows", bound=Sized)
+OfImage = TypeVar("OfImage", bound=Sized)
 
 
 @contextmanager
 def _table_writer(
-    path: Path, schema: pa.Schema, to_columns: Callable[[list[Rows]], list[pa.Array]]
-) -> Iterator[Callable[[int, Rows], None]]:
+    path: Path, schema: pa.Schema, to_columns: Callable[[list[OfImage]], list[pa.Array]]
+) -> Iterator[Callable[[int, OfImage], None]]:
     """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
-    labels = pa.dictionary(pa.int16(), pa.string())
-    written = pa.schema([field.with_type(labels) if field.type == pa.string() else field for field in schema])
     image_ids: list[int] = []
-    pending: list[Rows] = []
+    pending: list[OfImage] = []
 
     def flush() -> None:
-        of_row = np.repeat(np.array(image_ids, dtype=np.int64), [len(rows) for rows in pending])
-        writer.write_table(pa.table([numbers_to_arrow(of_row), *to_columns(pending)], schema=written))
+        of_row = np.repeat(np.array(image_ids, dtype=np.int64), list(map(len, pending)))
+        writer.write_table(pa.table([of_row, *to_columns(pending)], schema=schema))
         image_ids.clear()
         pending.clear()
 
-    def write(image_id: int, rows: Rows) -> None:
+    def write(image_id: int, of_image: OfImage) -> None:
         image_ids.append(image_id)
-        pending.append(rows)
+        pending.append(of_image)
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 
-    # Without Arrow's own schema beside Parquet's, labels are read as the texts that they are.
-    options: dict[str, Any] = {"compression": "zstd", "write_statistics": ["image_id"], "store_schema": False}
-    with pq.ParquetWriter(path, written, **options) as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=["image_id"]) as writer:
         yield write
         if pending:
             flush()

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow import numbers_to_arrow, texts_to_arrow
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
@@ -196,8 +195,7 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
             np.concatenate([getattr(image, field) for image in of_images])
             for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
         ]
-        arrays = [texts_to_arrow([name] * len(image_ids)), *map(numbers_to_arrow, (image_ids, *columns))]
-        tables.append(pa.table(arrays, schema=PER_IMAGE_SCHEMA))
+        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=PER_IMAGE_SCHEMA))
     return pa.concat_tables(tables)
 
 

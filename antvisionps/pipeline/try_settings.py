@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
-from antvisionps.fusion.heuristic import FusedImage, to_segments
+from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
@@ -66,7 +66,7 @@ class TrueImage:
             gt_runs=self.runs,
             true=self.image.segments,
             predicted_runs=fused.runs,
-            predicted=to_segments(fused.segments),
+            predicted=coco_segments(fused.segments),
         )
 
 

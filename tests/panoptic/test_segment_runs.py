@@ -46,7 +46,7 @@ def test_runs_count_segments_by_ascending_id():
     ids = np.array([[7, 7, 0], [0, 500, 7]])
     runs = find_runs(ids, image_of(1, ids).segments[::-1])
     assert runs.lengths.tolist() == [2, 2, 1, 1]
-    assert runs.segments.tolist() == [1, 0, 2, 1]
+    assert runs.segment_indices.tolist() == [1, 0, 2, 1]
     assert runs.first_run.tolist() == [0, 4]
 
 
@@ -61,7 +61,7 @@ def test_maps_come_back_from_the_file_in_groups(tmp_path, count):
         for index, image in enumerate(images_of_group(images, group)):
             own = slice(runs.first_run[index], runs.first_run[index + 1])
             ids = np.array([0, *(segment.segment_id for segment in image.segments)])
-            flat = np.repeat(ids[runs.segments[own]], runs.lengths[own])
+            flat = np.repeat(ids[runs.segment_indices[own]], runs.lengths[own])
             found.append(flat.reshape(image.height, image.width))
     assert len(found) == count
     for expected, got in zip(maps, found, strict=True):
