@@ -19,23 +19,27 @@ COLORS = [(255, 119, 0), (0, 255, 187), (0, 114, 178), (102, 51, 34)]
 """Of the four categories in class order: of the first four distinct colours stuff has the duller ones."""
 
 
-READ_CANVAS = """([selector, x, y, size]) => {
-  const original = document.querySelector(selector);
+COPIED = """((original) => {
   const copy = new OffscreenCanvas(original.width, original.height).getContext("2d", { willReadFrequently: true });
   copy.drawImage(original, 0, 0);
-  const step = original.width / 32;
-  return [...copy.getImageData(x * step, y * step, size, size).data];
-}"""
-"""Of an image of 32 x 24 pixels, off a copy: Chromium remarks on canvases that are drawn on and read."""
+  return copy;
+})"""
+"""A canvas is read off a copy: Chromium remarks on those that are drawn on and read."""
 
 
 def pixel(page, layer, x, y):
-    """RGBA of a layer's canvas at a pixel of the image."""
-    return tuple(page.evaluate(READ_CANVAS, [f'canvas[data-layer="{layer}"]', x + 0.4, y + 0.4, 1]))
+    """RGBA of a layer's canvas at a pixel of the image of 32 x 24."""
+    script = f"""([x, y]) => {{
+      const original = document.querySelector('canvas[data-layer="{layer}"]');
+      const step = original.width / 32;
+      return [...{COPIED}(original).getImageData((x + 0.4) * step, (y + 0.4) * step, 1, 1).data];
+    }}"""
+    return tuple(page.evaluate(script, [x, y]))
 
 
 def is_outlined(page):
-    return any(page.evaluate(READ_CANVAS, ["canvas.outline", 0, 0, 640]))
+    outline = "document.querySelector('canvas.outline')"
+    return page.evaluate(f"() => {COPIED}({outline}).getImageData(0, 0, 640, 480).data.some(Boolean)")
 
 
 def point_at(page, layer, x, y):
@@ -101,7 +105,7 @@ def test_bars_sort_by_name_and_by_system(opened):
 
 def test_the_worst_image_comes_first_in_the_chosen_system(opened):
     assert shown_images(opened("images?system=e_ups")) == [13, 12, 40]
-    page = opened("images")
+    page = opened.tabs[0].go("images")
     assert shown_images(page) == [12, 13, 40]
     # A ring of IoU 56 / 72 beside a wrong one, a missed crate, and the sky.
     sky = (18 * 32 - 128 - 8) / (18 * 32 - 128 + 8)
@@ -165,9 +169,8 @@ def test_errors_have_their_own_colours_and_so_has_void(opened):
     assert near(pixel(page, "errors", 5, 5), blue)
     assert near(pixel(page, "errors", 2, 5), sky_blue)
     assert {pixel(page, "errors", x, 5)[:3] for x in range(21, 27)} <= {orange, purple}
-    void = pixel(page, "errors", 5, 20)
-    assert void[0] == void[1] == void[2]
-    assert void[3] == 255
+    red, green, blue, alpha = pixel(page, "errors", 5, 20)  # void
+    assert (red == green == blue, alpha) == (True, 255)
 
 
 def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):
@@ -188,20 +191,16 @@ def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):
 def test_hovering_names_the_segment_below_the_pointer(opened):
     page = opened("image/12")
     tooltip = page.locator("#tooltip")
+    wrong, missed = f"wrong class: the truth is {CRATE_NAME}, IoU 1.00", f"missed: called {SCRIPT_NAME}, IoU 1.00"
+    fits, below = f"IoU 1.00 with a true {CRATE_NAME}", "in fusion: score below the threshold"
     for layer, x, y, title, lines in (
         ("system", 5, 5, SCRIPT_NAME, ["score 0.90", "from e_ups", "matched, IoU 0.78", "64 px"]),
-        ("system", 23, 5, SCRIPT_NAME, ["score 0.80", "lwl_htc", f"wrong class: the truth is {CRATE_NAME}, IoU 1.00"]),
+        ("system", 23, 5, SCRIPT_NAME, ["score 0.80", "lwl_htc", wrong]),
         ("system", 5, 20, "__proto__", ["stuff, no score", "from e_ups+hrnet", "not counted (void or crowd)"]),
-        ("truth", 23, 5, CRATE_NAME, [f"fusion: missed: called {SCRIPT_NAME}, IoU 1.00"]),
+        ("truth", 23, 5, CRATE_NAME, [f"fusion: {missed}"]),
         ("truth", 5, 20, "void", []),
         ("errors", 23, 5, "wrong and missed", [f"truth: {CRATE_NAME}"]),
-        (
-            "instances:e_ups",
-            23,
-            5,
-            CRATE_NAME,
-            ["score 0.40", f"IoU 1.00 with a true {CRATE_NAME}", "in fusion: score below the threshold"],
-        ),
+        ("instances:e_ups", 23, 5, CRATE_NAME, ["score 0.40", fits, below]),
         ("instances:lwl_htc", 23, 5, SCRIPT_NAME, ["score 0.80", "in fusion: in the map"]),
         ("semantic:e_ups", 5, 20, "__proto__", ["most probable class"]),
     ):
@@ -225,9 +224,8 @@ def test_panels_zoom_and_point_in_step(opened):
     expect(page.locator("#readout h3")).to_have_text("Pixel 16, 12")  # zoomed about the middle
     assert page.locator(".crosshair:visible").count() == page.locator(".window").count()
     page.keyboard.press("0")
-    assert (
-        page.locator(".zoomed").first.evaluate("node => getComputedStyle(node).transform") == "matrix(1, 0, 0, 1, 0, 0)"
-    )
+    transform = page.locator(".zoomed").first.evaluate("node => getComputedStyle(node).transform")
+    assert transform == "matrix(1, 0, 0, 1, 0, 0)"
 
 
 def test_rejected_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
@@ -296,9 +294,8 @@ def test_every_view_fits_the_screen_and_can_be_read(opened, viewport):
 
 def luminance(rgb):
     """WCAG 2.2, relative luminance."""
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in (c / 255 for c in rgb)
-    ]
+    scaled = [value / 255 for value in rgb]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in scaled]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
@@ -326,9 +323,8 @@ def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_re
     budget = small_report.root / "metrics" / "error_budget.csv"
     budget.write_text(budget.read_text().replace("as fused", "by the heuristic"))
     page = opened("overview", base=small_report.write(tmp_path / "report").as_uri())
-    expect(page.get_by_role("heading", name="Error budget")).to_have_text(
-        "Error budget of the fusion, by the heuristic"
-    )
+    heading = page.get_by_role("heading", name="Error budget")
+    expect(heading).to_have_text("Error budget of the fusion, by the heuristic")
 
 
 @pytest.fixture
