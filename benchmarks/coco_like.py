@@ -225,3 +225,8 @@ def _write_routing(folder: Path) -> None:
     routes = {c.category_id: Route(ends[c.category_id % 2], RoutingReason.BETTER_AP) for c in CATEGORIES.things}
     ap = {end: dict.fromkeys(routes, 0.4) for end in ends}
     (folder / "routing.json").write_text(json.dumps(routes_to_json(routes, ap=ap, categories=CATEGORIES, leads={})))
+
+
+def cache_paths(root: Path, file_name: str) -> list[Path]:
+    """A file of the val split's cache of each end."""
+    return [cache_path(root / "predictions", end=end, split="val", file_name=file_name) for end in STRIDE_OF_END]

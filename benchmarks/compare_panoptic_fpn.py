@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from antvisionps.cli.table import add_options, option_words
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.stage import run_stage
 from antvisionps.experiments.dvc_experiments import Experiment, open_clone
 from antvisionps.experiments.markdown import NONE, Result
+from antvisionps.experiments.options import add_options, option_words
 from antvisionps.experiments.run_tables import plan_table, run_missing
 from antvisionps.experiments.tables import Row, Table, only_member
 from antvisionps.params.whole import load_params

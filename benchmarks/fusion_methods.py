@@ -1,7 +1,7 @@
 """PQ on val of every method, preset and ensemble of instances, plain and calibrated, with 95 % intervals; then the
 error budget of the fusion, and sizes.
 
-    python benchmarks/fusion_methods.py --prepared data/prepared --predictions data/predictions --routing data/routing
+    python -m benchmarks.fusion_methods --prepared data/prepared --predictions data/predictions --routing data/routing
 
 needs what `prepare`, `predict` and `evaluate_heldout` wrote; what is calibrated is fitted here, as stage `calibrate`
 does it. The last column is what calibration gains in PQ, with the interval of the difference: both are scored on the

@@ -1,8 +1,8 @@
 """`prepare` on annotations as many as COCO's: time, peak memory, and `dvc status` afterwards.
 
-    python benchmarks/prepare_scale.py                     # 118,287 + 5,000 images
-    python benchmarks/prepare_scale.py --images 5000 500   # quickly
-    python benchmarks/prepare_scale.py --instances         # and a JSON of train's instances, a polygon for each thing
+    python -m benchmarks.prepare_scale                     # 118,287 + 5,000 images
+    python -m benchmarks.prepare_scale --images 5000 500   # quickly
+    python -m benchmarks.prepare_scale --instances         # and a JSON of train's instances, a polygon for each thing
 
 makes a folder in COCO's panoptic layout: JSONs with the fields and the number of segments of COCO's, photos and PNGs of
 24 x 24 px, every photo different from the others in its pixels. Then, in a copy of the project with a DVC repository of

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from antvisionps.cli.extras import needs_extra
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.experiments.options import add_options, option_words
 
 DESCRIPTION = (
     "Runs every row of a table on a profile as a DVC experiment, one after the other, in a clone of the project: your "
@@ -27,24 +28,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
     add_options(parser)
     parser.add_argument("--out", type=Path, help="default: docs/tables/PROFILE.md")
     parser.set_defaults(run=lambda args: _table(args, project_root))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those that every comparison by experiments has."""
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="a profile (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="of the trainings (default: the profile's)")
-    parser.add_argument(
-        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="a change of all rows, as of dvc"
-    )
-    parser.add_argument("--clone", type=Path, default=Path("data/tables"), help="of the project (default: %(default)s)")
-
-
-def option_words(args: argparse.Namespace) -> list[str]:
-    """The options that change a result, as they are given on the command line."""
-    words = ["--params", str(args.params)] if args.params != Path("params.yaml") else []
-    if args.seeds:
-        words += ["--seeds", *map(str, args.seeds)]
-    return words + [word for change in args.set_param for word in ("-S", change)]
 
 
 def _table(args: argparse.Namespace, project_root: Path) -> None:
