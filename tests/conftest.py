@@ -16,8 +16,8 @@ from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
-LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_pipeline_again.py")
-"""Files of minutes each. The last one begins with what the first one makes, and would wait for it beside it."""
+LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_predictor.py")
+"""Files of a minute and more. The first makes dvc_run, the second tiny_run, beside each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
