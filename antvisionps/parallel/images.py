@@ -6,7 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -93,8 +93,8 @@ def map_images(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _progress(results: Iterator[Result], total: int, description: str | None) -> Iterable[Result]:
-    return results if description is None else progress(results, description=description, total=total, unit="image")
+def _progress(results: Iterator[Result], total: int, description: str | None) -> Iterator[Result]:
+    yield from progress(results, description=description, total=total, unit="image")
 
 
 def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:

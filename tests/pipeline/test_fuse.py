@@ -8,22 +8,21 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ruamel.yaml import YAML
 
 from antvisionps.panoptic.coco_panoptic import read_panoptic
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from tests.pipeline.workspace import (
+    BEST_OVERALL,
     ENDS,
     SYSTEMS,
     bytes_below,
     cached_instances,
     fail,
+    methods,
     succeed,
     write_params,
 )
-
-HEURISTIC = dict.fromkeys(SYSTEMS, "heuristic")
 
 
 def rows_of(folder, name):
@@ -67,7 +66,7 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     end_of = {row["category_id"]: row["end"] for row in routing["categories"]}
     for row in rows_of(done.fused / "fusion", "segments"):
         assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
-    single = done.fuse(tmp_path / "single", "fusion", routing="single")
+    single = done.fuse(tmp_path / "single", "fusion", **BEST_OVERALL)
     ends = {row["end"] for row in rows_of(single / "fusion", "segments")}
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
@@ -145,14 +144,17 @@ def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union,
     """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
     for system in SYSTEMS:
         assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
-    method = YAML(typ="safe", pure=True).load(union / "params.yaml")["fuse"]["method"]
-    together = done.fuse(tmp_path / "together", *SYSTEMS, routing="union", method=method)
+    text = (union / "params.yaml").read_text()
+    assert "systems: [fusion]" in text
+    (tmp_path / "params.yaml").write_text(text.replace("systems: [fusion]", f"systems: [{', '.join(SYSTEMS)}]"))
+    together = tmp_path / "together"
+    succeed(done.run("fuse", params=tmp_path / "params.yaml", out=together))
     assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
     assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
 
 
 def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):
-    choices = {"semantic_average": "log_probabilities", "method": HEURISTIC | {"e_ups": "panoptic_head"}}
+    choices = {"semantic_average": "log_probabilities", **methods(e_ups="panoptic_head")}
     fused = done.fuse(tmp_path / "fused", *SYSTEMS, **choices)
     changed = [system for system in SYSTEMS if bytes_below(fused / system) != bytes_below(done.fused / system)]
     assert changed == ["e_ups", "fusion"]
