@@ -13,11 +13,11 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from tests.dvc_project import commit, copy_project, dvc
-from tests.pipeline.workspace import Workspace, succeed, write_params
+from tests.pipeline.workspace import UNION, Workspace, methods, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
-LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_pipeline_again.py")
-"""Files of minutes each. The last one begins with what the first one makes, and would wait for it beside it."""
+LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_predictor.py")
+"""Files of a minute and more. The first makes dvc_run, the second tiny_run, beside each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,8 +102,7 @@ def union(request, done, made_once) -> Path:
     """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""
 
     def fuse(folder: Path) -> None:
-        methods = {"fusion": request.param}
-        params = write_params(folder / "params.yaml", systems=["fusion"], instance_ensemble="union", methods=methods)
+        params = write_params(folder / "params.yaml", systems=["fusion"], **UNION, **methods(fusion=request.param))
         succeed(done.run("fuse", params=params, out=folder / "fused"))
 
     return made_once(f"union_{request.param}", fuse)

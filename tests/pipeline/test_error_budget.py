@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.schema import INSTANCES_FILE
-from tests.pipeline.workspace import ENDS, read_csv, rewrite_instances, succeed, write_params
+from tests.pipeline.workspace import ENDS, UNION, methods, read_csv, rewrite_instances, succeed, write_params
 
 
 def read_budget(metrics):
@@ -99,17 +99,16 @@ def test_it_changes_one_part_at_a_time(done, tmp_path):
 
 def test_it_says_where_it_is_not_of_what_was_fused(done, tmp_path):
     plain = read_budget(done.metrics)
-    by_head = {"methods": {"fusion": "panoptic_head"}}
     unfitted = {"systems": ["e_ups"], "calibrated": True}  # calibrate fits listed systems only
-    for name, choices in (("by the heuristic", by_head), ("not calibrated", unfitted)):
+    for name, choices in (("by the heuristic", methods(fusion="panoptic_head")), ("not calibrated", unfitted)):
         rows = budget_of(done, tmp_path / name, **choices)
         assert list(rows) == [name, *list(plain)[1:]]
         assert list(rows.values()) == list(plain.values())
 
 
 def test_that_of_a_union_starts_where_the_union_is(done, tmp_path):
-    rows = budget_of(done, tmp_path / "budget", instance_ensemble="union")
-    fused = done.fuse(tmp_path / "fused", "fusion", instance_ensemble="union")
+    rows = budget_of(done, tmp_path / "budget", **UNION)
+    fused = done.fuse(tmp_path / "fused", "fusion", **UNION)
     expected = done.score(tmp_path / "scored", fused)["fusion"]["All"]["PQ"]
     assert rows["as fused"]["PQ"] == pytest.approx(expected)
     assert rows["true instances"]["PQ_things"] == 100

@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ruamel.yaml import YAML
 
 from antvisionps.panoptic.coco_json import read_panoptic
-from antvisionps.panoptic.segments import class_index_map
-from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
-from antvisionps.predictions.semantic import SemanticWriter
-from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from tests.pipeline.workspace import (
+    BEST_OVERALL,
     ENDS,
     SYSTEMS,
     bytes_below,
     cached_instances,
     fail,
-    noisy_semantics,
+    methods,
     succeed,
     write_params,
 )
@@ -70,7 +66,7 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     end_of = {row["category_id"]: row["end"] for row in routing["categories"]}
     for row in rows_of(done.fused / "fusion", "segments"):
         assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
-    single = done.fuse(tmp_path / "single", "fusion", instance_ensemble="best_overall")
+    single = done.fuse(tmp_path / "single", "fusion", **BEST_OVERALL)
     ends = {row["end"] for row in rows_of(single / "fusion", "segments")}
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
@@ -148,14 +144,17 @@ def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union,
     """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
     for system in SYSTEMS:
         assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
-    methods = YAML(typ="safe", pure=True).load(union / "params.yaml")["fuse"]["methods"]
-    together = done.fuse(tmp_path / "together", *SYSTEMS, instance_ensemble="union", methods=methods)
+    text = (union / "params.yaml").read_text()
+    assert "systems: [fusion]" in text
+    (tmp_path / "params.yaml").write_text(text.replace("systems: [fusion]", f"systems: [{', '.join(SYSTEMS)}]"))
+    together = tmp_path / "together"
+    succeed(done.run("fuse", params=tmp_path / "params.yaml", out=together))
     assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
     assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
 
 
 def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):
-    choices = {"semantic_average": "log_probabilities", "methods": {"e_ups": "panoptic_head"}}
+    choices = {"semantic_average": "log_probabilities", **methods(e_ups="panoptic_head")}
     fused = done.fuse(tmp_path / "fused", *SYSTEMS, **choices)
     changed = [system for system in SYSTEMS if bytes_below(fused / system) != bytes_below(done.fused / system)]
     assert changed == ["e_ups", "fusion"]
@@ -192,49 +191,9 @@ def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
     assert not (tmp_path / "alone").exists()
 
 
-def test_semantics_of_a_third_end_count_with_their_weight(done, tmp_path):
-    """Without instances and limits, the fused map is the argmax of the weighted mean where that is stuff."""
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
-    val = open_split(done.prepared, "val")
-    header = CacheHeader("hrnet_aspp", "val", dataset_fingerprint(done.prepared), val.categories, "weights")
-    rng = np.random.default_rng(6)
-    with SemanticWriter(predictions / "hrnet_aspp" / "val" / SEMANTIC_FILE, header) as semantics:
-        for image in val.images:
-            semantics.write(noisy_semantics(val, image, 4.0, rng))
-    weights = {"e_ups": 1.0, "lwl_htc": 0.0, "hrnet_aspp": 3.0}
-    rules = {"min_score": 1.0, "min_stuff_area_px": 0, "semantic_weights": weights}
-    params = write_params(tmp_path / "params.yaml", systems=["fusion"], **rules)
-    switch_hrnet_aspp_on(params)
-    succeed(done.run("fuse", params=params, predictions=predictions, out=tmp_path / "fused"))
-
-    folder = tmp_path / "fused" / "fusion"
-    fused = read_panoptic(folder / "panoptic.json", images_dir=val.images_dir, panoptic_dir=folder / "panoptic")
-    caches = SplitCaches(predictions, "val", dataset_fingerprint(done.prepared), val)
-    readers = caches.open_semantics(["e_ups", "hrnet_aspp"])
-    classes_of_ends = []
-    for image in fused.images:
-        planes = [full_size(reader.read(image.image_id), val.categories) for reader in readers.values()]
-        classes = np.average(planes, axis=0, weights=[1, 3]).argmax(axis=0)
-        classes_of_ends.append((classes, planes[0].argmax(axis=0)))
-        classes[classes < len(val.categories.things)] = 255
-        got = class_index_map(fused.load_segment_ids(image), image, val.categories)
-        assert (got != classes).mean() < 1e-3  # equal sums may be rounded to either side
-    assert any((both != alone).any() for both, alone in classes_of_ends)
-
-
-def full_size(image, categories):
-    """(C, H, W) planes stretched to the image, class by class."""
-    planes = np.zeros((len(categories), image.height, image.width))
-    for category_id, plane in zip(image.category_ids, image.planes, strict=True):
-        stretched = cv2.resize(plane.astype(np.float64), (image.width, image.height), interpolation=cv2.INTER_LINEAR)
-        planes[categories.class_index(category_id)] = stretched
-    return planes
-
-
-def switch_hrnet_aspp_on(params):
-    yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(params)
-    document["ends"].append("hrnet_aspp")
-    document["predict"]["separate_ends"].append("hrnet_aspp")
-    document["train_hrnet_aspp"]["members"] = ["base"]
-    yaml.dump(document, params)
+def test_an_end_whose_semantics_weigh_nothing_is_not_seen_in_them(done, tmp_path):
+    choices = {"min_score": 1.0, "semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0}}
+    fused = done.fuse(tmp_path / "fused", "lwl_htc", "fusion", **choices)
+    maps = bytes_below(fused / "fusion" / "panoptic")
+    assert maps == bytes_below(fused / "lwl_htc" / "panoptic")
+    assert maps != bytes_below(done.fuse(tmp_path / "both", "fusion", min_score=1.0) / "fusion" / "panoptic")

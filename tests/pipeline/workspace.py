@@ -31,6 +31,9 @@ ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
 """End → stride of its semantic grid."""
 SYSTEMS = (*ENDS, "fusion")
 
+UNION, BEST_OVERALL = {"instance_ensemble": "union"}, {"instance_ensemble": "best_overall"}
+"""Of section fuse: whose instances."""
+
 READS = {
     "evaluate_heldout": ("prepared", "predictions"),
     "calibrate": ("prepared", "predictions", "routing"),
@@ -123,9 +126,13 @@ def write_params(path, *, workers=1, **fuse):
     document["evaluate_heldout"] |= {"min_heldout_instances": 2, "bootstrap_samples": 50}
     document["score"] |= {"overlay_images": 2, "bootstrap_samples": 200}
     document["runtime"]["workers"] = workers
-    with path.open("w") as file:
-        yaml.dump(document, file)
+    yaml.dump(document, path)
     return path
+
+
+def methods(**of_system):
+    """Of section fuse: the methods of systems that do not take the heuristic."""
+    return {"methods": of_system}
 
 
 class Workspace:
@@ -173,15 +180,15 @@ class Workspace:
             command += [f"--{name}", str(path)]
         return command
 
-    def fuse(self, out, *systems, workers=1, places=(), **choices):
+    def fuse(self, out, *systems, places=(), **choices):
         """The folder OUT, with the maps of the systems by these choices of section fuse."""
-        params = write_params(out.with_suffix(".yaml"), workers=workers, systems=list(systems), **choices)
+        params = write_params(out.with_suffix(".yaml"), systems=list(systems), **choices)
         succeed(self.run("fuse", **{"params": params, "out": out, **dict(places)}))
         return out
 
     def score(self, out, fused, **choices):
         """System → group → PQ, SQ, RQ of the maps in a folder; all that the stage writes is below OUT."""
-        systems = [path.name for path in fused.iterdir()]
+        systems = sorted(path.name for path in fused.iterdir())
         out.mkdir()
         params = write_params(out / "params.yaml", systems=systems, **choices)
         places = {"params": params, "fused": fused, "out": out / "metrics", "overlays": out / "overlays"}
@@ -227,14 +234,13 @@ def rewrite_instances(path, change, **header):
         for image in images:
             kept, scores = change(image)
             writer.write(
-                ImageInstances(
-                    image_id=image.image_id,
-                    height=image.height,
-                    width=image.width,
+                replace(
+                    image,
                     category_ids=image.category_ids[kept],
                     scores=scores,
                     boxes_xywh=image.boxes_xywh[kept],
                     rles=[image.rles[index] for index in kept],
                     mask_probs=None if image.mask_probs is None else image.mask_probs[kept],
+                    stored_areas_px=None,
                 )
             )
