@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -312,7 +312,8 @@ def add_stuff(
     (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
     pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff is rejected.
     """
-    starts = run_starts(instance_ids, free_classes, class_map)
+    maps = (class_map,) if free_classes is class_map else (class_map, free_classes)
+    starts = run_starts(instance_ids, *maps)
     lengths = np.diff(starts, append=class_map.size)
     owners, free, classes = (one.reshape(-1)[starts] for one in (instance_ids, free_classes, class_map))
     is_free = owners == VOID_SEGMENT_ID

@@ -86,7 +86,7 @@ class _WeightedPlanes(NamedTuple):
         """Of ends' planes (C, rows, columns) on their grids, and which of the K classes each is of."""
         counts = list(map(len, planes_of_end))
         rows, columns = (max(source.shape[axis] for source in sources) for axis in (0, 1))
-        cells = np.zeros((sum(counts), rows, columns), dtype=planes_of_end[0].dtype)
+        cells = np.empty((sum(counts), rows, columns), dtype=planes_of_end[0].dtype)
         first = 0
         for planes, source in zip(planes_of_end, sources, strict=True):
             height, width = source.shape

@@ -21,7 +21,7 @@ from numba import types
 from antvisionps.fusion.compiled import compiled, filled, frozen, inlined
 
 ONE = np.float32(1)
-BLOCK, TILE = 32, 8
+BLOCK, TILE = 40, 8
 SLACK = np.float32(1 + 2**-10)
 """More than rounding can add to a class or take from a bound."""
 
@@ -176,9 +176,9 @@ def _sum_candidates(planes: Any, ends: Any, corners: Any, bounds: Any, held: Any
 @inlined
 def _keep_contenders(sums: Any, candidates: Any, number: Any, corners: Any, most: Any, contenders: Any) -> Any:
     """How many of the candidates may be the largest between the corners, with which contenders begins: those whose
-    largest corner is not below another's smallest."""
+    largest sum is not below another's smallest."""
     top, bottom, left, right = corners
-    floor = np.float32(0)
+    floor, kept = np.float32(0), 0
     for rank in range(number):
         place = candidates[rank]
         least = largest = sums[place, top, left]
@@ -188,11 +188,18 @@ def _keep_contenders(sums: Any, candidates: Any, number: Any, corners: Any, most
                 least = value if value < least else least
                 largest = value if value > largest else largest
         most[rank], floor = largest, max(floor, least)
-    kept = 0
     for rank in range(number):
         contenders[kept] = candidates[rank]
         kept += most[rank] * SLACK >= floor
     return kept
+
+
+@inlined
+def _fill(value: Any, tile: Any, out: Any) -> None:
+    first_row, stop_row, first, stop = tile
+    for y in range(first_row, stop_row):
+        for x in range(first, stop):
+            out[y, x] = value
 
 
 @inlined
@@ -227,10 +234,8 @@ def _fill_block(sums: Any, candidates: Any, number: Any, pixels: Any, scratch: A
             kept = _keep_contenders(sums, candidates, number, corners, most, contenders)
             if kept > 1:
                 _fill_tile(sums, contenders, kept, (y, stop_y, x, stop_x), pixels, out)
-                continue
-            for row in range(y, stop_y):
-                for column in range(x, stop_x):
-                    out[row, column] = classes[contenders[0]]
+            else:
+                _fill(classes[contenders[0]], (y, stop_y, x, stop_x), out)
 
 
 @inlined
@@ -284,8 +289,11 @@ def argmax_of_planes(
         for x in range(0, width, BLOCK):
             stop_x = min(x + BLOCK, width)
             left, right = around_x[0, x], around_x[1, stop_x - 1] + 1
-            of_columns = (around_x[0, x:stop_x] - left, around_x[1, x:stop_x] - left, frac_x[x:stop_x])
             _bound_classes(planes, ends, left, right, most, bounds)
             found = _sum_candidates(planes, ends, (top, bottom, left, right), bounds, held)
-            pixels = (*of_rows, *of_columns, classes)
-            _fill_block(sums, candidates, found, pixels, scratch, out[y:stop_y, x:stop_x])
+            if found > 1:
+                of_columns = (around_x[0, x:stop_x] - left, around_x[1, x:stop_x] - left, frac_x[x:stop_x])
+                pixels = (*of_rows, *of_columns, classes)
+                _fill_block(sums, candidates, found, pixels, scratch, out[y:stop_y, x:stop_x])
+            else:
+                _fill(classes[candidates[0]], (y, stop_y, x, stop_x), out)
