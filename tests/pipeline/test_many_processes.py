@@ -154,14 +154,15 @@ def test_an_error_of_both_processes_is_told_once(project):
     shutil.rmtree(project / "data" / "models" / "e_ups")
     status, errors = run(project, predict("e_ups", "cache"))
     assert status == 1
-    assert "network.json: no such file" in only_error(errors)
+    assert "network.json: no readable network (no such file)" in only_error(errors)
 
 
 def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project):
     change_params(  # all that could meet DDP
         project,
         train_e_ups__schedule={"iterations": 4, "warmup_iterations": 1},
-        train_e_ups__memory={"accumulated_batches": 2, "checkpointed_stages": [1, 4]},
+        train_e_ups__memory={"checkpointed_stages": [1, 4]},
+        train_e_ups__optimizer={"accumulated_batches": 2},
         runtime={"loader_workers": 1},
     )
     status, errors = run(project, train("whole"))

@@ -15,9 +15,8 @@ from ruamel.yaml import YAML
 
 from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import CacheError, DataError, ModelError, ParamsError
-from antvisionps.inspection import fused
+from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.panoptic.splits import open_split
-from antvisionps.params.whole import load_params
 from antvisionps.pipeline.predictor import open_predictor
 from tests.pipeline.workspace import Workspace, succeed
 
@@ -41,7 +40,7 @@ def changed_params(path, **sections):
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(Path("params.yaml"))
     for name, changes in sections.items():
-        params[name] |= changes
+        params[name] = params[name] | changes if isinstance(changes, dict) else changes
     yaml.dump(params, path)
     return path
 
@@ -63,7 +62,7 @@ def assert_same_maps(predict, maps, dataset):
 
 @pytest.mark.parametrize("system", ["fusion", "lwl_htc"])
 def test_a_photo_gets_the_pipelines_own_map(val, system):
-    maps = fused.open(f"data/fused/{system}")
+    maps = open_fused_maps(f"data/fused/{system}")
     assert any(len(image.segments) > 2 for image in maps)
     assert_same_maps(open_predictor("data/models", system=system), maps, val)
 
@@ -72,16 +71,18 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
     "settings",
     [
         {"calibrated": True},
-        {"method": {**dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp"), "heuristic"), "fusion": "panoptic_head"}},
-        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "routing": "single"},
-        {"routing": "union", "semantic_average": "log_probabilities"},
+        {"methods": {"fusion": "panoptic_head"}},
+        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "instance_ensemble": "best_overall"},
+        {"instance_ensemble": "union", "semantic_average": "log_probabilities"},
     ],
     ids=["calibrated", "panoptic_head", "one_semantics", "union"],
 )
 def test_so_it_does_with_other_ways_to_fuse(val, tiny_run, tmp_path, settings):
     params = changed_params(tmp_path / "params.yaml", fuse={"systems": ["fusion"], **settings})
     succeed(Workspace(tiny_run / "data").run("fuse", params=params, out=tmp_path / "fused"))
-    assert_same_maps(open_predictor("data/models", params_path=params), fused.open(tmp_path / "fused" / "fusion"), val)
+    assert_same_maps(
+        open_predictor("data/models", params_path=params), open_fused_maps(tmp_path / "fused" / "fusion"), val
+    )
 
 
 def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
@@ -137,7 +138,7 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
         assert {s["id"]: s["area"] for s in annotation["segments_info"]} == {
             int(i): int((ids == i).sum()) for i in np.unique(ids) if i
         }
-    upright = fused.open("data/fused/fusion")[val.images[0].image_id]
+    upright = open_fused_maps("data/fused/fusion")[val.images[0].image_id]
     turned = Path(tmp_path, "out", "panoptic", "turned.png").read_bytes()
     assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()
 
@@ -161,7 +162,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
     (line,) = refuse(good, "--out", tmp_path / "broken.jpg")
     assert "expected a folder for --out" in line
     (line,) = refuse(good, "--out", tmp_path / "out", "--models", tmp_path)
-    assert "network.json: no such file; train that network first" in line
+    assert "network.json: no readable network (no such file); train that network first" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
@@ -178,18 +179,13 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
-    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: fuse\.method names no method for it"):
+    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
-    methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
-    params = changed_params(tmp_path / "params.yaml", fuse={"method": methods})
+    alone = {"ends": ["hrnet_aspp"], "predict": {"separate_ends": ["hrnet_aspp"]}, "fuse": {"systems": ["fusion"]}}
+    params = changed_params(tmp_path / "params.yaml", **alone)
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
-        open_predictor("data/models", system="hrnet_aspp", params_path=params)
-    weights = load_params(Path("params.yaml")).fuse.semantic_weights | {"mine": 1.0}
-    params = changed_params(
-        tmp_path / "params.yaml",
-        import_end={"ends": ["mine"]},
-        fuse={"instance_weights": weights, "semantic_weights": weights},
-    )
+        open_predictor("data/models", params_path=params)
+    params = changed_params(tmp_path / "params.yaml", import_end={"ends": ["mine"]})
     with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
         open_predictor("data/models", params_path=params)
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
