@@ -181,7 +181,11 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
             predict(photo)
     with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
-    alone = {"ends": ["hrnet_aspp"], "predict": {"separate_ends": ["hrnet_aspp"]}, "fuse": {"systems": ["fusion"]}}
+    alone = {
+        "ends": ["hrnet_aspp"],
+        "predict": {"separate_ends": ["hrnet_aspp"]},
+        "fuse": {"systems": ["fusion"], "instance_ensemble": "union"},
+    }
     params = changed_params(tmp_path / "params.yaml", **alone)
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
         open_predictor("data/models", params_path=params)
