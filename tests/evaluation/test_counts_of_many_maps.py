@@ -27,7 +27,7 @@ KINDS = (
     *("noisy", "noisy", "noisy", "other"),
     *("void truth", "void prediction", "void", "crowds", "the same", "one over all", "boundary"),
 )
-PAIRS = 400 * len(KINDS)
+PAIRS = 150 * len(KINDS)
 
 
 @dataclass
@@ -105,11 +105,11 @@ def counts(pairs):
 def folder(pairs, tmp_path_factory):
     """The pairs as files of the COCO panoptic format: true.json, predicted.json and a folder of PNGs beside each."""
     root = tmp_path_factory.mktemp("maps")
-    for which in ("true", "predicted"):
+    for which, side in (("true", "gt"), ("predicted", "predicted")):
         (root / which).mkdir()
         annotations = []
         for index, pair in enumerate(pairs):
-            rgb = id2rgb(getattr(pair, f"{which}_ids").astype(np.uint32))
+            rgb = id2rgb(getattr(pair, f"{side}_ids").astype(np.uint32))
             cv2.imwrite(str(root / which / f"{index}.png"), rgb[..., ::-1])
             segments = [
                 {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
@@ -159,6 +159,15 @@ def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panop
     expected = panopticapi_stat(range(PAIRS))
     found = rows(total_counts(counts))
     assert found == {c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in IDS}
+    of_class = class_quality(total_counts(counts))
+    categories = {category["id"]: category for category in CATEGORIES}
+    for is_thing, group in ((None, IDS), (True, IDS[:2]), (False, IDS[2:])):
+        mean, per_class = expected.pq_average(categories, isthing=is_thing)
+        quality = group_quality(of_class, group)
+        assert (quality.pq, quality.sq, quality.rq) == pytest.approx((mean["pq"], mean["sq"], mean["rq"]), abs=1e-12)
+        for category_id, values in per_class.items():
+            one = of_class[category_id]
+            assert (one.pq, one.sq, one.rq) == pytest.approx(tuple(values.values()), abs=1e-12)
 
 
 def test_every_kind_of_pair_has_what_it_is_for(pairs, counts):
