@@ -13,9 +13,9 @@ import pytest
 from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
 
-from antvisionps.evaluation.panoptic_quality import class_quality, count_matches, group_quality, total_counts
+from antvisionps.evaluation.panoptic_quality import SIZES, class_quality, group_quality, match_segments, total_counts
 from antvisionps.panoptic.coco_panoptic import measure_segments
-from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},
@@ -89,16 +89,22 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def counts(pairs):
+def matches(pairs):
+    """Of each pair alone."""
     return [
-        count_matches(
-            gt_runs=find_runs(p.gt_ids, p.true),
-            true=p.true,
-            predicted_runs=find_runs(p.predicted_ids, p.predicted),
-            predicted=p.predicted,
+        match_segments(
+            gt_runs=find_runs(pair.gt_ids, pair.true),
+            true=[pair.true],
+            predicted_runs=find_runs(pair.predicted_ids, pair.predicted),
+            predicted=[pair.predicted],
         )
-        for p in pairs
+        for pair in pairs
     ]
+
+
+@pytest.fixture(scope="module")
+def counts(matches):
+    return [alone.counts()[0] for alone in matches]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +159,25 @@ def test_every_image_counts_as_panopticapi_has_it(pairs, counts, panopticapi_sta
         for category_id in IDS:
             stat = expected[category_id]
             assert rows(found).get(category_id, (0, 0, 0, 0)) == (stat.tp, stat.fp, stat.fn, stat.iou), pair.kind
+
+
+def test_images_matched_together_count_as_each_alone(pairs, matches):
+    together = match_segments(
+        gt_runs=join([find_runs(pair.gt_ids, pair.true) for pair in pairs]),
+        true=[pair.true for pair in pairs],
+        predicted_runs=join([find_runs(pair.predicted_ids, pair.predicted) for pair in pairs]),
+        predicted=[pair.predicted for pair in pairs],
+    )
+    assert list(map(rows, together.counts())) == [rows(*alone.counts()) for alone in matches]
+    assert [c.ious.tolist() for c in together.counts()] == [alone.counts()[0].ious.tolist() for alone in matches]
+    for size in SIZES:
+        found = list(map(rows, together.of_size(size, IDS[:2]).counts()))
+        assert found == [rows(*alone.of_size(size, IDS[:2]).counts()) for alone in matches]
+
+
+def join(runs):
+    lengths, indices = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segment_indices"))
+    return SegmentRuns(lengths, indices, np.cumsum([0, *(len(one.lengths) for one in runs)]))
 
 
 def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panopticapi_stat):

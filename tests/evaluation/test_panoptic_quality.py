@@ -12,7 +12,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.panoptic.coco_panoptic import measure_segments
-from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segment_runs import find_runs
 
 CAT, DOG, SKY = 1, 2, 3
 
@@ -117,40 +117,3 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     )
     found = {size: rows(*matches.of_size(size, [CAT, DOG]).counts()) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}
-
-
-def test_images_together_count_as_each_alone():
-    rng = np.random.default_rng(4)
-    categories, pairs = {1: CAT, 2: CAT, 3: SKY, 4: DOG, 5: SKY}, []
-    for _ in range(50):
-        gt_ids = np.repeat(rng.integers(6, size=rng.integers(1, 9, size=2)), 3, axis=1)
-        is_other = rng.random(gt_ids.shape) < 0.2
-        predicted_ids = np.where(is_other, rng.integers(6, size=gt_ids.shape), gt_ids)
-        crowds = {int(rng.integers(1, 12))}
-        pairs.append(
-            (
-                (gt_ids, segments_of(gt_ids, categories, crowds)),
-                (predicted_ids, segments_of(predicted_ids, categories)),
-            )
-        )
-
-    def together(maps):
-        runs = [find_runs(*one) for one in maps]
-        first_run = np.cumsum([0, *(len(one.lengths) for one in runs)])
-        lengths, indices = (
-            np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segment_indices")
-        )
-        return SegmentRuns(lengths, indices, first_run), [segments for _, segments in maps]
-
-    (gt_runs, true), (predicted_runs, predicted) = (together(maps) for maps in zip(*pairs, strict=True))
-    matches = match_segments(gt_runs=gt_runs, true=true, predicted_runs=predicted_runs, predicted=predicted)
-    alone = [
-        match_segments(gt_runs=find_runs(*one), true=[one[1]], predicted_runs=find_runs(*other), predicted=[other[1]])
-        for one, other in pairs
-    ]
-    assert [rows(c) for c in matches.counts()] == [rows(*m.counts()) for m in alone]
-    assert sum(c.tp.sum() for c in matches.counts()) > 50
-    assert [c.ious.tolist() for c in matches.counts()] == [m.counts()[0].ious.tolist() for m in alone]
-    for size in SIZES:
-        found = [rows(c) for c in matches.of_size(size, [CAT, DOG]).counts()]
-        assert found == [rows(*m.of_size(size, [CAT, DOG]).counts()) for m in alone]

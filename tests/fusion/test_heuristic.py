@@ -84,18 +84,6 @@ def test_instances_come_first_and_stuff_fills_what_is_left():
     assert not fused.rejected
 
 
-def test_the_higher_score_is_on_top_and_the_lower_keeps_its_free_pixels():
-    fused = fuse(found((CAT, 0.6, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), SKY_ONLY)
-    np.testing.assert_array_equal(fused.segment_ids[:2], [[2, 1, 1, 3]] * 2)
-    assert [segment.category_id for segment in fused.segments] == [DOG, CAT, SKY]
-
-
-def test_of_equal_scores_the_first_is_on_top():
-    rows = (CAT, 0.75, LEFT), (DOG, 0.75, MIDDLE)
-    assert fuse(found(*rows, hw=(3, 4)), SKY_ONLY).segments[0].category_id == CAT
-    assert fuse(found(*rows[::-1], hw=(3, 4)), SKY_ONLY).segments[0].category_id == DOG
-
-
 def test_of_equal_scores_the_first_ends_is_on_top():
     ends = {"htc": found((DOG, 0.75, MIDDLE), hw=(3, 4)), "ups": found((CAT, 0.75, LEFT), hw=(3, 4))}
     first = fuse(ends, SKY_ONLY).segments[0]
@@ -125,12 +113,6 @@ def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
         assert (rejected.reason, rejected.area_px, rejected.free_px) == (RejectReason.OVERLAP_FRAC, 4, 2)
 
 
-def test_an_instance_that_is_rejected_takes_no_pixels():
-    rows = (CAT, 0.9, LEFT), (DOG, 0.8, draw("##.. ###. ....")), (DOG, 0.7, draw("..#. .##. ...."))
-    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY)
-    assert described(fused) == [(1, CAT, 4), (2, DOG, 2), (3, SKY, 6)]
-
-
 def test_an_empty_mask_is_rejected():
     fused = fuse(found((CAT, 0.9, LEFT & ~LEFT), hw=(3, 4)), SKY_ONLY)
     assert described(fused) == [(1, SKY, 12)]
@@ -150,16 +132,6 @@ def test_stuff_of_just_the_minimum_area_lives_and_smaller_stuff_becomes_void(min
     assert described(fused) == [(1, SKY, 8), (2, SEA, 4)][: 1 + lives]
     assert (fused.segment_ids[2] == (2 if lives else 0)).all()
     assert reasons(fused) == ([] if lives else [(SEA, RejectReason.AREA)])
-
-
-def test_the_area_of_stuff_is_what_instances_leave_of_it():
-    fused = fuse(found((CAT, 0.9, draw(".... .... ####")), hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=0)
-    assert described(fused) == [(1, CAT, 4), (2, SKY, 8)]
-
-
-def test_thing_pixels_that_no_instance_claims_stay_void():
-    fused = fuse(found(hw=(3, 4)), paint("ccss ddss ssss"))
-    np.testing.assert_array_equal(fused.segment_ids, [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
 
 
 def test_without_instances_and_stuff_all_is_void():
