@@ -186,14 +186,14 @@ def random_image(rng, image_id):
     return predict(image_id, rows, hw).sorted_by_score(), annotate(gt_rows, hw)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_ap_is_that_of_cocoeval(seed):
-    rng = np.random.default_rng(seed)
-    images = [random_image(rng, image_id) for image_id in range(1, 1 + rng.integers(1, 12))]
-    images.append((predict(99, [(1, 0.5, np.ones((20, 20)))], (20, 20)), annotate([], (20, 20))))
-    expected = coco_ap(images)
-    for category_id, found in evaluate(images).items():
-        np.testing.assert_allclose((found.ap, found.ap50), expected[category_id], rtol=0, atol=1e-12)
+def test_ap_is_that_of_cocoeval():
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        images = [random_image(rng, image_id) for image_id in range(1, 1 + rng.integers(1, 12))]
+        images.append((predict(99, [(1, 0.5, np.ones((20, 20)))], (20, 20)), annotate([], (20, 20))))
+        expected = coco_ap(images)
+        for category_id, found in evaluate(images).items():
+            np.testing.assert_allclose((found.ap, found.ap50), expected[category_id], rtol=0, atol=1e-12)
 
 
 def test_the_hundred_best_detections_of_a_category_count():
@@ -205,9 +205,8 @@ def test_the_hundred_best_detections_of_a_category_count():
     assert evaluate(fewer)[1].ap > 0
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_resampled_ap_is_that_of_the_images_that_were_drawn(seed):
-    rng = np.random.default_rng(seed)
+def test_a_resampled_ap_is_that_of_the_images_that_were_drawn():
+    rng = np.random.default_rng(0)
     of_images = [match_image(*random_image(rng, image_id)) for image_id in range(15)]
     matches = [
         replace(of_image[1], scores=np.sort(rng.random(len(of_image[1].scores)))[::-1])  # no two are equal

@@ -13,8 +13,8 @@ import pytest
 from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
 
-from antvisionps.evaluation.panoptic_quality import class_quality, count_matches, group_quality, total_counts
-from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.evaluation.panoptic_quality import SIZES, class_quality, group_quality, match_segments, total_counts
+from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
 from antvisionps.panoptic.segments import measure_segments
 
 CATEGORIES = [
@@ -27,7 +27,7 @@ KINDS = (
     *("noisy", "noisy", "noisy", "other"),
     *("void truth", "void prediction", "void", "crowds", "the same", "one over all", "boundary"),
 )
-PAIRS = 400 * len(KINDS)
+PAIRS = 150 * len(KINDS)
 
 
 @dataclass
@@ -89,27 +89,33 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def counts(pairs):
+def matches(pairs):
+    """Of each pair alone."""
     return [
-        count_matches(
-            gt_runs=find_runs(p.gt_ids, p.true),
-            true=p.true,
-            predicted_runs=find_runs(p.predicted_ids, p.predicted),
-            predicted=p.predicted,
+        match_segments(
+            gt_runs=find_runs(pair.gt_ids, pair.true),
+            true=[pair.true],
+            predicted_runs=find_runs(pair.predicted_ids, pair.predicted),
+            predicted=[pair.predicted],
         )
-        for p in pairs
+        for pair in pairs
     ]
+
+
+@pytest.fixture(scope="module")
+def counts(matches):
+    return [alone.counts()[0] for alone in matches]
 
 
 @pytest.fixture(scope="module")
 def folder(pairs, tmp_path_factory):
     """The pairs as files of the COCO panoptic format: true.json, predicted.json and a folder of PNGs beside each."""
     root = tmp_path_factory.mktemp("maps")
-    for which in ("true", "predicted"):
+    for which, side in (("true", "gt"), ("predicted", "predicted")):
         (root / which).mkdir()
         annotations = []
         for index, pair in enumerate(pairs):
-            rgb = id2rgb(getattr(pair, f"{which}_ids").astype(np.uint32))
+            rgb = id2rgb(getattr(pair, f"{side}_ids").astype(np.uint32))
             cv2.imwrite(str(root / which / f"{index}.png"), rgb[..., ::-1])
             segments = [
                 {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
@@ -155,10 +161,38 @@ def test_every_image_counts_as_panopticapi_has_it(pairs, counts, panopticapi_sta
             assert rows(found).get(category_id, (0, 0, 0, 0)) == (stat.tp, stat.fp, stat.fn, stat.iou), pair.kind
 
 
+def test_images_matched_together_count_as_each_alone(pairs, matches):
+    together = match_segments(
+        gt_runs=join([find_runs(pair.gt_ids, pair.true) for pair in pairs]),
+        true=[pair.true for pair in pairs],
+        predicted_runs=join([find_runs(pair.predicted_ids, pair.predicted) for pair in pairs]),
+        predicted=[pair.predicted for pair in pairs],
+    )
+    assert list(map(rows, together.counts())) == [rows(*alone.counts()) for alone in matches]
+    assert [c.ious.tolist() for c in together.counts()] == [alone.counts()[0].ious.tolist() for alone in matches]
+    for size in SIZES:
+        found = list(map(rows, together.of_size(size, IDS[:2]).counts()))
+        assert found == [rows(*alone.of_size(size, IDS[:2]).counts()) for alone in matches]
+
+
+def join(runs):
+    lengths, indices = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segment_indices"))
+    return SegmentRuns(lengths, indices, np.cumsum([0, *(len(one.lengths) for one in runs)]))
+
+
 def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panopticapi_stat):
     expected = panopticapi_stat(range(PAIRS))
     found = rows(total_counts(counts))
     assert found == {c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in IDS}
+    of_class = class_quality(total_counts(counts))
+    categories = {category["id"]: category for category in CATEGORIES}
+    for is_thing, group in ((None, IDS), (True, IDS[:2]), (False, IDS[2:])):
+        mean, per_class = expected.pq_average(categories, isthing=is_thing)
+        quality = group_quality(of_class, group)
+        assert (quality.pq, quality.sq, quality.rq) == pytest.approx((mean["pq"], mean["sq"], mean["rq"]), abs=1e-12)
+        for category_id, values in per_class.items():
+            one = of_class[category_id]
+            assert (one.pq, one.sq, one.rq) == pytest.approx(tuple(values.values()), abs=1e-12)
 
 
 def test_every_kind_of_pair_has_what_it_is_for(pairs, counts):

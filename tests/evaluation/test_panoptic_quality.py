@@ -1,12 +1,7 @@
-import contextlib
-import io
 import math
 
 import numpy as np
 import pytest
-from panopticapi.evaluation import pq_compute_single_core
-from panopticapi.utils import id2rgb
-from PIL import Image
 
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
@@ -16,11 +11,10 @@ from antvisionps.evaluation.panoptic_quality import (
     match_segments,
     total_counts,
 )
-from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
 
 CAT, DOG, SKY = 1, 2, 3
-CATEGORIES = {CAT: {"isthing": 1}, DOG: {"isthing": 1}, SKY: {"isthing": 0}}
 
 
 def draw(picture):
@@ -34,10 +28,6 @@ def segments_of(ids, categories, crowds=()):
 
 def count(gt_ids, gt_categories, predicted_ids, predicted_categories, *, crowds=()):
     true, predicted = segments_of(gt_ids, gt_categories, crowds), segments_of(predicted_ids, predicted_categories)
-    return count_maps(gt_ids, true, predicted_ids, predicted)
-
-
-def count_maps(gt_ids, true, predicted_ids, predicted):
     runs = {"gt_runs": find_runs(gt_ids, true), "predicted_runs": find_runs(predicted_ids, predicted)}
     return count_matches(**runs, true=true, predicted=predicted)
 
@@ -112,82 +102,6 @@ def test_categories_that_do_not_occur_leave_the_mean():
     assert (quality.pq, quality.n_categories) == (1.0, 2)
 
 
-def random_map(rng, hw, segments):
-    """Blobs with large ids, as COCO has, some of them void."""
-    ids = rng.choice(2**24 - 1, segments, replace=False) + 1
-    coarse = rng.integers(0, segments + 1, (5, 5))
-    labels = coarse.repeat(6, axis=0).repeat(6, axis=1)[: hw[0], : hw[1]]
-    shift = rng.integers(-2, 3, 2)
-    return np.concatenate([[0], ids])[np.roll(labels, shift, axis=(0, 1))]
-
-
-def random_pair(rng):
-    hw = tuple(rng.integers(8, 30, 2).tolist())
-    gt_ids = random_map(rng, hw, 8)
-    predicted_ids = np.roll(gt_ids, rng.integers(-2, 3, 2), axis=(0, 1))
-    if rng.random() < 0.3:
-        predicted_ids = random_map(rng, hw, 6)
-    predicted_ids = np.where(rng.random(hw) < 0.1, 0, predicted_ids)
-
-    def categories(ids):
-        # Of one segment in two maps the category is mostly the same.
-        return {i: 1 + i % 3 if rng.random() < 0.8 else int(rng.integers(1, 4)) for i in np.unique(ids).tolist() if i}
-
-    gt_categories = categories(gt_ids)
-    crowds = [i for i in gt_categories if rng.random() < 0.3]
-    true = list(segments_of(gt_ids, gt_categories, crowds))
-    rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
-    return gt_ids, true, predicted_ids, segments_of(predicted_ids, categories(predicted_ids))
-
-
-def annotation(file_name, segments):
-    return {
-        "image_id": 1,
-        "file_name": file_name,
-        "segments_info": [
-            {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
-            for s in segments
-        ],
-    }
-
-
-def panopticapi_stats(folder, pairs):
-    annotations = []
-    for index, (gt_ids, true, predicted_ids, predicted) in enumerate(pairs):
-        for kind, ids in (("true", gt_ids), ("predicted", predicted_ids)):
-            (folder / kind).mkdir(exist_ok=True)
-            Image.fromarray(id2rgb(ids.astype(np.uint32))).save(folder / kind / f"{index}.png")
-        annotations.append((annotation(f"{index}.png", true), annotation(f"{index}.png", predicted)))
-    with contextlib.redirect_stdout(io.StringIO()):
-        return pq_compute_single_core(0, annotations, str(folder / "true"), str(folder / "predicted"), CATEGORIES)
-
-
-def test_counts_and_qualities_are_panopticapis(tmp_path):
-    rng = np.random.default_rng(3)
-    pairs = [random_pair(rng) for _ in range(120)]
-    counts = []
-    for pair in pairs:
-        found = count_maps(*pair)
-        expected = panopticapi_stats(tmp_path, [pair])
-        assert rows(found) == {
-            c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in found.category_ids.tolist()
-        }
-        counts.append(found)
-
-    total = total_counts(counts)
-    assert min(total.tp.min(), total.fp.min(), total.fn.min()) > 20
-    expected = panopticapi_stats(tmp_path, pairs)
-    assert {c: row[3] for c, row in rows(total).items()} == {c: expected[c].iou for c in (CAT, DOG, SKY)}  # to the bit
-    of_class = class_quality(total)
-    for is_thing, group in ((None, [CAT, DOG, SKY]), (True, [CAT, DOG]), (False, [SKY])):
-        mean, per_class = expected.pq_average(CATEGORIES, isthing=is_thing)
-        found = group_quality(of_class, group)
-        np.testing.assert_allclose((found.pq, found.sq, found.rq), (mean["pq"], mean["sq"], mean["rq"]), rtol=1e-12)
-        for category_id, values in per_class.items():
-            one = of_class[category_id]
-            np.testing.assert_allclose((one.pq, one.sq, one.rq), tuple(values.values()), rtol=1e-12)
-
-
 def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     ids = np.zeros((100, 100), dtype=np.int32)
     ids[:31, :33], ids[40:72, :32], ids[:, 60:] = 1, 2, 3  # 1023, 1024 and 4000 px
@@ -203,38 +117,3 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     )
     found = {size: rows(*matches.of_size(size, [CAT, DOG]).counts()) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}
-
-
-def test_images_together_count_as_each_alone():
-    rng = np.random.default_rng(4)
-    categories, pairs = {1: CAT, 2: CAT, 3: SKY, 4: DOG, 5: SKY}, []
-    for _ in range(50):
-        gt_ids = np.repeat(rng.integers(6, size=rng.integers(1, 9, size=2)), 3, axis=1)
-        is_other = rng.random(gt_ids.shape) < 0.2
-        predicted_ids = np.where(is_other, rng.integers(6, size=gt_ids.shape), gt_ids)
-        crowds = {int(rng.integers(1, 12))}
-        pairs.append(
-            (
-                (gt_ids, segments_of(gt_ids, categories, crowds)),
-                (predicted_ids, segments_of(predicted_ids, categories)),
-            )
-        )
-
-    def together(maps):
-        runs = [find_runs(*one) for one in maps]
-        first_run = np.cumsum([0, *(len(one.lengths) for one in runs)])
-        lengths, segments = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segments"))
-        return SegmentRuns(lengths, segments, first_run), [segments for _, segments in maps]
-
-    (gt_runs, true), (predicted_runs, predicted) = (together(maps) for maps in zip(*pairs, strict=True))
-    matches = match_segments(gt_runs=gt_runs, true=true, predicted_runs=predicted_runs, predicted=predicted)
-    alone = [
-        match_segments(gt_runs=find_runs(*one), true=[one[1]], predicted_runs=find_runs(*other), predicted=[other[1]])
-        for one, other in pairs
-    ]
-    assert [rows(c) for c in matches.counts()] == [rows(*m.counts()) for m in alone]
-    assert sum(c.tp.sum() for c in matches.counts()) > 50
-    assert [c.ious.tolist() for c in matches.counts()] == [m.counts()[0].ious.tolist() for m in alone]
-    for size in SIZES:
-        found = [rows(c) for c in matches.of_size(size, [CAT, DOG]).counts()]
-        assert found == [rows(*m.of_size(size, [CAT, DOG]).counts()) for m in alone]

@@ -84,18 +84,6 @@ def test_instances_come_first_and_stuff_fills_what_is_left():
     assert not fused.rejected
 
 
-def test_the_higher_score_is_on_top_and_the_lower_keeps_its_free_pixels():
-    fused = fuse(found((CAT, 0.6, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), SKY_ONLY)
-    np.testing.assert_array_equal(fused.segment_ids[:2], [[2, 1, 1, 3]] * 2)
-    assert [segment.category_id for segment in fused.segments] == [DOG, CAT, SKY]
-
-
-def test_of_equal_scores_the_first_is_on_top():
-    rows = (CAT, 0.75, LEFT), (DOG, 0.75, MIDDLE)
-    assert fuse(found(*rows, hw=(3, 4)), SKY_ONLY).segments[0].category_id == CAT
-    assert fuse(found(*rows[::-1], hw=(3, 4)), SKY_ONLY).segments[0].category_id == DOG
-
-
 def test_of_equal_scores_the_first_ends_is_on_top():
     ends = {"htc": found((DOG, 0.75, MIDDLE), hw=(3, 4)), "ups": found((CAT, 0.75, LEFT), hw=(3, 4))}
     first = fuse(ends, SKY_ONLY).segments[0]
@@ -125,13 +113,7 @@ def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
         assert (rejected.reason, rejected.area_px, rejected.free_px) == (RejectReason.OVERLAP_FRAC, 4, 2)
 
 
-def test_an_instance_that_fell_takes_no_pixels():
-    rows = (CAT, 0.9, LEFT), (DOG, 0.8, draw("##.. ###. ....")), (DOG, 0.7, draw("..#. .##. ...."))
-    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY)
-    assert described(fused) == [(1, CAT, 4), (2, DOG, 2), (3, SKY, 6)]
-
-
-def test_an_empty_mask_falls():
+def test_an_empty_mask_is_rejected():
     fused = fuse(found((CAT, 0.9, LEFT & ~LEFT), hw=(3, 4)), SKY_ONLY)
     assert described(fused) == [(1, SKY, 12)]
     assert reasons(fused) == [(CAT, RejectReason.EMPTY)]
@@ -152,16 +134,6 @@ def test_stuff_of_just_the_minimum_area_lives_and_smaller_stuff_becomes_void(min
     assert reasons(fused) == ([] if lives else [(SEA, RejectReason.AREA)])
 
 
-def test_the_area_of_stuff_is_what_instances_leave_of_it():
-    fused = fuse(found((CAT, 0.9, draw(".... .... ####")), hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=0)
-    assert described(fused) == [(1, CAT, 4), (2, SKY, 8)]
-
-
-def test_thing_pixels_that_no_instance_claims_stay_void():
-    fused = fuse(found(hw=(3, 4)), paint("ccss ddss ssss"))
-    np.testing.assert_array_equal(fused.segment_ids, [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
-
-
 def test_without_instances_and_stuff_all_is_void():
     fused = fuse({}, paint("cccc dddd cccc"))
     assert fused.segments == ()
@@ -179,13 +151,6 @@ def test_each_categorys_instances_come_from_the_end_it_is_routed_to():
         (DOG, "ups", RejectReason.ROUTED_AWAY),
         (CAT, "htc", RejectReason.ROUTED_AWAY),
     ]
-
-
-def test_segment_ids_do_not_depend_on_what_was_fused_before():
-    image = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4))
-    first = fuse(image, SKY_ONLY)
-    fuse(found((DOG, 0.9, MIDDLE), hw=(3, 4)), SKY_ONLY)
-    np.testing.assert_array_equal(fuse(image, SKY_ONLY).segment_ids, first.segment_ids)
 
 
 def combine_with_panopticapi(folder, instances, class_map, *, min_score, max_overlap_frac, min_stuff_area_px):
@@ -257,6 +222,7 @@ def assert_panopticapis_map(folder, instances, class_map, rules):
     for position, (segment_id, _) in enumerate(expected, start=1):
         renumbered[expected_ids == segment_id] = position
     np.testing.assert_array_equal(fused.segment_ids, renumbered)
+    assert (np.diff(fused.runs.segment_indices) != 0).all()
     for segment in fused.segments:
         mask = fused.segment_ids == segment.segment_id
         assert segment.area_px == mask.sum() > 0
@@ -271,7 +237,7 @@ def assert_panopticapis_map(folder, instances, class_map, rules):
 def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
     rng = np.random.default_rng(7)
     pasted, rejected = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-    for index in range(250 * len(KINDS)):
+    for index in range(60 * len(KINDS)):
         kind = KINDS[index % len(KINDS)]
         instances, class_map = random_scene(rng, kind)
         rules = HeuristicRules(
@@ -282,14 +248,14 @@ def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
         fused = assert_panopticapis_map(tmp_path, instances, class_map, rules)
         pasted[kind] += len(fused.segments)
         rejected[kind] += len(fused.rejected)
-    assert min(*pasted.values(), *rejected.values()) > 200
+    assert min(*pasted.values(), *rejected.values()) > 50
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_enough(tmp_path, capsys):
     rng = np.random.default_rng(8)
     reasons_seen = set()
-    for index in range(20 * len(KINDS)):
+    for index in range(6 * len(KINDS)):
         instances, class_map = random_scene(rng, KINDS[index % len(KINDS)], scale=7)
         fused = assert_panopticapis_map(tmp_path, instances, class_map, PRESETS["panopticapi"])
         reasons_seen |= {rejected.reason for rejected in fused.rejected}
@@ -298,12 +264,6 @@ def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_e
 
 def boxed(instances, *boxes_xywh):
     return replace(instances, boxes_xywh=np.array(boxes_xywh, np.float32).reshape(-1, 4))
-
-
-def test_the_presets_are_the_others_thresholds():
-    assert PRESETS["panopticapi"] == PRESETS["detectron2"] == HeuristicRules(0.5, 0.5, 64 * 64)
-    assert (PRESETS["mmdet"].min_score, PRESETS["mmdet"].max_nms_iou) == (0.6, 0.5)
-    assert (PRESETS["upsnet"].max_overlap_frac, PRESETS["upsnet"].min_stuff_area_px) == (0.3, 4096)
 
 
 def test_nms_keeps_the_better_of_two_boxes_of_any_categories():
