@@ -19,6 +19,6 @@ def progress(
 
     Without a description it shows nothing.
     """
-    bar["disable"] = description is None
+    bar.setdefault("disable", description is None)
     interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
     return tqdm(items, desc=description, total=total, unit=unit, mininterval=interval, maxinterval=2 * interval, **bar)
