@@ -120,9 +120,9 @@ def test_true_instances_are_cut_out_of_the_panoptic_map():
     assert gt_instances(segment_ids, {}).rles == []
 
 
-def coco_ap(images):
+def coco_ap(images, category_ids=CATEGORY_IDS):
     """category_id → (AP, AP50) by pycocotools, from the same masks."""
-    truth = {"images": [], "annotations": [], "categories": [{"id": category_id} for category_id in CATEGORY_IDS]}
+    truth = {"images": [], "annotations": [], "categories": [{"id": category_id} for category_id in category_ids]}
     results = []
     for predicted, true in images:
         size = [predicted.height, predicted.width]
@@ -133,7 +133,7 @@ def coco_ap(images):
                     "id": len(truth["annotations"]) + 1,
                     "image_id": predicted.image_id,
                     "category_id": int(category_id),
-                    "segmentation": {"size": size, "counts": rle.decode()},
+                    "segmentation": {"size": size, "counts": bytes(rle).decode()},
                     "area": 1,
                     "iscrowd": int(is_crowd),
                 }
@@ -143,7 +143,7 @@ def coco_ap(images):
                 {
                     "image_id": predicted.image_id,
                     "category_id": int(category_id),
-                    "segmentation": {"size": size, "counts": rle.decode()},
+                    "segmentation": {"size": size, "counts": bytes(rle).decode()},
                     "score": float(score),
                 }
             )
@@ -156,7 +156,7 @@ def coco_ap(images):
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # all areas, 100 detections
     means = {}
-    for index, category_id in enumerate(CATEGORY_IDS):
+    for index, category_id in enumerate(sorted(category_ids)):
         of_category = precision[:, :, index]
         known = (of_category > -1).all()
         means[category_id] = (of_category.mean(), of_category[0].mean()) if known else (np.nan, np.nan)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, cache_path
+from tests.evaluation.test_average_precision import coco_ap
 from tests.pipeline.workspace import ENDS, rewrite_instances, succeed
 
 
@@ -96,65 +93,29 @@ def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
 
 def test_ap_is_pycocotools_against_visible_instances_or_annotated_ones_where_there_are_some(done, tmp_path):
     dataset = open_split(done.prepared, "heldout")
-    visible, annotated = [], []
+    visible, annotated = {}, {}
     for image in dataset.images:
         ids = dataset.load_segment_ids(image)
-        for segment in image.segments:
-            if dataset.categories.by_id(segment.category_id).is_thing:
-                mask = ids == segment.segment_id
-                with_hidden = mask | np.roll(mask, -3, axis=1)
-                for rows, shown, crowd in (
-                    (visible, mask, segment.is_crowd),
-                    (annotated, with_hidden, len(annotated) % 5 == 4),
-                ):
-                    rows.append((image.image_id, segment.category_id, crowd, encode_masks(shown[None])[0]))
+        things = [segment for segment in image.segments if segment.category_id in dataset.categories.thing_ids]
+        masks = np.array([ids == thing.segment_id for thing in things]).reshape(-1, *ids.shape)
+        categories = np.array([thing.category_id for thing in things], np.int32)
+        crowds = np.array([thing.is_crowd for thing in things], bool)
+        visible[image.image_id] = GtInstances(categories, encode_masks(masks), crowds)
+        with_hidden = encode_masks(masks | np.roll(masks, -3, axis=2))
+        annotated[image.image_id] = GtInstances(categories, with_hidden, np.arange(len(things)) % 5 == 4)
     prepared = shutil.copytree(done.prepared, tmp_path / "prepared")
-    kept = ((i.image_id, gathered([row for row in annotated if row[0] == i.image_id])) for i in dataset.images)
-    write_gt_instances(prepared / "heldout_instances.parquet", kept)
+    write_gt_instances(prepared / "heldout_instances.parquet", iter(annotated.items()))
     manifest = json.loads((prepared / "dataset.json").read_text())
     manifest["splits"]["heldout"]["instances"] = "heldout_instances.parquet"
     (prepared / "dataset.json").write_text(json.dumps(manifest))
     succeed(done.run("evaluate_heldout", prepared=prepared, out=tmp_path / "routing"))
 
-    for routing, rows in ((done.routing, visible), (tmp_path / "routing", annotated)):
-        wanted = cocoeval_ap(dataset, rows, done.predictions)
-        for (category_id, end), row in read_ap(routing).items():
-            assert row["AP"] == pytest.approx(wanted[end][category_id], nan_ok=True)
-
-
-def gathered(rows):
-    category_ids, crowds = np.array([row[1] for row in rows], np.int32), np.array([row[2] for row in rows], bool)
-    return GtInstances(category_ids, [row[3] for row in rows], crowds)
-
-
-def cocoeval_ap(dataset, rows, predictions):
-    """End → category → mask AP of pycocotools, against (image, category, crowd, RLE)."""
-    sizes = {image.image_id: [image.height, image.width] for image in dataset.images}
-    truth = COCO()
-    truth.dataset = {
-        "images": [{"id": image_id, "height": hw[0], "width": hw[1]} for image_id, hw in sizes.items()],
-        "categories": [{"id": category.category_id} for category in dataset.categories.things],
-        "annotations": [
-            {"id": number, "image_id": image_id, "category_id": category_id, "iscrowd": int(crowd), "area": 1}
-            | {"segmentation": {"size": sizes[image_id], "counts": rle}}
-            for number, (image_id, category_id, crowd, rle) in enumerate(rows, start=1)
-        ],
-    }
-    found = {}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
+    for routing, true in ((done.routing, visible), (tmp_path / "routing", annotated)):
         for end in ENDS:
-            with InstancesReader(heldout_instances(predictions, end)) as reader:
-                results = [
-                    {"image_id": one.image_id, "category_id": int(category_id), "score": float(score)}
-                    | {"segmentation": {"size": sizes[one.image_id], "counts": rle}}
-                    for one in reader
-                    for category_id, score, rle in zip(one.category_ids, one.scores, one.rles, strict=True)
-                ]
-            evaluation = COCOeval(truth, truth.loadRes(results), "segm")
-            evaluation.evaluate()
-            evaluation.accumulate()
-            precision = evaluation.eval["precision"][:, :, :, 0, 2]
-            mean = {key: precision[:, :, index].mean() for index, key in enumerate(evaluation.params.catIds)}
-            found[end] = {key: value if value >= 0 else np.nan for key, value in mean.items()}
-    return found
+            with InstancesReader(heldout_instances(done.predictions, end)) as reader:
+                images = [(found, true[found.image_id]) for found in reader]
+            expected = coco_ap(images, dataset.categories.thing_ids)
+            found = {c: (row["AP"], row["AP50"]) for (c, of), row in read_ap(routing).items() if of == end}
+            assert found.keys() == expected.keys()
+            for category_id, ap in found.items():
+                assert ap == pytest.approx(expected[category_id], nan_ok=True)
