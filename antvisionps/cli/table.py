@@ -38,13 +38,14 @@ def _table(args: argparse.Namespace, project_root: Path) -> None:
 
     params = load_params(args.params)
     out = args.out or Path("docs/tables") / f"{args.params.stem}.md"
+    to = ["--out", str(args.out)] if args.out else []
     options = {"profile": args.params, "seeds": args.seeds, "changes": args.set_param}
     with needs_extra("pipeline"), open_clone(project_root, args.clone) as clone:
         plans = {name: plan_table(TABLES[name](params), clone, **options) for name in args.names}
 
         def write() -> None:
             for name, plan in plans.items():
-                plan.write(out, plan.results(clone), ["antvisionps", "table", name, *option_words(args)])
+                plan.write(out, plan.results(clone), ["antvisionps", "table", name, *option_words(args), *to])
 
         write()
         failures = []
