@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.experiments import report_tables
 from tests.dvc_project import commit, copy_project, environment
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, folder_sha256, import_end
