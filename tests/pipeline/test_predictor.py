@@ -47,6 +47,13 @@ def changed_params(path, **fuse):
     return path
 
 
+def with_ends(path, ends):
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(path)
+    params["ends"] = params["predict"]["separate_ends"] = ends
+    yaml.dump(params, path)
+
+
 def imported_end_params(path):
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(Path("params.yaml"))
@@ -201,10 +208,10 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
             predict(photo)
     with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
-    methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
-    params = changed_params(tmp_path / "params.yaml", method=methods)
+    params = changed_params(tmp_path / "params.yaml", systems=["fusion"], instance_ensemble="union")
+    with_ends(params, ["hrnet_aspp"])
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
-        open_predictor("data/models", system="hrnet_aspp", params_path=params)
+        open_predictor("data/models", params_path=params)
     with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
         open_predictor("data/models", params_path=imported_end_params(tmp_path / "imported.yaml"))
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
