@@ -3,8 +3,8 @@ fusion: Ensembling boxes from different object detection models", Image and Visi
 
 Instances are taken best first. One joins the group of its category whose first member's mask overlaps its own most, if
 the IoU is above a limit; otherwise it begins a group. A group holds at most one instance of each end, because an end
-tells its own instances apart. Each group becomes one instance. With w_i the weight of member i's end, s_i its score, and
-means weighted by w_i · s_i:
+tells its own instances apart. Each group becomes one instance. With w_i the weight of member i's end, s_i its score,
+and means weighted by w_i · s_i:
 
 - mask: the pixels where the mean of the members' mask probabilities is a half or more. A member's probability at a
   pixel is its `mask_probs` stretched over its box, bilinear, zero outside. The cached mask says what is foreground:
