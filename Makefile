@@ -10,15 +10,15 @@ READY := $(VENV)/.setup-done
 
 # dvc.yaml calls `python`: the environment's own comes first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# numpy's BLAS calls here are small and run inside worker processes; torch keeps its own threads (OMP_NUM_THREADS).
+# numpy's BLAS calls are small and run inside worker processes. torch has threads of its own (OMP_NUM_THREADS).
 export OPENBLAS_NUM_THREADS ?= 1
 # Nothing here reports home.
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
-# Never compile mmcv's operators, not even where a compiler and torch are at hand: torchvision serves them.
+# Never compile mmcv's operators: torchvision serves them.
 export MMCV_WITH_OPS := 0
 
-# Only to install Debian's packages, and never asking for a password.
+# Installs Debian's packages; never asks for a password.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export DEBIAN_FRONTEND := noninteractive
 
@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	python -m pip install --disable-pip-version-check --no-input --no-compile --no-deps --requirement requirements.lock
 	python -m pip install --disable-pip-version-check --no-input --no-compile --no-deps --editable .
-# pip would compile with one core. Failures do not matter: some packages carry templates that are not Python.
+# pip compiles with one core. Failures do not matter: some packages hold templates that are not Python.
 	python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 	antvisionps doctor
 	@touch $@
@@ -49,7 +49,7 @@ endif
 test: setup chromium lint types ## Lint, check types, run the tests
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-chromium: ## Install Debian's Chromium, which tests open the report page with (15 s; nothing where a Chromium is)
+chromium: ## Install Debian's Chromium for the tests of the report page, unless there is one (15 s)
 	@if ! (command -v chromium || command -v chromium-browser || command -v google-chrome) >/dev/null; then \
 		echo "Installing Chromium for the tests of the report page"; \
 		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
@@ -60,7 +60,7 @@ lint: setup ## Check style and format
 	ruff check .
 	ruff format --check .
 
-format: setup ## Mend style and format where a tool can
+format: setup ## Fix style and format
 	ruff check --fix .
 	ruff format .
 
@@ -68,13 +68,13 @@ types: setup ## Check types
 	mypy
 
 ablation-e-ups: setup ## Train E-UPS without and with BFP and LSH, 3 seeds each, into docs/ablations.md (resumable)
-	python -m benchmarks.ablation_e_ups
+	antvisionps table 1 --seeds 1 2 3 --out docs/ablations.md
 
 ablation-lwl-htc: setup ## Train LWL-HTC without and with uncertainty and DC head, 3 seeds each, into docs/ablations.md (resumable)
-	python -m benchmarks.ablation_lwl_htc
+	antvisionps table 2 --seeds 1 2 3 --out docs/ablations.md
 
 fusion-table: setup ## Train all ends with 3 seeds, fuse them, PQ and gain into docs/ablations.md (resumable)
-	python -m benchmarks.fusion_table
+	antvisionps table fusion --seeds 0 1 2 --out docs/ablations.md
 
 table1: setup ## Run the report's table 1 (or 2, 3) as DVC experiments into docs/tables; PROFILE as for repro (resumable)
 table2: setup

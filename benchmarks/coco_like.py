@@ -17,15 +17,11 @@ import numpy as np
 
 from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticImage,
-    Segment,
-    measure_segments,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs, write_runs
+from antvisionps.panoptic.segments import PanopticImage, Segment, measure_segments
 from antvisionps.panoptic.splits import MANIFEST, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
@@ -229,3 +225,8 @@ def _write_routing(folder: Path) -> None:
     routes = {c.category_id: Route(ends[c.category_id % 2], RoutingReason.BETTER_AP) for c in CATEGORIES.things}
     ap = {end: dict.fromkeys(routes, 0.4) for end in ends}
     (folder / "routing.json").write_text(json.dumps(routes_to_json(routes, ap=ap, categories=CATEGORIES, leads={})))
+
+
+def cache_paths(root: Path, file_name: str) -> list[Path]:
+    """A file of the val split's cache of each end."""
+    return [cache_path(root / "predictions", end=end, split="val", file_name=file_name) for end in STRIDE_OF_END]

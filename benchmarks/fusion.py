@@ -1,14 +1,14 @@
 """How fast the stages `fuse` and `score` are: against doing it the plain way, and against the floor.
 
-    python benchmarks/fusion.py --images 2000 --fewer-images 500 --distinct 50 --plain-images 24
+    python -m benchmarks.fusion --images 2000 --fewer-images 500 --distinct 50 --plain-images 24
 
 makes a COCO-like split and the caches of two ends in a temporary folder, then times, on the same cores:
 
 plain   full-resolution bilinear maps of all 133 classes from both ends, averaged, argmax; RLE of every stuff class;
         panopticapi's combine; panopticapi's PQ. The 160 MB of maps an image that have to be read where there is no such
         cache are left out.
-ours    `stages/fuse.py` and `stages/score.py` as DVC runs them, start-up included. Timed on fewer images too, they tell
-        what an image more costs, and by that what 5,000 take.
+ours    `stages/fuse.py` and `stages/score.py` (without the error budget) as DVC runs them, start-up included. Timed on
+        fewer images too, they tell what an image more costs, and by that what 5,000 take.
 floor   only decoding the caches' planes, encoding the maps, and reading the runs that are scored.
 
 Plain and ours are timed in turns, --rounds times: a machine that others share is now slower and now faster. Printed
@@ -24,8 +24,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,17 +36,12 @@ from typing import Any
 import cv2
 import hotcoco.panoptic as hotcoco
 import numpy as np
-import panopticapi.combine_semantic_and_instance_predictions as combine
-import panopticapi.evaluation as evaluation
-from coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
-from pycocotools import mask as coco_mask
-from ruamel.yaml import YAML
 
 from antvisionps.evaluation.panoptic_quality import match_segments
 from antvisionps.fusion.heuristic import PRESETS, fuse_image
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
-from antvisionps.panoptic.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
     SegmentRuns,
@@ -58,15 +51,16 @@ from antvisionps.panoptic.segment_runs import (
 )
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
+from antvisionps.pipeline.score import match_systems
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.instances import InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
+from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, cache_paths, write_coco_like
+from benchmarks.coco_like_stages import run_stage, score_options, write_params
+from benchmarks.plain_fusion import coco_results, plain_steps
 
-PROJECT = Path(__file__).parents[1]
-Row = dict[str, Any]
 FLOOR = "floor: decode cache, write PNGs, read runs"
-MIN_SCORE, MAX_OVERLAP_FRAC, MIN_STUFF_AREA_PX = 0.5, 0.5, 4096
 
 
 def main() -> None:
@@ -123,7 +117,6 @@ def print_growth(root: Path, fewer: Path, *, images: tuple[int, int], workers: i
 def benchmark(root: Path, *, images: int, plain_images: int, workers: int, rounds: int) -> None:
     print(f"\n{images} images, {workers} workers; plain on {plain_images}; ms an image of wall clock (and of CPU)")
     load_kernels()  # compiles them, if nothing has since the installation
-    load_png_kernels()
     timed_rounds = [time_plain(root, plain_images, workers) | time_ours(root, images, workers) for _ in range(rounds)]
     rows = {name: np.median([of_round[name] for of_round in timed_rounds], axis=0) for name in timed_rounds[0]}
     once = time_floor(root, images, workers) | time_scoring(root, images)
@@ -162,169 +155,34 @@ def add(rows: dict[str, tuple[float, float]]) -> tuple[float, float]:
     return sum(wall for wall, _ in rows.values()), sum(cpu for _, cpu in rows.values())
 
 
-# The plain way
-
-
 def time_plain(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
-    (root / "plain").mkdir(exist_ok=True)
-    found: list[tuple[list[Row], list[Row]]] = []
-    predicted: list[Row] = []
-    pairs: list[tuple[Row, Row]] = []
-
-    def average() -> None:
-        found.extend(map_images(partial(_open_average, root), range(images), workers=workers, description="average"))
-
-    def paste() -> None:
-        predicted.extend(map_images(partial(_open_combine, root), found, workers=workers, description="combine"))
-
-    def score() -> None:
-        truth = json.loads((root / "prepared" / "val.json").read_text())["annotations"][:images]
-        pairs.extend(zip(truth, predicted, strict=True))
-        for _ in map_images(partial(_open_pq, root), pairs, workers=workers, description="PQ"):
-            pass
-
-    rows = {
-        "plain: average, argmax, RLE": timed(average, images),
-        "plain: panopticapi combine": timed(paste, images),
-        "plain: panopticapi PQ": timed(score, images),
-    }
+    rows = {name: timed(step, images) for name, step in plain_steps(root, images, workers).items()}
     return rows | {"plain: all": add(rows)}
-
-
-def _open_average(root: Path) -> Callable[[int], tuple[list[Row], list[Row]]]:
-    cv2.setNumThreads(1)
-    readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
-
-    def full_resolution(image_id: int) -> tuple[list[Row], list[Row]]:
-        average = np.zeros((len(CATEGORIES), HEIGHT, WIDTH), dtype=np.float32)
-        for reader in readers:
-            image = reader.read(image_id)
-            probs = np.zeros((len(CATEGORIES), *image.planes.shape[1:]), dtype=np.float32)
-            probs[image.category_ids - 1] = image.planes / np.float32(255)
-            for class_index, plane in enumerate(probs):
-                average[class_index] += 0.5 * cv2.resize(plane, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-        class_map = average.argmax(axis=0)
-        stuff = []
-        for category in CATEGORIES.stuff:
-            mask = class_map == CATEGORIES.class_index(category.category_id)
-            if mask.any():
-                rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-                segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
-                stuff.append({"image_id": image_id, "category_id": category.category_id, "segmentation": segmentation})
-        return coco_results(root, range(image_id, image_id + 1)), stuff
-
-    return full_resolution
-
-
-def _open_combine(root: Path) -> Callable[[tuple[list[Row], list[Row]]], Row]:
-    categories = {row["id"]: row for row in CATEGORIES.to_json()}
-
-    def run(found: tuple[list[Row], list[Row]]) -> Row:
-        instances, stuff = found
-        image_id = stuff[0]["image_id"]
-        kept = sorted((row for row in instances if row["score"] >= MIN_SCORE), key=lambda row: -row["score"])
-        image = {"height": HEIGHT, "width": WIDTH, "file_name": f"{image_id:012d}.jpg"}
-        out, limits = str(root / "plain"), (MAX_OVERLAP_FRAC, MIN_STUFF_AREA_PX)
-        with contextlib.redirect_stdout(io.StringIO()):
-            (row,) = combine.combine_to_panoptic_single_core(
-                0, [image_id], {image_id: image}, {image_id: kept}, {image_id: stuff}, out, *limits, categories
-            )
-        return row
-
-    return run
-
-
-def _open_pq(root: Path) -> Callable[[tuple[Row, Row]], None]:
-    categories = {row["id"]: row for row in CATEGORIES.to_json()}
-
-    def run(pair: tuple[Row, Row]) -> None:
-        folders = str(root / "prepared" / "panoptic_val"), str(root / "plain")
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.pq_compute_single_core(0, [pair], *folders, categories)
-
-    return run
-
-
-def coco_results(root: Path, image_ids: range) -> list[Row]:
-    """The routed instances as the rows of a COCO results file."""
-    routes = json.loads((root / "routing" / "routing.json").read_text())["categories"]
-    end_of = {row["category_id"]: row["end"] for row in routes}
-    rows = []
-    for end, path in zip(STRIDE_OF_END, cache_paths(root, INSTANCES_FILE), strict=True):
-        with InstancesReader(path, mask_probs=False) as reader:
-            for image in map(reader.read, image_ids):
-                for category_id, score, rle in zip(
-                    image.category_ids.tolist(), image.scores.tolist(), image.rles, strict=True
-                ):
-                    if end_of[category_id] == end:
-                        mask = {"size": [HEIGHT, WIDTH], "counts": rle.decode()}
-                        rows.append(
-                            {
-                                "image_id": image.image_id,
-                                "category_id": category_id,
-                                "score": score,
-                                "segmentation": mask,
-                            }
-                        )
-    return rows
-
-
-def cache_paths(root: Path, file_name: str) -> list[Path]:
-    return [cache_path(root / "predictions", end=end, split="val", file_name=file_name) for end in STRIDE_OF_END]
 
 
 # Ours
 
 
 def time_ours(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
-    params = write_params(root / "params.yaml", workers)
-    places = ["--params", params, "--prepared", root / "prepared"]
-    fused, predictions = root / "fused", ["--predictions", root / "predictions", "--routing", root / "routing"]
+    write_params(root, systems=["fusion"], workers=workers)
+    fused = root / "fused"
     shutil.rmtree(fused, ignore_errors=True)  # as DVC does before it runs a stage
+    score = partial(run_stage, "score", root, *score_options(root), "--no-error-budget")
     rows = {
-        "ours: stage fuse": timed(
-            partial(run_stage, "fuse", "--system", "fusion", *places, *predictions, "--out", fused / "fusion"), images
-        ),
-        "ours: stage score": timed(
-            partial(
-                run_stage,
-                *("score", *places, "--fused", fused, "--out", root / "metrics", "--overlays", root / "overlays"),
-            ),
-            images,
-        ),
+        "ours: stage fuse": timed(partial(run_stage, "fuse", root, "--out", fused), images),
+        "ours: stage score": timed(score, images),
     }
     return rows | {"ours: all": add(rows)}
 
 
-def write_params(path: Path, workers: int) -> Path:
-    yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(PROJECT / "params.yaml")
-    document["fuse"]["systems"] = ["fusion"]
-    document["fuse"]["min_stuff_area_px"] = MIN_STUFF_AREA_PX
-    document["score"]["overlay_images"] = 0
-    document["runtime"]["workers"] = workers
-    with path.open("w") as file:
-        yaml.dump(document, file)
-    return path
-
-
-def run_stage(name: str, *arguments: Any) -> None:
-    command = [sys.executable, PROJECT / "stages" / f"{name}.py", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
-
-
 def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
     """PQ of the fused maps alone, without start-up, by this package and by hotcoco (which uses every core)."""
-    sys.path.insert(0, str(PROJECT / "stages"))
-    import score
-
     truth = open_split(root / "prepared", "val")
     cores = len(os.sched_getaffinity(0))
 
     def ours() -> None:
         systems = {"fusion": open_fused(root / "fused" / "fusion", truth)}
-        score.match_systems(truth, systems, prepared=root / "prepared", workers=cores)
+        match_systems(truth, systems, prepared=root / "prepared", workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]

@@ -1,7 +1,7 @@
-"""PQ on val of every method, preset and routing, plain and calibrated, with 95 % intervals; then the error budget of
-the fusion, and sizes.
+"""PQ on val of every method, preset and ensemble of instances, plain and calibrated, with 95 % intervals; then the
+error budget of the fusion, and sizes.
 
-    python benchmarks/fusion_methods.py --prepared data/prepared --predictions data/predictions --routing data/routing
+    python -m benchmarks.fusion_methods --prepared data/prepared --predictions data/predictions --routing data/routing
 
 needs what `prepare`, `predict` and `evaluate_heldout` wrote; what is calibrated is fitted here, as stage `calibrate`
 does it. The last column is what calibration gains in PQ, with the interval of the difference: both are scored on the
@@ -23,7 +23,7 @@ from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, 
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.interchange.coco_results import write_coco_results
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
 from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate, starting_settings
 from antvisionps.pipeline.error_budget import AS_FUSED, count_budget
@@ -33,10 +33,10 @@ from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_
 from antvisionps.predictions.split_caches import SplitCaches
 
 OTHER_FUSIONS: dict[str, dict[str, object]] = {
-    "single": {"routing": "single"},
-    "union": {"routing": "union"},
+    "best overall": {"instance_ensemble": "best_overall"},
+    "union": {"instance_ensemble": "union"},
     "log-probabilities": {"semantic_average": "log_probabilities"},
-    "union and log-probabilities": {"routing": "union", "semantic_average": "log_probabilities"},
+    "union and log-probabilities": {"instance_ensemble": "union", "semantic_average": "log_probabilities"},
 }
 UNFITTED = {"calibrated": False, "order": "score"}
 
@@ -117,8 +117,7 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
     trial = HeldoutPQ(heldout, heldout.dataset.images, params.runtime.workers, params.calibrate.min_heldout_instances)
 
     def changed(method: str, **changes: object) -> Params:
-        methods = dict.fromkeys((*params.all_ends, FUSION_SYSTEM), method)
-        fuse = params.fuse.model_copy(update=UNFITTED | {"method": methods} | changes)
+        fuse = params.fuse.model_copy(update=UNFITTED | {"method": method, "methods": {}} | changes)
         return params.model_copy(update={"fuse": fuse})
 
     def settings(method: str, **changes: object) -> FusionSettings:
@@ -149,7 +148,7 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
             name = f"heuristic, {other}"
             yield name, Variant(settings("heuristic", **changes))
             yield f"{name}, calibrated", calibrated(name, "heuristic", **changes)
-        yield "panoptic head, union", Variant(settings("panoptic_head", routing="union"))
+        yield "panoptic head, union", Variant(settings("panoptic_head", instance_ensemble="union"))
 
 
 def print_budget(params: Params, caches: SplitCaches, places: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """`prepare` on annotations as many as COCO's: time, peak memory, and `dvc status` afterwards.
 
-    python benchmarks/prepare_scale.py                     # 118,287 + 5,000 images
-    python benchmarks/prepare_scale.py --images 5000 500   # quickly
-    python benchmarks/prepare_scale.py --instances         # and a JSON of train's instances, a polygon for each thing
+    python -m benchmarks.prepare_scale                     # 118,287 + 5,000 images
+    python -m benchmarks.prepare_scale --images 5000 500   # quickly
+    python -m benchmarks.prepare_scale --instances         # and a JSON of train's instances, a polygon for each thing
 
 makes a folder in COCO's panoptic layout: JSONs with the fields and the number of segments of COCO's, photos and PNGs of
 24 x 24 px, every photo different from the others in its pixels. Then, in a copy of the project with a DVC repository of
@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import measure_segments
+from antvisionps.params.profiles import compose
 
 PROJECT = Path(__file__).parents[1]
 COCO_IMAGES = (118287, 5000)
@@ -157,7 +158,7 @@ def copy_project(project: Path, root: Path, *, workers: int, with_instances: boo
         shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "dvc.yaml", project)
     yaml = YAML()
-    params = yaml.load(PROJECT / "profiles" / "coco_paper.yaml")
+    params = yaml.load(compose(PROJECT / "profiles" / "coco_paper.yaml"))
     params["prepare"]["coco_panoptic"]["root"] = str(root)
     if not with_instances:
         params["prepare"]["instances"] = "panoptic"

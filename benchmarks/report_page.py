@@ -1,6 +1,6 @@
 """The report page on 2,000 images of COCO's size: the stage's time, the page's size, how it loads, filters and scrolls.
 
-`python benchmarks/report_page.py` makes the images (few differ; the rest repeat them), fuses and scores them untimed,
+`python -m benchmarks.report_page` makes the images (few differ; the rest repeat them), fuses and scores them untimed,
 times the stage, and drives the page from disk in a headless Chromium (`make chromium`). Frames are those of the
 browser's own clock while the list of images is scrolled from end to end; the slowest tenth is what people feel.
 """
@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
 from playwright.sync_api import Page, sync_playwright
-from ruamel.yaml import YAML
 
-PROJECT = Path(__file__).parents[1]
+from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
+from benchmarks.coco_like_stages import run_stage, score_options, write_params
+
 SYSTEMS = (*STRIDE_OF_END, "fusion")
 
 
@@ -44,11 +40,12 @@ def main() -> None:
         if not (root / "metrics" / "error_budget.csv").exists():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 pool.submit(write_sources, root, arguments.images, arguments.distinct).result()
-            fuse_and_score(root, arguments.workers)
-        params = write_params(root / "params.yaml", arguments.workers)
+            write_params(root, systems=SYSTEMS, workers=arguments.workers, bootstrap_samples=50)
+            run_stage("fuse", root, "--out", root / "fused")
+            run_stage("score", root, *score_options(root))
         begin = time.perf_counter()
-        run_stage("report", root, "--params", params, "--models", root / "models", "--fused", root / "fused",
-                  "--metrics", root / "metrics", "--out", root / "report")  # fmt: skip
+        places = {"models": "models", "fused": "fused", "metrics": "metrics", "out": "report"}
+        run_stage("report", root, *(word for name, of in places.items() for word in (f"--{name}", root / of)))
         print_row("stage report, s", time.perf_counter() - begin)
         print_sizes(root / "report", arguments.images)
         for name, value in drive(root / "report", arguments.images).items():
@@ -83,41 +80,6 @@ def write_sources(root: Path, images: int, distinct: int) -> None:
     }
     pq.write_table(pa.table(columns), root / "routing" / "class_ap.parquet")
     (root / "models").mkdir()
-
-
-def write_params(path: Path, workers: int) -> Path:
-    yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(PROJECT / "params.yaml")
-    document["ends"] = list(STRIDE_OF_END)
-    document["fuse"] |= {
-        "systems": list(SYSTEMS),
-        "method": dict.fromkeys(SYSTEMS, "heuristic"),
-        "min_stuff_area_px": 4096,
-        "semantic_weights": dict.fromkeys(STRIDE_OF_END, 1.0),
-    }
-    document["predict"]["member_weights"] = {end: {"base": 1.0} for end in STRIDE_OF_END}
-    document["score"] |= {"overlay_images": 0, "bootstrap_samples": 50}
-    document["runtime"]["workers"] = workers
-    with path.open("w") as file:
-        yaml.dump(document, file)
-    return path
-
-
-def fuse_and_score(root: Path, workers: int) -> None:
-    params = write_params(root / "params.yaml", workers)
-    run_stage("fuse", root, "--params", params, "--out", root / "fused")
-    score = ("--fused", root / "fused", "--out", root / "metrics", "--overlays", root / "overlays")
-    run_stage("score", root, "--params", params, *score, predictions=False)
-    run_stage("error_budget", root, "--params", params, "--out", root / "metrics" / "error_budget.csv")
-
-
-def run_stage(name: str, root: Path, *arguments: Any, predictions: bool = True) -> None:
-    places = ["--prepared", root / "prepared"]
-    if predictions:
-        places += ["--predictions", root / "predictions", "--routing", root / "routing"]
-    command = [sys.executable, PROJECT / "stages" / f"{name}.py", *places, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def print_sizes(folder: Path, images: int) -> None:

@@ -6,7 +6,6 @@ As a program it trains one on a prepared data set and fills a cache, with the se
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch import Tensor
 from antvisionps.core.stage import run_stage
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
-from antvisionps.models.e_ups.balanced_pyramid import feature_pyramid
 from antvisionps.models.e_ups.network import EUps, plain_roi_head
 from antvisionps.models.training.device import select_device
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -27,9 +25,10 @@ from antvisionps.params.whole import load_params
 # isort: split
 from mmdet.models.detectors import PanopticFPN
 from mmdet.models.seg_heads import PanopticFPNHead
-from mmengine.config import ConfigDict
 
-END = "panoptic_fpn"
+END = "e_ups"
+"""Its cache stands in E-UPS's place, so that the same params fuse and score it."""
+
 SHARED_WITH_E_UPS = (
     "backbone", "fpn_channels", "anchor_scale", "train_proposals", "rois_per_image", "box_fc_channels", "mask_convs",
 )  # fmt: skip
@@ -37,7 +36,7 @@ SHARED_WITH_E_UPS = (
 
 
 class StockPanopticFpn(PanopticFPN):
-    """mmdet's network and losses; at test time a `two_stage.BoxScorer`, so that both ends share all that follows."""
+    """mmdet's network and losses, and at test time what `inference.scorers.BoxScorer` asks for, as E-UPS has it."""
 
     semantic_stride = two_stage.STRIDES[0]
 
@@ -55,54 +54,40 @@ class StockPanopticFpn(PanopticFPN):
         return torch.cat([things, probabilities[:-1]])
 
 
-def build_panoptic_fpn(
-    *,
-    num_things: int,
-    num_classes: int,
-    backbone: Mapping[str, Any],
-    fpn_channels: int,
-    anchor_scale: float,
-    train_proposals: int,
-    test_proposals: int,
-    rois_per_image: int,
-    box_fc_channels: int,
-    mask_convs: int,
-) -> StockPanopticFpn:
-    """mmdet's configs/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py with these sizes: its semantic head, loss weights
-    (0.5 for semantics), L1 loss and merging of thing classes into one, on the backbone, pyramid and boxes that E-UPS
-    has."""
-    spec = describe_backbone(**backbone)
+def build_panoptic_fpn(**settings: Any) -> StockPanopticFpn:
+    """mmdet's configs/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py with the sizes of these DetectorSettings: its
+    semantic head, loss weights (0.5 for semantics), L1 loss and merging of thing classes into one, on the backbone,
+    pyramid and boxes that E-UPS has."""
+    network = two_stage.DetectorSettings(**settings)
+    backbone = describe_backbone(**network.backbone)
     l1 = {"type": "L1Loss", "loss_weight": 1.0}
-    roi_head = plain_roi_head(
-        channels=fpn_channels, fc_channels=box_fc_channels, num_convs=mask_convs, num_things=num_things
-    )
+    plain = plain_roi_head(network)
+    roi_head = plain | {"bbox_head": plain["bbox_head"] | {"loss_bbox": l1}}
+    rcnn = two_stage.rcnn_train_cfg(network, positive_iou=0.5)
+    parts = two_stage.detector_parts(network, backbone, roi_head=roi_head, rcnn=rcnn)
+    parts["rpn_head"]["loss_bbox"] = l1
     return StockPanopticFpn(
-        backbone=spec.config,
-        neck=feature_pyramid(spec, channels=fpn_channels, image_context=False, balanced_level=None),
-        rpn_head=ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale) | {"loss_bbox": l1}),
-        roi_head=ConfigDict(roi_head | {"bbox_head": roi_head["bbox_head"] | {"loss_bbox": l1}}),
+        neck=two_stage.fpn(backbone, network.fpn_channels),
         semantic_head={
             "type": PanopticFPNHead,
-            "num_things_classes": num_things,
-            "num_stuff_classes": num_classes - num_things,
-            "in_channels": fpn_channels,
-            "inner_channels": fpn_channels // 2,
-            "norm_cfg": {"type": "GN", "num_groups": min(32, fpn_channels // 2), "requires_grad": True},
+            "num_things_classes": network.num_things,
+            "num_stuff_classes": network.num_classes - network.num_things,
+            "in_channels": network.fpn_channels,
+            "inner_channels": network.fpn_channels // 2,
+            "norm_cfg": {"type": "GN", "num_groups": min(32, network.fpn_channels // 2), "requires_grad": True},
             "loss_seg": {"type": "CrossEntropyLoss", "ignore_index": VOID_CLASS_INDEX, "loss_weight": 0.5},
         },
-        train_cfg=ConfigDict(
-            **two_stage.rpn_train_cfg(max_proposals=train_proposals),
-            rcnn=two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=0.5),
-        ),
-        test_cfg=two_stage.test_cfg(max_proposals=test_proposals),
-        data_preprocessor=two_stage.data_preprocessor(spec),
+        **parts,
     )
 
 
 def main() -> None:
     # These need dvclive, which the memory benchmark does without.
-    from antvisionps.models.inference.end_networks import fill_cache
+    from antvisionps.models.inference.end_networks import EndNetworks
+    from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
+    from antvisionps.models.inference.views import PredictionSettings
     from antvisionps.models.training.member import train_member
+    from antvisionps.models.training.settings import TrainingSettings
     from antvisionps.models.training.weights import load_weights, weights_sha256
     from antvisionps.predictions.schema import CacheHeader
 
@@ -112,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
-    settings = params.train_e_ups.networks["base"].model_dump(mode="json")
+    settings = params.train_e_ups.networks[params.train_e_ups.members[0]].model_dump(mode="json")
     network = {key: settings[key] for key in SHARED_WITH_E_UPS}
     folder = arguments.models / "base"
     fingerprint = dataset_fingerprint(arguments.prepared)
@@ -122,7 +107,7 @@ def main() -> None:
             build=build_panoptic_fpn,
             end=END,
             network=network,
-            **params.train_e_ups.keyword_arguments(),
+            settings=TrainingSettings(**params.train_e_ups.keyword_arguments()),
             checkpoint_interval=params.runtime.checkpoint_interval,
             loader_workers=params.runtime.loader_workers,
             dataset_fingerprint=fingerprint,
@@ -144,9 +129,9 @@ def main() -> None:
         categories=dataset.categories,
         weights_sha256=weights_sha256([folder]),
     )
-    out_dir = arguments.predictions / END / "val"
-    networks = [model.to(device).eval()]
-    fill_cache(dataset, networks, [1.0], header=header, out_dir=out_dir, **params.predict.keyword_arguments())
+    end = EndNetworks([model.to(device).eval()], [1.0])
+    cache = CacheToFill(end, header, arguments.predictions / END / "val")
+    fill_caches(dataset, [cache], PredictionSettings(**params.predict.keyword_arguments()))
 
 
 if __name__ == "__main__":

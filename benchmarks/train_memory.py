@@ -33,10 +33,10 @@ from torch import nn
 
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.inference.shared_backbone import RememberingBackbone
-from antvisionps.models.inference.views import predict_image
-from antvisionps.models.lwl_htc.network import build_lwl_htc, htc_settings
-from antvisionps.models.training.data import collate
+from antvisionps.models.inference.views import PredictionSettings, predict_image
+from antvisionps.models.lwl_htc.network import HtcSettings, build_lwl_htc, htc_parts
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import collate
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.training import Network
 from antvisionps.params.whole import load_params
@@ -255,7 +255,7 @@ def build_htc(variant: str, settings: dict[str, Any]) -> Any:
     settings["backbone"] |= {"name": STOCK_HTC[variant], "deformable": False}
     del settings["uncertainty"], settings["average_mask_stages"]
     plain = {"location_sensitive_header": False, "deformable_semantic_head": None, "semantic_level": 1}
-    return HybridTaskCascade(**htc_settings(**settings | plain))
+    return HybridTaskCascade(**htc_parts(HtcSettings(**settings | plain)))
 
 
 def paper_settings(network: Network, rois_per_image: int | None) -> dict[str, Any]:
@@ -311,7 +311,14 @@ def predicting(networks: list[Any], size: Size, *, device: torch.device, warmup:
     """Peak memory and speed of these networks on one photo after another, as cells of the table; seconds a photo."""
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 255, (*size.hw, 3)).astype(np.uint8) for _ in range(warmup + timed)]
-    sizes: dict[str, Any] = {"short_sides_px": [min(size.hw)], "max_long_side_px": max(size.hw), "flip": False}
+    settings = PredictionSettings(
+        short_sides_px=[min(size.hw)],
+        max_long_side_px=max(size.hw),
+        flip=False,
+        min_score=0.0,
+        nms_iou=0.5,
+        max_instances=100,
+    )
     seconds = []
     for network in networks:
         network.to(device)
@@ -319,7 +326,7 @@ def predicting(networks: list[Any], size: Size, *, device: torch.device, warmup:
         for photo in photos:
             start = time.perf_counter()
             for network in networks:
-                predict_image(photo, [network], [1.0], **sizes, min_score=0.0, nms_iou=0.5, max_instances=100)
+                predict_image(photo, [network], [1.0], settings)
             seconds.append(time.perf_counter() - start)  # what comes back lies in main memory: the GPU has finished
         memory = peak()
     for network in networks:
@@ -335,8 +342,9 @@ def _speed(photo_s: float) -> str:
 
 def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
     """The profile's SGD with these changes, as stage train_e_ups would make it."""
+    changes |= {"autocast": autocast, "accumulated_batches": 1}
     settings = load_params(PROFILE).train_e_ups.optimizer.model_dump() | changes
-    return build_optim_wrapper(model, optim_wrapper(**settings, autocast=autocast, accumulated_batches=1))
+    return build_optim_wrapper(model, optim_wrapper(**settings))
 
 
 def random_batch(size: Size, *, seed: int) -> dict[str, list[Any]]:

@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 
 from antvisionps.core.stage import run_stage
-from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.inference.fill_caches import fill_caches, open_end
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
+from antvisionps.params.training import load_members
 
 
 def main() -> None:
@@ -32,13 +34,13 @@ def main() -> None:
             end=arguments.end,
             split=arguments.split,
             dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-            member_weights=settings.weight_of_member(arguments.end),
+            member_weights=settings.weight_of_member(arguments.end, load_members(arguments.params, arguments.end)),
             max_proposals=settings.max_proposals,
             device=device,
             models_dir=arguments.models,
             out_dir=arguments.out,
         )
-        fill_caches(dataset, [opened], **settings.keyword_arguments())
+        fill_caches(dataset, [opened], PredictionSettings(**settings.keyword_arguments()))
 
 
 if __name__ == "__main__":

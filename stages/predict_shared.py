@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 
 from antvisionps.core.stage import run_stage
-from antvisionps.models.inference.end_networks import fill_caches, open_end
+from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import share_backbone
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
+from antvisionps.params.training import load_members
 
 
 def main() -> None:
@@ -34,7 +36,7 @@ def main() -> None:
                 end=end,
                 split=arguments.split,
                 dataset_fingerprint=dataset_fingerprint(arguments.prepared),
-                member_weights=settings.weight_of_member(end),
+                member_weights=settings.weight_of_member(end, load_members(arguments.params, end)),
                 max_proposals=settings.max_proposals,
                 device=device,
                 models_dir=arguments.models / end,
@@ -42,8 +44,8 @@ def main() -> None:
             )
             for end in arguments.ends
         ]
-        share_backbone([end.networks for end in opened], [end.folders for end in opened], num_views=settings.num_views)
-        fill_caches(dataset, opened, **settings.keyword_arguments())
+        share_backbone([cache.end for cache in opened], num_views=settings.num_views)
+        fill_caches(dataset, opened, PredictionSettings(**settings.keyword_arguments()))
 
 
 if __name__ == "__main__":

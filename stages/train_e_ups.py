@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antvisionps.core.stage import run_stage
 from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split, training_options
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
@@ -21,7 +22,7 @@ def main() -> None:
         end="e_ups",
         build=build_e_ups,
         network=settings.network(options.member),
-        training=settings.keyword_arguments(),
+        settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )
 

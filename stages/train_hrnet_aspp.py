@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antvisionps.core.stage import run_stage
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split, training_options
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
@@ -21,7 +22,7 @@ def main() -> None:
         end="hrnet_aspp",
         build=build_hrnet_aspp,
         network=settings.network(options.member),
-        training=settings.keyword_arguments(),
+        settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )
 

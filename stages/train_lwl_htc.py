@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antvisionps.core.stage import run_stage
 from antvisionps.models.lwl_htc.network import build_lwl_htc
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split, training_options
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
@@ -20,7 +21,7 @@ def main() -> None:
         end="lwl_htc",
         build=build_lwl_htc,
         network=settings.network.model_dump(mode="json"),
-        training=settings.keyword_arguments(),
+        settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )
 

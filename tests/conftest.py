@@ -13,10 +13,11 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from tests.dvc_project import commit, copy_project, dvc
+from tests.pipeline.workspace import UNION, Workspace, methods, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
-LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_pipeline_again.py")
-"""Files of minutes each. The last one begins with what the first one makes, and would wait for it beside it."""
+LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_predictor.py")
+"""Files of a minute and more. The first makes dvc_run, the second tiny_run, beside each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,3 +88,21 @@ def dvc_run(made_once) -> Path:
         commit(folder)
 
     return made_once("dvc_run", run)
+
+
+@pytest.fixture(scope="session")
+def done(made_once) -> Workspace:
+    """Two ends' noisy predictions and what evaluate_heldout, calibrate, fuse and score make of them, all systems'.
+    Tests only read it."""
+    return Workspace(made_once("done", lambda folder: Workspace(folder).fill()))
+
+
+@pytest.fixture(scope="session", params=["heuristic", "panoptic_head"])
+def union(request, done, made_once) -> Path:
+    """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""
+
+    def fuse(folder: Path) -> None:
+        params = write_params(folder / "params.yaml", systems=["fusion"], **UNION, **methods(fusion=request.param))
+        succeed(done.run("fuse", params=params, out=folder / "fused"))
+
+    return made_once(f"union_{request.param}", fuse)

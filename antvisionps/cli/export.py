@@ -40,7 +40,7 @@ def _export_end(args: argparse.Namespace, project_root: Path) -> None:
 
 def _export_coco(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.interchange.coco_submission import Submission
-    from antvisionps.panoptic.coco_panoptic import read_panoptic
+    from antvisionps.panoptic.coco_json import read_panoptic
     from antvisionps.pipeline.paths import read_pipeline_paths
 
     folder = read_pipeline_paths(project_root).fused / args.system

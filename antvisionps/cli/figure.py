@@ -12,7 +12,7 @@ from antvisionps.core.errors import CacheError, DataError
 
 if TYPE_CHECKING:
     from antvisionps.inspection.fused import FusedMaps
-    from antvisionps.panoptic.coco_panoptic import PanopticDataset
+    from antvisionps.panoptic.dataset import PanopticDataset
     from antvisionps.report.figure import Panel
 
 TITLES = {"e_ups": "E-UPS", "lwl_htc": "LWL-HTC", "hrnet_aspp": "HRNet-ASPP", "fusion": "Fusion"}
@@ -38,13 +38,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _figure(args: argparse.Namespace) -> None:
     with needs_extra("figures"):
         from antvisionps.report.figure import refuse_other_formats, write_figure
-    from antvisionps.inspection import fused
+    from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.panoptic.splits import open_split
 
     refuse_other_formats(args.out)
     truth = open_split(args.data / "prepared", "val")
     names = args.systems or _systems_in(args.data / "fused")
-    systems = [fused.open(args.data / "fused" / name) for name in names]
+    systems = [open_fused_maps(args.data / "fused" / name) for name in names]
     for maps in systems:
         if maps.categories != truth.categories:
             raise CacheError(f"{maps.folder}: of other categories than {truth.annotations}; run `dvc repro fuse`")
@@ -62,7 +62,7 @@ def _systems_in(fused_dir: Path) -> list[str]:
 
 
 def _row(image_id: int, truth: PanopticDataset, systems: Sequence[FusedMaps]) -> list[Panel]:
-    from antvisionps.inspection.choices import name_nearest
+    from antvisionps.inspection.collection import name_nearest
     from antvisionps.report.figure import Panel
 
     image = next((image for image in truth.images if image.image_id == image_id), None)

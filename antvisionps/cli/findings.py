@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 def report(findings: Iterable[Finding]) -> None:
     """A line each, then every remedy once. Exit status 1 where something is wrong."""
-    told = []
+    printed = []
     for finding in findings:
         print(f"{finding.severity:6}{finding.subject:34}{finding.message}", flush=True)
-        told.append(finding)
-    remedies = dict.fromkeys(f.remedy for f in told if f.remedy and f.severity == "wrong")
-    hints = dict.fromkeys(f.remedy for f in told if f.remedy and f.severity == "note")
+        printed.append(finding)
+    remedies = dict.fromkeys(f.remedy for f in printed if f.remedy and f.severity == "wrong")
+    hints = dict.fromkeys(f.remedy for f in printed if f.remedy and f.severity == "note")
     for heading, commands in (("To mend what is wrong:", remedies), ("Worth a look:", hints)):
         if commands:
             print("", heading, *(f"  {command}" for command in commands), sep="\n")
-    if any(finding.severity == "wrong" for finding in told):
+    if any(finding.severity == "wrong" for finding in printed):
         raise SystemExit(1)

@@ -11,11 +11,18 @@ from antvisionps.core.errors import CacheError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from antvisionps.inspection.fused import FusedMap
     from antvisionps.inspection.predictions import CachedPredictions
 
 VAL = "val"
 """The split that systems are fused on."""
+
+FORMATS = {
+    **dict.fromkeys(("score", "mean score", "mean probability", "confidence"), ".3f"),
+    **dict.fromkeys(("share", "changed pixels"), ".1%"),
+    **dict.fromkeys(("x", "y", "width", "height", "PQ"), ".1f"),
+    "PQ B-A": "+.1f",
+}
+"""How the tables write numbers that are not whole."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,22 +40,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     description = "List what data/ holds, or show what is in it."
     inspect = commands.add_parser("inspect", parents=[common], help="look at what data/ holds", description=description)
     inspect.set_defaults(run=_list, data=Path("data"), json=False)
-    looks = inspect.add_subparsers(metavar="WHAT")
+    parts = inspect.add_subparsers(metavar="WHAT")
 
-    instances = looks.add_parser("instances", parents=[common, cache, image], help="what an end found in an image")
+    instances = parts.add_parser("instances", parents=[common, cache, image], help="what an end found in an image")
     instances.add_argument("--category", action="append", metavar="NAME", help="only of this one; may be repeated")
     instances.add_argument("--min-score", type=float, default=0.0, metavar="SCORE")
     instances.add_argument("--limit", type=_positive, metavar="N", help="only the first N")
     instances.set_defaults(run=_instances)
 
-    semantic = looks.add_parser("semantic", parents=[common, cache, image], help="an end's classes of an image")
+    semantic = parts.add_parser("semantic", parents=[common, cache, image], help="an end's classes of an image")
     semantic.set_defaults(run=_semantic)
 
-    fused = looks.add_parser("fused", parents=[common, image], help="segments of an image, and rejected candidates")
+    fused = parts.add_parser("fused", parents=[common, image], help="segments of an image, and rejected candidates")
     fused.add_argument("system", help="fusion, or an end alone")
     fused.set_defaults(run=_fused)
 
-    diff = looks.add_parser("diff", parents=[common], help="compare two caches or two fused systems, or two revisions")
+    diff = parts.add_parser("diff", parents=[common], help="compare two caches or two fused systems, or two revisions")
     diff.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="data/predictions/END/SPLIT or data/fused/SYSTEM"
     )
@@ -79,134 +86,62 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _instances(args: argparse.Namespace) -> None:
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.inspection.pictures import draw_instances, write_picture
+    from antvisionps.inspection.records import instance_records
 
     with _open_cache(args) as cache:
         found = cache[args.image].instances
         wanted = _category_ids(args.category, cache)
         fitting = [one for one in found if one.category.category_id in wanted and one.score >= args.min_score]
         shown = fitting[: args.limit]
-        rows = [
-            {
-                "rank": one.position,
-                "category": one.category.name,
-                "score": one.score,
-                **dict(zip(("x", "y", "width", "height"), one.box_xywh, strict=True)),
-                "area": one.area_px,
-            }
-            for one in shown
-        ]
-        if args.json:
-            print_json(rows)
-        else:
-            title = f"{args.end} {args.split}, image {args.image}: {len(shown)} of {len(found)} instances, in pixels"
-            print_table(title, rows, {"score": ".3f", **dict.fromkeys(("x", "y", "width", "height"), ".1f")})
+        title = f"{args.end} {args.split}, image {args.image}: {len(shown)} of {len(found)} instances, in pixels"
+        _print(args, title, instance_records(shown))
         if args.png:
-            from antvisionps.inspection.pictures import draw_instances, write_picture
-
             write_picture(args.png, draw_instances(_photo(args, args.split), shown))
 
 
 def _semantic(args: argparse.Namespace) -> None:
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.inspection.pictures import draw_semantic, write_picture
+    from antvisionps.inspection.records import semantic_records
 
     with _open_cache(args) as cache:
         semantic = cache[args.image].semantic
-        class_map, confidence = semantic.class_map, semantic.confidence
-        rows: list[dict[str, Any]] = []
-        for category, plane in zip(semantic.categories, semantic.probs, strict=True):
-            won = class_map == cache.categories.class_index(category.category_id)
-            rows.append(
-                {
-                    "category": category.name,
-                    "kind": "thing" if category.is_thing else "stuff",
-                    "share": float(won.mean()),
-                    "mean probability": float(plane.mean()),
-                    "confidence": float(confidence[won].mean()) if won.any() else None,
-                }
-            )
-        rows.sort(key=lambda row: (-row["share"], -row["mean probability"]))
-        if args.json:
-            print_json(rows)
-        else:
-            title = (
-                f"{args.end} {args.split}, image {args.image}: classes, by the share of pixels they are likeliest at"
-            )
-            print_table(title, rows, {"share": ".1%", "mean probability": ".3f", "confidence": ".3f"})
+        title = f"{args.end} {args.split}, image {args.image}: classes, by the share of pixels they are likeliest at"
+        _print(args, title, semantic_records(semantic))
         if args.png:
-            from antvisionps.inspection.pictures import draw_semantic, write_picture
-
             write_picture(args.png, draw_semantic(semantic))
 
 
-def _fused(args: argparse.Namespace) -> None:
-    from antvisionps.inspection import fused
+def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) -> None:
     from antvisionps.inspection.tables import print_json, print_table
 
-    image = fused.open(args.data / "fused" / args.system)[args.image]
+    if args.json:
+        print_json(records)
+    else:
+        print_table(title, records, FORMATS)
+
+
+def _fused(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.fused import open_fused_maps
+    from antvisionps.inspection.pictures import draw_panoptic, write_picture
+    from antvisionps.inspection.records import fused_records
+    from antvisionps.inspection.tables import print_json, print_table
+
+    image = open_fused_maps(args.data / "fused" / args.system)[args.image]
     void_frac = float((image.segment_ids == 0).mean())
-    tables = {"segments": _segment_rows(image), "rejected": _rejected_rows(image), "quality": _quality_rows(image)}
+    tables = fused_records(image)
     if args.json:
         print_json({"void": void_frac, **tables})
     else:
         title = f"{args.system}, image {args.image}: {len(image.segments)} segments, {void_frac:.1%} of the pixels void"
-        print_table(title, tables["segments"], {"score": ".3f"})
-        print_table("rejected candidates, and why", tables["rejected"], {"score": ".3f"})
+        print_table(title, tables["segments"], FORMATS)
+        print_table("rejected candidates, and why", tables["rejected"], FORMATS)
         if tables["quality"]:
-            print_table("against the truth", tables["quality"], {"PQ": ".1f"})
+            print_table("against the truth", tables["quality"], FORMATS)
     if args.png:
-        from antvisionps.inspection.pictures import draw_fused, write_picture
-
-        write_picture(args.png, draw_fused(_photo(args, VAL), image))
-
-
-def _segment_rows(image: FusedMap) -> list[dict[str, Any]]:
-    return [
-        {
-            "segment": one.segment_id,
-            "category": image.maps.categories.by_id(one.category_id).name,
-            "score": one.score,
-            "area": one.area_px,
-            "end": one.end,
-        }
-        for one in image.segments
-    ]
-
-
-def _rejected_rows(image: FusedMap) -> list[dict[str, Any]]:
-    return [
-        {
-            "category": image.maps.categories.by_id(one.category_id).name,
-            "score": one.score,
-            "area": one.area_px,
-            "free": one.free_px,
-            "end": one.end,
-            "reason": one.reason.value,
-        }
-        for one in image.rejected
-    ]
-
-
-def _quality_rows(image: FusedMap) -> list[dict[str, Any]]:
-    """What stage score counted in this image; nothing where it has not run."""
-    from antvisionps.inspection.image_scores import class_pq, metrics_of, read_image_counts
-
-    counts = read_image_counts(metrics_of(image.maps.folder), system=image.maps.system)
-    if counts is None or image.image_id not in counts:
-        return []
-    of_image = counts[image.image_id]
-    pq_of = class_pq(counts, [image.image_id])
-    columns = (of_image.category_ids, of_image.tp, of_image.fp, of_image.fn)
-    return [
-        {
-            "category": image.maps.categories.by_id(category_id).name,
-            "TP": tp,
-            "FP": fp,
-            "FN": fn,
-            "PQ": pq_of.get(category_id),
-        }
-        for category_id, tp, fp, fn in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+        photo, described = _photo(args, VAL), image.image
+        picture = draw_panoptic(photo, image.segment_ids, described.segments, image.maps.categories)
+        write_picture(args.png, picture)
 
 
 def _diff(args: argparse.Namespace) -> None:
@@ -221,9 +156,7 @@ def _diff(args: argparse.Namespace) -> None:
         print_json({"a": a.name, "b": b.name, "classes": classes, "images": images})
         return
     changed = [row for row in images if row["changed"]]
-    formats = {"changed pixels": ".1%", "PQ B-A": "+.1f"}
-    for side in "AB":
-        formats |= {f"share {side}": ".1%", f"mean score {side}": ".3f", f"PQ {side}": ".1f"}
+    formats = FORMATS | {f"{name} {side}": FORMATS[name] for name in ("share", "mean score", "PQ") for side in "AB"}
     print(f"A: {a.name}\nB: {b.name}\n")
     print_table(f"by category, over {len(images)} images", classes, formats)
     shown = [{name: value for name, value in row.items() if name != "changed"} for row in changed[: args.limit]]
@@ -231,9 +164,9 @@ def _diff(args: argparse.Namespace) -> None:
 
 
 def _open_cache(args: argparse.Namespace) -> CachedPredictions:
-    from antvisionps.inspection import predictions
+    from antvisionps.inspection.predictions import open_predictions
 
-    return predictions.open(args.data / "predictions" / args.end / args.split)
+    return open_predictions(args.data / "predictions" / args.end / args.split)
 
 
 def _photo(args: argparse.Namespace, split: str) -> np.ndarray:
@@ -250,7 +183,7 @@ def _photo(args: argparse.Namespace, split: str) -> np.ndarray:
 
 def _category_ids(names: list[str] | None, cache: CachedPredictions) -> set[int]:
     """Of these things; of all without names."""
-    from antvisionps.inspection.choices import name_choices
+    from antvisionps.inspection.collection import name_choices
 
     things = {category.name: category.category_id for category in cache.categories.things}
     for name in names or []:

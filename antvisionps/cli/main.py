@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.cli import check, download, export, figure, findings, inspect, predict, sweep, table
+from antvisionps.cli import check, download, export, figure, findings, inspect, predict, sweep, table, use
 from antvisionps.core.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -35,10 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
     doctor.set_defaults(run=_doctor)
 
-    use = commands.add_parser("use", help="make a profile the params.yaml that the pipeline runs with")
-    use.add_argument("profile", type=Path, metavar="profiles/NAME.yaml")
-    use.add_argument("--force", action="store_true", help="overwrite a params.yaml that you changed")
-    use.set_defaults(run=_use)
+    use.add_parser(commands, PROJECT_ROOT)
 
     results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
     results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
@@ -59,13 +56,6 @@ def _doctor(args: argparse.Namespace) -> None:
     from antvisionps.preflight.doctor import examine
 
     findings.report(examine(PROJECT_ROOT))
-
-
-def _use(args: argparse.Namespace) -> None:
-    from antvisionps.params.profiles import use_profile
-
-    use_profile(args.profile, project_root=PROJECT_ROOT, force=args.force)
-    print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
 
 
 def _results(args: argparse.Namespace) -> None:

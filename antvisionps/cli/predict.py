@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from antvisionps.datasets.pictures import Picture
     from antvisionps.fusion.heuristic import FusedImage
     from antvisionps.panoptic.categories import CategorySet
-    from antvisionps.panoptic.coco_panoptic import PanopticImage
+    from antvisionps.panoptic.segments import PanopticImage
 
 JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER = "panoptic.json", "panoptic", "overlays"
 
@@ -41,7 +41,7 @@ def _predict(args: argparse.Namespace) -> None:
     from antvisionps.core.atomic import atomic_folder
     from antvisionps.core.progress import progress
     from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
-    from antvisionps.panoptic.coco_panoptic import write_panoptic_json
+    from antvisionps.panoptic.coco_json import write_panoptic_json
     from antvisionps.pipeline.predictor import open_predictor
 
     _refuse_other_contents(args.out)
@@ -69,20 +69,16 @@ def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
     from antvisionps.fusion.heuristic import coco_segments
-    from antvisionps.inspection.pictures import write_picture
-    from antvisionps.panoptic.coco_panoptic import PanopticImage
+    from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.panoptic.png import write_segment_ids_png
-    from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
-    from antvisionps.report.overlays import draw_overlay
+    from antvisionps.panoptic.segments import PanopticImage
 
     segments = coco_segments(fused.segments)
     name = picture.name.with_suffix(".png")
     for place in (MAPS_FOLDER, OVERLAYS_FOLDER):
         (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
     write_segment_ids_png(folder / MAPS_FOLDER / name, fused.segment_ids)
-    overlay = enlarge_small(draw_overlay(photo, fused.segment_ids, segments, categories))
-    entries = legend_entries((segment.category_id for segment in segments), categories)
-    write_picture(folder / OVERLAYS_FOLDER / name, with_legend(overlay, entries))
+    write_picture(folder / OVERLAYS_FOLDER / name, draw_panoptic(photo, fused.segment_ids, segments, categories))
     height, width = photo.shape[:2]
     return PanopticImage(image_id, picture.name.as_posix(), name.as_posix(), height, width, segments)
 

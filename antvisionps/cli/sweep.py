@@ -57,9 +57,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     ]
     refuse_idle(points, settings)
     with open_workers(**variants[0].runtime.worker_arguments()) as workers:
-        found = sweep(settings, caches, workers=workers)
-    pq = [{"PQ": quality.all, "PQTh": quality.things, "PQSt": quality.stuff} for quality in found]
-    place = best(found)
+        pq = sweep(settings, caches, workers=workers)
+    place = best(pq)
     title = f"{args.system} on {args.split}, percent"
     console = Console()
     console.print(sweep_table(points, pq, best=place, title=title))
@@ -95,7 +94,8 @@ def experiment_line(point: Mapping[str, object]) -> str:
     """The command that runs the stages with these values."""
     words = ["dvc", "exp", "run"]
     for key, value in point.items():
-        words += ["-S", f"{key}={_as_yaml(value)}"]
+        add = "++" if key.count(".") > 1 else ""  # the name of an end, which a table need not hold
+        words += ["-S", f"{add}{key}={_as_yaml(value)}"]
     return shlex.join(words)
 
 

@@ -1,5 +1,4 @@
-"""Every error that this package raises on purpose. Each message says what was expected, what came, where, and what
-to do about it."""
+"""The errors of this package. Each message says what was expected, what came, where, and what to do."""
 
 
 class AntVisionPSError(Exception):
@@ -11,11 +10,11 @@ class ParamsError(AntVisionPSError):
 
 
 class DataError(AntVisionPSError):
-    """A data set breaks the COCO panoptic format, or its splits leak."""
+    """A data set breaks the COCO panoptic format, or a photo stands in two of its splits."""
 
 
 class CacheError(AntVisionPSError):
-    """A prediction cache is missing, truncated, of another schema, of another data set or inconsistent in itself."""
+    """A cache of predictions is missing, truncated, inconsistent, or of another schema or data set."""
 
 
 class ModelError(AntVisionPSError):
@@ -31,8 +30,8 @@ class PredictionsError(AntVisionPSError):
 
 
 class DownloadError(AntVisionPSError):
-    """A file cannot be fetched whole, is not what was published, or is unsafe to unpack."""
+    """A file cannot be fetched whole, differs from the published one, or is unsafe to unpack."""
 
 
 class WorkersError(AntVisionPSError):
-    """Processes that share the work on images cannot be had, are lost, or are not installed as this one is."""
+    """Worker processes cannot be started, are lost, or have another installation than this process."""

@@ -1,8 +1,9 @@
-"""JSON files of our own stages, read with the remedy in the error."""
+"""JSON files, read with the remedy in the error."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,33 @@ def read_json(path: Path, *, what: str, remedy: str, error: type[AntVisionPSErro
     """The file's JSON. Raises `error` on a missing, unreadable or broken file; it says `what` was expected and the
     `remedy`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as problem:
-        raise error(f"{path}: no readable {what} ({problem}); {remedy}") from problem
+        raise error(_unreadable(path, problem, what, remedy)) from problem
+
+
+def iterate_json(
+    path: Path, prefix: str, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError
+) -> Iterator[Any]:
+    """The elements of a list, one at a time, for a JSON that is too large to be held whole.
+
+    `prefix` is ijson's: `item` where the JSON is the list, `key.item` where it is the value of an object's key; without
+    such a key there is no element. Raises what `read_json` does, and where the JSON is no list or no object.
+    """
+    import ijson
+
+    try:
+        with path.open("rb") as file:
+            outermost, _ = next(ijson.basic_parse(file))
+            expected, kind = ("start_array", "list") if prefix == "item" else ("start_map", "object")
+            if outermost != expected:
+                raise ValueError(f"its JSON is no {kind}")
+            file.seek(0)
+            yield from ijson.items(file, prefix, use_float=True)
+    except (OSError, ValueError, ijson.JSONError) as problem:
+        raise error(_unreadable(path, problem, what, remedy)) from problem
+
+
+def _unreadable(path: Path, problem: Exception, what: str, remedy: str) -> str:
+    reason = "no such file" if isinstance(problem, FileNotFoundError) else str(problem).strip().partition("\n")[0]
+    return f"{path}: no readable {what} ({reason}); {remedy}"

@@ -9,10 +9,16 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Where stderr is no terminal, every refresh is a line of its own."""
+"""Between two refreshes in a log file, where each refresh is a line."""
 
 
-def progress(items: Iterable[Any] | None = None, *, description: str, total: int | None, unit: str, **bar: Any) -> tqdm:
-    """A bar over `items`, or one to `update` by hand; lines some seconds apart where stderr is no terminal."""
+def progress(
+    items: Iterable[Any] | None = None, *, description: str | None, total: int | None, unit: str, **bar: Any
+) -> tqdm:
+    """A bar over `items`; without items the caller calls `update`. A log file gets a line every ten seconds.
+
+    Without a description it shows nothing.
+    """
+    bar.setdefault("disable", description is None)
     interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
     return tqdm(items, desc=description, total=total, unit=unit, mininterval=interval, maxinterval=2 * interval, **bar)

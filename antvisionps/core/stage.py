@@ -1,4 +1,4 @@
-"""How a program of this package ends: errors of its own as a line each, without a traceback."""
+"""How a program of this package ends: its own errors are lines on stderr, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from antvisionps.core.errors import AntVisionPSError
 
 INTERRUPTED = 130
-"""Exit status of a program that Ctrl-C stopped, as shells have it: 128 + SIGINT."""
+"""Exit status after Ctrl-C, as in shells: 128 + SIGINT."""
 
 
 def run_stage(main: Callable[[], None]) -> None:

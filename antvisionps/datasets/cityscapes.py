@@ -3,9 +3,9 @@
     ROOT/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png
     ROOT/gtFine/{train,val}/CITY/NAME_gtFine_instanceIds.png
 
-A pixel of instanceIds is label · 1000 + number inside an instance, and the label alone elsewhere: on stuff, on what the
-benchmark ignores, and on things too close to tell apart, which become a crowd. As in the benchmark's own conversion to
-panoptic PNGs a segment keeps that number as its id. Labels: https://github.com/mcordts/cityscapesScripts.
+A pixel of instanceIds is label · 1000 + number inside an instance. Elsewhere it is the label alone: on stuff, on what
+the benchmark ignores, and on things too close to tell apart, which become a crowd. A segment keeps that number as its
+id, as in the benchmark's own conversion to panoptic PNGs. Labels: https://github.com/mcordts/cityscapesScripts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import numpy as np
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, measure_segments
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import write_splits
 from antvisionps.parallel.images import map_images
 
@@ -66,7 +67,7 @@ LAST_LABEL = 33
 INSTANCES_PER_LABEL = 1000
 
 FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
-"""Images are counted by city and name."""
+"""Ids follow the order of city and name from here."""
 
 _PHOTO_SUFFIX, _LABELS_SUFFIX = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
@@ -74,8 +75,8 @@ Split = Literal["train", "val"]
 
 
 def prepare_cityscapes(out: Path, *, root: Path, heldout_images: int, seed: int, workers: int) -> None:
-    """Splits Cityscapes' train into train and heldout, and takes its val. Writes panoptic PNGs and annotations to
-    `out`; the photos are used where they lie.
+    """Splits Cityscapes' train into train and heldout, takes its val, and writes panoptic PNGs and annotations to
+    `out`. The photos stay where they lie.
 
     Raises DataError on a folder without the layout, a photo without labels or the reverse, and unreadable labels.
     """
@@ -112,7 +113,7 @@ def _convert(folder: Path, out: Path, root: Path, split: Split, workers: int) ->
     open_work = partial(_open_converting, root / "gtFine" / split, maps)
     images = tuple(map_images(open_work, items, workers=workers, description=f"convert {split}"))
     photos = root / "leftImg8bit" / split
-    # Beside the annotations, so that the manifest leads from `out` to the photos wherever both are moved together.
+    # Relative to `out`: the manifest still leads to the photos after both move together.
     images_dir = photos if photos.is_absolute() else folder / os.path.relpath(photos, out)
     return PanopticDataset(folder / f"{split}.json", images_dir, maps, CATEGORIES, images)
 
@@ -141,7 +142,7 @@ def _names(root: Path, split: Split) -> list[Path]:
 
 
 def _open_converting(labels: Path, maps: Path) -> Callable[[tuple[int, Path]], PanopticImage]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
+    cv2.setNumThreads(1)  # one image a process
 
     def convert(item: tuple[int, Path]) -> PanopticImage:
         image_id, name = item

@@ -1,6 +1,6 @@
-"""COCO 2017 with its panoptic annotations, fetched and laid out as `prepare` reads it (profiles/coco_paper.yaml).
+"""Fetches COCO 2017 with its panoptic annotations and lays it out as `prepare` reads it (profiles/coco_paper.yaml).
 
-Archives: https://cocodataset.org/#download. Each is removed when what is in it lies unpacked and counted beside it.
+Archives: https://cocodataset.org/#download. Each is removed when its files are unpacked and counted.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DownloadError
+from antvisionps.core.json_files import read_json
 from antvisionps.datasets.download import RemoteFile, arrived_bytes, fetch
 from antvisionps.datasets.unpacking import require_space, unpack, unpack_file
 
 SERVER = "http://images.cocodataset.org"
-"""Without TLS, as its certificate is another name's; the checksums tell what is right."""
+"""Without TLS: the server's certificate has another name. The checksums decide what is genuine."""
 
 MANIFEST = "download.json"
 
 
 @dataclass(frozen=True)
 class Part:
-    """An archive and how many files are to be in each folder that it unpacks to; a file there counts as one."""
+    """An archive, and how many files each folder that it unpacks to must have; a single file counts as one."""
 
     path: str
     size_bytes: int
@@ -39,7 +40,7 @@ def _unpack_photos(archive: Path, to: Path) -> Mapping[str, int]:
 
 
 def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
-    """Two JSONs, and the PNGs that lie in two archives within the archive."""
+    """Two JSONs, and the PNGs of two archives inside the archive."""
     counts = {}
     folder = to / "annotations"
     folder.mkdir(exist_ok=True)
@@ -54,7 +55,7 @@ def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
 
 
 def _unpack_instances(archive: Path, to: Path) -> Mapping[str, int]:
-    """Of the archive only the instances of train: held-out images come from there too."""
+    """Unpacks the instances of train alone: held-out images are a part of train."""
     name = "annotations/instances_train2017.json"
     (to / name).parent.mkdir(exist_ok=True)
     unpack_file(archive, name, to / name)
@@ -101,10 +102,10 @@ def download_coco(
     parts: Mapping[str, Part] = PARTS,
     wait_s: float = 2.0,
 ) -> None:
-    """Fetches and unpacks the parts named into `to`; what the manifest there has as done is left as it is.
+    """Fetches and unpacks the named parts into `to`, and skips what its manifest lists as done.
 
-    Raises DownloadError before the first byte if the disk is too small or a folder of that name is somebody else's;
-    later on what `fetch` and `unpack` refuse, and on another number of files than COCO has. Run again, it goes on.
+    Raises DownloadError before the first byte where the disk is too small or another program made a folder of that
+    name; later where `fetch` or `unpack` does, or where files are missing. The next call goes on from there.
     """
     manifest = _read_manifest(to / MANIFEST)
     missing = [name for name in names if not _is_done(to, parts[name], manifest.get(name))]
@@ -125,7 +126,7 @@ def download_coco(
 
 
 def _needed_bytes(to: Path, parts: Sequence[Part]) -> int:
-    """The rest of the archives and, as photos and PNGs hardly shrink in a zip, as much again for what is in them."""
+    """The rest of the archives, and their size again for their files: photos and PNGs hardly shrink in a zip."""
     return sum(2 * part.size_bytes - arrived_bytes(to / Path(part.path).name) for part in parts)
 
 
@@ -135,7 +136,7 @@ def _is_done(to: Path, part: Part, entry: Any) -> bool:
 
 
 def _refuse_foreign(to: Path, part: Part) -> None:
-    """A folder of ours without an entry in the manifest was left by a killed run, and has its archive beside it."""
+    """Refuses a folder without an archive beside it: a killed run of this command leaves both."""
     for folder in part.files_in:
         if (to / folder).exists() and not (to / Path(part.path).name).exists():
             raise DownloadError(
@@ -144,12 +145,8 @@ def _refuse_foreign(to: Path, part: Part) -> None:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DownloadError(f"{path}: cannot be read ({error}); remove it, and everything is checked again") from error
+    remedy = "remove it, and everything is checked again"
+    manifest = read_json(path, what="manifest", remedy=remedy, error=DownloadError) if path.exists() else {}
     if not isinstance(manifest, dict):
-        raise DownloadError(f"{path}: expected an object; remove it, and everything is checked again")
+        raise DownloadError(f"{path}: expected an object; {remedy}")
     return manifest

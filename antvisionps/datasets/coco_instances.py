@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,16 +18,16 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import iterate_json
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import CategorySet, json_flag
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
-from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.rle import compress_counts
+from antvisionps.panoptic.segments import PanopticImage
 
 Instance = tuple[int, bool, bytes]
 """category_id, whether it is a crowd, COCO compressed counts."""
-
-_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def write_coco_instances(annotations: Path, files: Mapping[Path, PanopticDataset]) -> str:
@@ -65,93 +64,33 @@ def _gathered(instances: Iterable[Instance]) -> GtInstances:
 def _read_instances(
     path: Path, images: Mapping[int, PanopticImage], categories: CategorySet
 ) -> Mapping[int, list[Instance]]:
-    instances: defaultdict[int, list[Instance]] = defaultdict(list)
-    listed: set[int] = set()
-    seen: set[int] = set()
-    found: set[str] = set()
-    for key, row in progress(_rows(path), description=f"read {path.name}", total=None, unit="row"):
-        found.add(key)
-        if key == "images":
-            listed.add(_check_image(path, row, images))
-        elif key == "categories":
-            _check_category(path, row, categories)
-        elif key == "annotations":
-            annotation_id, image_id, instance = _parse_annotation(path, row, images, categories)
-            if annotation_id in seen:
-                raise DataError(f"{path}: annotation {annotation_id} is there twice; every one must be unique")
-            seen.add(annotation_id)
-            instances[image_id].append(instance)
-    for key in ("images", "annotations", "categories"):
-        if key not in found:
-            raise DataError(f"{path}: expected rows under {key!r}, got none; is this a COCO instances JSON?")
+    for row in _rows(path, "categories"):
+        _check_category(path, row, categories)
+    listed = {_check_image(path, row, images) for row in _rows(path, "images")}
     if missing := sorted(images.keys() - listed):
         raise DataError(
             f"{path}: image {missing[0]} of the panoptic annotations ({len(missing)} like it) is not among `images`; "
             "give the instances of the same images, or set prepare.instances to panoptic"
         )
+    instances: defaultdict[int, list[Instance]] = defaultdict(list)
+    seen: set[int] = set()
+    for row in progress(_rows(path, "annotations"), description=f"read {path.name}", total=None, unit="row"):
+        annotation_id, image_id, instance = _parse_annotation(path, row, images, categories)
+        if annotation_id in seen:
+            raise DataError(f"{path}: annotation {annotation_id} is there twice; every one must be unique")
+        seen.add(annotation_id)
+        instances[image_id].append(instance)
     return instances
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(key, element) of every list in the JSON object, one at a time: whole, COCO's takes 3 GB."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file; check prepare.instances in params.yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: annotation file cannot be read: {error}") from error
-    try:
-        yield from _JsonCursor(text).elements_of_lists()
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: broken or truncated JSON ({error}); fetch the file again") from error
-
-
-class _JsonCursor:
-    """A place in a JSON text."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._decode = json.JSONDecoder().raw_decode
-
-    def elements_of_lists(self) -> Iterator[tuple[str, Any]]:
-        """(key, element) of every list that is a value of the object here."""
-        self._take("{")
-        while True:
-            key = self._value()
-            self._take(":")
-            if self._peek() == "[":
-                yield from ((key, element) for element in self._elements())
-            else:
-                self._value()
-            if self._peek() != ",":
-                break
-            self._take(",")
-        self._take("}")
-
-    def _elements(self) -> Iterator[Any]:
-        self._take("[")
-        while self._peek() != "]":
-            yield self._value()
-            if self._peek() != ",":
-                break
-            self._take(",")
-        self._take("]")
-
-    def _peek(self) -> str:
-        space = _SPACE.match(self._text, self._at)
-        self._at = space.end() if space else self._at
-        return self._text[self._at : self._at + 1]
-
-    def _take(self, character: str) -> None:
-        if self._peek() != character:
-            raise json.JSONDecodeError(f"Expecting {character!r}", self._text, self._at)
-        self._at += 1
-
-    def _value(self) -> Any:
-        self._peek()
-        value, self._at = self._decode(self._text, self._at)
-        return value
+def _rows(path: Path, key: str) -> Iterator[Any]:
+    """The elements of a list of the JSON object, one at a time: whole, COCO's takes 3 GB."""
+    remedy = "check prepare.instances in params.yaml, or fetch the file again"
+    row = None
+    for row in iterate_json(path, f"{key}.item", what="COCO instances JSON", remedy=remedy, error=DataError):
+        yield row
+    if row is None:
+        raise DataError(f"{path}: expected rows under {key!r}, got none; is this a COCO instances JSON?")
 
 
 def _check_image(path: Path, row: Any, images: Mapping[int, PanopticImage]) -> int:
@@ -211,14 +150,7 @@ def _encode(segmentation: Any, image: PanopticImage) -> bytes:
         raise ValueError(f"expected polygons or {{size, counts}}, got {str(segmentation)[:80]}")
     if segmentation.get("size") != [image.height, image.width]:
         raise ValueError(f"expected run lengths of size {[image.height, image.width]}, got {segmentation.get('size')}")
-    counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        return _encode_counts(counts, image)
-    if not isinstance(counts, str):
-        raise ValueError(f"expected counts to be a list or a string, got {str(counts)[:80]}")
-    rle = counts.encode()
-    parse_runs([rle], height=image.height, width=image.width)
-    return rle
+    return compress_counts(segmentation.get("counts"), height=image.height, width=image.width)
 
 
 def _encode_polygons(polygons: list[Any], image: PanopticImage) -> bytes:
@@ -239,12 +171,3 @@ def _check_polygon(polygon: Any, image: PanopticImage) -> None:
         for value in corners:
             if type(value) not in (int, float) or not math.isfinite(value) or not -side <= value <= 2 * side:
                 raise ValueError(f"expected corners in the image of {image.width}x{image.height} px, got {value!r}")
-
-
-def _encode_counts(counts: list[Any], image: PanopticImage) -> bytes:
-    pixels = image.height * image.width
-    if not all(type(length) is int and length >= 0 for length in counts) or sum(counts) != pixels:
-        raise ValueError(f"expected run lengths of {pixels} px, got {str(counts)[:80]}")
-    size = [image.height, image.width]
-    rle: bytes = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
-    return rle

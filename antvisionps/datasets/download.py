@@ -1,7 +1,7 @@
-"""One file fetched over HTTP, whole and checked, however often the connection breaks off.
+"""Fetches one file over HTTP, whole and checked, however often the connection breaks off.
 
-What has arrived stands beside the target as NAME.part; the next attempt, or the next run, asks only for the rest. Size
-and checksum are known beforehand, so that nothing else than the published file is ever used.
+The bytes that came stand beside the target as NAME.part; the next attempt, or the next run, asks for the rest. The
+caller knows size and checksum, so no other file than the published one is ever used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from antvisionps.core.errors import DownloadError
 from antvisionps.core.progress import progress
 
 TIMEOUT_S = 60.0
-"""How long a server may say nothing."""
+"""Longest silence of a server."""
 
 ATTEMPTS = 8
-"""In a row that bring no byte; every byte starts the count again."""
+"""Attempts in a row without a byte, after which `fetch` gives up."""
 
 LONGEST_WAIT_S = 60.0
 
@@ -46,11 +46,11 @@ class _BrokenOffError(Exception):
 
 
 def fetch(file: RemoteFile, target: Path, *, wait_s: float = 2.0) -> None:
-    """Fetches the file to `target`, unless it lies there already; waits `wait_s` after a first idle attempt, then
-    twice as long each time.
+    """Fetches the file to `target`, unless it is there. Waits `wait_s` after an attempt without a byte, and twice as
+    long after each further one.
 
-    Raises DownloadError when the server has no such file or one of another size, when it goes on breaking off, when
-    the disk cannot be written, and when the bytes are not those published; these are then removed.
+    Raises DownloadError where the server has no such file or one of another size, where all ATTEMPTS fail, where the
+    disk cannot be written, and where the checksum differs; the file is then removed.
     """
     if not file.url.startswith(("http://", "https://")):
         raise DownloadError(f"{file.url}: expected an address that begins with http:// or https://")
@@ -66,7 +66,7 @@ def fetch(file: RemoteFile, target: Path, *, wait_s: float = 2.0) -> None:
 
 
 def arrived_bytes(target: Path) -> int:
-    """How much of the file lies there already."""
+    """How many bytes of the file have arrived."""
     return _size(target) or _size(_part(target))
 
 
@@ -126,7 +126,7 @@ def _open(file: RemoteFile, offset: int) -> http.client.HTTPResponse:
 
 
 def _first_byte(file: RemoteFile, response: http.client.HTTPResponse, offset: int) -> int:
-    """Where the body begins. Raises DownloadError if it is not what was asked for, or of a file of another size."""
+    """Offset at which the body begins. Raises DownloadError on a part that was not asked for, or another file size."""
     begins, total = 0, response.headers.get("Content-Length")
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))

@@ -1,7 +1,7 @@
-"""What the built-in scenes are painted with: a canvas, textures of stuff and looks of things.
+"""The paint of the built-in scenes: a canvas, textures of stuff and looks of things.
 
 Shapes are signed distances (negative inside): one function gives the antialiased edge that the photo shows and the hard
-edge that the map has. Lengths are in units, of which the shorter side of every picture has 128.
+edge that the map has. Lengths are in units; the shorter side of every picture has 128.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Fields = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What was painted in one go: a category, or None for what the annotators left unlabelled."""
+    """One painted shape: its category, or None where it is unlabelled."""
 
     category: str | None
     is_crowd: bool = False
@@ -65,7 +65,7 @@ class Canvas:
         self.layers.append(layer)
 
     def blend(self, distance: np.ndarray, rgb: np.ndarray, window: tuple[slice, slice]) -> None:
-        """Colours what has a negative signed distance, with soft edges, and leaves the layers alone."""
+        """Colours the pixels of negative signed distance, with soft edges, and leaves the layers alone."""
         cover = np.clip(0.5 - distance * self.px_per_unit, 0, 1)[..., None]
         self.rgb[window] += cover * (rgb - self.rgb[window])
 
@@ -136,7 +136,7 @@ def wall(canvas: Canvas) -> np.ndarray:
 
 
 def gravel(canvas: Canvas) -> np.ndarray:
-    """Ground that nobody labelled."""
+    """Unlabelled ground."""
     tone = canvas.rng.uniform(0.4, 0.6) * (1 + 0.15 * canvas.noise(2, 2) + 0.1 * canvas.noise(0.9, 0.9))
     return np.repeat(tone[..., None], 3, axis=2)
 
@@ -199,7 +199,7 @@ def ring(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> Fields:
 
 
 def rock(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> Fields:
-    """An object that nobody labelled."""
+    """An unlabelled object."""
     angle = np.arctan2(v, u)
     outline = 0.8 + 0.1 * np.sin(3 * angle + rng.uniform(0, 6)) + 0.06 * np.sin(7 * angle + rng.uniform(0, 6))
     tone = rng.uniform(0.35, 0.55) * (1.1 - 0.4 * v + 0.1 * np.sin(9 * u + 4 * v))

@@ -1,4 +1,4 @@
-"""Any pictures, without ground truth: found, checked and read as people see them."""
+"""Finds, checks and reads pictures without ground truth."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import EIGHT_BIT_MODES
+from antvisionps.panoptic.dataset import EIGHT_BIT_MODES
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""What counts as a picture in a folder; a file that is named itself may be called anything."""
+"""Of the pictures in a folder. A file that the caller names may have any suffix."""
 
 _NAMED = 5
 
@@ -28,10 +28,10 @@ class Picture:
 
 
 def find_pictures(places: Sequence[Path]) -> list[Picture]:
-    """The files that are named, and all pictures in and below the folders that are named, hidden ones left out.
+    """The named files, and all pictures in and below the named folders but hidden ones; sorted by name.
 
-    Sorted by name. Raises DataError on a place that does not exist, a folder without a picture, and two pictures whose
-    names differ in nothing but the ending, as what is made of them could not be told apart.
+    Raises DataError on a missing place, a folder without a picture, and two pictures whose names differ in the suffix
+    alone: their results would have the same name.
     """
     found: dict[Path, Picture] = {}
     for place in places:
@@ -54,7 +54,7 @@ def _pictures_below(folder: Path) -> list[Picture]:
 
 
 def check_pictures(pictures: Iterable[Picture]) -> None:
-    """Decodes all of them whole. Raises DataError that names those that cannot be read."""
+    """Decodes all pictures. Raises DataError that names the unreadable ones."""
     problems = []
     for picture in pictures:
         try:
@@ -69,7 +69,7 @@ def check_pictures(pictures: Iterable[Picture]) -> None:
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright by its EXIF orientation; of an animation the first frame.
 
-    Grey and palettes become RGB; transparency is dropped, as when the networks were trained. Raises DataError when the
+    Grey and palettes become RGB; transparency is dropped, as in training. Raises DataError when the
     file is missing, damaged, no picture, or has more than 8 bits a channel.
     """
     try:
@@ -77,7 +77,7 @@ def read_picture(path: Path) -> np.ndarray:
             if picture.mode not in EIGHT_BIT_MODES:
                 raise ValueError(f"8 bits a channel expected, got Pillow's mode {picture.mode}; convert it first")
             upright = ImageOps.exif_transpose(picture)
-            if upright.mode == "P":  # its transparency, if any, does not fit RGB
+            if upright.mode == "P":  # a palette's transparency becomes alpha, which RGB drops
                 upright = upright.convert("RGBA")
             return np.asarray(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,8 +1,8 @@
 """The built-in data set: a small painted world with everything that panoptic segmentation finds hard.
 
-Every picture is a landscape of textured stuff under a sky, with things on it that occlude and touch one another. Balls
-and melons look alike but for their pattern, crates and logs but for their proportions; some boundaries and objects are
-void, some clusters of tiny things are one crowd segment. A picture is a pure function of seed, image id and size.
+Every picture is a landscape of textured stuff under a sky, with things that occlude and touch one another. Balls and
+melons differ in their pattern alone, crates and logs in their proportions. Some boundaries and objects are void; some
+clusters of tiny things are one crowd segment. A picture is a pure function of seed, image id and size.
 """
 
 from __future__ import annotations
@@ -19,17 +19,12 @@ from antvisionps.core.progress import progress
 from antvisionps.datasets import painting
 from antvisionps.datasets.painting import Canvas, Fields, Layer
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    Segment,
-    measure_segments,
-    rgb_to_segment_ids,
-)
-from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import rgb_to_segment_ids, write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, Segment, measure_segments
 from antvisionps.panoptic.splits import write_splits
 
-# Ids have gaps and mix things with stuff, as COCO's do, so that no code passes by taking an id for an index.
+# Ids have gaps and mix things with stuff, as COCO's do: code that takes an id for an index fails.
 CATEGORIES = CategorySet.from_json(
     [
         {"id": 2, "name": "sky", "isthing": 0, "color": [135, 190, 235]},
@@ -48,7 +43,7 @@ CATEGORIES = CategorySet.from_json(
 )
 
 FIRST_VAL_SCENE = 1_000_001
-"""Val scenes are numbered from here and train scenes from 1, so that more of the one leaves the other as it was."""
+"""Val scenes count from here, train scenes from 1: a larger train split leaves val unchanged, and the reverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ def prepare_scenes(
     seed: int,
     workers: int = 1,
 ) -> None:
-    """Renders the built-in data set into the folder `out` and splits it; `train_images` counts those to be held out."""
+    """Renders the built-in data set into the folder `out` and splits it; `train_images` includes the held-out ones."""
     with atomic_folder(out) as folder:
         train, val = (
             PanopticDataset(
@@ -112,7 +107,7 @@ def write_scenes(
 
 
 def render_scene(*, seed: int, image_id: int, height: int, width: int) -> Scene:
-    """One picture, a pure function of the arguments: neither other pictures nor their number touch it."""
+    """One picture, a pure function of the arguments: no other picture changes it."""
     rng = np.random.default_rng([seed, image_id])
     canvas = Canvas(rng, height, width)
     horizon = _paint_land(canvas)
@@ -183,7 +178,7 @@ def _upright_box(canvas: Canvas, horizon: float) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a thing is painted, how far it may lean (radians), how its size compares, whether it is round like a ball."""
+    """How a thing is painted, how far it leans at most (radians), its relative size, whether it is shaded as a ball."""
 
     category: str | None
     paint: Callable[[np.random.Generator, np.ndarray, np.ndarray], Fields]
@@ -259,7 +254,7 @@ def _paint_thing(canvas: Canvas, place: _Place, *, void_band: float) -> None:
 
 
 def _look(canvas: Canvas, place: _Place) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """The window that a thing needs, its signed distance there and its colours, shaded from the side of the light."""
+    """The window that holds a thing; its signed distance and its colours there, shaded from the side of the light."""
     kind, radius = place.kind, place.radius
     window = canvas.window(place.x, place.y, radius * 1.25 + 2)
     x, y = (canvas.x[window] - place.x) / radius, (canvas.y[window] - place.y) / radius
@@ -273,7 +268,7 @@ def _look(canvas: Canvas, place: _Place) -> tuple[tuple[slice, slice], np.ndarra
 
 
 def _cast_shadow(canvas: Canvas, place: _Place) -> None:
-    """Darkens the ground at the foot, away from the light; a shadow belongs to the ground that it falls on."""
+    """Darkens the ground at the foot, away from the light. The shadow belongs to the segment of the ground."""
     x, y = place.x - 0.25 * canvas.light_side * place.radius, place.y + 0.75 * place.radius
     window = canvas.window(x, y, 1.2 * place.radius)
     across = np.hypot((canvas.x[window] - x) / place.radius, (canvas.y[window] - y) / (0.3 * place.radius))
@@ -302,7 +297,7 @@ def _finish(canvas: Canvas) -> Scene:
 
 
 def _name_segments(canvas: Canvas) -> tuple[np.ndarray, dict[int, int], set[int]]:
-    """Gives every visible layer a segment id: a colour near its category's, so that the PNG can be looked at.
+    """Gives every visible layer a segment id: a colour near its category's, so people can read the PNG.
 
     All stuff of one category is one segment; scraps of fewer than 16 square units become void.
     """

@@ -1,4 +1,4 @@
-"""Zip archives from elsewhere, unpacked without trusting them."""
+"""Unpacks zip archives without trusting them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from antvisionps.core.errors import DownloadError
 from antvisionps.core.progress import progress
 
 SPARE_BYTES = 2**30
-"""What has to stay free on the disk."""
+"""Free space that stays on the disk."""
 
 
 def unpack(archive: Path, out: Path, *, inside: str, suffix: str) -> int:
-    """Unpacks the files `inside`/*`suffix` of the archive into the folder `out`, whole or not at all; their number.
+    """Unpacks the files `inside`/*`suffix` of the archive into the folder `out`, whole or not at all. Their number.
 
-    Other members are left in the archive (some of COCO's carry a file system's own notes). Raises DownloadError on a
-    corrupt archive, and on any member, wanted or not, that leads out of its folder, is a link, or is there twice.
+    Skips other members (some of COCO's archives hold a file system's own notes). Raises DownloadError on a corrupt
+    archive, and on any member, wanted or not, that leads out of its folder, is a link, or occurs twice.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -64,7 +64,7 @@ def _refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     seen: set[str] = set()
     for info in members:
         path = PurePosixPath(info.filename)
-        # orig_filename is the name as it stands in the archive: zipfile itself cuts it at a null byte.
+        # orig_filename is the archive's own name; zipfile cuts `filename` at a null byte.
         is_odd = "\\" in info.orig_filename or "\0" in info.orig_filename or PureWindowsPath(info.filename).drive
         if path.is_absolute() or ".." in path.parts or is_odd:
             raise DownloadError(

@@ -9,8 +9,8 @@ from operator import attrgetter
 import numpy as np
 
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID
-from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.panoptic.segment_runs import SegmentRuns
+from antvisionps.panoptic.segments import Segment
 
 MATCH_IOU = 0.5
 """Above it a predicted and a true segment match; no segment can match two."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from antvisionps.evaluation.panoptic_quality import MATCH_IOU, SegmentMatches, match_segments, overlap_matrix
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
 from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.segments import Segment
 from antvisionps.predictions.instances import ImageInstances
 
 MIN_POOR_IOU = 0.1

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
 
@@ -34,10 +35,12 @@ METRICS = "metrics/panoptic.json"
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name that is the same only for the same params and code, the params, and the changes that made them."""
+    """A name that is the same only for the same params, code and imported files; the params, as checked and as they
+    stand in the file; and the changes that made them."""
 
     name: str
     params: Params
+    document: Mapping[str, Any]
     changes: tuple[str, ...]
 
 
@@ -55,19 +58,21 @@ class ExperimentClone:
         Raises ParamsError where the changed params are invalid.
         """
         with tempfile.TemporaryDirectory() as folder:
-            changed = shutil.copyfile(profile, Path(folder) / profile.name)
+            changed = Path(folder) / profile.name
+            changed.write_text(compose(profile), encoding="utf-8")
             _apply(changes, changed)
             params = load_params(changed)
             document = _read(changed)
-        del document["runtime"]  # it changes no result
-        code = _git(self.project, "rev-parse", *(f"{self.commit}:./{path}" for path in _code(self.project)))
-        digest = hashlib.sha256(json.dumps([document, code], sort_keys=True).encode()).hexdigest()
-        return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, tuple(changes))
+        settings = {name: section for name, section in document.items() if name != "runtime"}  # it changes no result
+        code = _git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
+        imported = _checksums(read_pipeline_paths(self.project).imports, params.import_end.ends)
+        digest = hashlib.sha256(json.dumps([settings, code, imported], sort_keys=True).encode()).hexdigest()
+        return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, document, tuple(changes))
 
     def run(self, experiment: Experiment, profile: Path) -> None:
         """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
         self._restore(profile)
-        for path in (*_paths_of(_read(profile)), str(read_pipeline_paths(Path()).imports)):
+        for path in (*_paths_of(read_params(profile)), str(read_pipeline_paths(Path()).imports)):
             self._link(path)
         changes = [word for change in experiment.changes for word in ("-S", change)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
@@ -93,7 +98,7 @@ class ExperimentClone:
         """
         _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
         _git(self.folder, "clean", "--quiet", "--force", "-d")
-        shutil.copyfile(profile, self.folder / "params.yaml")
+        (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
         (self.folder / "dvc.lock").unlink(missing_ok=True)
         paths = read_pipeline_paths(self.folder)
         for path in (paths.models, paths.predictions, paths.routing, paths.calibration, paths.fused):
@@ -115,7 +120,7 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
     Raises AntVisionPSError where another one does, and where code is changed but not committed: an experiment is
     a commit with its code.
     """
-    changed = _git(project, "status", "--porcelain", "--", *_code(project))
+    changed = _git(project, "status", "--porcelain", "--untracked-files=all", "--", *_code(project))
     if changed:
         raise AntVisionPSError(
             f"code is changed but not committed; experiments are of committed code, so commit or stash:\n{changed}"
@@ -133,9 +138,22 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
 
 
 def _code(project: Path) -> list[str]:
-    """The files that an experiment's result depends on beside params and data: dvc.yaml and the modules it names."""
+    """The files and folders that a result depends on beside params and data: dvc.yaml, and the deps that it names and
+    no stage writes."""
     stages = _read(project / "dvc.yaml")["stages"].values()
-    return sorted({"dvc.yaml", *(dep for stage in stages for dep in stage["deps"] if dep.endswith(".py"))})
+    deps = {dep for stage in stages for dep in stage["deps"] if "${" not in dep}
+    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    return sorted({"dvc.yaml", *deps} - {out if isinstance(out, str) else next(iter(out)) for out in outs})
+
+
+def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
+    """Of the files that other tools predicted."""
+    paths = [path for end in ends for path in sorted((imports / end).rglob("*")) if path.is_file()]
+    found = []
+    for path in paths:
+        with path.open("rb") as file:
+            found.append((str(path.relative_to(imports)), hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
 
 
 def _find(repository: Path, name: str) -> str | None:

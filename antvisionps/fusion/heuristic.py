@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,8 +21,8 @@ import numpy as np
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
-from antvisionps.panoptic.segment_runs import SegmentRuns, run_starts
+from antvisionps.panoptic.segment_runs import SegmentRuns
+from antvisionps.panoptic.segments import Segment, run_starts
 from antvisionps.predictions.instances import ImageInstances
 
 
@@ -159,9 +159,7 @@ def choose_candidates(
         is_routed_here = np.ones(len(image), dtype=bool)
         if end_of_category is not None:
             is_routed_here[:] = [end_of_category[category_id] == end for category_id in category_ids]
-        least: Any = rules.min_score
-        if rules.min_scores:
-            least = [rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids]
+        least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
         is_alive = is_routed_here & (image.scores.astype(np.float64) >= least)
         alive += list_candidates(end, image, np.flatnonzero(is_alive))
         rejected.append(_rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here))

@@ -6,15 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 
 ROUTING_FILE = "routing.json"
-
-Routing = Literal["best_ap", "union", "single"]
-"""Whose instances: each category's best end's · all ends', joined · the one end's that is better overall."""
 
 
 class RoutingReason(StrEnum):

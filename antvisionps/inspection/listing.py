@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
-from antvisionps.inspection import fused, predictions
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.inspection.fused import open_fused_maps
+from antvisionps.inspection.predictions import open_predictions
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
 from antvisionps.predictions.schema import SCHEMA_VERSION
 
@@ -102,7 +103,7 @@ def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _list_cache(folder: Path) -> Iterable[dict[str, Any]]:
-    with predictions.open(folder) as cache:
+    with open_predictions(folder) as cache:
         header = cache.header
         has = cache.tables
         instances = cache.to_arrow("instances", ["image_id"]).num_rows if "instances" in has else None
@@ -120,7 +121,7 @@ def _list_cache(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _list_system(folder: Path) -> Iterable[dict[str, Any]]:
-    maps = fused.open(folder)
+    maps = open_fused_maps(folder)
     yield {
         "system": maps.system,
         "images": len(maps),

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from antvisionps.core.atomic import atomic_file
-from antvisionps.inspection.fused import FusedMap
 from antvisionps.inspection.predictions import Instance, Semantic
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
 from antvisionps.report.overlays import boundaries, draw_overlay
 
@@ -58,11 +59,12 @@ def draw_instances(photo: np.ndarray, instances: Sequence[Instance]) -> np.ndarr
     return np.asarray(canvas)
 
 
-def draw_fused(photo: np.ndarray, fused: FusedMap) -> np.ndarray:
-    """The overlay of the panoptic map, with a legend."""
-    categories = fused.maps.categories
-    overlay = draw_overlay(photo, fused.segment_ids, fused.image.segments, categories)
-    entries = legend_entries((segment.category_id for segment in fused.image.segments), categories)
+def draw_panoptic(
+    photo: np.ndarray, segment_ids: np.ndarray, segments: Sequence[Segment], categories: CategorySet
+) -> np.ndarray:
+    """The overlay of a panoptic map (H, W), with a legend."""
+    overlay = draw_overlay(photo, segment_ids, segments, categories)
+    entries = legend_entries((segment.category_id for segment in segments), categories)
     return with_legend(enlarge_small(overlay), entries)
 
 

@@ -1,7 +1,7 @@
 """The cached predictions of one end and split as a lazy collection:
 
-    from antvisionps.inspection import predictions
-    cache = predictions.open("data/predictions/e_ups/val")
+    from antvisionps.inspection.predictions import open_predictions
+    cache = open_predictions("data/predictions/e_ups/val")
 
 `cache[12]` is the image whose id is 12, iterating goes through all of them, and `to_arrow` and `to_pandas` give the
 tables whole. Nothing is read before it is asked for, and masks and probabilities are decoded when touched.
@@ -9,7 +9,7 @@ tables whole. Nothing is read before it is asked for, and masks and probabilitie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
-from antvisionps.inspection.choices import name_choices, name_nearest
+from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheHeader
+from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
 
 if TYPE_CHECKING:
@@ -34,8 +33,10 @@ if TYPE_CHECKING:
 FILES = {"instances": INSTANCES_FILE, "semantic": SEMANTIC_FILE}
 """Table → its file in the folder of a cache."""
 
+TableName = Literal["instances", "semantic"]
 
-def open(folder: str | Path) -> CachedPredictions:
+
+def open_predictions(folder: str | Path) -> CachedPredictions:
     """The cache in that folder, `data/predictions/<end>/<split>`. An end may have instances, semantics or both.
 
     Raises CacheError where there is neither, where a file is damaged, and where the two are not of the same images,
@@ -44,128 +45,69 @@ def open(folder: str | Path) -> CachedPredictions:
     return CachedPredictions(Path(folder))
 
 
-class CachedPredictions(AbstractContextManager["CachedPredictions"]):
-    """Images in ascending id. Files stay open until `close`, or the end of a `with` block."""
+class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["CachedPredictions"]):
+    """Files stay open until `close`, or the end of a `with` block."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._instances: InstancesReader | None = None
-        self._semantic: SemanticReader | None = None
-        if not any((folder / name).is_file() for name in FILES.values()):
-            raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}{_caches_near(folder)}")
+        self._readers: dict[str, InstancesReader | SemanticReader] = {}
         try:
             if (folder / INSTANCES_FILE).is_file():
-                self._instances = InstancesReader(folder / INSTANCES_FILE, check_masks=False)
+                self._readers["instances"] = InstancesReader(folder / INSTANCES_FILE, check_masks=False)
             if (folder / SEMANTIC_FILE).is_file():
-                self._semantic = SemanticReader(folder / SEMANTIC_FILE)
-            self._refuse_two_of_different_kinds()
+                self._readers["semantic"] = SemanticReader(folder / SEMANTIC_FILE)
+            if not self._readers:
+                raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}{_caches_near(folder)}")
+            first, *others = self._readers.values()
+            if any(first.header != other.header or first.image_ids != other.image_ids for other in others):
+                files = f"{INSTANCES_FILE} and {SEMANTIC_FILE}"
+                raise CacheError(f"{folder}: {files} are not of the same images, data and weights; {REMEDY}")
         except BaseException:
             self.close()
             raise
+        self.header = first.header
+        """End, split, fingerprint of the data set, categories, checksum of the weights."""
+        super().__init__(folder, first.header.categories, first.image_ids, lambda i: ImagePredictions(self, i))
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        for reader in self._readers:
+        for reader in self._readers.values():
             reader.__exit__()
-
-    @property
-    def header(self) -> CacheHeader:
-        """End, split, fingerprint of the data set, categories, checksum of the weights."""
-        return self._readers[0].header
-
-    @property
-    def categories(self) -> CategorySet:
-        return self.header.categories
 
     @property
     def tables(self) -> list[str]:
         """Which of `instances` and `semantic` this cache has."""
-        readers = {"instances": self._instances, "semantic": self._semantic}
-        return [name for name, reader in readers.items() if reader is not None]
-
-    @cached_property
-    def image_ids(self) -> list[int]:
-        return self._readers[0].image_ids
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._ids
-
-    def __getitem__(self, image_id: int) -> ImagePredictions:
-        """The image of that id (not position). Raises CacheError that names the nearest ids where there is none."""
-        if image_id not in self:
-            header = self.header
-            raise CacheError(
-                f"{self.folder}: no image {image_id} in split {header.split} of {header.end}"
-                f"{name_nearest(image_id, self.image_ids)}"
-            )
-        return ImagePredictions(self, image_id)
-
-    def __iter__(self) -> Iterator[ImagePredictions]:
-        return (ImagePredictions(self, image_id) for image_id in self.image_ids)
+        return list(self._readers)
 
     def __repr__(self) -> str:
         return f"<{self.header.end} {self.header.split}: {len(self)} images, {' and '.join(self.tables)}>"
 
-    def to_arrow(
-        self, table: Literal["instances", "semantic"] = "instances", columns: Sequence[str] | None = None
-    ) -> pa.Table:
+    def to_arrow(self, table: TableName = "instances", columns: Sequence[str] | None = None) -> pa.Table:
         """A whole table as in its file, or some columns of it; instances also have their category's name.
 
         Without `columns`, masks and probabilities come along, still encoded. Raises CacheError on a damaged file.
         """
-        path = self.folder / FILES[table]
-        if table not in self.tables:
-            raise CacheError(f"{path}: no such file; {self.header.end} predicts {' and '.join(self.tables)} only")
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                read = file.read(columns=None if columns is None else list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise CacheError(f"{path}: damaged ({error}); {REMEDY}") from error
+        self._refuse_missing(table)
+        read = self._readers[table].read_table(None if columns is None else list(columns))
         if "category_id" not in read.column_names:
             return read
         names = [self.categories.by_id(category_id).name for category_id in read["category_id"].to_pylist()]
         place = read.column_names.index("category_id") + 1
         return read.add_column(place, "category", pa.array(names, pa.string()))
 
-    def to_pandas(
-        self, table: Literal["instances", "semantic"] = "instances", columns: Sequence[str] | None = None
-    ) -> pd.DataFrame:
+    def to_pandas(self, table: TableName = "instances", columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The same as a data frame; needs pandas."""
         return self.to_arrow(table, columns).to_pandas()
 
-    def read_instances(self, image_id: int) -> ImageInstances:
-        """All instances of an image as arrays. Raises CacheError where the end predicts none."""
-        if self._instances is None:
-            raise CacheError(f"{self.folder}: no {INSTANCES_FILE}; {self.header.end} predicts semantics only")
-        return self._instances.read(image_id)
+    def read(self, table: TableName, image_id: int) -> Any:
+        """ImageInstances or ImageSemantics of an image, as arrays. Raises CacheError where the end predicts none."""
+        self._refuse_missing(table)
+        return self._readers[table].read(image_id)
 
-    def read_semantics(self, image_id: int) -> ImageSemantics:
-        """The probability planes of an image. Raises CacheError where the end predicts none."""
-        if self._semantic is None:
-            raise CacheError(f"{self.folder}: no {SEMANTIC_FILE}; {self.header.end} predicts instances only")
-        return self._semantic.read(image_id)
-
-    @cached_property
-    def _ids(self) -> frozenset[int]:
-        return frozenset(self.image_ids)
-
-    @property
-    def _readers(self) -> list[InstancesReader | SemanticReader]:
-        return [reader for reader in (self._instances, self._semantic) if reader is not None]
-
-    def _refuse_two_of_different_kinds(self) -> None:
-        if self._instances is None or self._semantic is None:
-            return
-        if self._instances.header != self._semantic.header or self._instances.image_ids != self._semantic.image_ids:
-            raise CacheError(
-                f"{self.folder}: {INSTANCES_FILE} and {SEMANTIC_FILE} are not of the same images, data and weights; "
-                f"{REMEDY}"
-            )
+    def _refuse_missing(self, table: TableName) -> None:
+        if table not in self._readers:
+            raise CacheError(f"{self.folder}: no {FILES[table]}; {self.header.end} has {', '.join(self.tables)} only")
 
 
 @dataclass(frozen=True)
@@ -176,36 +118,25 @@ class ImagePredictions:
     image_id: int
 
     @cached_property
-    def instances(self) -> Instances:
+    def instance_arrays(self) -> ImageInstances:
+        return self.cache.read("instances", self.image_id)
+
+    @cached_property
+    def instances(self) -> list[Instance]:
         """Best score first."""
-        return Instances(self.cache.read_instances(self.image_id), self.cache.categories)
+        arrays = self.instance_arrays
+        categories = map(self.cache.categories.by_id, arrays.category_ids.tolist())
+        return [Instance(arrays, position, category) for position, category in enumerate(categories)]
 
     @cached_property
     def semantic(self) -> Semantic:
-        return Semantic(self.cache.read_semantics(self.image_id), self.cache.categories)
+        return Semantic(self.cache.read("semantic", self.image_id), self.cache.categories)
 
     @property
     def hw(self) -> tuple[int, int]:
         """(height, width) of the original image."""
-        read = self.instances.arrays if "instances" in self.cache.tables else self.semantic.arrays
+        read = self.instance_arrays if "instances" in self.cache.tables else self.semantic.arrays
         return read.height, read.width
-
-
-@dataclass(frozen=True)
-class Instances(Sequence["Instance"]):
-    """`arrays` has the same as arrays."""
-
-    arrays: ImageInstances
-    categories: CategorySet
-
-    def __len__(self) -> int:
-        return len(self.arrays)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        return Instance(self.arrays, position, self.categories.by_id(int(self.arrays.category_ids[position])))
 
 
 @dataclass(frozen=True)
@@ -259,7 +190,7 @@ class Semantic:
         """(C, grid_height, grid_width) float32 in 0 to 1, a plane for each of `categories`."""
         return self.arrays.planes.astype(np.float32) / 255
 
-    @property
+    @cached_property
     def class_map(self) -> np.ndarray:
         """(height, width) uint8 class indices at the original size, as the fusion takes them from this end alone."""
         return self._average.class_map()

@@ -19,7 +19,7 @@ from typing import Any
 from antvisionps.core.atomic import atomic_file, atomic_folder
 from antvisionps.core.errors import PredictionsError
 from antvisionps.core.progress import progress
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 
 IMAGES_OF_SET = {"val2017": 5000, "test-dev2017": 20288}
 """COCO's own numbers of images."""

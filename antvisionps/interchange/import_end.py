@@ -14,10 +14,10 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.progress import progress
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
-from antvisionps.interchange.labels import Labels, read_labels
+from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
@@ -41,7 +41,7 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
     that the panoptic head cannot take this end.
     """
     found = _contents(source)
-    labels = read_labels(source / LABELS, dataset.categories)
+    labels = read_label_table(source / LABELS, dataset.categories)
     header = CacheHeader(
         identity.end, identity.split, identity.dataset_fingerprint, identity.categories, folder_sha256(source)
     )
@@ -101,7 +101,9 @@ def _contents(source: Path) -> set[str]:
     return found
 
 
-def _import_panoptic(source: Path, folder: Path, dataset: PanopticDataset, labels: Labels, header: CacheHeader) -> None:
+def _import_panoptic(
+    source: Path, folder: Path, dataset: PanopticDataset, labels: LabelTable, header: CacheHeader
+) -> None:
     results = read_panoptic_results(source / PANOPTIC, source / PANOPTIC_MAPS, dataset=dataset, labels=labels)
     with (
         InstancesWriter(folder / INSTANCES_FILE, header) as instances,

@@ -11,7 +11,6 @@ map without doubt; so two segments of one stuff category in an image become one,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,20 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.errors import PredictionsError
+from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
-from antvisionps.interchange.labels import Labels
+from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, rgb_to_segment_ids
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import rgb_to_segment_ids
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
 
 def read_panoptic_results(
-    annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: Labels
+    annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: LabelTable
 ) -> Iterator[tuple[ImageInstances, ImageSemantics]]:
     """Every image of the split, in ascending image_id.
 
@@ -54,10 +56,7 @@ Segments = dict[int, tuple[int, float]]
 
 
 def _rows_by_image(path: Path, image_ids: set[int]) -> dict[int, Mapping[str, Any]]:
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PredictionsError(f"{path}: no readable JSON ({error})") from error
+    document = read_json(path, what="panoptic results", remedy="write them again", error=PredictionsError)
     rows = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{path}: expected panoptic results, a list of objects or one under 'annotations'")
@@ -102,7 +101,7 @@ def _load_png(path: Path) -> np.ndarray:
     return load_grey(path)
 
 
-def _segments(rows: Any, labels: Labels, where: str) -> Segments:
+def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
@@ -116,7 +115,7 @@ def _segments(rows: Any, labels: Labels, where: str) -> Segments:
     return segments
 
 
-def _described(row: Mapping[str, Any], labels: Labels, where: str) -> tuple[int, float]:
+def _described(row: Mapping[str, Any], labels: LabelTable, where: str) -> tuple[int, float]:
     label = row["category_id"] if "category_id" in row else row.get("label_id")
     is_thing = None if row.get("isthing") is None else bool(row["isthing"])
     score = row.get("score")
@@ -125,7 +124,7 @@ def _described(row: Mapping[str, Any], labels: Labels, where: str) -> tuple[int,
 
 
 def _convert(
-    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: Labels, where: str
+    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable, where: str
 ) -> tuple[ImageInstances, ImageSemantics]:
     present, inverse = np.unique(segment_ids, return_inverse=True)
     inverse = inverse.reshape(segment_ids.shape)

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from antvisionps.core.errors import CacheError, PredictionsError
-from antvisionps.interchange.labels import Labels
+from antvisionps.interchange.label_table import LabelTable
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
 GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})
@@ -29,7 +30,7 @@ ROUNDING_ABOVE_ONE = 1e-3
 """A softmax in half precision overshoots 1 by no more."""
 
 
-def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Labels) -> Iterator[ImageSemantics]:
+def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageSemantics]:
     """Every image of the split, in ascending image_id.
 
     Raises PredictionsError on a missing, unreadable or surplus file, two files of an image, two photos whose names
@@ -134,7 +135,7 @@ def _files_by_name(folder: Path, known: dict[str, PanopticImage]) -> dict[str, P
     return found
 
 
-def _read_labels_png(path: Path, image: PanopticImage, labels: Labels) -> ImageSemantics:
+def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
     label_map = load_grey(path)
     refuse_other_size(path, image, label_map.shape)
     present, inverse = np.unique(label_map, return_inverse=True)
@@ -143,7 +144,7 @@ def _read_labels_png(path: Path, image: PanopticImage, labels: Labels) -> ImageS
     return one_hot_semantics(category_map, image, labels.categories)
 
 
-def _read_npz(path: Path, image: PanopticImage, labels: Labels) -> ImageSemantics:
+def _read_npz(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             probs, plane_labels = arrays["probs"], arrays["category_ids"].tolist()

@@ -49,8 +49,8 @@ class CategorySet:
         categories = [_parse_category(row, where) for row in rows]
         if not 1 <= len(categories) <= MAX_CATEGORIES:
             raise DataError(f"{where}: expected 1 to {MAX_CATEGORIES} categories, got {len(categories)}")
-        _refuse_duplicates([c.category_id for c in categories], "category id", where)
-        _refuse_duplicates([c.name for c in categories], "category name", where)
+        refuse_duplicates([c.category_id for c in categories], "category id", where)
+        refuse_duplicates([c.name for c in categories], "category name", where)
         categories.sort(key=lambda c: (not c.is_thing, c.category_id))
         return cls(tuple(categories))
 
@@ -123,9 +123,10 @@ def _default_color(category_id: int) -> tuple[int, int, int]:
     return tuple(int(127 + 100 * np.cos(2 * np.pi * (hue - shift / 3))) for shift in range(3))  # type: ignore[return-value]
 
 
-def _refuse_duplicates(values: list[Any], what: str, where: str) -> None:
+def refuse_duplicates(values: Iterable[Any], what: str, where: str) -> None:
+    """Raises DataError on a value that is there twice; `what` names the values, `where` their file."""
     seen: set[Any] = set()
     for value in values:
         if value in seen:
-            raise DataError(f"{where}: {what} {value!r} appears twice")
+            raise DataError(f"{where}: {what} {value!r} appears twice; every one must be unique")
         seen.add(value)

@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.core.parquet_files import ParquetReader
+from antvisionps.panoptic.segments import PanopticImage
 
 SCHEMA_VERSION = "1"
 IMAGES_PER_GROUP = 64
 """Images of a row group: few, as training reads the group of whatever image it draws."""
 
-_VERSION_KEY = b"antvisionps.true_instances_version"
+_VERSION_KEY = "antvisionps.true_instances_version"
 _SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
@@ -75,33 +76,20 @@ class GtInstancesReader:
         self._path = path
         self._images = images
         self._row_of = {image.image_id: row for row, image in enumerate(images)}
-        try:
-            self._parquet = pq.ParquetFile(path, page_checksum_verification=True)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; {_REMEDY}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a whole Parquet file ({error}); {_REMEDY}") from error
-        schema = self._parquet.schema_arrow
-        version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
-        if version != SCHEMA_VERSION or schema.remove_metadata() != _SCHEMA.remove_metadata():
-            raise DataError(f"{path}: expected instances of version {SCHEMA_VERSION}, got {version}; {_REMEDY}")
-        if self._parquet.metadata.num_rows != len(images):
-            raise DataError(
-                f"{path}: expected the instances of {len(images)} images, got {self._parquet.metadata.num_rows}; "
-                f"{_REMEDY}"
-            )
+        version = (_VERSION_KEY, SCHEMA_VERSION)
+        self._parquet = ParquetReader(path, _SCHEMA, remedy=_REMEDY, error=DataError, version=version)
+        found = sum(self._parquet.rows_of_group)
+        if found != len(images):
+            raise DataError(f"{path}: expected the instances of {len(images)} images, got {found}; {_REMEDY}")
 
     def __reduce__(self) -> tuple[type[GtInstancesReader], tuple[Path, Sequence[PanopticImage]]]:
         return GtInstancesReader, (self._path, self._images)
 
     def read(self, image_id: int) -> GtInstances:
         group, row = divmod(self._row_of[image_id], IMAGES_PER_GROUP)
-        try:
-            table = self._parquet.read_row_group(group, use_threads=False).slice(row, 1).to_pylist()[0]
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self._path}: row group {group} is damaged ({error}); {_REMEDY}") from error
-        if table["image_id"] != image_id:
-            raise DataError(f"{self._path}: expected image {image_id}, got image {table['image_id']}; {_REMEDY}")
+        (found,) = self._parquet.read_group(group).slice(row, 1).to_pylist()
+        if found["image_id"] != image_id:
+            raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {_REMEDY}")
         return GtInstances(
-            np.array(table["category_ids"], dtype=np.int32), table["rles"], np.array(table["is_crowd"], dtype=bool)
+            np.array(found["category_ids"], dtype=np.int32), found["rles"], np.array(found["is_crowd"], dtype=bool)
         )

@@ -1,7 +1,7 @@
-"""COCO's compressed run lengths as arrays, many masks at a time.
+"""COCO's compressed run lengths as arrays.
 
-pycocotools decodes one mask at a time to a full image; fusion only needs the few columns that a mask covers, so runs
-are parsed here in one vectorised pass and painted on crops. The format: a mask is read column by column; the lengths of
+pycocotools decodes a mask to a full image; fusion only needs the few columns that a mask covers, so runs are parsed
+here and painted on crops. The format: a mask is read column by column; the lengths of
 its runs of 0 and 1 alternate (the first is of 0); from the fourth on, a length is stored as its difference to the one
 two before; each number is written as little-endian groups of 5 bits and a continuation bit, in characters from '0' on.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -86,80 +87,71 @@ def encode_crop(left: int, top: int, crop: np.ndarray, *, height: int, width: in
     (columns, first), (_, last) = np.nonzero(change == 1), np.nonzero(change == -1)
     bounds = np.stack([first, last], axis=1) + ((left + columns) * height + top)[:, None]
     goes_on = np.flatnonzero(bounds[1:, 0] == bounds[:-1, 1])  # over the edge from one column to the next
-    ends = np.delete(bounds.ravel(), np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
-    counts = np.diff(ends, prepend=0, append=height * width)
-    if len(ends) and ends[-1] == height * width:
-        counts = counts[:-1]
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"]
+    edges = np.delete(bounds.ravel(), np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
+    lengths = np.diff(edges, prepend=0, append=height * width)
+    if len(edges) and edges[-1] == height * width:
+        lengths = lengths[:-1]
+    return _compress(lengths.tolist(), height, width)
+
+
+def compress_counts(counts: Any, *, height: int, width: int) -> bytes:
+    """COCO compressed counts of what stands under `counts` in a JSON: the text of compressed ones, or run lengths.
+
+    Raises ValueError on what is no mask of this size. pycocotools must not see that: some of it ends the process.
+    """
+    if isinstance(counts, str):
+        rle = counts.encode()
+        parse_runs([rle], height=height, width=width)
+        return rle
+    if not isinstance(counts, list):
+        raise ValueError(f"expected counts to be a list or a string, got {str(counts)[:80]}")
+    if not all(type(length) is int and length >= 0 for length in counts) or sum(counts) != height * width:
+        raise ValueError(f"expected run lengths of {height * width} px, got {str(counts)[:80]}")
+    return _compress(counts, height, width)
+
+
+def _compress(lengths: list[int], height: int, width: int) -> bytes:
+    rle: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)["counts"]
+    return rle
 
 
 def parse_runs(rles: Sequence[bytes], *, height: int, width: int) -> MaskRuns:
     """The runs of N masks. Raises ValueError that names the first mask whose RLE is malformed or of another size."""
-    if not len(rles):
-        nothing = np.zeros(0, dtype=np.int64)
-        return MaskRuns(height, width, nothing, nothing, np.zeros(1, dtype=np.int64))
-    numbers, first_number = _parse_numbers(rles)
-    lengths = _undo_differences(numbers, first_number)
-    _check_lengths(lengths, first_number, height * width)
-
-    end = np.cumsum(lengths)
-    mask_of = np.repeat(np.arange(len(rles)), np.diff(first_number))
-    end -= mask_of * (height * width)
-    is_foreground = (_position_in_group(first_number) % 2 == 1) & (lengths > 0)
-    stops = end[is_foreground]
-    runs_of_mask = np.bincount(mask_of[is_foreground], minlength=len(rles))
-    return MaskRuns(
-        height, width, stops - lengths[is_foreground], stops, np.concatenate([[0], np.cumsum(runs_of_mask)])
-    )
-
-
-def _parse_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of all strings, and (N + 1,) where each string's begin."""
-    last_character = np.cumsum([len(rle) for rle in rles]) - 1
+    nothing = np.zeros(0, dtype=np.int64)
+    starts: list[np.ndarray] = [nothing]
+    stops: list[np.ndarray] = [nothing]
     for index, rle in enumerate(rles):
-        if not rle:
-            raise ValueError(f"mask {index}: empty RLE")
-    code = np.frombuffer(b"".join(rles), dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
-    ends_number = (code & _CONTINUES) == 0
-    malformed = (code < 0) | (code > 63)
-    malformed[last_character] |= ~ends_number[last_character]
-    last_of_number = np.flatnonzero(ends_number)
-    first_of_number = np.concatenate([[0], last_of_number[:-1] + 1])
-    characters = last_of_number - first_of_number + 1
-    if malformed.any() or characters.max() > _MAX_CHARACTERS:
-        place = int(np.argmax(malformed)) if malformed.any() else int(first_of_number[np.argmax(characters)])
-        raise ValueError(f"mask {np.searchsorted(last_character, place)}: malformed RLE")
-    shift = _BITS * (np.arange(len(code)) - np.repeat(first_of_number, characters))
-    numbers = np.add.reduceat((code & _PAYLOAD) << shift, first_of_number)
+        try:
+            edges = np.cumsum(_run_lengths(rle))
+        except ValueError as error:
+            raise ValueError(f"mask {index}: {error}") from None
+        if edges[-1] != height * width:
+            raise ValueError(f"mask {index}: RLE of another size: expected {height * width} pixels, got {edges[-1]}")
+        stop = edges[1::2]
+        start = edges[0::2][: len(stop)]
+        starts.append(start[start < stop])
+        stops.append(stop[start < stop])
+    first_run = np.cumsum([len(of_mask) for of_mask in starts])
+    return MaskRuns(height, width, np.concatenate(starts), np.concatenate(stops), first_run)
+
+
+def _run_lengths(rle: bytes) -> np.ndarray:
+    """(R,) int64, the lengths of the runs of 0 and 1 in turn. Raises ValueError on a malformed RLE."""
+    if not rle:
+        raise ValueError("empty RLE")
+    code = np.frombuffer(rle, dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
+    is_last = (code & _CONTINUES) == 0
+    first = np.flatnonzero(np.append(True, is_last[:-1]))
+    characters = np.diff(first, append=len(code))
+    if not is_last[-1] or code.min() < 0 or code.max() > 63 or characters.max() > _MAX_CHARACTERS:
+        raise ValueError("malformed RLE")
+    shift = _BITS * (np.arange(len(code)) - np.repeat(first, characters))
+    lengths = np.add.reduceat((code & _PAYLOAD) << shift, first)
     # Two's complement of as many bits as the number has groups of five.
-    numbers -= np.where(code[last_of_number] & _SIGN, np.int64(1) << (_BITS * characters), 0)
-    numbers_up_to = np.cumsum(ends_number)[last_character]
-    return numbers, np.concatenate([[0], numbers_up_to])
-
-
-def _position_in_group(first: np.ndarray) -> np.ndarray:
-    return np.arange(first[-1]) - np.repeat(first[:-1], np.diff(first))
-
-
-def _undo_differences(numbers: np.ndarray, first_number: np.ndarray) -> np.ndarray:
-    """Lengths of the runs: from the fourth on, a number is added to the length two before it."""
-    position = _position_in_group(first_number)
-    lengths = np.empty_like(numbers)
-    for parity in (0, 1):
-        chain = position % 2 == parity
-        begins = position[chain] <= 2  # 0, 1 and 2 are stored as they are
-        total = np.cumsum(numbers[chain])
-        before = (total - numbers[chain])[begins]
-        lengths[chain] = total - before[np.cumsum(begins) - 1]
+    lengths -= np.where(code[is_last] & _SIGN, np.int64(1) << (_BITS * characters), 0)
+    # From the fourth on, a number is added to the length two before it.
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    if lengths.min() < 0:
+        raise ValueError("malformed RLE")
     return lengths
-
-
-def _check_lengths(lengths: np.ndarray, first_number: np.ndarray, pixels: int) -> None:
-    totals = np.add.reduceat(lengths, first_number[:-1])
-    negative = np.minimum.reduceat(lengths, first_number[:-1]) < 0
-    wrong = np.flatnonzero((totals != pixels) | negative)
-    if len(wrong):
-        index = int(wrong[0])
-        if negative[index]:
-            raise ValueError(f"mask {index}: malformed RLE")
-        raise ValueError(f"mask {index}: RLE of another size: expected {pixels} pixels, got {totals[index]}")

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
+from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID
-from antvisionps.panoptic.coco_panoptic import PanopticImage, Segment
+from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
 
 RUNS_FILE = "runs.parquet"
 SCHEMA_VERSION = "1"
@@ -28,7 +29,7 @@ IMAGES_PER_GROUP = 32
 """Images of a row group, and so of a batch that is scored at once: enough to make numpy's calls few, few enough for
 their arrays to stay in the processor's cache."""
 
-_VERSION_KEY = b"antvisionps.runs_version"
+_VERSION_KEY = "antvisionps.runs_version"
 _SCHEMA = pa.schema(
     [pa.field("length", pa.int32(), nullable=False), pa.field("segment", pa.int32(), nullable=False)],
     metadata={_VERSION_KEY: SCHEMA_VERSION},
@@ -43,15 +44,6 @@ class SegmentRuns:
     lengths: np.ndarray
     segment_indices: np.ndarray
     first_run: np.ndarray
-
-
-def run_starts(*maps: np.ndarray) -> np.ndarray:
-    """(R,) the pixels at which runs begin, in which each of the maps, of one size, is constant in raster order."""
-    first, *others = (one.reshape(-1) for one in maps)
-    is_change = first[1:] != first[:-1]
-    for other in others:
-        is_change |= other[1:] != other[:-1]
-    return np.append(0, np.flatnonzero(is_change) + 1)
 
 
 def find_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> SegmentRuns:
@@ -109,31 +101,17 @@ class SegmentRunsReader:
         self.path = path
         self._images = images
         self._remedy = remedy
-        try:
-            self._parquet = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; {remedy}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a whole Parquet file ({error}); {remedy}") from error
-        schema = self._parquet.schema_arrow
-        version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
-        if version != SCHEMA_VERSION or schema.remove_metadata() != _SCHEMA.remove_metadata():
-            raise DataError(f"{path}: expected runs of version {SCHEMA_VERSION}, got {version}; {remedy}")
+        version = (_VERSION_KEY, SCHEMA_VERSION)
+        self._parquet = ParquetReader(path, _SCHEMA, remedy=remedy, error=DataError, version=version)
         groups = -(-len(images) // IMAGES_PER_GROUP)
-        if self._parquet.num_row_groups != groups:
-            raise DataError(
-                f"{path}: expected {groups} row groups for {len(images)} images, got {self._parquet.num_row_groups}; "
-                f"{remedy}"
-            )
+        if len(self) != groups:
+            raise DataError(f"{path}: expected {groups} row groups for {len(images)} images, got {len(self)}; {remedy}")
 
     def __len__(self) -> int:
-        return self._parquet.num_row_groups
+        return len(self._parquet.rows_of_group)
 
     def read(self, group: int) -> SegmentRuns:
-        try:
-            table = self._parquet.read_row_group(group, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: row group {group} is damaged ({error}); {self._remedy}") from error
+        table = self._parquet.read_group(group)
         lengths, indices = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
         images = images_of_group(self._images, group)
         first_run = self._first_runs(lengths, images)

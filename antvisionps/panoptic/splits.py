@@ -23,15 +23,12 @@ import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import read_json
 from antvisionps.core.progress import progress
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    check_files,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset, check_files
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
+from antvisionps.panoptic.segments import PanopticImage
 
 SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -290,11 +287,6 @@ def _refuse_shared_photos(
 
 
 def _read_manifest(prepared_dir: Path) -> dict[str, Any]:
-    path = prepared_dir / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro prepare` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: broken manifest ({error}); run `dvc repro -f prepare`") from error
+    remedy = "run `dvc repro -f prepare`"
+    manifest: dict[str, Any] = read_json(prepared_dir / MANIFEST, what="manifest", remedy=remedy, error=DataError)
     return manifest

@@ -6,7 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -51,14 +51,18 @@ def open_workers(*, workers: int, backend: str, cluster: str | None) -> Iterator
         return
     from antvisionps.parallel.cluster import open_cluster
 
-    with open_cluster(backend, address=cluster, workers=workers) as opened:
+    with open_cluster(cluster, workers=workers) as opened:
         yield opened
 
 
 def map_images(
-    open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, workers: Workers, description: str
+    open_work: Callable[[], Callable[[Item], Result]],
+    items: Sequence[Item],
+    *,
+    workers: Workers,
+    description: str | None,
 ) -> Iterator[Result]:
-    """The results in the order of the items, with a progress bar on a terminal.
+    """The results in the order of the items, with a progress bar, or without one where `description` is None.
 
     `open_work` is called once in each process, to open files there, and returns what turns an item into a result; with
     one worker both run in this process. It has to be picklable: a function of a module, or a partial of one. Raises
@@ -66,20 +70,28 @@ def map_images(
     """
     processes = workers if isinstance(workers, int) else workers.processes()
     chunk = max(1, min(_MAX_CHUNK, len(items) // (processes * _CHUNKS_PER_WORKER)))
-    if not isinstance(workers, int):
-        with closing(workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)) as found:
-            yield from _progress(found, len(items), description)
-        return
-    processes = min(processes, -(-len(items) // chunk))
+    if isinstance(workers, int):
+        results = _map_on_processes(open_work, items, processes=min(processes, -(-len(items) // chunk)), chunk=chunk)
+    else:
+        results = workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)
+    with closing(results):
+        shown = progress(
+            results, description=description or "", total=len(items), unit="image", disable=not description
+        )
+        yield from shown
+
+
+def _map_on_processes(
+    open_work: Callable[[], Callable[[Any], Any]], items: Sequence[Any], *, processes: int, chunk: int
+) -> Generator[Any, None, None]:
     if processes <= 1:
         _keep_freed_memory()
-        yield from _progress(map(open_work(), items), len(items), description)
+        yield from map(open_work(), items)
         return
     is_over = multiprocessing.Event()
     with ProcessPoolExecutor(processes, initializer=_remember, initargs=(open_work, is_over)) as pool:
         try:
-            results = pool.map(_run, items, chunksize=chunk)
-            yield from _progress(results, len(items), description)
+            yield from pool.map(_run, items, chunksize=chunk)
         except BrokenProcessPool as error:
             raise WorkersError(
                 "a worker process died, most likely for want of memory; set runtime.workers lower and run again"
@@ -87,10 +99,6 @@ def map_images(
         finally:
             is_over.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _progress(results: Iterator[Result], total: int, description: str) -> Iterator[Result]:
-    yield from progress(results, description=description, total=total, unit="image")
 
 
 def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:

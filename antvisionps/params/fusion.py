@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from antvisionps.params.section import Fraction, Name, NonNegative, NonNegativeFloat, Positive, Section, Seed
+from antvisionps.params.section import (
+    Fraction,
+    Name,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    Section,
+    Seed,
+    full_weights,
+)
+
+Method = Literal["heuristic", "panoptic_head"]
+
+InstanceEnsemble = Literal["best_of_class", "best_overall", "union"]
+"""Whose instances: each category's best end's · the one end's that is better overall · all ends', joined."""
 
 
 class EvaluateHeldout(Section):
@@ -28,11 +43,18 @@ class FusionChoices(Section):
     """What stage calibrate takes from section fuse as it is, and does not search."""
 
     systems: tuple[Name, ...]
-    method: dict[Name, Literal["heuristic", "panoptic_head"]]
-    routing: Literal["best_ap", "union", "single"]
+    method: Method
+    methods: dict[Name, Method]
+    instance_ensemble: InstanceEnsemble
     min_joined_iou: Fraction
     instance_weights: dict[Name, NonNegativeFloat]
     semantic_average: Literal["probabilities", "log_probabilities"]
+
+    def method_of(self, system: str) -> Method:
+        return self.methods.get(system, self.method)
+
+    def instance_weight_of_end(self, ends: Iterable[str]) -> dict[str, float]:
+        return full_weights(self.instance_weights, ends)
 
 
 class Fuse(FusionChoices):
@@ -46,6 +68,9 @@ class Fuse(FusionChoices):
     order: Literal["score", "learned"]
     semantic_weights: dict[Name, NonNegativeFloat]
     calibrated: bool
+
+    def semantic_weight_of_end(self, ends: Iterable[str]) -> dict[str, float]:
+        return full_weights(self.semantic_weights, ends)
 
     def thresholds(self) -> dict[str, Any]:
         """Keyword arguments of HeuristicRules."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from antvisionps.core.errors import ParamsError
-from antvisionps.params.section import Fraction, Name, NonNegativeFloat, Positive, Section
+from antvisionps.params.section import Fraction, Name, NonNegativeFloat, Positive, Section, full_weights
 
 
 class SharedBackbone(Section):
@@ -37,11 +37,9 @@ class Predict(Section):
         """How one image is predicted, as plain values."""
         return self.model_dump(exclude={"separate_ends", "shared_backbone", "max_proposals", "member_weights"})
 
-    def weight_of_member(self, end: str) -> dict[str, float]:
-        """How much each network of the end counts. Raises ParamsError on an end of which nothing is known."""
-        if end not in self.member_weights:
-            raise ParamsError(f"--end {end}: expected one of predict.member_weights {sorted(self.member_weights)}")
-        return self.member_weights[end]
+    def weight_of_member(self, end: str, members: Sequence[str]) -> dict[str, float]:
+        """How much each of the end's networks counts."""
+        return full_weights(self.member_weights.get(end, {}), members)
 
     @property
     def num_views(self) -> int:

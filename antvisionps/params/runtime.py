@@ -17,7 +17,7 @@ class Runtime(Section):
     launcher: Literal["none", "pytorch", "slurm"]
     processes: Positive
     workers: Positive
-    backend: Literal["processes", "dask", "ray"]
+    backend: Literal["processes", "dask"]
     cluster: Annotated[str, Field(min_length=1)] | None
     loader_workers: NonNegative
     checkpoint_interval: Positive
@@ -45,7 +45,7 @@ class Runtime(Section):
     def _cluster_has_a_backend(self) -> Runtime:
         if self.cluster is not None and self.backend == "processes":
             raise ValueError(
-                f"cluster is {self.cluster}, but backend is processes, which uses none; name dask or ray, or set "
+                f"cluster is {self.cluster}, but backend is processes, which uses none; set backend to dask, or "
                 "cluster to null"
             )
         return self

@@ -6,9 +6,9 @@ values out of range are refused, each with its place in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -25,6 +25,20 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+UNWEIGHTED = 1.0
+"""How much each counts in a mean without weights, and so what a table of weights does not name."""
+
+RENAMED = {
+    f"train_{end}.memory.{key}": f"train_{end}.optimizer.{key}"
+    for end in ("e_ups", "lwl_htc", "hrnet_aspp")
+    for key in ("autocast", "accumulated_batches")
+} | {
+    "fuse.routing": "fuse.instance_ensemble; write best_of_class for best_ap, best_overall for single",
+    "fuse.method.fusion": "fuse.method, one for all systems, and fuse.methods, a table of exceptions",
+}
+"""Old key → what to write in its place."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -34,29 +48,48 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 def load_section(path: Path, name: str, kind: type[AnySection]) -> AnySection:
     """One checked section of the file. Raises ParamsError with the file, the key, and what was expected and got."""
-    document = read_document(path)
+    document = parse(path, read_text(path))
     if not isinstance(document, dict) or name not in document:
         raise ParamsError(f"{path}: expected a section {name}, got none")
     return check(path, document[name], kind, place=(name,))
 
 
-def read_document(path: Path) -> Any:
-    """The file's YAML, not checked. Raises ParamsError on a missing file and on broken YAML."""
+def read_text(path: Path) -> str:
+    """Raises ParamsError on a missing file and on bytes that are no text."""
     try:
-        # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+
+
+def parse(path: Path, text: str, *, kind: Literal["safe", "rt"] = "safe") -> Any:
+    """The YAML of the file, not checked, with its comments where `kind` is rt. Raises ParamsError on broken YAML."""
+    try:
+        # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
+        return YAML(typ=kind, pure=True).load(text)
+    except YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
 
 
 def check(path: Path, document: object, kind: type[AnySection], *, place: tuple[str, ...] = ()) -> AnySection:
     """The document as that section; `place` are the keys at which it stands in the file."""
+    renamed = [old for old in RENAMED if _holds({place[0]: document} if place else document, old)]
+    if renamed:
+        raise ParamsError("\n".join(f"{path}: {old}: this key is now {RENAMED[old]}" for old in renamed))
     try:
         return kind.model_validate(_lists_to_tuples(document))
     except ValidationError as error:
         raise ParamsError(_explain(path, error, place)) from error
+
+
+def _holds(node: object, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return False
+        node = node[name]
+    return True
 
 
 def _lists_to_tuples(node: object) -> object:
@@ -77,6 +110,11 @@ def _explain(path: Path, error: ValidationError, above: tuple[str, ...]) -> str:
         got = f", got {problem['input']!r}" if problem["type"] not in ("missing", "value_error") else ""
         lines.append(": ".join(part for part in (str(path), place, message) if part) + got)
     return "\n".join(lines)
+
+
+def full_weights(weights: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """The weight of each of the names: what the table says, else as without weights."""
+    return {name: weights.get(name, UNWEIGHTED) for name in names}
 
 
 def refuse_empty(place: str, names: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,9 +17,13 @@ from antvisionps.params.section import (
     PositiveFloat,
     Section,
     Seed,
+    load_section,
     refuse_empty,
     refuse_repeats,
 )
+
+ONLY_MEMBER = "base"
+"""Name of the network of an end that is no ensemble."""
 
 
 class Backbone(Section):
@@ -114,15 +119,15 @@ class Optimizer(Section):
     backbone_lr_factor: NonNegativeFloat
     bias_lr_factor: NonNegativeFloat
     max_grad_norm: PositiveFloat | None
+    autocast: Literal["bfloat16", "float16"] | None
+    accumulated_batches: Positive
 
 
 class Memory(Section):
-    """How a batch fits: the first two change no result, the others do."""
+    """How activations are kept, which changes a network by no more than rounding."""
 
     checkpointed_stages: tuple[Annotated[int, Field(ge=1, le=4)], ...]
     channels_last: bool
-    autocast: Literal["bfloat16", "float16"] | None
-    accumulated_batches: Positive
 
 
 class Augmentation(Section):
@@ -192,3 +197,23 @@ class TrainHrnetAspp(Ensemble):
                 "image over the batch"
             )
         return self
+
+
+TRAINING_OF_END: dict[str, type[Training]] = {
+    "e_ups": TrainEUps,
+    "lwl_htc": TrainLwlHtc,
+    "hrnet_aspp": TrainHrnetAspp,
+}
+"""The ends that are trained here, each with its section `train_END`."""
+
+
+def members_of(training: Training) -> tuple[str, ...]:
+    """Names of the networks that are trained for an end."""
+    return training.members if isinstance(training, Ensemble) else (ONLY_MEMBER,)
+
+
+def load_members(path: Path, end: str) -> tuple[str, ...]:
+    """Names of the networks that params.yaml trains for the end. Raises ParamsError on an end without a training."""
+    if end not in TRAINING_OF_END:
+        raise ParamsError(f"--end {end}: expected one of {list(TRAINING_OF_END)}, which are trained here")
+    return members_of(load_section(path, f"train_{end}", TRAINING_OF_END[end]))

@@ -12,21 +12,23 @@ from antvisionps.core.errors import ParamsError
 from antvisionps.params.fusion import Calibrate, EvaluateHeldout, Fuse, Report, Score
 from antvisionps.params.prediction import ImportEnd, Predict
 from antvisionps.params.prepare import Prepare
+from antvisionps.params.profiles import read_params
 from antvisionps.params.runtime import Runtime
-from antvisionps.params.section import Name, Section, check, read_document, refuse_empty, refuse_repeats, refuse_zeros
-from antvisionps.params.training import TrainEUps, TrainHrnetAspp, TrainLwlHtc
+from antvisionps.params.section import Name, Section, check, refuse_empty, refuse_repeats, refuse_zeros
+from antvisionps.params.training import (
+    ONLY_MEMBER,
+    TRAINING_OF_END,
+    TrainEUps,
+    TrainHrnetAspp,
+    TrainLwlHtc,
+    members_of,
+)
 
 FUSION_SYSTEM = "fusion"
 """Name of the system that takes all ends; every other system is the end it is named after."""
 
-TRAINED_ENDS = ("e_ups", "lwl_htc", "hrnet_aspp")
-"""Ends with a stage of their own; the tables of `predict` and `fuse` may describe them where `ends` has them not."""
-
 SEMANTIC_ENDS = ("hrnet_aspp",)
-"""Those of them that have no instances."""
-
-ONLY_MEMBER = "base"
-"""Name of the network of an end that is no ensemble."""
+"""Trained ends that have no instances."""
 
 
 class Params(Section):
@@ -55,11 +57,22 @@ class Params(Section):
             raise ParamsError(f"--end {name}: expected one of ends {list(self.ends)}")
 
     def refuse_unknown_system(self, name: str) -> None:
-        """Raises ParamsError unless the name is that of an end or of the fusion, and has a method."""
+        """Raises ParamsError unless the name is that of an end with instances or of the fusion."""
+        if reason := self._why_no_system(name):
+            raise ParamsError(f"--system {name}: {reason}")
+
+    def _why_no_system(self, name: str) -> str:
+        """Empty where the name is a system's."""
         if name not in (*self.all_ends, FUSION_SYSTEM):
-            raise ParamsError(f"--system {name}: expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}")
-        if name not in self.fuse.method:
-            raise ParamsError(f"--system {name}: fuse.method names no method for it; add one, or name another system")
+            return f"expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}"
+        if name in SEMANTIC_ENDS:
+            return f"it has semantics but no instances, and so no panoptic map; {FUSION_SYSTEM} averages its semantics"
+        return ""
+
+    def weight_of_member(self, end: str) -> dict[str, float]:
+        """How much each of the end's networks counts, in the order in which they are listed."""
+        members = members_of(getattr(self, f"train_{end}")) if end in TRAINING_OF_END else (ONLY_MEMBER,)
+        return self.predict.weight_of_member(end, members)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
@@ -72,7 +85,7 @@ class Params(Section):
             raise ValueError(
                 "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
             )
-        if trained := [name for name in self.import_end.ends if name in TRAINED_ENDS]:
+        if trained := [name for name in self.import_end.ends if name in TRAINING_OF_END]:
             raise ValueError(
                 f"import_end.ends lists {trained[0]}, the name of an end that is trained here; choose another"
             )
@@ -91,59 +104,38 @@ class Params(Section):
             )
 
     def _member_weights_fit(self) -> None:
-        _refuse_unfit_keys("predict.member_weights", self.predict.member_weights, self.ends)
+        _refuse_unknown("predict.member_weights", self.predict.member_weights, {*self.ends, *TRAINING_OF_END})
         for end in self.ends:
-            weights = self.predict.member_weights[end]
-            members: tuple[str, ...] = tuple(weights)
-            if end == "e_ups":
-                members = self.train_e_ups.members
-            elif end == "lwl_htc":
-                members = (ONLY_MEMBER,)
-            elif end == "hrnet_aspp":
-                members = self.train_hrnet_aspp.members
-            place = f"predict.member_weights.{end}"
-            if set(weights) != set(members):
-                raise ValueError(f"{place} has {sorted(weights)}; expected a weight for each of {sorted(members)}")
-            refuse_zeros(place, weights.values())
+            place, weight_of_member = f"predict.member_weights.{end}", self.weight_of_member(end)
+            _refuse_unknown(place, self.predict.member_weights.get(end, {}), set(weight_of_member))
+            refuse_zeros(place, weight_of_member.values())
 
     def _fusion_fits(self) -> None:
-        systems = (*self.all_ends, FUSION_SYSTEM)
         for name in self.fuse.systems:
-            if name not in systems:
-                raise ValueError(
-                    f"fuse.systems lists {name}; expected {FUSION_SYSTEM} or one of ends {list(self.all_ends)}"
-                )
-            if name in SEMANTIC_ENDS:
-                raise ValueError(
-                    f"fuse.systems lists {name}, which has semantics but no instances and so makes no panoptic map of "
-                    f"its own; take it off the list: {FUSION_SYSTEM} averages its semantics in"
-                )
-        _refuse_unfit_keys("fuse.method", self.fuse.method, (FUSION_SYSTEM, *self.fuse.systems), known=systems)
-        with_instances = tuple(end for end in self.all_ends if end not in SEMANTIC_ENDS)
-        _refuse_unfit_keys("fuse.instance_weights", self.fuse.instance_weights, with_instances)
+            if reason := self._why_no_system(name):
+                raise ValueError(f"fuse.systems lists {name}; {reason}")
+        ends = {*self.all_ends, *TRAINING_OF_END}
+        _refuse_unknown("fuse.methods", self.fuse.methods, {*ends, FUSION_SYSTEM})
+        _refuse_unknown("fuse.instance_weights", self.fuse.instance_weights, ends)
+        with_instances = [end for end in self.all_ends if end not in SEMANTIC_ENDS]
         if with_instances:
-            refuse_zeros("fuse.instance_weights", [self.fuse.instance_weights[end] for end in with_instances])
-        _refuse_unfit_keys("fuse.semantic_weights", self.fuse.semantic_weights, self.all_ends)
-        refuse_zeros("fuse.semantic_weights", [self.fuse.semantic_weights[end] for end in self.all_ends])
+            refuse_zeros("fuse.instance_weights", self.fuse.instance_weight_of_end(with_instances).values())
+        _refuse_unknown("fuse.semantic_weights", self.fuse.semantic_weights, ends)
+        refuse_zeros("fuse.semantic_weights", self.fuse.semantic_weight_of_end(self.all_ends).values())
 
 
-def _refuse_unfit_keys(
-    place: str, table: Mapping[str, object], needed: tuple[str, ...], known: tuple[str, ...] = ()
-) -> None:
-    """An entry for each that is needed. One for an end that is switched off waits for it; other names are mistakes."""
-    if not set(needed) <= set(table):
-        raise ValueError(f"{place} has {sorted(table)}; expected an entry for each of {sorted(set(needed))}")
-    allowed = {*needed, *known, *TRAINED_ENDS}
-    if not set(table) <= allowed:
-        raise ValueError(f"{place} has {sorted(set(table) - allowed)}; expected only names of {sorted(allowed)}")
+def _refuse_unknown(place: str, table: Mapping[str, object], known: set[str]) -> None:
+    """An entry for an end that is switched off waits for it; other names are mistakes."""
+    if unknown := sorted(set(table) - known):
+        raise ValueError(f"{place} has {unknown}; expected only names of {sorted(known)}")
 
 
 def load_params(path: Path, *, changes: Mapping[str, object] | None = None) -> Params:
-    """The checked parameters, with `changes` (dotted key → value) in place of what the file says.
+    """The checked parameters of a params.yaml or a profile, with `changes` (dotted key → value) in place of its own.
 
     Raises ParamsError that names the file, the key, and what was expected and got.
     """
-    document = read_document(path)
+    document = read_params(path)
     for key, value in (changes or {}).items():
         _change(path, document, key, value)
     return check(path, document, Params)
@@ -153,6 +145,6 @@ def _change(path: Path, document: Any, key: str, value: object) -> None:
     *sections, name = key.split(".")
     for section in sections:
         document = document.get(section) if isinstance(document, dict) else None
-    if not isinstance(document, dict) or name not in document:
+    if not isinstance(document, dict):
         raise ParamsError(f"{path}: {key}: no such key; mend its spelling")
     document[name] = value

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.progress import progress
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.fusion.calibration import (
     Calibration,
@@ -28,7 +29,7 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
-from antvisionps.panoptic.coco_panoptic import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
@@ -36,15 +37,18 @@ from antvisionps.pipeline.settings import plain_settings
 from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
 
+STEPS = 6
+"""Passes of `calibrate` over the images that count."""
+
 
 def calibrate_systems(
-    params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path, systems: Sequence[str] = ()
+    params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
-    """Writes OUT/<system>.json for each of the systems, of fuse.systems by default, and returns what they hold."""
+    """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
     caches = SplitCaches.open(predictions, prepared, "heldout")
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing_dir=routing)
-        for system in systems or params.fuse.systems
+        for system in params.fuse.systems
     }
     load_kernels()  # once: the processes of every pass are forked from this one
     with open_workers(**params.runtime.worker_arguments()) as workers:
@@ -61,7 +65,6 @@ def starting_settings(
     system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing_dir: Path | None
 ) -> FusionSettings:
     """Where the search begins: at the thresholds of section calibrate and equal semantic weights."""
-    params.refuse_unknown_system(system)
     begin = params.calibrate
     return plain_settings(
         system,
@@ -74,8 +77,11 @@ def starting_settings(
 
 
 def _calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
-    calibration = calibrate(settings, heldout)
-    cross_validated = cross_validated_pq(settings, heldout)
+    steps = 3 * STEPS + 2  # on all images, on each half, and each half by what was found on the other
+    with progress(description=f"calibrate {system}", total=steps, unit="step") as bar:
+        heldout = replace(heldout, on_step=bar.update)
+        calibration = calibrate(settings, heldout)
+        cross_validated = cross_validated_pq(settings, heldout)
     calibration = replace(calibration, heldout_pq={**calibration.heldout_pq, "cross_validated": cross_validated})
     percents = (f"{name} {'–' if pq is None else f'{100 * pq:.1f}'}" for name, pq in calibration.heldout_pq.items())
     print(f"{system}, held-out PQ in percent: {', '.join(percents)}")
@@ -91,16 +97,20 @@ class HeldoutPQ:
     images: Sequence[PanopticImage]
     workers: Workers
     min_instances: int
+    on_step: Callable[[], object] = lambda: None
 
-    def counts(self, settings: Sequence[FusionSettings]) -> list[MatchCounts]:
-        """The total counts of each, in one pass over the images."""
-        of_images = count_by_each(settings, self.caches, self.images, workers=self.workers, description="calibrate")
-        return [total_counts(of_settings) for of_settings in of_images]
+    def count(self, settings: Sequence[FusionSettings]) -> list[_Found]:
+        """Each with its total counts, in one pass over the images: a step, also where there is nothing to count."""
+        of_images: list[list[MatchCounts]] = []
+        if settings:
+            of_images = count_by_each(settings, self.caches, self.images, workers=self.workers, description=None)
+        self.on_step()
+        return [_Found(tried, total_counts(counts)) for tried, counts in zip(settings, of_images, strict=True)]
 
     def wins(self, settings: FusionSettings) -> np.ndarray:
         """See `count_visible`, over all images."""
         open_work = partial(_open_counting_visible, self.caches, settings)
-        return sum(map_images(open_work, self.images, workers=self.workers, description="occlusions"), np.zeros(()))
+        return sum(map_images(open_work, self.images, workers=self.workers, description=None), np.zeros(()))
 
     def pq(self, counts: MatchCounts) -> float:
         """Of all categories; 0 where there is nothing to measure."""
@@ -110,7 +120,7 @@ class HeldoutPQ:
 
     def gt_things(self, counts: MatchCounts) -> dict[int, int]:
         """category_id → how many true things of it the images show."""
-        things = {category.category_id for category in self.caches.dataset.categories.things}
+        things = self.caches.dataset.categories.thing_ids
         true = zip(counts.category_ids.tolist(), (counts.tp + counts.fn).tolist(), strict=True)
         return {category_id: number for category_id, number in true if category_id in things}
 
@@ -132,22 +142,17 @@ def calibrate(settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
 
     A step is taken only if it raises PQ, so the result is never worse held-out than the settings it began with.
     """
-    begin = best = _count(heldout, [settings])[0]
-    best = best.best(_count(heldout, list(try_weights(best.settings))), heldout)
-    tried = _count(heldout, list(try_thresholds(best.settings)))
+    begin = best = heldout.count([settings])[0]
+    best = best.best(heldout.count(list(try_weights(best.settings))), heldout)
+    tried = heldout.count(list(try_thresholds(best.settings)))
     best = best.best(tried, heldout)
-    best = best.best(_count(heldout, _with_min_scores(best, tried, begin, heldout)), heldout)
+    best = best.best(heldout.count(_with_min_scores(best, tried, begin, heldout)), heldout)
     on_top = _learn_on_top(best.settings, heldout)
     ordered = [replace(best.settings, rules=replace(best.settings.rules, on_top=on_top))] if on_top else []
-    best = best.best(_count(heldout, ordered), heldout)
-    best = best.best(_count(heldout, list(try_stuff(best.settings))), heldout)
+    best = best.best(heldout.count(ordered), heldout)
+    best = best.best(heldout.count(list(try_stuff(best.settings))), heldout)
     heldout_pq = {"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)}
     return Calibration.of(best.settings, learned_on_top=on_top, heldout_pq=heldout_pq)
-
-
-def _count(heldout: HeldoutPQ, settings: Sequence[FusionSettings]) -> list[_Found]:
-    counts = heldout.counts(settings) if settings else []
-    return [_Found(tried, found) for tried, found in zip(settings, counts, strict=True)]
 
 
 def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldout: HeldoutPQ) -> list[FusionSettings]:
@@ -182,8 +187,8 @@ def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | 
         return None
     counts = []
     for seen, unseen in (halves, reversed(halves)):
-        counts += unseen.counts([calibrate(settings, seen).apply(settings)])
-    return heldout.pq(total_counts(counts))
+        counts += unseen.count([calibrate(settings, seen).apply(settings)])
+    return heldout.pq(total_counts([found.counts for found in counts]))
 
 
 def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:

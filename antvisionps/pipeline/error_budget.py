@@ -8,9 +8,8 @@ where that is not what was fused. No result of it is used anywhere: it looks at 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,35 +17,32 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.evaluation.panoptic_quality import (
-    MatchCounts,
-    class_quality,
-    count_matches,
-    group_quality,
-    total_counts,
-)
-from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, choose_candidates, coco_segments, fuse_image
-from antvisionps.fusion.semantic_average import SemanticAverage
+from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
+from antvisionps.evaluation.summary import summarize
+from antvisionps.fusion.heuristic import choose_candidates, fuse_image
 from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, class_index_map
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
-from antvisionps.parallel.images import Workers, map_images, open_workers
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
+from antvisionps.parallel.images import Workers, map_images
 from antvisionps.params.whole import FUSION_SYSTEM, Params
 from antvisionps.pipeline.settings import system_settings
-from antvisionps.pipeline.try_settings import PredictionsReader
+from antvisionps.pipeline.try_settings import PredictionsReader, TrueImage, count_by_each
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.split_caches import SplitCaches
 
 BUDGET_FILE = "error_budget.csv"
+COLUMN_OF_GROUP = {"All": "PQ", "Things": "PQ_things", "Stuff": "PQ_stuff"}
 
 AS_FUSED, BY_THE_HEURISTIC, NOT_CALIBRATED = "as fused", "by the heuristic", "not calibrated"
 TRUE_SEMANTICS, TRUE_INSTANCES = "true semantics", "true instances"
 PERFECT_ROUTING, PERFECT_ORDER = "perfect routing", "perfect order"
 
 
-def error_budget(params: Params, caches: SplitCaches, *, routing: Path, calibration: Path) -> dict[str, MatchCounts]:
+def error_budget(
+    params: Params, caches: SplitCaches, *, routing: Path, calibration: Path, workers: Workers
+) -> dict[str, MatchCounts]:
     """Perfect part → counts of the system of all ends on the caches' split."""
     is_fitted = FUSION_SYSTEM in params.fuse.systems  # stage calibrate fits those alone
     plain = params.fuse.model_copy(update={"calibrated": False, "order": "score"})
@@ -61,167 +57,120 @@ def error_budget(params: Params, caches: SplitCaches, *, routing: Path, calibrat
     unlike = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
     if fitted.fuse != params.fuse:
         unlike.append(NOT_CALIBRATED)
-    with open_workers(**params.runtime.worker_arguments()) as workers:
-        counts = count_budget(caches, settings, workers=workers)
+    counts = count_budget(caches, settings, workers=workers)
     return {", ".join(unlike) or AS_FUSED: counts.pop(AS_FUSED), **counts}
 
 
 def count_budget(caches: SplitCaches, settings: FusionSettings, *, workers: Workers) -> dict[str, MatchCounts]:
     """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
-    truth = caches.dataset
+    settings = replace(settings, method="heuristic")
+    routed = _route_perfectly(caches, replace(settings, union=None), workers=workers)
+    open_work = partial(_open_counting, caches, settings, routed)
+    images = list(map_images(open_work, caches.dataset.images, workers=workers, description="error budget"))
+    return {name: total_counts([image[name] for image in images]) for name in images[0]}
+
+
+def write_budget(path: Path, counts: Mapping[str, MatchCounts], categories: CategorySet) -> None:
+    summaries = {name: summarize(total, categories) for name, total in counts.items()}
+    rows = ([name, *(summary[group]["PQ"] for group in COLUMN_OF_GROUP)] for name, summary in summaries.items())
+    write_csv(path, ["perfect", *COLUMN_OF_GROUP.values()], rows)
+
+
+def _route_perfectly(caches: SplitCaches, settings: FusionSettings, *, workers: Workers) -> FusionSettings:
+    """The settings where each thing category comes from the end whose instances give it the best PQ."""
+    truth, ends = caches.dataset, list(settings.weight_of_end)
     thing_ids = [category.category_id for category in truth.categories.things]
-    alone = {end: replace(settings, end_of_category=dict.fromkeys(thing_ids, end)) for end in settings.weight_of_end}
-
-    def count(open_work: Callable[[], Callable[[PanopticImage], dict[str, MatchCounts]]]) -> dict[str, MatchCounts]:
-        images = list(map_images(open_work, truth.images, workers=workers, description="error budget"))
-        return {name: total_counts([image[name] for image in images]) for name in images[0]}
-
-    counts_alone = count(partial(_open_routing, caches, settings, alone))
-    quality_of = {end: class_quality(found) for end, found in counts_alone.items()}
+    alone = [replace(settings, end_of_category=dict.fromkeys(thing_ids, end)) for end in ends]
+    counts = count_by_each(alone, caches, truth.images, workers=workers, description="perfect routing")
+    quality_of = {end: class_quality(total_counts(images)) for end, images in zip(ends, counts, strict=True)}
     best_end = {
-        category_id: max(alone, key=lambda end: getattr(quality_of[end].get(category_id), "pq", 0.0))
+        category_id: max(ends, key=lambda end: getattr(quality_of[end].get(category_id), "pq", 0.0))
         for category_id in thing_ids
     }
-    perfectly_routed = replace(settings, end_of_category=best_end)
-    return count(partial(_open_counting, caches, settings, perfectly_routed))
-
-
-def _open_routing(
-    caches: SplitCaches, settings: FusionSettings, routings: Mapping[str, FusionSettings]
-) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
-    open_image = _open_reading(caches, settings)
-
-    def count(image: PanopticImage) -> dict[str, MatchCounts]:
-        read = open_image(image)
-        return {name: read.fuse(read.found, end_of_category=to.end_of_category) for name, to in routings.items()}
-
-    return count
+    return replace(settings, end_of_category=best_end)
 
 
 def _open_counting(
     caches: SplitCaches, settings: FusionSettings, perfectly_routed: FusionSettings
 ) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
-    open_image = _open_reading(caches, settings)
-    route = settings.end_of_category
-    unlimited = replace(settings.rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
-    sure_of_stuff = replace(settings.rules, min_stuff_confidence=0.0)
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    categories = caches.dataset.categories
+    reader = PredictionsReader.open(caches, [settings])
+    rules = settings.rules
+    sure_of_stuff = replace(settings, rules=replace(rules, min_stuff_confidence=0.0))
+    no_limits = replace(rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
+    unlimited = replace(settings, end_of_category=None, rules=no_limits)
 
     def count(image: PanopticImage) -> dict[str, MatchCounts]:
-        read = open_image(image)
-        true, joined = read.true, read.joined
-        perfect_order = true.order(joined, settings)
+        true = TrueImage.load(caches.dataset, image)
+        found, planes = reader.read(image.image_id)
+        average = average_weighted(planes, categories=categories, settings=settings)
+        joined = join(found, settings).instances
+        true_instances = _true_instances(true, categories)
+        true_classes = class_index_map(true.segment_ids, image, categories)
+
+        def fuse(
+            instances: Mapping[str, ImageInstances], by: FusionSettings, class_map: np.ndarray | None = None
+        ) -> MatchCounts:
+            fused = fuse_image(
+                instances,
+                average.class_map() if class_map is None else class_map,
+                categories=categories,
+                end_of_category=by.end_of_category,
+                semantic_end="",
+                rules=by.rules,
+                confidence=average.confidence() if by.rules.min_stuff_confidence > 0 else None,
+            )
+            return true.count(fused)
+
         return {
-            AS_FUSED: read.fuse(joined, end_of_category=route),
-            TRUE_SEMANTICS: read.fuse(joined, true.class_map(), end_of_category=route, rules=sure_of_stuff),
-            TRUE_INSTANCES: read.fuse({"": true.instances()}, end_of_category=None, rules=unlimited),
-            PERFECT_ROUTING: read.fuse(read.found, end_of_category=perfectly_routed.end_of_category),
-            PERFECT_ORDER: read.fuse(perfect_order, end_of_category=None, rules=unlimited),
+            AS_FUSED: fuse(joined, settings),
+            TRUE_SEMANTICS: fuse(joined, sure_of_stuff, true_classes),
+            TRUE_INSTANCES: fuse({"": true_instances}, unlimited),
+            PERFECT_ROUTING: fuse(found, perfectly_routed),
+            PERFECT_ORDER: fuse(_score_by_iou(joined, true_instances, settings), unlimited),
         }
 
     return count
 
 
-def _open_reading(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], _Image]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    dataset = caches.dataset
-    reader = PredictionsReader.open(caches, [settings])
+def _true_instances(true: TrueImage, categories: CategorySet) -> ImageInstances:
+    """Every true thing but crowds, with a score of 1."""
+    things = [
+        segment
+        for segment in true.image.segments
+        if segment.category_id in categories.thing_ids and not segment.is_crowd
+    ]
+    return ImageInstances(
+        image_id=true.image.image_id,
+        height=true.image.height,
+        width=true.image.width,
+        category_ids=np.array([thing.category_id for thing in things], dtype=np.int32),
+        scores=np.ones(len(things), dtype=np.float32),
+        boxes_xywh=np.array([thing.bbox_xywh for thing in things], dtype=np.float32).reshape(-1, 4),
+        rles=[rle for thing in things for rle in encode_masks((true.segment_ids == thing.segment_id)[None])],
+        mask_probs=None,
+    )
 
-    def read(image: PanopticImage) -> _Image:
-        found, planes = reader.read(image.image_id)
-        average = average_weighted(planes, categories=dataset.categories, settings=settings)
-        segment_ids = dataset.load_segment_ids(image)
-        true = _TrueImage(image, segment_ids, find_runs(segment_ids, image.segments), dataset)
-        return _Image(found, join(found, settings).instances, average, true, settings.rules)
 
-    return read
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What all ends found in an image, as they found it and joined, the average of their semantics, and the truth."""
-
-    found: Mapping[str, ImageInstances]
-    joined: Mapping[str, ImageInstances]
-    average: SemanticAverage
-    true: _TrueImage
-    rules: HeuristicRules
-
-    def fuse(
-        self,
-        instances: Mapping[str, ImageInstances],
-        class_map: np.ndarray | None = None,
-        *,
-        end_of_category: Mapping[int, str] | None,
-        rules: HeuristicRules | None = None,
-    ) -> MatchCounts:
-        """The counts of what the heuristic makes of them; the class map and the rules are those predicted and set."""
-        rules = self.rules if rules is None else rules
-        fused = fuse_image(
+def _score_by_iou(
+    found: Mapping[str, ImageInstances], true: ImageInstances, settings: FusionSettings
+) -> dict[str, ImageInstances]:
+    """The candidates that the rules let in; their scores are the best IoU with a true thing of their category."""
+    candidates, _ = choose_candidates(found, end_of_category=settings.end_of_category, rules=settings.rules)
+    scored = {}
+    for end, instances in found.items():
+        kept = [candidate.index for candidate in candidates if candidate.end == end]
+        scored[end] = replace(
             instances,
-            self.average.class_map() if class_map is None else class_map,
-            categories=self.true.dataset.categories,
-            end_of_category=end_of_category,
-            semantic_end="",
-            rules=rules,
-            confidence=self.average.confidence() if rules.min_stuff_confidence > 0 else None,
-        )
-        return self.true.count(fused)
-
-
-@dataclass(frozen=True)
-class _TrueImage:
-    image: PanopticImage
-    segment_ids: np.ndarray
-    runs: SegmentRuns
-    dataset: PanopticDataset
-
-    def count(self, fused: FusedImage) -> MatchCounts:
-        return count_matches(
-            gt_runs=self.runs,
-            true=self.image.segments,
-            predicted_runs=fused.runs,
-            predicted=coco_segments(fused.segments),
-        )
-
-    def class_map(self) -> np.ndarray:
-        return class_index_map(self.segment_ids, self.image, self.dataset.categories)
-
-    def instances(self) -> ImageInstances:
-        """Every true thing but crowds, with a score of 1."""
-        things = [
-            segment
-            for segment in self.image.segments
-            if self.dataset.categories.by_id(segment.category_id).is_thing and not segment.is_crowd
-        ]
-        rles = [rle for thing in things for rle in encode_masks((self.segment_ids == thing.segment_id)[None])]
-        return ImageInstances(
-            image_id=self.image.image_id,
-            height=self.image.height,
-            width=self.image.width,
-            category_ids=np.array([thing.category_id for thing in things], dtype=np.int32),
-            scores=np.ones(len(things), dtype=np.float32),
-            boxes_xywh=np.array([thing.bbox_xywh for thing in things], dtype=np.float32).reshape(-1, 4),
-            rles=rles,
+            category_ids=instances.category_ids[kept],
+            scores=_best_ious(instances, kept, true),
+            boxes_xywh=instances.boxes_xywh[kept],
+            rles=[instances.rles[index] for index in kept],
             mask_probs=None,
+            stored_areas_px=instances.areas_px[kept],
         )
-
-    def order(self, found: Mapping[str, ImageInstances], settings: FusionSettings) -> dict[str, ImageInstances]:
-        """The candidates that the rules let in; their scores are the best IoU with a thing of their category."""
-        candidates, _ = choose_candidates(found, end_of_category=settings.end_of_category, rules=settings.rules)
-        true = self.instances()
-        ordered = {}
-        for end, instances in found.items():
-            kept = [candidate.index for candidate in candidates if candidate.end == end]
-            ordered[end] = replace(
-                instances,
-                category_ids=instances.category_ids[kept],
-                scores=_best_ious(instances, kept, true),
-                boxes_xywh=instances.boxes_xywh[kept],
-                rles=[instances.rles[index] for index in kept],
-                mask_probs=None,
-                stored_areas_px=instances.areas_px[kept],
-            )
-        return ordered
+    return scored
 
 
 def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstances) -> np.ndarray:
@@ -238,16 +187,3 @@ def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstanc
     )
     ious[found.category_ids[list(indices)][:, None] != true.category_ids] = 0
     return ious.max(axis=1).astype(np.float32)
-
-
-def write_budget(path: Path, counts: Mapping[str, MatchCounts], categories: CategorySet) -> None:
-    groups = {"PQ": categories.categories, "PQ_things": categories.things, "PQ_stuff": categories.stuff}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["perfect", *groups])
-        for name, total in counts.items():
-            of_class = class_quality(total)
-            qualities = [
-                group_quality(of_class, [category.category_id for category in group]) for group in groups.values()
-            ]
-            writer.writerow([name, *(100 * quality.pq if quality.n_categories else "" for quality in qualities)])

@@ -22,8 +22,8 @@ from antvisionps.evaluation.average_precision import (
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
 from antvisionps.fusion.routing import ROUTING_FILE, Lead, route_categories, routes_to_json, runner_up
-from antvisionps.panoptic.coco_panoptic import PanopticImage
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.predictions.split_caches import SplitCaches

@@ -19,9 +19,10 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.fusion.heuristic import FusedSegment, coco_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
-from antvisionps.panoptic.coco_panoptic import PanopticImage, write_panoptic_json
-from antvisionps.panoptic.png import encode_runs, load_png_kernels
+from antvisionps.panoptic.coco_json import write_panoptic_json
+from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRuns, write_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import system_settings
@@ -72,7 +73,6 @@ def fuse(
     dataset = caches.dataset
     # Before there are several processes.
     load_kernels()
-    load_png_kernels()
     for folder in folders.values():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
     open_work = partial(_open_fusing, folders, settings, caches)

@@ -26,43 +26,36 @@ from antvisionps.pipeline.settings import system_settings
 if TYPE_CHECKING:
     import torch
 
+    from antvisionps.models.inference.end_networks import EndNetworks
+    from antvisionps.models.inference.views import PredictionSettings
+
 NO_IMAGE_ID = 0
 """A photo out of no data set has no id; only messages name it."""
 
 
 @dataclass(frozen=True)
-class EndNetworks:
-    """The networks of an end, and how much each counts."""
-
-    networks: Sequence[Any]
-    weights: Sequence[float]
-
-
-@dataclass(frozen=True)
 class PanopticPredictor:
-    """Call it with a photo. `look`: settings of `predict_image`."""
+    """Call it with a photo."""
 
     ends: Mapping[str, EndNetworks]
     categories: CategorySet
-    look: Mapping[str, Any]
-    settings: FusionSettings
+    prediction: PredictionSettings
+    fusion: FusionSettings
 
     def __call__(self, photo: np.ndarray) -> FusedImage:
         """The panoptic map of an (H, W, 3) uint8 RGB photo. Raises DataError on any other array."""
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
             raise DataError(f"expected a photo (H, W, 3) of uint8 RGB, got {photo.shape} {photo.dtype}")
-        from antvisionps.models.inference.end_networks import predict_photo
+        from antvisionps.models.inference.predict_photo import predict_photo
 
-        described: Any = {"image_id": NO_IMAGE_ID, "categories": self.categories, **self.look}
-        predicted = {
-            name: predict_photo(photo, end.networks, end.weights, **described) for name, end in self.ends.items()
-        }
-        weight_of_end = self.settings.weight_of_end
+        described: Any = {"image_id": NO_IMAGE_ID, "categories": self.categories}
+        predicted = {name: predict_photo(photo, end, self.prediction, **described) for name, end in self.ends.items()}
+        weight_of_end = self.fusion.weight_of_end
         return fuse_predictions(
             {name: instances.sorted_by_score() for name, (instances, _) in predicted.items() if instances is not None},
             {name: semantics for name, (_, semantics) in predicted.items() if weight_of_end[name] > 0},
             categories=self.categories,
-            settings=self.settings,
+            settings=self.fusion,
         )
 
 
@@ -95,37 +88,38 @@ def open_predictor(
         routing_dir=Path(routing_dir),
         calibration_dir=Path(calibration_dir),
     )
+    from antvisionps.models.inference.views import PredictionSettings
     from antvisionps.models.training.device import select_device
 
     selected = select_device(device or params.runtime.device, cpu_threads=params.runtime.cpu_threads)
     ends = _open_ends(Path(models_dir), params, names, categories, selected)
-    return PanopticPredictor(ends, categories, params.predict.keyword_arguments(), settings)
+    return PanopticPredictor(ends, categories, PredictionSettings(**params.predict.keyword_arguments()), settings)
 
 
 def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
     """Those that the first network was trained on; `open_networks` holds the others to them."""
     from antvisionps.models.training.weights import NETWORK_FILE, read_network
 
-    folder = models_dir / end / next(iter(params.predict.member_weights[end]))
+    folder = models_dir / end / next(iter(params.weight_of_member(end)))
     return CategorySet.from_json(read_network(folder)["categories"], where=str(folder / NETWORK_FILE))
 
 
 def _open_ends(
     models_dir: Path, params: Params, names: Sequence[str], categories: CategorySet, device: torch.device
 ) -> dict[str, EndNetworks]:
-    from antvisionps.models.inference.end_networks import has_instances, open_networks
+    from antvisionps.models.inference.end_networks import open_networks
 
-    ends: dict[str, EndNetworks] = {}
-    for name in names:
-        weights = params.predict.member_weights[name]
-        networks = open_networks(
-            [models_dir / name / member for member in weights],
+    ends = {
+        name: open_networks(
+            models_dir / name,
+            params.weight_of_member(name),
             categories=categories,
             max_proposals=params.predict.max_proposals,
             device=device,
         )
-        ends[name] = EndNetworks(networks, list(weights.values()))
-    if not any(has_instances(end.networks) for end in ends.values()):
+        for name in names
+    }
+    if not any(end.has_instances for end in ends.values()):
         raise ParamsError(
             f"{', '.join(names)}: predicts no instances, so there is no panoptic map; name another system"
         )

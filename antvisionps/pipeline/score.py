@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,19 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
-    Quality,
     SegmentMatches,
     class_quality,
     group_quality,
     match_segments,
     total_counts,
 )
+from antvisionps.evaluation.summary import MEASURES, groups, percentages, summarize
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
 from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
@@ -40,7 +39,6 @@ from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, side_by_side
 from antvisionps.report.pq_table import Summary
 
-MEASURES = ("PQ", "SQ", "RQ")
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
 
 
@@ -62,8 +60,9 @@ def score(
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     with open_workers(**params.runtime.worker_arguments()) as workers:
         matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+        places = {"routing": routing, "calibration": calibration}
+        budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    budget = error_budget(params, caches, routing=routing, calibration=calibration) if with_budget else {}
     with atomic_folder(out) as folder:
         summary = write_metrics(folder, matches, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
@@ -109,99 +108,68 @@ def _open_matching(
     return match
 
 
-def groups(categories: CategorySet) -> dict[str, list[int]]:
-    return {
-        "All": [category.category_id for category in categories.categories],
-        "Things": [category.category_id for category in categories.things],
-        "Stuff": [category.category_id for category in categories.stuff],
-    }
-
-
-def percentages(quality: Quality) -> dict[str, float | None]:
-    """PQ, SQ, RQ times 100; None where the group has no category to measure."""
-    values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
-    return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
-
-
 def write_metrics(
     folder: Path, matches: Mapping[str, SegmentMatches], truth: PanopticDataset, draws: np.ndarray
 ) -> Summary:
     """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
     counts = {name: of_system.counts() for name, of_system in matches.items()}
     totals = {name: total_counts(of_images) for name, of_images in counts.items()}
-    summary = {
-        name: {
-            group: percentages(group_quality(class_quality(total), category_ids))
-            for group, category_ids in groups(truth.categories).items()
-        }
-        for name, total in totals.items()
-    }
+    summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
     (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    _write_per_class(folder / "per_class.csv", totals, truth.categories)
-    _write_per_size(folder / "per_size.csv", matches, truth.categories)
-    _write_intervals(folder / "intervals.csv", counts, truth.categories, draws)
+    columns = [*MEASURES, "tp", "fp", "fn"]
+    write_csv(folder / "per_class.csv", ["category", "system", *columns], _class_rows(totals, truth.categories))
+    write_csv(folder / "per_size.csv", ["system", "size", *columns], _size_rows(matches, truth.categories))
+    rows = _interval_rows(counts, truth.categories, draws)
+    write_csv(folder / "intervals.csv", ["group", "system", "minus", "PQ", "low", "high"], rows)
     pq.write_table(_per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd")
     return summary
 
 
-def _write_per_class(path: Path, totals: Mapping[str, MatchCounts], categories: CategorySet) -> None:
+def _class_rows(totals: Mapping[str, MatchCounts], categories: CategorySet) -> Iterator[list[object]]:
     """A row for each system and category that has a true or a predicted segment; categories in class order."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["category", "system", *MEASURES, "tp", "fp", "fn"])
-        qualities = {name: class_quality(total) for name, total in totals.items()}
-        for category in categories.categories:
-            for name, total in totals.items():
-                quality = qualities[name].get(category.category_id)
-                if quality is None:
-                    continue
+    qualities = {name: class_quality(total) for name, total in totals.items()}
+    for category in categories.categories:
+        for name, total in totals.items():
+            quality = qualities[name].get(category.category_id)
+            if quality is not None:
                 row = int(np.searchsorted(total.category_ids, category.category_id))
                 tp, fp, fn = (int(column[row]) for column in (total.tp, total.fp, total.fn))
-                writer.writerow([category.name, name, *percentages(quality).values(), tp, fp, fn])
+                yield [category.name, name, *percentages(quality).values(), tp, fp, fn]
 
 
-def _write_per_size(path: Path, matches: Mapping[str, SegmentMatches], categories: CategorySet) -> None:
+def _size_rows(matches: Mapping[str, SegmentMatches], categories: CategorySet) -> Iterator[list[object]]:
     """A row for each system and size of things; no PQ where no thing is of that size."""
-    thing_ids = [category.category_id for category in categories.things]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["system", "size", *MEASURES, "tp", "fp", "fn"])
-        for name, of_system in matches.items():
-            for size in SIZES:
-                total = total_counts(of_system.of_size(size, thing_ids).counts())
-                quality = group_quality(class_quality(total), total.category_ids.tolist())
-                sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
-                writer.writerow([name, size, *percentages(quality).values(), *sums])
+    for name, of_system in matches.items():
+        for size in SIZES:
+            total = total_counts(of_system.of_size(size, categories.thing_ids).counts())
+            quality = group_quality(class_quality(total), total.category_ids.tolist())
+            sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
+            yield [name, size, *percentages(quality).values(), *sums]
 
 
-def _write_intervals(
-    path: Path, counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
-) -> None:
+def _interval_rows(
+    counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
+) -> Iterator[list[object]]:
     """PQ of every system, and of every two the difference (`minus` is the second), with 95 % intervals over images.
 
     Both systems of a difference are scored on the same resampled images.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["group", "system", "minus", "PQ", "low", "high"])
-        every_image_once = np.ones_like(draws[:1])
-        once_and_draws = np.concatenate([every_image_once, draws])
-        resampled = {name: ResampledCounts.of(images, once_and_draws) for name, images in counts.items()}
-        for group, category_ids in groups(categories).items():
-            of_draw = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
-            pq_of = {name: values[0] for name, values in of_draw.items()}
-            samples = {name: values[1:] for name, values in of_draw.items()}
-            for name in counts:
-                _write_interval(writer, [group, name, ""], pq_of[name], samples[name])
-            for second, first in itertools.combinations(counts, 2):
-                difference = samples[first] - samples[second]
-                _write_interval(writer, [group, first, second], pq_of[first] - pq_of[second], difference)
+    every_image_once = np.ones_like(draws[:1])
+    once_and_draws = np.concatenate([every_image_once, draws])
+    resampled = {name: ResampledCounts.of(images, once_and_draws) for name, images in counts.items()}
+    for group, category_ids in groups(categories).items():
+        pq_of = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
+        for name in counts:
+            yield [group, name, "", *_with_interval(pq_of[name])]
+        for second, first in itertools.combinations(counts, 2):
+            yield [group, first, second, *_with_interval(pq_of[first] - pq_of[second])]
 
 
-def _write_interval(writer: Any, row: list[str], value: float, samples: np.ndarray) -> None:
-    interval = percentile_interval(samples)
-    numbers = ("" if math.isnan(number) else 100 * number for number in (value, interval.low, interval.high))
-    writer.writerow([*row, *map(str, numbers)])
+def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
+    """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
+    interval = percentile_interval(once_and_samples[1:])
+    for value in (float(once_and_samples[0]), interval.low, interval.high):
+        yield "" if math.isnan(value) else 100 * value
 
 
 PER_IMAGE_SCHEMA = pa.schema(

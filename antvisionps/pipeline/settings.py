@@ -12,10 +12,10 @@ from antvisionps.core.json_files import read_json
 from antvisionps.fusion.calibration import Calibration
 from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
-from antvisionps.fusion.routing import ROUTING_FILE, Routing, routes_from_json
+from antvisionps.fusion.routing import ROUTING_FILE, routes_from_json
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.params.fusion import FusionChoices
+from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
 from antvisionps.params.whole import Params
 
 
@@ -34,7 +34,7 @@ def system_settings(
         system,
         fuse,
         rules=rules,
-        weight_of_end={end: fuse.semantic_weights[end] for end in params.all_ends},
+        weight_of_end=fuse.semantic_weight_of_end(params.all_ends),
         categories=categories,
         routing_dir=routing_dir,
     )
@@ -58,18 +58,18 @@ def plain_settings(
 ) -> FusionSettings:
     """The settings of an end of that name alone, else of all ends, of which `weight_of_end` has every one.
 
-    Unless the routing is a union, raises ParamsError without the folder of the routing, CacheError on a missing or
+    Unless the instances are a union, raises ParamsError without the folder of the routing, CacheError on a missing or
     unfit routing table.
     """
-    method = choices.method[system]
+    method = choices.method_of(system)
     if system in weight_of_end:
         return FusionSettings(method, rules, {system: 1.0}, choices.semantic_average, None, None)
-    if choices.routing == "union":
-        union = UnionRules(choices.instance_weights, choices.min_joined_iou)
+    if choices.instance_ensemble == "union":
+        union = UnionRules(choices.instance_weight_of_end(weight_of_end), choices.min_joined_iou)
         return FusionSettings(method, rules, weight_of_end, choices.semantic_average, None, union)
     if routing_dir is None:
         raise ParamsError(f"--system {system} needs --routing, the folder that stage evaluate_heldout wrote")
-    routes = _read_routing(routing_dir / ROUTING_FILE, list(weight_of_end), categories, choices.routing)
+    routes = _read_routing(routing_dir / ROUTING_FILE, list(weight_of_end), categories, choices.instance_ensemble)
     return FusionSettings(method, rules, weight_of_end, choices.semantic_average, routes, None)
 
 
@@ -99,13 +99,15 @@ def _read_calibration(system: str, settings: FusionSettings, calibration_dir: Pa
     return calibration
 
 
-def _read_routing(path: Path, ends: list[str], categories: CategorySet, routing: Routing) -> Mapping[int, str]:
+def _read_routing(
+    path: Path, ends: list[str], categories: CategorySet, instance_ensemble: InstanceEnsemble
+) -> Mapping[int, str]:
     remedy = "run `dvc repro evaluate_heldout`"
     document: Any = read_json(path, what="routing table", remedy=remedy)
     routes = routes_from_json(document, categories=categories, ends=ends, where=str(path))
-    if routing == "best_ap":
+    if instance_ensemble == "best_of_class":
         return {category_id: route.end for category_id, route in routes.items()}
-    single = document.get("better_overall")
-    if routes and single not in ends:
+    best_overall = document.get("better_overall")
+    if routes and best_overall not in ends:
         raise CacheError(f"{path}: names no end that is better overall; {remedy}")
-    return dict.fromkeys(routes, single)
+    return dict.fromkeys(routes, best_overall)

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from antvisionps.core.errors import ParamsError
-from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.evaluation.panoptic_quality import total_counts
+from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.system import FusionSettings
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.parallel.images import Workers
 from antvisionps.pipeline.try_settings import count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.pq_table import SUFFIX_OF_GROUP
+from antvisionps.report.sweep_report import Pq
 
 Changes = Mapping[str, object]
 """Dotted key of params.yaml → value."""
-
-
-@dataclass(frozen=True)
-class PanopticQuality:
-    """PQ in percent; None where there is nothing to measure."""
-
-    all: float | None
-    things: float | None
-    stuff: float | None
-
-    @classmethod
-    def of(cls, counts: MatchCounts, categories: CategorySet) -> PanopticQuality:
-        qualities = class_quality(counts)
-        groups = (categories.categories, categories.things, categories.stuff)
-        values = [group_quality(qualities, [c.category_id for c in group]).pq for group in groups]
-        return cls(*(None if math.isnan(value) else 100 * value for value in values))
 
 
 def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
@@ -51,16 +35,17 @@ def refuse_idle(points: Sequence[Changes], settings: Sequence[FusionSettings]) -
             )
 
 
-def sweep(settings: Sequence[FusionSettings], caches: SplitCaches, *, workers: Workers) -> list[PanopticQuality]:
+def sweep(settings: Sequence[FusionSettings], caches: SplitCaches, *, workers: Workers) -> list[Pq]:
     """PQ on the split with each of the settings, of the same ends: that of stages fuse and score."""
     dataset = caches.dataset
     counts = count_by_each(settings, caches, dataset.images, workers=workers, description=f"sweep {caches.split}")
-    return [PanopticQuality.of(total_counts(of_settings), dataset.categories) for of_settings in counts]
+    summaries = [summarize(total_counts(of_settings), dataset.categories) for of_settings in counts]
+    return [{f"PQ{SUFFIX_OF_GROUP[group]}": of["PQ"] for group, of in summary.items()} for summary in summaries]
 
 
-def best(qualities: Sequence[PanopticQuality]) -> int:
+def best(pq: Sequence[Pq]) -> int:
     """Position of the highest PQ, the first of equal ones; one with nothing to measure is lowest."""
-    return max(range(len(qualities)), key=lambda position: (qualities[position].all or 0.0, -position))
+    return max(range(len(pq)), key=lambda position: (pq[position]["PQ"] or 0.0, -position))
 
 
 def _pairs(items: Sequence) -> Iterator[tuple]:

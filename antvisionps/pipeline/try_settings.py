@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import cv2
+import numpy as np
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
-from antvisionps.fusion.heuristic import coco_segments
+from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
-from antvisionps.panoptic.coco_panoptic import PanopticImage
-from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
@@ -46,13 +48,35 @@ class PredictionsReader:
         return {end: reader.read(image_id) for end, reader in self.instances.items()}
 
 
+@dataclass(frozen=True, eq=False)
+class TrueImage:
+    """An image with its true map: segment_ids (H, W), and the same as runs."""
+
+    image: PanopticImage
+    segment_ids: np.ndarray
+    runs: SegmentRuns
+
+    @classmethod
+    def load(cls, dataset: PanopticDataset, image: PanopticImage) -> TrueImage:
+        segment_ids = dataset.load_segment_ids(image)
+        return cls(image, segment_ids, find_runs(segment_ids, image.segments))
+
+    def count(self, fused: FusedImage) -> MatchCounts:
+        return count_matches(
+            gt_runs=self.runs,
+            true=self.image.segments,
+            predicted_runs=fused.runs,
+            predicted=coco_segments(fused.segments),
+        )
+
+
 def count_by_each(
     settings: Sequence[FusionSettings],
     caches: SplitCaches,
     images: Sequence[PanopticImage],
     *,
     workers: Workers,
-    description: str,
+    description: str | None,
 ) -> list[list[MatchCounts]]:
     """Of each of the settings the counts of every image, as stages fuse and score have them."""
     open_work = partial(_open_counting, settings, caches)
@@ -68,16 +92,9 @@ def _open_counting(
     reader = PredictionsReader.open(caches, settings)
 
     def count(image: PanopticImage) -> list[MatchCounts]:
-        gt_runs = find_runs(dataset.load_segment_ids(image), image.segments)
+        true = TrueImage.load(dataset, image)
         found, planes = reader.read(image.image_id)
-        return [
-            count_matches(
-                gt_runs=gt_runs,
-                true=image.segments,
-                predicted_runs=fused.runs,
-                predicted=coco_segments(fused.segments),
-            )
-            for fused in fuse_by_each(found, planes, categories=dataset.categories, settings=settings)
-        ]
+        by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=settings)
+        return [true.count(fused) for fused in by_each]
 
     return count

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError, DataError
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, read_panoptic
+from antvisionps.core.parquet_files import ParquetReader
+from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.dataset import PanopticDataset
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
 SEGMENTS_FILE, CANDIDATES_FILE = "segments.parquet", "candidates.parquet"
@@ -54,14 +55,8 @@ class RowsByImage:
     """The rows of segments.parquet or candidates.parquet, by image. Raises CacheError unless the columns are so."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        try:
-            self.table = pq.read_table(path, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise CacheError(f"{path}: cannot be read ({error}); run `dvc repro fuse`") from error
-        if self.table.schema.remove_metadata() != schema:
-            raise CacheError(
-                f"{path}: expected the columns {schema.names}, got {self.table.schema.names}; run `dvc repro fuse`"
-            )
+        with ParquetReader(path, schema, remedy="run `dvc repro fuse`", error=CacheError) as file:
+            self.table = file.read()
         self._image_ids = self.table["image_id"].to_numpy()
         if (np.diff(self._image_ids) < 0).any():
             raise CacheError(f"{path}: expected ascending image ids; run `dvc repro fuse`")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,23 +13,12 @@ import pyarrow as pa
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import MaskRuns, parse_runs
-from antvisionps.predictions.schema import (
-    INSTANCES_SCHEMA,
-    MASK_PROBS_SIZE,
-    REMEDY,
-    CacheHeader,
-    CacheIdentity,
-    CacheReader,
-    CacheWriter,
-    ImageRows,
-    Rows,
-)
-
-_INDEX_COLUMNS = ("image_id", "height", "width", "instances")
+from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
+from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
 
 @dataclass(frozen=True, eq=False)
-class ImageInstances:
+class ImageInstances(CachedImage):
     """The N instances that an end found in one image; N = 0 is an image in which it found none.
 
     category_ids (N,) int32 · scores (N,) float32, finite · boxes_xywh (N, 4) float32 in pixels of the original image ·
@@ -39,9 +27,6 @@ class ImageInstances:
     used. `source` is that cache, for messages. Raises CacheError if a shape, dtype, score or mask is not so.
     """
 
-    image_id: int
-    height: int
-    width: int
     category_ids: np.ndarray
     scores: np.ndarray
     boxes_xywh: np.ndarray
@@ -97,10 +82,8 @@ class ImageInstances:
     def sorted_by_score(self) -> ImageInstances:
         """The same instances, highest score first; equal scores keep their order."""
         order = np.argsort(-self.scores, kind="stable")
-        return ImageInstances(
-            image_id=self.image_id,
-            height=self.height,
-            width=self.width,
+        return replace(
+            self,
             category_ids=self.category_ids[order],
             scores=self.scores[order],
             boxes_xywh=self.boxes_xywh[order],
@@ -117,35 +100,29 @@ class ImageInstances:
             )
 
 
-def instance_rows(image: ImageInstances, categories: CategorySet) -> ImageRows:
-    """What `instances.parquet` holds of an image, best score first. Raises CacheError on a category that is stuff."""
-    _refuse_other_than_things(np.full(len(image), image.image_id), image.category_ids, categories)
-    return ImageRows(image.image_id, image.height, image.width, _to_rows(image.sorted_by_score()))
-
-
-class InstancesWriter(CacheWriter):
-    """Writes `instances.parquet`; every image of the split has to be written, also one without an instance.
-
-    An image without an instance has no row, so the images themselves (id, height, width, number of instances) stand in
-    the file's metadata.
-    """
+class InstancesWriter(CacheWriter[ImageInstances]):
+    """Writes `instances.parquet`, best score of an image first."""
 
     def __init__(self, path: Path, header: CacheHeader) -> None:
         super().__init__(path, header, INSTANCES_SCHEMA, compression="zstd", compression_level=3)
-        self._index: dict[str, list[int]] = {name: [] for name in _INDEX_COLUMNS}
 
-    def write(self, image: ImageInstances) -> None:
-        """Appends one image. Image ids have to ascend. Raises CacheError also on a category that is no thing."""
-        self.append(instance_rows(image, self.header.categories))
-
-    def append(self, image: ImageRows) -> None:
-        super().append(image)
-        described = (image.image_id, image.height, image.width, len(image.rows))
-        for name, value in zip(_INDEX_COLUMNS, described, strict=True):
-            self._index[name].append(int(value))
-
-    def _closing_metadata(self) -> dict[str, str]:
-        return {"antvisionps.images": json.dumps(self._index, separators=(",", ":"))}
+    def _to_rows(self, image: ImageInstances) -> pa.RecordBatch:
+        image_ids = np.full(len(image), image.image_id)
+        _refuse_other_than_things(image_ids, image.category_ids, self.header.categories)
+        image = image.sorted_by_score()
+        probs = image.mask_probs
+        columns = {
+            "image_id": image_ids,
+            "height": np.full(len(image), image.height),
+            "width": np.full(len(image), image.width),
+            "category_id": image.category_ids,
+            "score": image.scores,
+            "bbox_xywh": list(image.boxes_xywh),
+            "area_px": image.areas_px,
+            "rle": image.rles,
+            "mask_probs": [None] * len(image) if probs is None else [grid.tobytes() for grid in probs],
+        }
+        return pa.RecordBatch.from_pydict(columns, INSTANCES_SCHEMA)
 
 
 class InstancesReader(CacheReader[ImageInstances]):
@@ -167,32 +144,24 @@ class InstancesReader(CacheReader[ImageInstances]):
         super().__init__(path, INSTANCES_SCHEMA, expect=expect, images=images, columns=columns)
         self._check_masks = check_masks
 
-    def _read_index(self, metadata: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        try:
-            index = json.loads(metadata["images"])
-            image_ids, heights, widths, counts = (np.array(index[name], dtype=np.int64) for name in _INDEX_COLUMNS)
-            return image_ids, np.stack([heights, widths], axis=1), counts
-        except (KeyError, ValueError, TypeError) as error:
-            raise CacheError(f"{self.path}: its list of images is damaged ({error}); run `dvc repro`") from error
-
-    def _refuse_bad_rows(self, rows: Rows) -> None:
-        image_ids, scores = rows.numbers["image_id"], rows.numbers["score"]
-        _refuse_other_than_things(image_ids, rows.numbers["category_id"], self.header.categories)
+    def _refuse_bad_rows(self, rows: ColumnsOfRows) -> None:
+        image_ids, scores = rows["image_id"], rows["score"]
+        _refuse_other_than_things(image_ids, rows["category_id"], self.header.categories)
         rises = (np.diff(scores) > 0) & (np.diff(image_ids) == 0)
         if rises.any():
             raise CacheError(f"image {image_ids[np.argmax(rises)]}: instances are not sorted by score")
 
-    def _build(self, image_id: int, height: int, width: int, rows: Rows) -> ImageInstances:
+    def _build(self, image_id: int, height: int, width: int, rows: ColumnsOfRows) -> ImageInstances:
         image = ImageInstances(
             image_id=image_id,
             height=height,
             width=width,
-            category_ids=rows.numbers["category_id"],
-            scores=rows.numbers["score"],
-            boxes_xywh=rows.numbers["bbox_xywh"],
-            rles=rows.others["rle"].to_pylist(),
+            category_ids=rows["category_id"],
+            scores=rows["score"],
+            boxes_xywh=rows["bbox_xywh"],
+            rles=rows["rle"].to_pylist(),
             mask_probs=_stack_mask_probs(image_id, rows),
-            stored_areas_px=rows.numbers["area_px"],
+            stored_areas_px=rows["area_px"],
             source=None if self._check_masks else self.path,
         )
         if self._check_masks:
@@ -200,32 +169,10 @@ class InstancesReader(CacheReader[ImageInstances]):
         return image
 
 
-def _to_rows(image: ImageInstances) -> pa.RecordBatch:
-    count = len(image)
-    boxes = pa.FixedSizeListArray.from_arrays(
-        pa.array(image.boxes_xywh.ravel()), type=INSTANCES_SCHEMA.field("bbox_xywh").type
-    )
-    probs = [None] * count if image.mask_probs is None else [grid.tobytes() for grid in image.mask_probs]
-    return pa.record_batch(
-        [
-            pa.array(np.full(count, image.image_id, dtype=np.int64)),
-            pa.array(np.full(count, image.height, dtype=np.int32)),
-            pa.array(np.full(count, image.width, dtype=np.int32)),
-            pa.array(image.category_ids),
-            pa.array(image.scores),
-            boxes,
-            pa.array(image.areas_px.astype(np.int32)),
-            pa.array(image.rles, type=pa.binary()),
-            pa.array(probs, type=pa.binary()),
-        ],
-        schema=INSTANCES_SCHEMA,
-    )
-
-
-def _stack_mask_probs(image_id: int, rows: Rows) -> np.ndarray | None:
-    if "mask_probs" not in rows.others:
+def _stack_mask_probs(image_id: int, rows: ColumnsOfRows) -> np.ndarray | None:
+    if "mask_probs" not in rows:
         return None
-    grids = rows.others["mask_probs"].to_pylist()
+    grids = rows["mask_probs"].to_pylist()
     if not any(grid is not None for grid in grids):
         return None
     if any(grid is None or len(grid) != MASK_PROBS_SIZE**2 for grid in grids):

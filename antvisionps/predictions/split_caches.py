@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from antvisionps.core.errors import CacheError
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheIdentity, cache_path

@@ -124,7 +124,7 @@ def _models() -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         try:
-            from antvisionps.models.blocks.ops import install_ops, served_ops
+            from antvisionps.models.blocks.mmcv_ops import install_ops, served_ops
 
             kernels = install_ops()
             importlib.import_module("mmdet")

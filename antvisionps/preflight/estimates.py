@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CACHE_BYTES, CACHE_PIXELS = 149_000, 480 * 640
-"""Of one end's predictions of an image, and that image's pixels: docs/fusion.md, Size."""
+CACHE_BYTES, CACHE_PIXELS = 173_000, 480 * 640
+"""Of one end's predictions of an image, and that image's pixels: half of what `python benchmarks/fusion.py` prints as
+the cache of both ends."""
 
-REPORT_BYTES = 111_000
-"""Of the report page's maps and segments of an image of that size: docs/report_page.md."""
+REPORT_BYTES = 109_000
+"""Of the report page's maps and segments of an image of that size, as `python benchmarks/report_page.py` prints it."""
 
 CHECKPOINTS_AT_ONCE = 3
 """mmengine keeps two, and writes the next before it removes the older."""
@@ -50,7 +51,7 @@ def disk_needs(
             "checkpoints of a training",
             CHECKPOINTS_AT_ONCE * max(checkpoint_bytes),
             f"{CHECKPOINTS_AT_ONCE} at once x weights and optimiser state of the largest network, "
-            f"{told_bytes(max(checkpoint_bytes))}, counted",
+            f"{format_bytes(max(checkpoint_bytes))}, counted",
         ),
         DiskNeed(
             "trained weights, twice",
@@ -60,12 +61,12 @@ def disk_needs(
         DiskNeed(
             "cache of predictions, twice",
             round(2 * images * ends * CACHE_BYTES * scale),
-            f"{images:,} images x {ends} ends x {told_bytes(CACHE_BYTES)} (docs/fusion.md) x {scale:.2f} for the size",
+            f"{images:,} images x {ends} ends x {format_bytes(CACHE_BYTES)} x {scale:.2f} for the size",
         ),
         DiskNeed(
             "report page, twice",
             round(2 * images * REPORT_BYTES * scale),
-            f"at most {told_bytes(REPORT_BYTES)} an image (docs/report_page.md) x {scale:.2f}",
+            f"at most {format_bytes(REPORT_BYTES)} an image x {scale:.2f}",
         ),
     ]  # fmt: skip
     return [need for need in needs if need.num_bytes]
@@ -82,7 +83,7 @@ def extrapolated_peak_bytes(
     return max(training_bytes, round(high + (high - low) / (many - few) * (pixels - many)))
 
 
-def told_bytes(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
     """`1.9 GB`, decimal."""
     for unit in UNITS[:-1]:
         if num_bytes < 999.5:
@@ -91,7 +92,7 @@ def told_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.3g} {UNITS[-1]}"
 
 
-def told_s(seconds: float) -> str:
+def format_s(seconds: float) -> str:
     """`3.2 days`, `4.1 hours`, `12 minutes`, `1.4 s`."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:

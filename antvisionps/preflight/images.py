@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from pathlib import Path
 from statistics import median
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import read_json
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.prepare import CocoPanopticFolder, Prepare
 from antvisionps.preflight.doctor import Finding
 
 COCO_HW = (480, 640)
-"""Most of COCO's photos; docs/fusion.md measures sizes on such pictures."""
+"""Most of COCO's photos; the benchmarks measure on pictures of this size."""
 
 COCO_THINGS, COCO_STUFF = 80, 53
 CITYSCAPES_HW, CITYSCAPES_IMAGES = (1024, 2048), {"train": 2975, "val": 500}
@@ -96,12 +96,12 @@ def _in_folder(folder: CocoPanopticFolder, heldout: int) -> ImageSet:
     root = Path(folder.root)
     train = sum(1 for _ in os.scandir(root / folder.train.panoptic_dir))
     path = root / folder.val.annotations
+    document = read_json(path, what="COCO panoptic JSON", remedy="check the paths in the params", error=DataError)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         sizes = [(image["height"], image["width"]) for image in document["images"]]
         hw = (int(median(height for height, _ in sizes)), int(median(width for _, width in sizes)))
         categories = CategorySet.from_json(document["categories"], where=str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: expected a COCO panoptic JSON with images and categories ({error})") from error
     return ImageSet(train, len(sizes), heldout, hw, categories, f"{root}: train's PNGs counted, val's annotations read")
 

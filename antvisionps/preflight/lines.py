@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from antvisionps.preflight.estimates import Estimate, extrapolated_peak_bytes, told_bytes, told_s
+from antvisionps.models.blocks.resizing import resized_hw
+from antvisionps.preflight.estimates import Estimate, extrapolated_peak_bytes, format_bytes, format_s
 from antvisionps.preflight.images import ImageSet
 from antvisionps.preflight.networks import TrainedNetwork
-
-if TYPE_CHECKING:
-    from antvisionps.preflight.trial import Batch, NetworkTrial
+from antvisionps.preflight.trial import Batch, NetworkTrial
 
 
 def full_batch(network: TrainedNetwork, images: ImageSet) -> Batch:
     """The largest that the network's training can meet, of images of the usual shape."""
-    from antvisionps.models.blocks.resizing import resized_hw
-    from antvisionps.preflight.trial import Batch
-
     augmentation = network.training.augmentation
     hw = resized_hw(
         images.hw, short_side_px=max(augmentation.short_sides_px), max_long_side_px=augmentation.max_long_side_px
@@ -43,29 +38,29 @@ def network_lines(
         yield Estimate(f"{network.name}: parameters", f"{trial.parameters / 1e6:.1f} M", "counted")
         yield Estimate(
             f"{network.name}: a checkpoint",
-            told_bytes(trial.checkpoint_bytes),
-            f"weights {told_bytes(trial.weights_bytes)} and the optimiser's state after a step, counted",
+            format_bytes(trial.checkpoint_bytes),
+            f"weights {format_bytes(trial.weights_bytes)} and the optimiser's state after a step, counted",
         )
         yield _memory_line(network, trial, full)
-        schedule, memory = network.training.schedule, network.training.memory
+        schedule, batches = network.training.schedule, network.training.optimizer.accumulated_batches
         if trial.steps[-1].batch != full:
             yield Estimate(f"{network.name}: time", "unknown", "needs a GPU: run this check on the one to be used")
             continue
         step_s = trial.steps[-1].step_s
-        seconds = schedule.iterations * memory.accumulated_batches * step_s
+        seconds = schedule.iterations * batches * step_s
         total_s += seconds + images.predicted * trial.photo_s
         yield Estimate(
             f"{network.name}: training",
-            told_s(seconds),
-            f"{schedule.iterations:,} iterations x {memory.accumulated_batches} batches x {step_s:.3g} s, measured",
+            format_s(seconds),
+            f"{schedule.iterations:,} iterations x {batches} batches x {step_s:.3g} s, measured",
         )
         yield Estimate(
             f"{network.name}: prediction",
-            told_s(images.predicted * trial.photo_s),
+            format_s(images.predicted * trial.photo_s),
             f"{images.predicted:,} images x {trial.photo_s:.3g} s, measured here with random weights",
         )
     if total_s:
-        yield Estimate("time of all, one after the other", told_s(total_s), "the sum; loading of images comes on top")
+        yield Estimate("time of all, one after the other", format_s(total_s), "the sum; loading of images comes on top")
 
 
 def _memory_line(network: TrainedNetwork, trial: NetworkTrial, full: Batch) -> Estimate:
@@ -75,14 +70,14 @@ def _memory_line(network: TrainedNetwork, trial: NetworkTrial, full: Batch) -> E
     if not peaks:
         return Estimate(what, "unknown", "this system does not tell a process's peak")
     if trial.steps[-1].batch == full:
-        return Estimate(what, told_bytes(peaks[-1][1]), f"measured, {size}; on a CPU the whole process")
+        return Estimate(what, format_bytes(peaks[-1][1]), f"measured, {size}; on a CPU the whole process")
     sizes = " and ".join(f"{pixels:,}" for pixels, _ in peaks)
     peak = extrapolated_peak_bytes(*peaks, pixels=full.pixels, training_bytes=trial.training_bytes)
     if peak is None:
-        return Estimate(what, f"over {told_bytes(trial.training_bytes)}", "weights, gradients, optimiser's state alone")
+        return Estimate(what, f"over {format_bytes(trial.training_bytes)}", "weights, gradients, optimiser's state")
     return Estimate(
         what,
-        f"about {told_bytes(peak)}",
+        f"about {format_bytes(peak)}",
         f"rough: this process's peaks at {sizes} px, in float32, drawn on to {size}; most regions of interest are left "
         "out, autocast takes less; on a GPU it is measured",
     )

@@ -19,11 +19,13 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.inference.end_networks import BUILDERS, predict_photo
-from antvisionps.models.training.data import collate, make_sample, visible_things
+from antvisionps.models.inference.end_networks import BUILDERS, EndNetworks
+from antvisionps.models.inference.predict_photo import predict_photo
+from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import collate, make_sample, visible_things
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticImage, measure_segments
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 FIRST_STEP_FRAC = 0.001
 """Of the learning rate in the first step of a warm-up (`training._schedule`)."""
@@ -98,9 +100,9 @@ def try_network(
     model.to(device)
     calibrate_norms(model, random_batch(Batch((64, 96), 2), categories, seed=0))
     save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
-    settings = {**optimizer, "learning_rate": FIRST_STEP_FRAC * optimizer["learning_rate"]}
-    autocast = memory["autocast"] if device.type == "cuda" else None
-    wrapper = build_optim_wrapper(model, optim_wrapper(**settings, autocast=autocast, accumulated_batches=1))
+    autocast = optimizer["autocast"] if device.type == "cuda" else None
+    first_step = {"learning_rate": FIRST_STEP_FRAC * optimizer["learning_rate"], "accumulated_batches": 1}
+    wrapper = build_optim_wrapper(model, optim_wrapper(**{**optimizer, **first_step, "autocast": autocast}))
     steps = tuple(_steps(model, wrapper, batch, categories, num_steps, device) for batch in batches)
     weights, state = _bytes_of(model.state_dict()), _bytes_of(wrapper.optimizer.state_dict())
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -136,13 +138,13 @@ def _steps(
 def _predict(
     model: Any, hw: tuple[int, int], categories: CategorySet, predicting: Mapping[str, Any], num_photos: int
 ) -> float:
-    model.eval()
+    end = EndNetworks([model.eval()], [1.0])
+    settings = PredictionSettings(**{**predicting, "short_sides_px": [min(hw)], "max_long_side_px": max(hw)})
     seconds = []
     for seed in range(num_photos):
         photo = np.random.default_rng(seed).integers(0, 255, (*hw, 3)).astype(np.uint8)
         start = time.perf_counter()
-        sizes = {"short_sides_px": [min(hw)], "max_long_side_px": max(hw)}
-        predict_photo(photo, [model], [1.0], image_id=1, categories=categories, **{**predicting, **sizes})
+        predict_photo(photo, end, settings, image_id=1, categories=categories)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.legend import legend_entries
 from antvisionps.report.overlays import boundaries, draw_overlay
 
@@ -78,8 +78,10 @@ def refuse_other_formats(path: Path) -> None:
 def _draw(rows: Sequence[Sequence[Panel]], titles: Sequence[str], categories: CategorySet) -> Figure:
     column_in = (_WIDTH_IN - (len(titles) - 1) * _GAP_IN) / len(titles)
     heights_in = [column_in * row[0].photo.shape[0] / row[0].photo.shape[1] for row in rows]
-    legend_rows = _wrap(_legend(rows, categories))
-    legend_in = _LEGEND_ROW_IN * len(legend_rows)
+    entries = _legend(rows, categories)
+    widest_in = max((_LEGEND_ENTRY_IN + _LEGEND_CHARACTER_IN * len(name) for name, _ in entries), default=_WIDTH_IN)
+    columns = max(1, int(_WIDTH_IN / widest_in))
+    legend_in = _LEGEND_ROW_IN * -(-len(entries) // columns)
     panels_in = sum(heights_in) + (len(rows) - 1) * _GAP_IN
     height_in = _TITLE_IN + panels_in + _LEGEND_MARGIN_IN + legend_in
     figure = Figure(figsize=(_WIDTH_IN, height_in), facecolor="white")
@@ -99,7 +101,8 @@ def _draw(rows: Sequence[Sequence[Panel]], titles: Sequence[str], categories: Ca
             )
             axes.set_axis_off()
         top_in -= row_in + _GAP_IN
-    _draw_legend(figure, legend_rows, legend_in / height_in)
+    if entries:
+        _draw_legend(figure, entries, columns, legend_in / height_in)
     return figure
 
 
@@ -129,40 +132,23 @@ def _legend(rows: Sequence[Sequence[Panel]], categories: CategorySet) -> list[En
     return entries + ([("void", _VOID_RGB)] if has_void else [])
 
 
-def _wrap(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Lines of entries, each no wider than the figure."""
-    lines: list[list[Entry]] = []
-    room_in = 0.0
-    for entry in entries:
-        width_in = _LEGEND_ENTRY_IN + _LEGEND_CHARACTER_IN * len(entry[0])
-        if width_in > room_in:
-            lines.append([])
-            room_in = _WIDTH_IN
-        lines[-1].append(entry)
-        room_in -= width_in
-    return lines
-
-
-def _draw_legend(figure: Figure, lines: Sequence[Sequence[Entry]], height: float) -> None:
-    """The lines, centred, in the lowest part of the figure."""
-    for index, line in enumerate(lines):
-        handles = [
-            Patch(facecolor="#{:02x}{:02x}{:02x}".format(*color), edgecolor="0.25", linewidth=0.4) for _, color in line
-        ]
-        legend = figure.legend(
-            handles,
-            [name for name, _ in line],
-            ncols=len(line),
-            loc="upper center",
-            bbox_to_anchor=(0.5, height * (1 - index / len(lines))),
-            frameon=False,
-            fontsize=_LEGEND_PT,
-            handlelength=1.0,
-            handleheight=1.0,
-            handletextpad=0.4,
-            columnspacing=1.1,
-            borderaxespad=0.15,
-            borderpad=0.1,
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a dollar in a name is a dollar
+def _draw_legend(figure: Figure, entries: Sequence[Entry], columns: int, height: float) -> None:
+    """In columns, centred, in the lowest part of the figure."""
+    colors = ["#{:02x}{:02x}{:02x}".format(*color) for _, color in entries]
+    legend = figure.legend(
+        [Patch(facecolor=color, edgecolor="0.25", linewidth=0.4) for color in colors],
+        [name for name, _ in entries],
+        ncols=columns,
+        loc="upper center",
+        bbox_to_anchor=(0.5, height),
+        frameon=False,
+        fontsize=_LEGEND_PT,
+        handlelength=1.0,
+        handleheight=1.0,
+        handletextpad=0.4,
+        columnspacing=1.1,
+        borderaxespad=0.15,
+        borderpad=0.1,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name is a dollar

@@ -20,7 +20,8 @@ from antvisionps.evaluation.segment_outcomes import (
 )
 from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset, PanopticImage, Segment
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
 from antvisionps.predictions.fused_files import (
     CANDIDATES_FILE,
     CANDIDATES_SCHEMA,
@@ -115,9 +116,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
 
 def runs(values: np.ndarray) -> list[int]:
     """[length, value, length, value, …] of (H, W) integers, row by row from the top left."""
-    flat = values.ravel()
-    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
-    return np.stack([np.diff(starts, append=flat.size), flat[starts]], axis=1).ravel().tolist()
+    starts = run_starts(values)
+    return np.stack([np.diff(starts, append=values.size), values.ravel()[starts]], axis=1).ravel().tolist()
 
 
 def index_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> list[int]:

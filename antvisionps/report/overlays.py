@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 
 _OPACITY = 0.55
 _SHADES = (1.0, 0.72, 1.25, 0.85, 1.12, 0.6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.errors import AntVisionPSError, CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
 
 Json = dict[str, Any]
 
+_TEXT_COLUMNS = {"group", "system", "minus", "category", "size", "perfect"}
+SCORE_REMEDY = "run `dvc repro score`"
 MAX_CURVE_POINTS = 300
 """Of each curve; a wider plot than the page's has no more pixels to show."""
 
@@ -25,15 +27,12 @@ MAX_CURVE_POINTS = 300
 def read_metrics(folder: Path) -> Json:
     """The tables that stage score wrote. Raises DataError on a missing or broken one."""
     return {
-        "summary": _read_json(folder / "panoptic.json", DataError, "score"),
+        "summary": read_json(folder / "panoptic.json", what="summary", remedy=SCORE_REMEDY, error=DataError),
         "intervals": read_table(folder / "intervals.csv", ("group", "system", "minus", "PQ", "low", "high")),
         "per_class": read_table(folder / "per_class.csv", ("category", "system", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
         "per_size": read_table(folder / "per_size.csv", ("system", "size", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
         "error_budget": read_table(folder / "error_budget.csv", ("perfect", "PQ", "PQ_things", "PQ_stuff")),
     }
-
-
-_TEXT_COLUMNS = {"group", "system", "minus", "category", "size", "perfect"}
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[Json]:
@@ -47,7 +46,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Json]:
                 {name: row[name] if name in _TEXT_COLUMNS else _number(row[name]) for name in columns} for row in reader
             ]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the table that stage score writes ({error}); run `dvc repro score`") from error
+        raise DataError(f"{path}: not the table that stage score writes ({error}); {SCORE_REMEDY}") from error
 
 
 def _number(text: str) -> float | int | None:
@@ -59,7 +58,7 @@ def _number(text: str) -> float | int | None:
 
 def read_routing(folder: Path, categories: CategorySet) -> Json:
     """The routing table, each category with the AP of every end. Raises CacheError on a missing or broken file."""
-    table = _read_json(folder / "routing.json", CacheError, "evaluate_heldout")
+    table = read_json(folder / "routing.json", what="routing table", remedy="run `dvc repro evaluate_heldout`")
     path = folder / "class_ap.parquet"
     try:
         rows = pq.read_table(path, columns=["category_id", "end", "AP", "n_gt"]).to_pylist()
@@ -92,13 +91,9 @@ def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
     curves = []
     for end in ends:
         for path in sorted((models / end).glob("*/curves/plots/metrics/**/*.tsv")):
-            (
-                member,
-                *_,
-            ) = path.relative_to(models / end).parts
-            name = path.relative_to(models / end / member / "curves" / "plots" / "metrics").with_suffix("").as_posix()
+            member, _, _, _, *name = path.relative_to(models / end).with_suffix("").parts
             steps, values = _read_curve(path)
-            curves.append({"end": end, "member": member, "name": name, "steps": steps, "values": values})
+            curves.append({"end": end, "member": member, "name": "/".join(name), "steps": steps, "values": values})
     return curves
 
 
@@ -143,13 +138,6 @@ def describe_categories(categories: CategorySet) -> list[Json]:
         {"name": category.name, "thing": category.is_thing, "color": list(category.color_rgb)}
         for category in categories.categories
     ]
-
-
-def _read_json(path: Path, error_class: type[AntVisionPSError], stage: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise error_class(f"{path}: cannot be read ({error}); run `dvc repro {stage}`") from error
 
 
 def write_confusion_csv(path: Path, confused_px: Mapping[str, np.ndarray], categories: CategorySet) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import read_json
 
 Summary = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """System → All, Things, Stuff → PQ, SQ, RQ in percent; None where there is nothing to measure."""
 
 
+REMEDY = "run `dvc repro score`"
 SUFFIX_OF_GROUP = {"All": "", "Things": "Th", "Stuff": "St"}
 """How the field abbreviates: PQ, PQTh, PQSt."""
 
@@ -35,20 +37,8 @@ def pq_table(summary: Summary) -> Table:
 
 def read_summary(path: Path) -> Summary:
     """What stage score wrote to panoptic.json. Raises DataError if it is missing or broken."""
+    summary: Any = read_json(path, what="summary", remedy=REMEDY, error=DataError)
     try:
-        summary: Any = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(system): {
-                str(group): {
-                    str(measure): None if value is None else float(value) for measure, value in measures.items()
-                }
-                for group, measures in groups.items()
-            }
-            for system, groups in summary.items()
-        }
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro score`") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: expected the summary that stage score writes ({error}); run `dvc repro score`"
-        ) from error
+        return TypeAdapter(Summary).validate_python(summary)
+    except ValidationError as error:
+        raise DataError(f"{path}: not the summary that stage score writes; {REMEDY}") from error

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import cv2
-import lz4.block
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
+from antvisionps.inspection.predictions import open_predictions
 
 PROJECT = Path(__file__).parents[2]
 
@@ -26,11 +26,12 @@ def _in_the_run(tiny_run, monkeypatch):
 
 @pytest.fixture
 def inspect(capsys):
-    """Runs the command and returns what it printed."""
+    """Runs the command and returns what it printed: with --json the document."""
 
     def run(*arguments):
         cli.main(["inspect", *map(str, arguments)])
-        return capsys.readouterr().out
+        printed = capsys.readouterr().out
+        return json.loads(printed) if "--json" in arguments else printed
 
     return run
 
@@ -51,20 +52,21 @@ def refuse(capsys):
 
 
 @pytest.fixture(scope="module")
-def image_id(tiny_run):
-    return json.loads((tiny_run / "data/prepared/val.json").read_text())["images"][1]["id"]
+def val(tiny_run):
+    return json.loads((tiny_run / "data/prepared/val.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def image_id(val):
+    return val["images"][1]["id"]
 
 
 def table_in(text, first_column):
     """Rows of the table whose header begins with that column, as cells; of text columns without spaces only."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.split()[:1] == [first_column])
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.strip():
-            break
-        rows.append(line.split())
-    return rows
+    stop = lines.index("", start)
+    return [line.split() for line in lines[start + 2 : stop]]
 
 
 def picture(path):
@@ -74,13 +76,12 @@ def picture(path):
 
 
 def test_the_list_names_all_that_the_stages_left(inspect, tiny_run):
-    printed = inspect()
-    splits = {row[0]: row for row in table_in(printed, "split")}
+    splits = {row[0]: row for row in table_in(inspect(), "split")}
     assert {name: int(row[1]) for name, row in splits.items()} == {"train": 6, "heldout": 3, "val": 4}
     assert splits["val"][4:7] == ["64", "x", "80"]
     fingerprint = json.loads((tiny_run / "data/prepared/dataset.json").read_text())["fingerprint"]
     assert splits["val"][-1] == fingerprint[:12]
-    found = json.loads(inspect("--json"))
+    found = inspect("--json")
     caches = {(row["end"], row["split"]): row for row in found["caches"]}
     ends = ("e_ups", "lwl_htc", "hrnet_aspp")
     assert set(caches) == {(end, split) for end in ends for split in ("heldout", "val")}
@@ -101,7 +102,7 @@ def test_the_list_also_shows_what_is_not_damaged(tiny_run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "--data", str(data)])
     printed = capsys.readouterr()
-    assert [row[:2] for row in table_in(printed.out, "end")] != []
+    assert ["e_ups", "heldout"] in [row[:2] for row in table_in(printed.out[printed.out.index(": caches") :], "end")]
     assert "e_ups/val/instances.parquet: not a whole Parquet file" in printed.err
     assert "lwl_htc/val: predicted from data" in printed.err
 
@@ -109,41 +110,37 @@ def test_the_list_also_shows_what_is_not_damaged(tiny_run, tmp_path, capsys):
 def test_instances_are_those_of_the_file_best_first(inspect, image_id):
     frame = pd.read_parquet("data/predictions/e_ups/val/instances.parquet")
     own = frame[frame["image_id"] == image_id].sort_values("score", ascending=False)
-    rows = json.loads(inspect("instances", "e_ups", "val", "--image", image_id, "--json"))
+    rows = inspect("instances", "e_ups", "val", "--image", image_id, "--json")
     assert [row["score"] for row in rows] == own["score"].tolist()
     assert [row["area"] for row in rows] == own["area_px"].tolist()
-    assert [[row[side] for side in ("x", "y", "width", "height")] for row in rows] == [
-        box.tolist() for box in own["bbox_xywh"]
-    ]
+    boxes = [[row[side] for side in ("x", "y", "width", "height")] for row in rows]
+    assert boxes == [box.tolist() for box in own["bbox_xywh"]]
     printed = table_in(inspect("instances", "e_ups", "val", "--image", image_id), "rank")
     assert [cells[1:3] for cells in printed] == [[row["category"], f"{row['score']:.3f}"] for row in rows]
 
 
 def test_instances_can_be_chosen(inspect, image_id):
     ask = ("instances", "e_ups", "val", "--image", image_id, "--json")
-    rows = json.loads(inspect(*ask))
-    names = {row["category"] for row in rows}
-    name = sorted(names)[0]
-    assert json.loads(inspect(*ask, "--category", name)) == [row for row in rows if row["category"] == name]
-    both = sorted(names)[:2]
-    of_both = inspect(*ask, "--category", both[0], "--category", both[1])
-    assert json.loads(of_both) == [row for row in rows if row["category"] in both]
+    rows = inspect(*ask)
+    one, other = sorted({row["category"] for row in rows})[:2]
+    assert inspect(*ask, "--category", one) == [row for row in rows if row["category"] == one]
+    both = [row for row in rows if row["category"] in (one, other)]
+    assert inspect(*ask, "--category", one, "--category", other) == both
     middle = rows[len(rows) // 2]["score"]
-    assert json.loads(inspect(*ask, "--min-score", middle)) == [row for row in rows if row["score"] >= middle]
-    assert json.loads(inspect(*ask, "--limit", 2)) == rows[:2]
+    assert inspect(*ask, "--min-score", middle) == [row for row in rows if row["score"] >= middle]
+    assert inspect(*ask, "--limit", 2) == rows[:2]
     assert "0 of" in inspect(*ask[:-1], "--min-score", 2)
 
 
 def test_instances_are_drawn_where_they_are(inspect, image_id, tmp_path):
     ask = ("instances", "e_ups", "val", "--image", image_id)
     inspect(*ask, "--min-score", 2, "--png", tmp_path / "none.png")
-    inspect(*ask, "--limit", 1, "--png", tmp_path / "one.png")
+    (row,) = inspect(*ask, "--limit", 1, "--png", tmp_path / "one.png", "--json")
     none, one = picture(tmp_path / "none.png"), picture(tmp_path / "one.png")
     photo = picture(f"data/prepared/images/{image_id:012d}.png")
     factor = none.shape[0] // photo.shape[0]
     assert np.array_equal(none[::factor, ::factor], photo)
     changed = (none != one).any(axis=2)
-    (row,) = json.loads(inspect(*ask, "--limit", 1, "--json"))
     x, y, width, height = (round(factor * row[side]) for side in ("x", "y", "width", "height"))
     outside = changed.copy()
     outside[max(0, y - 20) : y + height + 2, max(0, x - 2) : x + max(width, 140) + 2] = False
@@ -151,18 +148,16 @@ def test_instances_are_drawn_where_they_are(inspect, image_id, tmp_path):
     assert not outside.any()
 
 
-def test_semantic_shares_are_of_all_pixels_and_the_map_has_the_colours(inspect, image_id, tmp_path):
+def test_semantic_shares_are_of_all_pixels_and_the_map_has_the_colours(inspect, image_id, val, tmp_path):
     ask = ("semantic", "lwl_htc", "val", "--image", image_id)
-    rows = json.loads(inspect(*ask, "--json", "--png", tmp_path / "map.png"))
+    rows = inspect(*ask, "--json", "--png", tmp_path / "map.png")
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert [row["share"] for row in rows] == sorted((row["share"] for row in rows), reverse=True)
-    row = pq.read_table("data/predictions/lwl_htc/val/semantic.parquet").to_pylist()[1]
-    stacked = np.frombuffer(lz4.block.decompress(row["planes"]), np.uint8)
-    planes = stacked.reshape(len(row["category_ids"]), row["grid_height"], row["grid_width"])
-    names = {c["id"]: c["name"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
-    means = {names[i]: plane.mean() / 255 for i, plane in zip(row["category_ids"], planes, strict=True)}
+    with open_predictions("data/predictions/lwl_htc/val") as cache:
+        semantic = cache[image_id].semantic
+        means = {c.name: plane.mean() for c, plane in zip(semantic.categories, semantic.probs, strict=True)}
     assert {row["category"]: row["mean probability"] for row in rows} == pytest.approx(means)
-    colors = {c["name"]: c["color"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
+    colors = {category["name"]: category["color"] for category in val["categories"]}
     drawn = picture(tmp_path / "map.png")[..., ::-1][:, :480]
     for row in rows:
         share = (drawn == colors[row["category"]]).all(axis=2).mean()
@@ -171,43 +166,37 @@ def test_semantic_shares_are_of_all_pixels_and_the_map_has_the_colours(inspect, 
     assert "%" in inspect(*ask)
 
 
-def test_fused_shows_segments_and_why_candidates_fell(inspect, image_id, tmp_path):
-    found = json.loads(inspect("fused", "fusion", "--image", image_id, "--json", "--png", tmp_path / "fused.png"))
+def test_fused_shows_segments_and_why_candidates_are_rejected(inspect, image_id, tmp_path):
+    found = inspect("fused", "fusion", "--image", image_id, "--json", "--png", tmp_path / "fused.png")
     document = json.loads(Path("data/fused/fusion/panoptic.json").read_text())
-    (annotation,) = (one for one in document["annotations"] if one["image_id"] == image_id)
-    assert [(s["segment"], s["area"]) for s in found["segments"]] == [
-        (s["id"], s["area"]) for s in annotation["segments_info"]
-    ]
+    (segments,) = (one["segments_info"] for one in document["annotations"] if one["image_id"] == image_id)
+    assert [(s["segment"], s["area"]) for s in found["segments"]] == [(s["id"], s["area"]) for s in segments]
     assert found["void"] == pytest.approx(1 - sum(s["area"] for s in found["segments"]) / (64 * 80))
     frame = pd.read_parquet("data/fused/fusion/candidates.parquet")
-    own = frame[frame["image_id"] == image_id]
-    assert [row["reason"] for row in found["rejected"]] == own["reason"].tolist()
+    assert [row["reason"] for row in found["rejected"]] == frame[frame["image_id"] == image_id]["reason"].tolist()
     counts = pd.read_parquet("metrics/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
-    assert [row["TP"] for row in found["quality"]] == counts["tp"].tolist()
-    assert [row["FN"] for row in found["quality"]] == counts["fn"].tolist()
+    assert [(row["TP"], row["FN"]) for row in found["quality"]] == list(zip(counts["tp"], counts["fn"], strict=True))
     assert picture(tmp_path / "fused.png").shape[0] > 64
     printed = inspect("fused", "fusion", "--image", image_id)
-    for title in ("candidates that fell, and why", "against the truth"):
+    for title in ("rejected candidates, and why", "against the truth"):
         assert title in printed
 
 
 def test_a_cache_does_not_differ_from_itself(inspect):
     for path in ("data/predictions/e_ups/val", "data/fused/fusion"):
-        found = json.loads(inspect("diff", path, path, "--json"))
-        assert len(found["images"]) == 4
-        assert not any(row["changed"] for row in found["images"])
+        images = inspect("diff", path, path, "--json")["images"]
+        assert [row["changed"] for row in images] == [False] * 4
         assert "0 of 4 differ" in inspect("diff", path, path)
 
 
-def test_two_caches_differ_by_class_and_image(inspect):
+def test_two_caches_differ_by_class_and_image(inspect, val):
     a, b = (f"data/predictions/{end}/val" for end in ("e_ups", "lwl_htc"))
-    found = json.loads(inspect("diff", a, b, "--json"))
-    frames = [pd.read_parquet(f"{path}/instances.parquet") for path in (a, b)]
-    names = {c["id"]: c["name"] for c in json.loads(Path("data/prepared/val.json").read_text())["categories"]}
-    for side, frame in zip("AB", frames, strict=True):
-        of_class = frame.groupby("category_id")["score"].agg(["count", "mean"])
-        rows = {row["category"]: row for row in found["classes"]}
-        for category_id, (count, mean) in of_class.iterrows():
+    found = inspect("diff", a, b, "--json")
+    rows = {row["category"]: row for row in found["classes"]}
+    names = {category["id"]: category["name"] for category in val["categories"]}
+    for side, path in (("A", a), ("B", b)):
+        frame = pd.read_parquet(f"{path}/instances.parquet")
+        for category_id, (count, mean) in frame.groupby("category_id")["score"].agg(["count", "mean"]).iterrows():
             assert rows[names[category_id]][f"instances {side}"] == count
             assert rows[names[category_id]][f"mean score {side}"] == pytest.approx(mean)
         assert sum(row[f"share {side}"] for row in found["classes"]) == pytest.approx(1)
@@ -219,7 +208,7 @@ def test_two_caches_differ_by_class_and_image(inspect):
 
 
 def test_an_end_of_semantics_alone_is_compared_by_what_it_has(inspect):
-    found = json.loads(inspect("diff", "data/predictions/e_ups/val", "data/predictions/hrnet_aspp/val", "--json"))
+    found = inspect("diff", "data/predictions/e_ups/val", "data/predictions/hrnet_aspp/val", "--json")
     assert {row["only in A"] for row in found["images"]} == {None}
     assert {row["instances B"] for row in found["classes"]} == {None}
     for side in "AB":
@@ -227,7 +216,7 @@ def test_an_end_of_semantics_alone_is_compared_by_what_it_has(inspect):
 
 
 def test_two_systems_differ_in_pq_as_score_has_it(inspect):
-    found = json.loads(inspect("diff", "data/fused/e_ups", "data/fused/fusion", "--json"))
+    found = inspect("diff", "data/fused/e_ups", "data/fused/fusion", "--json")
     per_class = pd.read_csv("metrics/per_class.csv")
     for row in found["classes"]:
         own = per_class[per_class["category"] == row["category"]].set_index("system")["PQ"]
@@ -241,29 +230,33 @@ def test_two_systems_differ_in_pq_as_score_has_it(inspect):
 
 def test_systems_are_compared_without_metrics_too(inspect, tiny_run, tmp_path):
     shutil.copytree(tiny_run / "data/fused", tmp_path / "data/fused")
-    found = json.loads(inspect("diff", tmp_path / "data/fused/e_ups", "data/fused/fusion", "--json"))
+    found = inspect("diff", tmp_path / "data/fused/e_ups", "data/fused/fusion", "--json")
     assert {row["PQ B-A"] for row in found["images"]} == {None}
 
 
-def test_what_is_not_there_is_one_line_that_says_what_is(refuse, image_id, tmp_path):
-    empty = ("--data", tmp_path)
-    assert "nothing that a stage wrote; run `dvc repro`" in refuse(*empty)
-    assert "run `dvc repro`" in refuse("instances", "e_ups", "val", "--image", 1, *empty)
-    assert "there are data/predictions/e_ups/heldout" in refuse("instances", "nobody", "val", "--image", image_id)
-    assert "there are e_ups, fusion, lwl_htc" in refuse("fused", "nothing", "--image", image_id)
-    assert "nearest are 1000001" in refuse("instances", "e_ups", "val", "--image", 12)
-    assert "nearest are 1000001" in refuse("semantic", "e_ups", "val", "--image", 12)
-    assert "nearest are 1000001" in refuse("fused", "fusion", "--image", 12)
-    assert "no thing of that name; there are" in refuse(
-        "instances", "e_ups", "val", "--image", image_id, "--category", "unicorn"
-    )
-    assert "expected two PATHs" in refuse("diff", "data/fused/fusion")
-    assert "expected two caches or two fused systems" in refuse(
-        "diff", "data/fused/fusion", "data/predictions/e_ups/val"
-    )
-    assert "hrnet_aspp predicts semantics only" in refuse("instances", "hrnet_aspp", "val", "--image", image_id)
-    assert "no image is in both" in refuse("diff", "data/predictions/e_ups/val", "data/predictions/e_ups/heldout")
-    assert "not in a DVC repository" in refuse("diff", "data/fused/fusion", "--rev", "HEAD")
+E_UPS, FUSION = "data/predictions/e_ups/val", "data/fused/fusion"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--data {empty}", "nothing that a stage wrote; run `dvc repro`"),
+        ("instances e_ups val --image 1 --data {empty}", "run `dvc repro`"),
+        ("instances nobody val --image {image}", "there are data/predictions/e_ups/heldout"),
+        ("fused nothing --image {image}", "there are e_ups, fusion, lwl_htc"),
+        ("instances e_ups val --image 12", "nearest are 1000001"),
+        ("semantic e_ups val --image 12", "nearest are 1000001"),
+        ("fused fusion --image 12", "nearest are 1000001"),
+        ("instances e_ups val --image {image} --category unicorn", "no thing of that name; there are"),
+        ("instances hrnet_aspp val --image {image}", "hrnet_aspp has semantic only"),
+        (f"diff {FUSION}", "expected two PATHs"),
+        (f"diff {FUSION} {E_UPS}", "expected two caches or two fused systems"),
+        (f"diff {E_UPS} data/predictions/e_ups/heldout", "no image is in both"),
+        (f"diff {FUSION} --rev HEAD", "not in a DVC repository"),
+    ],
+)
+def test_what_is_not_there_is_one_line_that_says_what_is(refuse, image_id, tmp_path, arguments, complaint):
+    assert complaint in refuse(*arguments.format(empty=tmp_path, image=image_id).split())
 
 
 def test_names_cannot_steer_the_terminal(tiny_run, tmp_path, inspect, image_id):
@@ -281,17 +274,19 @@ def test_names_cannot_steer_the_terminal(tiny_run, tmp_path, inspect, image_id):
 def test_a_pipe_gets_whole_lines(tiny_run, image_id):
     command = [sys.executable, "-m", "antvisionps.cli.main", "inspect", "fused", "fusion", "--image", str(image_id)]
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "20"}
-    ran = subprocess.run(command, cwd=tiny_run, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    ran = subprocess.run(command, cwd=tiny_run, env=environment, capture_output=True, text=True, check=True)
     assert "…" not in ran.stdout
     assert table_in(ran.stdout, "segment")
 
 
 def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, inspect, refuse):
-    """The fused maps of two commits; then what is there now against the first."""
+    """The fused maps of two commits; then what is there at present against the first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     place = tmp_path / "data" / "fused" / "fusion"
+
+    def run(*command):
+        subprocess.run(command, check=True, cwd=tmp_path)
 
     def commit(system, message):
         shutil.rmtree(place, ignore_errors=True)
@@ -300,20 +295,16 @@ def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, 
         run("git", "add", "--all")
         run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", message)
 
-    def run(*command):
-        subprocess.run(command, check=True, cwd=tmp_path)
-
     run("git", "init", "--quiet")
     run(sys.executable, "-m", "dvc", "init", "--quiet")
     commit("e_ups", "one")
     commit("fusion", "two")
-    expected = json.loads(inspect("diff", tiny_run / "data/fused/e_ups", tiny_run / "data/fused/fusion", "--json"))
+    expected = inspect("diff", tiny_run / "data/fused/e_ups", tiny_run / "data/fused/fusion", "--json")["classes"]
     for revisions in (["HEAD~1"], ["HEAD~1", "HEAD"]):
-        asked = [word for rev in revisions for word in ("--rev", rev)]
-        found = json.loads(inspect("diff", "data/fused/fusion", *asked, "--json"))
+        found = inspect("diff", FUSION, *(word for rev in revisions for word in ("--rev", rev)), "--json")
         assert found["a"] == "data/fused/fusion in HEAD~1"
-        assert [row["segments A"] for row in found["classes"]] == [row["segments A"] for row in expected["classes"]]
-        assert [row["segments B"] for row in found["classes"]] == [row["segments B"] for row in expected["classes"]]
-    assert "of revision nowhere" in refuse("diff", "data/fused/fusion", "--rev", "nowhere")
+        for column in ("segments A", "segments B"):
+            assert [row[column] for row in found["classes"]] == [row[column] for row in expected]
+    assert "of revision nowhere" in refuse("diff", FUSION, "--rev", "nowhere")
     shutil.rmtree(tmp_path / ".dvc" / "cache")
-    assert "`dvc fetch` may get it" in refuse("diff", "data/fused/fusion", "--rev", "HEAD~1")
+    assert "`dvc fetch` may get it" in refuse("diff", FUSION, "--rev", "HEAD~1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding
 
@@ -93,18 +93,20 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
 
 def test_help_comes_without_importing_anything_heavy():
     script = (
-        "import sys; from antvisionps import cli\n"
-        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys; from antvisionps.cli import main as cli\n"
+        "for command in (['--help'], ['check', '--help']):\n"
+        "    try:\n        cli.main(command)\n    except SystemExit:\n        pass\n"
         "assert not {'torch', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "doctor" in ran.stdout
+    assert "A dry run before a long one" in ran.stdout
 
 
 def test_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():
     code = """
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.preflight import doctor
 doctor.examine = lambda project_root: iter([doctor.Finding("ok", "numpy", "2.2.6")])
 cli.main(["doctor"])

@@ -1,11 +1,8 @@
-"""`antvisionps sweep` beside the stages themselves, on a small data set whose ends are noisy copies of the truth."""
+"""`antvisionps sweep` beside stages fuse and score, on a small data set whose ends are noisy copies of the truth."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,14 +10,18 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
 from antvisionps.core.errors import ParamsError
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.panoptic.coco_panoptic import class_index_map
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.pipeline.sweep import PanopticQuality, best, grid
+from antvisionps.params.whole import load_params
+from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
+from antvisionps.pipeline.fuse import fuse_systems
+from antvisionps.pipeline.score import score
+from antvisionps.pipeline.sweep import best, grid
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -89,12 +90,6 @@ def write_params(path, **fuse):
     return path
 
 
-def run_stage(project, name, *arguments):
-    command = [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=project)
-    assert ran.returncode == 0, ran.stderr
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project after evaluate_heldout; tests change nothing in it."""
@@ -106,11 +101,8 @@ def project(tmp_path_factory):
         data / "prepared", train_images=10, val_images=4, height=64, width=96, heldout_images=6, seed=3, workers=1
     )
     write_caches(data / "prepared", data / "predictions")
-    run_stage(
-        folder,
-        "evaluate_heldout",
-        *("--prepared", data / "prepared", "--predictions", data / "predictions", "--out", data / "routing"),
-    )
+    places = {"prepared": data / "prepared", "predictions": data / "predictions"}
+    evaluate_heldout(load_params(folder / "params.yaml"), **places, out=data / "routing")
     return folder
 
 
@@ -123,14 +115,11 @@ def in_project(project, monkeypatch):
 
 def pq_of_stages(project, folder, **fuse):
     """What stages fuse and score make of the fusion with these parameters: PQ, PQTh, PQSt as the table prints them."""
-    params = write_params(folder / "params.yaml", systems=["fusion"], **fuse)
-    data = project / "data"
-    places = ("--params", params, "--prepared", data / "prepared")
-    caches = ("--predictions", data / "predictions", "--routing", data / "routing")
-    run_stage(project, "fuse", *places, *caches, "--system", "fusion", "--out", folder / "fused" / "fusion")
-    out = ("--out", folder / "metrics", "--overlays", folder / "overlays")
-    run_stage(project, "score", *places, "--fused", folder / "fused", *out)
-    summary = json.loads((folder / "metrics" / "panoptic.json").read_text())["fusion"]
+    params = load_params(write_params(folder / "params.yaml", systems=["fusion"], **fuse))
+    places = {name: project / "data" / name for name in ("prepared", "predictions", "routing", "calibration")}
+    fuse_systems(params, **places, out=folder / "fused")
+    written = {"out": folder / "metrics", "overlays": folder / "overlays"}
+    summary = score(params, **places, fused=folder / "fused", **written, with_budget=False)["fusion"]
     return [f"{summary[group]['PQ']:.2f}" for group in ("All", "Things", "Stuff")]
 
 
@@ -156,7 +145,7 @@ def test_a_sweep_gives_what_the_stages_give(in_project, tmp_path, capsys):
     (highest,) = marked
     assert float(rows[tuple(highest)][0]) == max(float(row[0]) for row in rows.values())
     last = printed.splitlines()[-1]
-    assert last == f"dvc exp run -S fuse.max_overlap_frac={highest[0]} -S fuse.semantic_weights.e_ups={highest[1]}"
+    assert last == f"dvc exp run -S fuse.max_overlap_frac={highest[0]} -S ++fuse.semantic_weights.e_ups={highest[1]}"
     assert "tuned on the scoring data" in printed
 
 
@@ -180,12 +169,12 @@ def test_it_is_held_out_by_default_and_val_is_never_read(project, tmp_path, monk
         (["predict.min_score=0.1,0.2"], "expected fuse.KEY=VALUE"),
         (["fuse.min_score=0.1", "fuse.min_score=0.2"], "each key once"),
         (["fuse.min_score=0.1,["], "no YAML"),
-        (["fuse.min_skore=0.1,0.2"], "fuse.min_skore: no such key"),
+        (["fuse.min_skore=0.1,0.2"], "fuse.min_skore: unknown key"),
         (["fuse.min_score.deep=0.1"], "no such key"),
         (["fuse.min_score=0.1,1.5"], "less than or equal to 1"),
         (["fuse.min_score=0.1,0.2", "--system", "hrnet"], "expected fusion or one of ends"),
         (["fuse.min_score=0.1,0.2", "fuse.preset=upsnet"], "fuse.min_score=0.1 and 0.2 fuse alike"),
-        (["fuse.routing=single,best_ap", "--system", "e_ups"], "fuse alike"),
+        (["fuse.instance_ensemble=best_overall,best_of_class", "--system", "e_ups"], "fuse alike"),
         (["fuse.calibrated=true"], "no readable calibration"),
     ],
 )
@@ -207,27 +196,20 @@ def test_values_are_read_as_dvc_reads_them():
 
 
 def test_the_last_key_of_a_grid_changes_fastest():
-    assert [tuple(point.values()) for point in grid({"a": [1, 2], "b": "xy"})] == [
-        (1, "x"),
-        (1, "y"),
-        (2, "x"),
-        (2, "y"),
-    ]
+    points = grid({"a": [1, 2], "b": "xy"})
+    assert [tuple(point.values()) for point in points] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
 
 
 def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():
-    nothing = PanopticQuality(None, None, None)
-    values = [nothing, *(PanopticQuality(pq, None, pq) for pq in (40.0, 41.0, 41.0))]
-    assert best(values) == 2
-    pq = [{"PQ": value.all, "PQTh": value.things, "PQSt": value.stuff} for value in values]
+    values = [None, 40.0, 41.0, 41.0]
+    pq = [{"PQ": value, "PQTh": None, "PQSt": value} for value in values]
+    assert best(pq) == 2
     svg = sweep_svg([{"fuse.a<b": index} for index in range(4)], pq, best=2, title="a & b")
     assert "a &amp; b" in svg
     ElementTree.fromstring(svg)
 
 
 def test_changes_need_a_key_of_the_file(in_project):
-    from antvisionps.params.whole import load_params
-
     assert load_params(in_project / "params.yaml", changes={"fuse.min_score": 0.25}).fuse.min_score == 0.25
-    with pytest.raises(ParamsError, match=r"fuse\.nothing: no such key"):
+    with pytest.raises(ParamsError, match=r"fuse\.nothing: unknown key"):
         load_params(in_project / "params.yaml", changes={"fuse.nothing": 1})

@@ -20,24 +20,19 @@ def test_a_stage_that_works_prints_nothing_and_returns(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_error_of_ours_is_one_line_on_stderr_and_status_1(capsys):
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (DataError("image 7: missing"), 1, "error: image 7: missing\n"),
+        (DataError("first\nsecond"), 1, "error: first\nerror: second\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_of_ours_and_ctrl_c_are_lines_on_stderr_and_a_status(capsys, error, status, printed):
     with pytest.raises(SystemExit) as stopped:
-        run_stage(lambda: raise_error(DataError("image 7: missing")))
-    assert stopped.value.code == 1
-    assert capsys.readouterr() == ("", "error: image 7: missing\n")
-
-
-def test_an_error_of_several_lines_marks_each(capsys):
-    with pytest.raises(SystemExit):
-        run_stage(lambda: raise_error(DataError("first\nsecond")))
-    assert capsys.readouterr().err == "error: first\nerror: second\n"
-
-
-def test_ctrl_c_is_status_130(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run_stage(lambda: raise_error(KeyboardInterrupt()))
-    assert stopped.value.code == 130
-    assert capsys.readouterr() == ("", "interrupted\n")
+        run_stage(lambda: raise_error(error))
+    assert stopped.value.code == status
+    assert capsys.readouterr() == ("", printed)
 
 
 def test_an_error_that_is_not_ours_keeps_its_traceback():

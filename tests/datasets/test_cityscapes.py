@@ -11,7 +11,7 @@ import pytest
 
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.cityscapes import CATEGORIES, prepare_cityscapes
-from antvisionps.panoptic.coco_panoptic import class_index_map
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import SPLITS, dataset_fingerprint, open_split
 
 SKY, CAR, PERSON, CARAVAN, EGO_VEHICLE = 23, 26, 24, 29, 1

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import write_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
-from antvisionps.panoptic.coco_panoptic import write_panoptic_json
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
 from antvisionps.panoptic.rle import parse_runs
 from antvisionps.panoptic.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
@@ -136,7 +136,7 @@ def test_the_fingerprint_is_of_the_instances_not_of_the_order_of_their_images(fo
 def test_an_error_is_found_before_any_photo_is_read(folder):
     (folder / "images" / f"{4:012d}.png").write_bytes(b"")
     write_json(folder, "{")
-    with pytest.raises(DataError, match=r"instances\.json: broken or truncated JSON"):
+    with pytest.raises(DataError, match=r"instances\.json: no readable COCO instances JSON"):
         prepare(folder)
 
 
@@ -191,12 +191,12 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):
 )
 def test_a_broken_json_is_refused(folder, text):
     write_json(folder, text)
-    with pytest.raises(DataError, match=r"instances\.json: broken or truncated JSON"):
+    with pytest.raises(DataError, match=r"instances\.json: no readable COCO instances JSON"):
         prepare(folder)
 
 
 def test_a_missing_json_is_named(folder):
-    with pytest.raises(DataError, match=r"other\.json: no such annotation file; check prepare\.instances"):
+    with pytest.raises(DataError, match=r"other\.json: no readable .* \(no such file\); check prepare\.instances"):
         prepare(folder, instances="other.json")
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from antvisionps.cli.main import main as cli
+from antvisionps.cli import main as cli
 from antvisionps.core.errors import DownloadError
 from antvisionps.datasets import coco, download
 from antvisionps.datasets.coco import PARTS, Part, download_coco
@@ -116,14 +116,15 @@ def test_the_next_run_goes_on_too_and_a_whole_file_is_not_fetched_again(server, 
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
-    server.faults = [{"stop_after": 1000}, {"no_ranges": True}]
-    fetch(remote(server), tmp_path / "a.zip", wait_s=0)
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-
-
-def test_a_busy_server_is_asked_again(server, tmp_path):
-    server.faults = [{"status": 503}, {"status": 429}, {"status": 500}]
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [{"stop_after": 1000}, {"no_ranges": True}],  # a server without ranges, which starts anew
+        [{"status": 503}, {"status": 429}, {"status": 500}],  # a busy one, which is asked again
+    ],
+)
+def test_a_difficult_server_is_borne_with(server, tmp_path, faults):
+    server.faults = faults
     fetch(remote(server), tmp_path / "a.zip", wait_s=0)
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
@@ -214,9 +215,11 @@ UNSAFE = {
     "drive": ("C:x.jpg", "leads out"),
     "symbolic link": (link("photos/x.jpg"), "is a link or device"),
     "device": (link("photos/x.jpg", stat.S_IFCHR), "is a link or device"),
+    "twice": ("photos/1.jpg", "there twice"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize("kind", UNSAFE)
 def test_an_unsafe_member_stops_everything(tmp_path, kind):
     member, match = UNSAFE[kind]
@@ -224,13 +227,6 @@ def test_an_unsafe_member_stops_everything(tmp_path, kind):
     with pytest.raises(DownloadError, match=match):
         unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg")
     assert names_in(tmp_path) == ["a.zip"]
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-def test_a_member_twice_stops_everything(tmp_path):
-    (tmp_path / "a.zip").write_bytes(zipped([*GOOD, GOOD[1]]))
-    with pytest.raises(DownloadError, match="there twice"):
-        unpack(tmp_path / "a.zip", tmp_path / "photos", inside="photos", suffix=".jpg")
 
 
 def corrupt(content, place):
@@ -320,20 +316,22 @@ def test_a_folder_of_somebody_else_is_left_alone(server, tmp_path):
     assert not server.requests
 
 
-def test_another_number_of_files_is_refused(server, tmp_path):
-    parts = small_coco(server, train_files=4)
-    with pytest.raises(DownloadError, match=r"expected \{'train2017': 3\} files in it, got \{'train2017': 4\}"):
-        download_coco(tmp_path, names=["train2017"], server=server.address, parts=parts, wait_s=0)
+def without_json(archives):
+    archives["panoptic"] = zipped([("annotations/panoptic_train2017.zip", b"")])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("train2017", {"train_files": 4}, r"expected \{'train2017': 3\} files in it, got \{'train2017': 4\}"),
+        ("panoptic", {"change": without_json}, r"expected annotations/panoptic_train2017\.json in it"),
+    ],
+)
+def test_an_archive_of_other_files_is_refused(server, tmp_path, name, changes, message):
+    parts = small_coco(server, **changes)
+    with pytest.raises(DownloadError, match=message):
+        download_coco(tmp_path, names=[name], server=server.address, parts=parts, wait_s=0)
     assert "download.json" not in names_in(tmp_path)
-
-
-def test_an_archive_without_its_json_is_refused(server, tmp_path):
-    def without_json(archives):
-        archives["panoptic"] = zipped([("annotations/panoptic_train2017.zip", b"")])
-
-    parts = small_coco(server, change=without_json)
-    with pytest.raises(DownloadError, match=r"expected annotations/panoptic_train2017\.json in it"):
-        download_coco(tmp_path, names=["panoptic"], server=server.address, parts=parts, wait_s=0)
 
 
 def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):

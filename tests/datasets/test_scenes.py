@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from antvisionps.datasets.scenes import CATEGORIES, render_scene, write_scenes
-from antvisionps.panoptic.coco_panoptic import measure_segments, read_panoptic, write_panoptic_json
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.segments import measure_segments
 
 SIZE = {"height": 96, "width": 128}
 

@@ -14,8 +14,8 @@ from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
 
 from antvisionps.evaluation.panoptic_quality import SIZES, class_quality, group_quality, match_segments, total_counts
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segments import measure_segments
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},

@@ -11,8 +11,8 @@ from antvisionps.evaluation.panoptic_quality import (
     match_segments,
     total_counts,
 )
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.segments import measure_segments
 
 CAT, DOG, SKY = 1, 2, 3
 

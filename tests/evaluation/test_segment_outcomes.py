@@ -7,9 +7,9 @@ import numpy as np
 from antvisionps.evaluation.panoptic_quality import count_matches
 from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, explain_segments
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import measure_segments
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs
+from antvisionps.panoptic.segments import measure_segments
 from antvisionps.predictions.instances import ImageInstances
 
 CAT, DOG, SKY = 1, 2, 3

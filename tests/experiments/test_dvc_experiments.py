@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -12,12 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from antvisionps.cli.main import main as cli
-from antvisionps.experiments import report_tables
-from tests.dvc_project import commit, copy_project, environment
+from antvisionps.core.errors import AntVisionPSError
+from antvisionps.experiments import tables
+from antvisionps.experiments.dvc_experiments import open_clone
+from antvisionps.experiments.run_tables import Plan, run_missing
+from tests.dvc_project import commit, environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +30,7 @@ vars: [{prepared: data/prepared, imports: data/imports, models: data/models, pre
 stages:
   train_e_ups:
     cmd: python stages/train.py
-    deps: [stages/train.py]
+    deps: [stages/train.py, library]
     params: [train_e_ups.networks.base]
     outs: [data/models/e_ups/base]
   score:
@@ -66,27 +69,31 @@ groups = {"All": {"PQ": pq}, "Things": {"PQ": 30.0}, "Stuff": {"PQ": None}}
 pathlib.Path("metrics/panoptic.json").write_text(json.dumps({"e_ups": groups}))
 """
 
-TWO_ROWS = "dataclasses.replace(r.TABLES[0], rows=r.TABLES[0].rows[:2])"
-ONE_ROW = "dataclasses.replace(r.TABLES[0], rows=r.TABLES[0].rows[:1])"
-
 
 @pytest.fixture
 def stub_project(tmp_path, monkeypatch) -> Path:
     """A project of two stages that take no time, with the built-in params; the working folder."""
     folder = tmp_path / "project"
-    (folder / "stages").mkdir(parents=True)
-    (folder / ".dvc").mkdir()
+    (folder / ".dvc").mkdir(parents=True)
     for name in (".gitignore", "params.yaml", ".dvc/config", ".dvc/.gitignore"):
         shutil.copyfile(ROOT / name, folder / name)
-    for name, text in (("dvc.yaml", DVC_YAML), ("stages/train.py", TRAIN), ("stages/score.py", SCORE)):
+    texts = {"dvc.yaml": DVC_YAML, "stages/train.py": TRAIN, "stages/score.py": SCORE, "library/deep/a.py": "A = 1\n"}
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     git(folder, "init", "--quiet")
     commit(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TEST_DIR", str(tmp_path))
-    table = report_tables.TABLES[0]
-    monkeypatch.setattr(report_tables, "TABLES", (dataclasses.replace(table, rows=table.rows[:2]),))
+    keep_rows(monkeypatch, 1)
     return folder
+
+
+def keep_rows(monkeypatch, number):
+    monkeypatch.setattr(tables, "_E_UPS_ROWS", ALL_ROWS[:number])
+
+
+ALL_ROWS = tables._E_UPS_ROWS
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -103,105 +110,137 @@ def steps_trained(folder: Path) -> str:
     return log.read_text() if log.exists() else ""
 
 
-def start(folder: Path, tables: str) -> subprocess.Popen:
-    """`antvisionps table 1` in a process group of its own, with these tables for the report's."""
+def start(folder: Path) -> subprocess.Popen:
+    """`antvisionps table 1` with its first row alone, in a process group of its own."""
     code = (
-        "import dataclasses, sys; from antvisionps.experiments import report_tables as r; "
-        f"r.TABLES = ({tables},); from antvisionps.cli.main import main; main(['table', '1'])"
+        "from antvisionps.experiments import tables; tables._E_UPS_ROWS = tables._E_UPS_ROWS[:1]; "
+        "from antvisionps.cli.main import main; main(['table', '1'])"
     )
     paths = environment() | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=paths,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=paths, start_new_session=True, **quiet)
 
 
-def kill_when(running: subprocess.Popen, is_time) -> None:
-    try:
-        deadline = time.monotonic() + 240
-        while not is_time():
-            assert running.poll() is None, "ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-
-
-def test_rows_become_named_experiments_and_a_table_and_nothing_else_changes(stub_project):
+def test_rows_become_named_experiments_and_a_table_and_nothing_else_changes(stub_project, monkeypatch):
+    keep_rows(monkeypatch, 2)
     before = (stub_project / "params.yaml").read_bytes()
-    cli.main(["table", "1"])
+    cli(["table", "1"])
     bfp, vanilla = experiments(stub_project)
     assert bfp.startswith("params-table1-bfp-")
     assert vanilla.startswith("params-table1-vanilla-")
-    rows = [line for line in Path("docs/tables/params.md").read_text().splitlines() if "efficientnet" in line]
+    rows = [line for line in Path("docs/tables/params.md").read_text().splitlines() if line.startswith("| efficient")]
     assert rows == [
-        f"| efficientnet_lite0 | vanilla | 40.0 (30.0 / 0.0) | 45.0 | −5.0 | `{vanilla}` |",
-        f"| efficientnet_lite0 | + BFP | 41.0 (30.0 / 0.0) | 45.7 | −4.7 | `{bfp}` |",
+        f"| efficientnet_lite0 vanilla | 40.00 | 30.00 | 0.00 | 45.0 | −5.0 | `{vanilla}` |",
+        f"| efficientnet_lite0 + BFP | 41.00 | 30.00 | 0.00 | 45.7 | −4.7 | `{bfp}` |",
     ]
     assert git(stub_project, "status", "--porcelain") == "?? docs/\n"
     assert (stub_project / "params.yaml").read_bytes() == before
-    assert steps_trained(stub_project) == "1 2 3 1 2 3 "
-
-    cli.main(["table", "1"])  # all there
     assert steps_trained(stub_project) == "1 2 3 1 2 3 "
     shown = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "show", "--json"], capture_output=True, text=True, check=True
     )
     assert {vanilla, bfp} <= {e["name"] for rev in json.loads(shown.stdout) for e in rev["experiments"] or []}
 
-    # Another threshold is another experiment, whose training is there.
-    text = before.decode()
-    (stub_project / "params.yaml").write_text(text.replace("min_score: 0.5 # an inst", "min_score: 0.4 # an inst"))
-    cli.main(["table", "1"])
-    assert len(experiments(stub_project)) == 4
+    cli(["table", "1"])  # all there
+    keep_rows(monkeypatch, 1)
+    cli(["table", "1", "-S", "fuse.min_score=0.4"])  # another experiment, whose training is there
+    assert len(experiments(stub_project)) == 3
     assert steps_trained(stub_project) == "1 2 3 1 2 3 "
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(stub_project):
-    stuck = stub_project.parent / "stuck"
+def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_project, capfd):
+    stuck, broken = (stub_project.parent / name for name in ("stuck", "broken"))
     stuck.touch()
-    kill_when(start(stub_project, TWO_ROWS), lambda: steps_trained(stub_project) == "1 2 ")
+    running = start(stub_project)
+    deadline = time.monotonic() + 240
+    while steps_trained(stub_project) != "1 2 ":
+        assert running.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
     assert git(stub_project, "status", "--porcelain") == "?? docs/\n"
     assert "not run yet" in Path("docs/tables/params.md").read_text()
     stuck.unlink()
-    cli.main(["table", "1"])
-    assert steps_trained(stub_project) == "1 2 3 1 2 3 "
+
+    broken.touch()
+    with pytest.raises(SystemExit):
+        cli(["table", "1"])
+    assert "error: experiment params-table1-vanilla-" in capfd.readouterr().err
+    assert experiments(stub_project) == []
+    broken.unlink()
+
+    cli(["table", "1"])
+    assert steps_trained(stub_project) == "1 2 3 "
     assert "not run yet" not in Path("docs/tables/params.md").read_text()
 
 
-def test_a_row_that_fails_is_told_at_the_end(stub_project, capfd):
-    (stub_project.parent / "broken").touch()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["table", "1"])
-    assert stopped.value.code == 1
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: experiment params-")]
-    assert len(errors) == 2
-    assert experiments(stub_project) == []
+def test_after_a_failure_the_other_experiments_run(capsys):
+    first, second = (SimpleNamespace(name=name) for name in ("first", "second"))
+
+    def run(experiment, profile):
+        if experiment is first:
+            raise AntVisionPSError("first failed")
+        ran.append((experiment, profile))
+
+    ran = []
+    clone = SimpleNamespace(run=run, result_of=lambda _: None)
+    plan = Plan(tables.Table("", []), Path("params.yaml"), [(first, second), (first, second)])
+    assert list(run_missing([plan], clone)) == ["first failed", ""]
+    assert ran == [(second, Path("params.yaml"))]
+    assert capsys.readouterr().err == "experiment 1 of 2: first\nexperiment 2 of 2: second\n"
 
 
-def test_changed_code_and_a_second_run_at_a_time_are_refused(stub_project, capsys):
+def name_of_row(project: Path, *changes: str) -> str:
+    with open_clone(project, project / "data" / "tables") as clone:
+        return clone.describe("row", project / "params.yaml", changes).name
+
+
+def test_another_code_of_a_folder_that_is_a_dep_is_another_experiment(stub_project):
+    name = name_of_row(stub_project)
+    assert name_of_row(stub_project) == name
+    module = stub_project / "library" / "deep" / "a.py"
+    (stub_project / "README.md").write_text("No dep of a stage.\n")
+    commit(stub_project)
+    assert name_of_row(stub_project) == name
+    module.write_text("A = 2\n")
+    with pytest.raises(AntVisionPSError, match=r"code is changed but not committed.*\n.*M library/deep/a\.py"):
+        name_of_row(stub_project)
+    commit(stub_project)
+    changed = name_of_row(stub_project)
+    assert changed != name
+    (stub_project / "library" / "deep" / "b.py").touch()
+    with pytest.raises(AntVisionPSError, match=r"not committed.*\n\?\? library/deep/b\.py"):
+        name_of_row(stub_project)
+    commit(stub_project)
+    assert name_of_row(stub_project) not in {name, changed}
+
+
+def test_other_imported_predictions_and_params_are_other_experiments_but_another_runtime_is_not(stub_project):
+    imported = stub_project / "data" / "imports" / "yolo" / "val" / "instances.json"
+    imported.parent.mkdir(parents=True)
+    changes = ["import_end.ends=[yolo]", "+fuse.semantic_weights.yolo=1.0", "+fuse.instance_weights.yolo=1.0"]
+    names = []
+    for text in ("[]", "[{}]"):
+        imported.write_text(text)
+        names.append(name_of_row(stub_project, *changes))
+    names += [name_of_row(stub_project), name_of_row(stub_project, "fuse.min_score=0.4")]
+    assert len(set(names)) == 4
+    assert name_of_row(stub_project, "runtime.workers=7") == names[2]
+
+
+def test_a_second_run_at_a_time_is_refused(stub_project, capsys):
     Path("data").mkdir()
     with Path("data/tables.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(SystemExit):
-            cli.main(["table", "1"])
+            cli(["table", "1"])
     assert capsys.readouterr().err.startswith("error: data/tables: another process runs experiments there")
-    Path("stages/score.py").write_text("raise SystemExit(1)\n")
-    with pytest.raises(SystemExit):
-        cli.main(["table", "1"])
-    assert capsys.readouterr().err.startswith("error: code is changed but not committed")
 
 
-def test_the_pipeline_itself_makes_a_row_after_its_training_was_killed(tmp_path):
-    folder = copy_project(tmp_path / "project")
-    unfinished = folder / "data" / "tables" / "data" / "unfinished"
-    kill_when(start(folder, ONE_ROW), lambda: list(unfinished.rglob("last_checkpoint")))
-    assert start(folder, ONE_ROW).wait() == 0
+def test_the_pipeline_itself_makes_a_row(dvc_run, tmp_path):
+    folder = shutil.copytree(dvc_run, tmp_path / "project", symlinks=True)
+    assert start(folder).wait() == 0
     (name,) = experiments(folder)
     trained = folder / "data" / "tables" / "data" / "models"
     assert [path.name for path in trained.iterdir()] == ["e_ups"]

@@ -147,7 +147,7 @@ def test_the_first_mask_that_is_malformed_or_of_another_area_is_named():
 def test_reading_caches_and_annotations_needs_no_compiler():
     code = """
 import sys
-import antvisionps.predictions.split_caches, antvisionps.fusion.system, antvisionps.panoptic.coco_panoptic
+import antvisionps.predictions.split_caches, antvisionps.fusion.system, antvisionps.panoptic.coco_json
 assert not {"numba", "llvmlite"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-import antvisionps.models  # noqa: F401  its operators have to be in place before a test imports mmdet
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.inference.views import PredictionSettings
+from antvisionps.models.training.samples import TrainingSamples, collate
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticDataset,
-    PanopticImage,
-    measure_segments,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 CATEGORIES = [
     {"id": 2, "name": "ground", "isthing": 0},
@@ -36,6 +38,14 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True, scope="package")
+def _silent_initialisation():
+    """mmengine tells the initialisation of every tensor."""
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True, scope="package")
 def _curves_without_a_repository():
     """DVCLive opens the git repository of the working folder and never closes its packs: a ResourceWarning."""
     with pytest.MonkeyPatch.context() as patch:
@@ -43,15 +53,15 @@ def _curves_without_a_repository():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def categories() -> CategorySet:
     return CategorySet.from_json(CATEGORIES, where="test")
 
 
-@pytest.fixture
-def dataset(tmp_path: Path, categories: CategorySet) -> PanopticDataset:
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, categories: CategorySet) -> PanopticDataset:
     """Image 1: two boxes, a crowd and a void strip; image 2: no thing at all; image 3: nothing but void."""
-    return write_dataset(tmp_path / "data", categories)
+    return write_dataset(tmp_path_factory.mktemp("data"), categories)
 
 
 def write_dataset(folder: Path, categories: CategorySet) -> PanopticDataset:
@@ -77,12 +87,6 @@ def write_dataset(folder: Path, categories: CategorySet) -> PanopticDataset:
         images.append(PanopticImage(image_id, f"{image_id}.png", f"{image_id}.png", HEIGHT, WIDTH, segments))
     write_panoptic_json(folder / "truth.json", categories=categories, images=images)
     return read_panoptic(folder / "truth.json", images_dir=folder / "images", panoptic_dir=folder / "panoptic")
-
-
-@pytest.fixture
-def network_settings() -> dict[str, dict]:
-    """What the smallest network of each end is built with."""
-    return copy.deepcopy(NETWORKS)
 
 
 NETWORK = {
@@ -131,3 +135,85 @@ NETWORKS = {
         "hard_pixel_frac": 0.5,
     },
 }
+"""What the smallest network of each end is built with."""
+
+E_UPS_EXTRAS = {
+    "image_context": True,
+    "balanced_pyramid_level": 2,
+    "location_sensitive_header": True,
+    "roi_semantic_loss_weight": 0.04,
+    "panoptic_loss_weight": 0.1,
+}
+
+AUGMENTATION = {"short_sides_px": (64,), "max_long_side_px": 96, "flip": False, "photometric": 0.0}
+"""The pictures as they are."""
+
+TRAINING = TrainingSettings(
+    seed=5,
+    schedule={"iterations": 2, "batch_size": 2, "warmup_iterations": 0, "policy": "cosine", "milestones": []},
+    optimizer={
+        "kind": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "momentum": 0.9,
+        "backbone_lr_factor": 0.3,
+        "bias_lr_factor": 1.0,
+        "max_grad_norm": 10.0,
+        "autocast": None,
+        "accumulated_batches": 1,
+    },
+    memory={"checkpointed_stages": [], "channels_last": False},
+    augmentation={**AUGMENTATION, "flip": True},
+    curve_interval=1,
+)
+
+PREDICTION = PredictionSettings(
+    short_sides_px=(64,), max_long_side_px=200, flip=False, min_score=0.3, nms_iou=0.5, max_instances=20
+)
+
+
+def build(end: str, *, seed: int = 0, sharp: bool = False, **changes: Any) -> Any:
+    """The smallest network of an end with these changes. Random heads say 1/3 of everything; `sharp` ones differ."""
+    torch.manual_seed(seed)
+    network: Any = BUILDERS[end](
+        num_things=2, num_classes=4, test_proposals=30, **copy.deepcopy(NETWORKS[end] | changes)
+    )
+    network.init_weights()
+    for name, parameter in network.named_parameters():
+        if sharp and name.endswith(("fc_cls.weight", "fc_reg.weight", "conv_logits.weight")):
+            torch.nn.init.normal_(parameter, std=0.6)
+    return network
+
+
+def batch_of(network: Any, dataset: PanopticDataset, positions: Sequence[int] = (0, 1, 2), **changes: Any) -> Any:
+    """`inputs` and `data_samples` of these images, as a training step gets them."""
+    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION | changes)
+    return network.data_preprocessor(collate([samples[k, position] for k, position in enumerate(positions)]), True)
+
+
+def losses_of(network: Any, batch: Any) -> dict[str, torch.Tensor]:
+    """What a step on the batch logs; gradients are computed. The samplers of proposals draw from torch's generator."""
+    torch.manual_seed(1)
+    network.train().zero_grad()
+    total, logged = network.parse_losses(network(**batch, mode="loss"))
+    total.backward()
+    return logged
+
+
+def gradients_of(network: Any) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def reached_by(loss: torch.Tensor, network: Any, parts: Mapping[str, Sequence[torch.nn.Module]]) -> set[str]:
+    """Those of the named parts that have a gradient of this loss."""
+    network.zero_grad()
+    loss.backward(retain_graph=True)
+
+    def learns(module: torch.nn.Module) -> bool:
+        return any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters())
+
+    return {name for name, modules in parts.items() if any(learns(module) for module in modules)}
+
+
+def photo(hw: tuple[int, int] = (64, 80)) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 255, (*hw, 3)).astype(np.uint8)

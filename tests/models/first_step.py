@@ -7,6 +7,7 @@ sampled, nothing is dropped, every instance is known.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from mmengine.model import MMDistributedDataParallel
 
 from antvisionps.models.blocks.two_stage import RandomSampler
 from antvisionps.models.blocks.whole_batch import share_batch
-from antvisionps.models.inference.end_networks import BUILDERS, TrainedEnd, fill_caches
-from antvisionps.models.training.data import SampleOrder, TrainingSamples, collate
+from antvisionps.models.inference.end_networks import EndNetworks
+from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
 from antvisionps.models.training.optimization import save_memory
 from antvisionps.models.training.processes import stage_processes
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import CacheHeader
-from tests.models.conftest import CATEGORIES, NETWORK, NETWORKS, write_dataset
+from tests.models.conftest import CATEGORIES, NETWORK, PREDICTION, build, write_dataset
 
 BATCH_SIZE = 4
 LEARNING_NORM = NETWORK["backbone"] | {"frozen_norm": False}
@@ -44,14 +46,11 @@ CHECKPOINTED = ("e_ups", "lwl_htc")
 """Variants that compute stages 1 and 4 of the backbone again in the backward pass."""
 
 AUGMENTATION = {"short_sides_px": (64, 96, 128), "max_long_side_px": 200, "flip": True, "photometric": 0.2}
-SETTINGS = {"short_sides_px": (64,), "max_long_side_px": 200, "flip": False, "min_score": 0.0, "nms_iou": 0.5}
 
 
-def build(variant: str) -> Any:
+def build_variant(variant: str) -> Any:
     end, changes = VARIANTS[variant]
-    torch.manual_seed(3)
-    network = BUILDERS[end](num_things=2, num_classes=4, test_proposals=20, **NETWORKS[end] | changes)
-    network.init_weights()
+    network = build(end, seed=3, **changes)
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -67,7 +66,7 @@ def build(variant: str) -> Any:
 def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
     """Losses, gradients and buffers after one batch of BATCH_SIZE images of all processes together."""
     rank, processes = get_dist_info()
-    network = build(variant)
+    network = build_variant(variant)
     save_memory(network, checkpointed_stages=(1, 4) if variant in CHECKPOINTED else (), channels_last=False)
     network.train()
     own = BATCH_SIZE // processes
@@ -93,12 +92,11 @@ def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
 
 def predict(dataset: Any, categories: CategorySet, out_dir: Path) -> None:
     """The caches of two ends, of the same weights wherever it runs."""
-    ends = []
+    caches = []
     for end in ("e_ups", "hrnet_aspp"):
-        network = build(end).eval()
         header = CacheHeader(end, "val", "0" * 64, categories, "1" * 64)
-        ends.append(TrainedEnd([network], [1.0], [], header, out_dir / end))
-    fill_caches(dataset, ends, **SETTINGS, max_instances=10)
+        caches.append(CacheToFill(EndNetworks([build_variant(end).eval()], [1.0]), header, out_dir / end))
+    fill_caches(dataset, caches, replace(PREDICTION, min_score=0.0))
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.coco_panoptic import PanopticImage, measure_segments
 from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
     SegmentRunsReader,
@@ -14,6 +13,7 @@ from antvisionps.panoptic.segment_runs import (
     images_of_group,
     write_runs,
 )
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 
 REMEDY = "run `dvc repro prepare`"
 
@@ -106,9 +106,9 @@ def test_another_version_and_other_columns_are_refused(tmp_path):
     table = pq.read_table(path)
     for metadata, named in ((None, "none"), ({"antvisionps.runs_version": "2"}, "2")):
         pq.write_table(table.replace_schema_metadata(metadata), path)
-        refused(path, images, f"expected runs of version 1, got {named}")
+        refused(path, images, f"expected schema version 1, got {named}")
     pq.write_table(table.append_column("more", pa.array([1] * len(table))), path)
-    refused(path, images, "expected runs of version 1")
+    refused(path, images, "expected the columns")
 
 
 def test_runs_of_other_images_are_refused(tmp_path):

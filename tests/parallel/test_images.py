@@ -1,6 +1,5 @@
 import os
 import signal
-import sys
 import time
 from functools import partial
 
@@ -8,7 +7,7 @@ import pytest
 
 from antvisionps.core.errors import CacheError, WorkersError
 from antvisionps.parallel import images as parallel
-from antvisionps.parallel.images import map_images, open_workers
+from antvisionps.parallel.images import map_images
 
 
 def open_power(exponent):
@@ -96,12 +95,3 @@ def test_results_that_are_not_taken_stop_the_work_within_a_chunk(tmp_path, monke
     results.close()
     in_chunks_of_32_the_two_that_waited = 2
     assert len(list(tmp_path.iterdir())) <= 1 + 41 + in_chunks_of_32_the_two_that_waited
-
-
-@pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
-def test_the_default_needs_no_other_backend(backend, module, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    with open_workers(workers=3, backend="processes", cluster=None) as workers:
-        assert workers == 3
-    with pytest.raises(WorkersError, match=module), open_workers(workers=3, backend=backend, cluster=None):
-        pass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,21 @@ import pytest
 from ruamel.yaml import YAML
 
 from antvisionps.core.errors import ParamsError
+from antvisionps.params.profiles import compose, read_params
+from antvisionps.params.training import load_members
 from antvisionps.params.whole import load_params
 
 PROJECT = Path(__file__).parents[2]
+BUILT_IN = PROJECT / "profiles" / "built_in.yaml"
 PROFILES = sorted((PROJECT / "profiles").glob("*.yaml"))
 
 
 @pytest.fixture
 def edited(tmp_path) -> Callable[[str, Any], Path]:
-    """Writes params.yaml with one value replaced, `section.key` by `section.key`; `...` deletes the key."""
+    """Writes the built-in params.yaml with one value set, `section.key` by `section.key`; `...` deletes the key."""
 
     def edit(place: str, value: Any) -> Path:
-        document = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
+        document = read_params(BUILT_IN)
         *sections, key = place.split(".")
         node = document
         for section in sections:
@@ -33,11 +37,6 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         return path
 
     return edit
-
-
-@pytest.mark.parametrize("path", [PROJECT / "params.yaml", *PROFILES], ids=lambda path: path.name)
-def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
-    assert load_params(path).ends
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,6 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
         ("ends", ["e_ups", "lwl_htc", "fusion"], r"fusion"),
-        ("import_end.ends", ["mine"], r"fuse\.instance_weights has .*; expected an entry for each of .*'mine'"),
         ("import_end.ends", ["lwl_htc"], r"ends lists lwl_htc twice"),
         (
             "import_end.ends",
@@ -75,19 +73,12 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("import_end.ends", ["fusion"], r"cannot be called fusion"),
         ("ends", ["E-UPS"], r"ends\.0: .*pattern"),
         ("fuse.systems", ["e_ups", "hrnet"], r"fuse\.systems lists hrnet"),
-        (
-            "fuse.semantic_weights",
-            {"e_ups": 1.0},
-            r"fuse\.semantic_weights has \['e_ups'\]; expected an entry for each",
-        ),
         ("fuse.semantic_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"all zero"),
-        (
-            "fuse.instance_weights",
-            {"e_ups": 1.0},
-            r"fuse\.instance_weights has .*; expected an entry for each",
-        ),
         ("fuse.instance_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"fuse\.instance_weights are all zero"),
-        ("fuse.routing", "best", r"fuse\.routing: .*'best_ap', 'union' or 'single', got 'best'"),
+        ("fuse.instance_weights", {"mine": 1.0}, r"fuse\.instance_weights has \['mine'\]; expected only names of"),
+        ("fuse.instance_ensemble", "best", r"fuse\.instance_ensemble: .*'best_overall' or 'union', got 'best'"),
+        ("fuse.method", "upsnet", r"fuse\.method: .*'heuristic' or 'panoptic_head', got 'upsnet'"),
+        ("fuse.methods", {"fuse": "heuristic"}, r"fuse\.methods has \['fuse'\]; expected only names of"),
         ("fuse.min_scores", {"ring": 1.5}, r"fuse\.min_scores\.ring: .*less than or equal to 1, got 1\.5"),
         ("fuse.min_scores", [0.5], r"fuse\.min_scores: .*dictionary"),
         ("fuse.order", "area", r"fuse\.order: .*'score' or 'learned', got 'area'"),
@@ -98,21 +89,8 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
             {"e_ups": 1.0, "lwl_htc": 1.0, "hrnet": 1.0},
             r"fuse\.semantic_weights has \['hrnet'\]; expected only names of",
         ),
-        (
-            "predict.member_weights",
-            {"e_ups": {"base": 1.0}},
-            r"predict\.member_weights has \['e_ups'\]; expected an entry for each of \['e_ups', 'lwl_htc'\]",
-        ),
-        (
-            "predict.member_weights.e_ups",
-            {"big": 1.0},
-            r"e_ups has \['big'\]; expected a weight for each of \['base'\]",
-        ),
-        (
-            "fuse.method",
-            {"e_ups": "heuristic", "fusion": "heuristic"},
-            r"fuse\.method has .*; expected an entry for each",
-        ),
+        ("predict.member_weights.mine", {}, r"predict\.member_weights has \['mine'\]; expected only names of"),
+        ("predict.member_weights.e_ups", {"big": 1.0}, r"e_ups has \['big'\]; expected only names of \['base'\]"),
         ("ends", ["e_ups", "lwl_htc", "hrnet_aspp"], r"ends lists hrnet_aspp, but train_hrnet_aspp\.members is empty"),
         (
             "train_hrnet_aspp.members",
@@ -130,11 +108,7 @@ def test_the_params_of_the_project_and_of_every_profile_are_valid(path):
         ("train_lwl_htc.network.semantic_level", 5, r"network\.semantic_level: .*less than or equal to 4, got 5"),
         ("train_lwl_htc.network.semantic_level", 4, r"network: .*semantic_level is 4; expected 0 to 3"),
         ("predict.member_weights.e_ups", {"base": 0.0}, r"predict\.member_weights\.e_ups are all zero"),
-        (
-            "predict.member_weights.lwl_htc",
-            {"big": 1.0},
-            r"\['big'\]; expected a weight for each of \['base'\]",
-        ),
+        ("predict.member_weights.lwl_htc", {"big": 1.0}, r"\['big'\]; expected only names of \['base'\]"),
         ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc'\] once"),
         (
             "predict.shared_backbone",
@@ -163,24 +137,78 @@ def with_hrnet_aspp(path, **fuse) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", [PROJECT / "params.yaml", *PROFILES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.name)
 def test_three_lines_switch_hrnet_aspp_on(path, tmp_path):
     copy = tmp_path / "params.yaml"
-    copy.write_bytes(path.read_bytes())
+    copy.write_text(compose(path))
     params = load_params(with_hrnet_aspp(copy))
     assert params.ends[-1] == "hrnet_aspp"
-    assert params.fuse.semantic_weights["hrnet_aspp"] == 1.0
-    assert set(params.predict.member_weights["hrnet_aspp"]) == set(params.train_hrnet_aspp.members)
+    assert params.fuse.semantic_weight_of_end(params.all_ends) == {"e_ups": 1.0, "lwl_htc": 1.0, "hrnet_aspp": 1.0}
+    assert params.weight_of_member("hrnet_aspp") == {"base": 1.0}
+
+
+def test_one_line_imports_an_end():
+    params = load_params(BUILT_IN, changes={"import_end.ends": ["mine"]})
+    assert params.all_ends == ("e_ups", "lwl_htc", "mine")
+    for weights in (params.fuse.semantic_weight_of_end, params.fuse.instance_weight_of_end):
+        assert weights(params.all_ends) == {"e_ups": 1.0, "lwl_htc": 1.0, "mine": 1.0}
+    assert params.fuse.method_of("mine") == "heuristic"
+
+
+def test_tables_hold_exceptions():
+    changes = {
+        "fuse.methods": {"fusion": "panoptic_head"},
+        "fuse.semantic_weights.lwl_htc": 0.5,
+        "fuse.semantic_weights.hrnet_aspp": 2.0,  # waits until that end is switched on
+        "train_e_ups.networks.big": read_params(BUILT_IN)["train_e_ups"]["networks"]["base"],
+        "train_e_ups.members": ["big", "base"],
+        "predict.member_weights.e_ups": {"base": 0.25},
+    }
+    params = load_params(BUILT_IN, changes=changes)
+    assert [params.fuse.method_of(system) for system in ("e_ups", "fusion")] == ["heuristic", "panoptic_head"]
+    assert params.fuse.semantic_weight_of_end(params.all_ends) == {"e_ups": 1.0, "lwl_htc": 0.5}
+    assert list(params.weight_of_member("e_ups").items()) == [("big", 1.0), ("base", 0.25)]
+
+
+def test_the_members_of_an_end_are_those_that_are_trained(edited):
+    assert load_members(BUILT_IN, "lwl_htc") == ("base",)
+    assert load_members(BUILT_IN, "hrnet_aspp") == ()
+    path = edited("train_e_ups.members", ["base"])
+    assert load_members(path, "e_ups") == ("base",)
+    with pytest.raises(ParamsError, match=r"--end mine: expected one of \['e_ups', 'lwl_htc', 'hrnet_aspp'\]"):
+        load_members(path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "new"),
+    [
+        ("train_e_ups.memory.autocast", "bfloat16", "train_e_ups.optimizer.autocast"),
+        ("train_hrnet_aspp.memory.accumulated_batches", 2, "train_hrnet_aspp.optimizer.accumulated_batches"),
+        ("fuse.routing", "single", "fuse.instance_ensemble; write best_of_class for best_ap, best_overall for single"),
+        ("fuse.method", {"fusion": "heuristic"}, "fuse.method, one for all systems, and fuse.methods"),
+    ],
+)
+def test_an_old_key_is_one_error_that_names_the_new_one(edited, place, value, new):
+    path = edited(place, value)
+    expected = rf"^{re.escape(str(path))}: {re.escape(place)}[.a-z]*: this key is now {re.escape(new)}[^\n]*$"
+    with pytest.raises(ParamsError, match=expected):
+        load_params(path)
+    section, _, key = place.partition(".")
+    with pytest.raises(ParamsError, match="this key is now"):
+        load_params(BUILT_IN, changes={place: value})
+    if section == "train_e_ups":
+        with pytest.raises(ParamsError, match=expected):
+            load_members(path, "e_ups")
 
 
 def test_an_end_without_instances_is_no_system_of_its_own(edited):
     path = with_hrnet_aspp(edited("score.seed", 1), systems=["hrnet_aspp", "fusion"])
-    with pytest.raises(ParamsError, match=r"fuse\.systems lists hrnet_aspp, which has semantics but no instances"):
+    with pytest.raises(ParamsError, match=r"fuse\.systems lists hrnet_aspp; it has semantics but no instances"):
         load_params(path)
 
 
 def test_a_member_that_nobody_described_is_refused():
-    params = load_params(PROJECT / "params.yaml")
+    params = load_params(BUILT_IN)
     for ensemble in (params.train_e_ups, params.train_hrnet_aspp):
         assert "backbone" in ensemble.network("base")
         with pytest.raises(ParamsError, match=r"--member big: expected one of networks \['base'\]"):
@@ -211,13 +239,13 @@ def test_what_is_not_a_yaml_mapping_is_refused(tmp_path, text):
 
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text((PROJECT / "params.yaml").read_text() + "\nruntime: {device: auto, workers: 1}\n")
+    path.write_text(BUILT_IN.read_text() + "\nruntime: {device: auto, workers: 1}\n")
     with pytest.raises(ParamsError, match="runtime"):
         load_params(path)
 
 
 def test_an_address_without_a_backend_that_uses_it_is_refused():
-    path = PROJECT / "params.yaml"
+    path = BUILT_IN
     with pytest.raises(ParamsError, match=r"runtime: cluster is tcp://head:8786, but backend is processes, which uses"):
         load_params(path, changes={"runtime.cluster": "tcp://head:8786"})
     runtime = load_params(path, changes={"runtime.cluster": "tcp://head:8786", "runtime.backend": "dask"}).runtime
@@ -237,7 +265,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path):
-    text = (PROJECT / "params.yaml").read_text()
+    text = BUILT_IN.read_text()
     assert "min_score: 0.5" in text
     path = tmp_path / "params.yaml"
     path.write_text(text.replace("min_score: 0.5", "min_score: 1e-4"))
@@ -245,6 +273,6 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path):
 
 
 def test_params_cannot_be_changed_after_loading():
-    params = load_params(PROJECT / "params.yaml")
+    params = load_params(BUILT_IN)
     with pytest.raises(ValueError, match="frozen"):
         params.fuse.min_score = 0.1

@@ -41,24 +41,16 @@ def project(tiny_run, tmp_path) -> Path:
     for name in ("data/prepared", "data/models"):
         shutil.copytree(tiny_run / name, tmp_path / name)
     shutil.copy2(tiny_run / "params.yaml", tmp_path)
-    set_runtime(tmp_path, launcher="pytorch", processes=2, checkpoint_interval=2)
+    change_params(tmp_path, runtime={"launcher": "pytorch", "processes": 2, "checkpoint_interval": 1})
     return tmp_path
 
 
-def set_runtime(project: Path, **settings) -> None:
+def change_params(project: Path, **sections) -> None:
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(project / "params.yaml")
-    params["runtime"] |= settings
-    yaml.dump(params, project / "params.yaml")
-
-
-def set_training(project: Path) -> None:
-    """Everything that could meet DDP: accumulated batches, activation checkpointing, processes that load samples."""
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(project / "params.yaml")
-    params["train_e_ups"]["schedule"] |= {"iterations": 4, "warmup_iterations": 1}
-    params["train_e_ups"]["memory"] |= {"accumulated_batches": 2, "checkpointed_stages": [1, 4]}
-    params["runtime"] |= {"loader_workers": 1, "checkpoint_interval": 1}
+    for place, settings in sections.items():
+        section, _, part = place.partition("__")
+        (params[section][part] if part else params[section]).update(settings)
     yaml.dump(params, project / "params.yaml")
 
 
@@ -86,8 +78,7 @@ def predict(end: str, out: str) -> str:
 
 
 def train(out: str) -> str:
-    work = f"work/{out}"
-    return f"train_e_ups --member base --prepared data/prepared --work {work} --out {out}"
+    return f"train_e_ups --member base --prepared data/prepared --work work/{out} --out {out}"
 
 
 def children(pid: int) -> list[int]:
@@ -116,9 +107,10 @@ def wait_for(condition, running: subprocess.Popen, what: str) -> None:
         time.sleep(0.02)
 
 
-def own_errors(stderr: str) -> list[str]:
+def only_error(stderr: str) -> str:
     assert "Traceback" not in stderr
-    return [line for line in stderr.splitlines() if line.startswith("error: ")]
+    (error,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    return error
 
 
 def test_predictions_by_two_processes_are_those_of_one_to_the_last_byte(project, tiny_run):
@@ -139,7 +131,7 @@ def test_tasks_of_a_slurm_job_predict_the_same_bytes(project, tiny_run):
         (programs / name).chmod(0o755)
     # A batch script's own environment has a SLURM_PROCID too.
     job = {"SLURM_NTASKS": "2", "SLURM_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    set_runtime(project, launcher="slurm", processes=1)
+    change_params(project, runtime={"launcher": "slurm", "processes": 1})
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     status, errors = run(project, predict("hrnet_aspp", "cache"), PATH=path, **job)
     assert status == 0, errors
@@ -154,8 +146,7 @@ def test_an_error_of_one_process_ends_both_with_its_message_alone(project):
     photo.write_bytes(b"no photo")  # the second image of val is the second process's
     status, errors = run(project, predict("e_ups", "cache"))
     assert status == 1
-    (error,) = own_errors(errors)
-    assert photo.name in error
+    assert photo.name in only_error(errors)
     assert not list((project / "cache").glob("*.parquet"))
 
 
@@ -163,12 +154,17 @@ def test_an_error_of_both_processes_is_told_once(project):
     shutil.rmtree(project / "data" / "models" / "e_ups")
     status, errors = run(project, predict("e_ups", "cache"))
     assert status == 1
-    (error,) = own_errors(errors)
-    assert "network.json: no such file" in error
+    assert "network.json: no readable network (no such file)" in only_error(errors)
 
 
 def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project):
-    set_training(project)
+    change_params(  # all that could meet DDP
+        project,
+        train_e_ups__schedule={"iterations": 4, "warmup_iterations": 1},
+        train_e_ups__memory={"checkpointed_stages": [1, 4]},
+        train_e_ups__optimizer={"accumulated_batches": 2},
+        runtime={"loader_workers": 1},
+    )
     status, errors = run(project, train("whole"))
     assert status == 0, errors
     assert errors.count(" 0/8 [") == 1  # one bar begins
@@ -178,8 +174,7 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     os.kill(children(stage.pid)[1], signal.SIGKILL)
     _, errors = stage.communicate(timeout=PATIENCE_S)
     assert stage.returncode == 1
-    (error,) = own_errors(errors)
-    assert "of 2 was killed by SIGKILL, and the others were ended" in error
+    assert "of 2 was killed by SIGKILL, and the others were ended" in only_error(errors)
     assert not (project / "killed").exists()
 
     stage = start(project, train("killed"))

@@ -1,12 +1,15 @@
-"""The whole DAG by DVC, as people run it."""
+"""The whole DAG by DVC, as people run it, and what DVC runs again."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,18 +24,17 @@ def project(dvc_run, tmp_path_factory) -> Path:
     return shutil.copytree(dvc_run, tmp_path_factory.mktemp("pipeline") / "project", symlinks=True)
 
 
-def test_the_dag_ends_in_pq_of_every_system_and_whole_files_alone(project):
+def test_the_dag_ends_in_pq_of_every_system_a_page_and_whole_files_alone(project):
     summary = json.loads((project / "metrics" / "panoptic.json").read_text())
     assert tuple(summary) == SYSTEMS
-    assert all(0 <= groups["All"]["PQ"] <= 100 for groups in summary.values())
-    assert len(list((project / "data" / "fused" / "fusion" / "panoptic").glob("*.png"))) == 3
+    assert len(list((project / "data" / "fused" / "fusion" / "panoptic").glob("*.png"))) == 4
+    assert len(list((project / "report" / "images").glob("*.js"))) == 4
+    assert (project / "report" / "index.html").is_file()
     assert not list((project / "data").rglob("*.unfinished"))
     assert not list((project / "data" / "unfinished").rglob("*.pth"))
 
 
-def test_the_report_has_a_page_for_every_image_and_dvc_plots_its_confusion_and_curves(project, tmp_path):
-    assert len(list((project / "report" / "images").glob("*.js"))) == 3
-    assert (project / "report" / "index.html").is_file()
+def test_dvc_plots_confusion_and_curves(project, tmp_path):
     dvc(project, "plots", "show", "--out", str(tmp_path / "plots"))
     shown = (tmp_path / "plots" / "index.html").read_text()
     for title in ("PQ of every system", "Which category the pixels", "Training loss"):
@@ -59,15 +61,6 @@ def test_a_fusion_parameter_runs_fusion_and_scoring_alone(project):
     assert (project / "metrics" / "panoptic.json").read_bytes() == before
 
 
-def test_fusion_score_and_report_again_give_the_same_bytes(project):
-    """test_same_bytes.py does it for the stages before."""
-    folders = ("data/fused", "data/overlays", "metrics", "report")
-    before = {name: checksums(project / name) for name in folders}
-    stages = ["fuse", "score", "report"]
-    assert stages_run(dvc(project, "repro", "--force", "--single-item", *stages)) == stages
-    assert {name: checksums(project / name) for name in folders} == before
-
-
 def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
     lines = (PROJECT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     check = "\nassert best.mask.any() and best.mask.shape == cache[1000001].hw"
@@ -77,19 +70,57 @@ def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
     assert shown.stdout.endswith(" (64, 80)\n")
 
 
-def test_a_prediction_that_was_cut_off_is_never_read(project, tmp_path):
-    folder = tmp_path / "cut"
-    shutil.copytree(project, folder, symlinks=True)
-    cache = folder / "data" / "predictions" / "e_ups" / "val" / "semantic.parquet"
-    whole = cache.read_bytes()
-    cache.unlink()
-    cache.write_bytes(whole[: len(whole) // 2])
-    command = [sys.executable, "stages/fuse.py", "--system", "e_ups", "--prepared", "data/prepared"]
-    command += ["--predictions", "data/predictions", "--out", "data/fused/e_ups"]
-    before = checksums(folder / "data" / "fused")
-    failed = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("error: ")
-    assert "semantic.parquet" in failed.stderr.splitlines()[-1]
-    assert "Traceback" not in failed.stderr
-    assert checksums(folder / "data" / "fused") == before
+def test_a_third_end_of_semantics_alone_joins_and_gives_the_bytes_of_a_run_that_began_with_it(project, tiny_run):
+    """tiny_run is one process with other numbers of workers and checkpoints."""
+    three = "[e_ups,lwl_htc,hrnet_aspp]"
+    switches = (f"ends={three}", f"predict.separate_ends={three}", "train_hrnet_aspp.members=[base]")
+    output = dvc(project, "exp", "run", *(part for switch in switches for part in ("-S", switch)))
+    of_the_end = ["train_hrnet_aspp@base", "predict@hrnet_aspp-heldout", "predict@hrnet_aspp-val"]
+    expected = [*of_the_end, "evaluate_heldout", "calibrate", "fuse", "score", "report"]
+    assert sorted(stages_run(output)) == sorted(expected)
+    for folder in ("prepared", "models", "predictions", "routing", "calibration", "fused", "overlays"):
+        assert checksums(project / "data" / folder) == checksums(tiny_run / "data" / folder)
+    for folder in ("metrics", "report"):
+        found = checksums(project / folder)
+        found.pop(".gitignore", None)
+        assert found == checksums(tiny_run / folder)
+
+
+def kill(folder: Path, *arguments: str, once: str) -> None:
+    """Runs DVC and kills it and its stage by force once a file of that pattern is there."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not list(folder.glob(once)):
+            assert running.poll() is None, "the stage ended before it could be killed"
+            assert time.monotonic() < deadline, f"there never was {once}"
+            time.sleep(0.005)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+@pytest.mark.parametrize(
+    ("stage", "out", "once"),
+    [
+        ("train_e_ups@base", "data/models/e_ups/base", "data/unfinished/e_ups/**/last_checkpoint"),
+        ("predict@e_ups-val", "data/predictions/e_ups/val", "data/predictions/e_ups/val/.*.unfinished"),
+    ],
+)
+def test_a_stage_killed_by_force_leaves_no_result_and_gives_the_same_bytes_when_run_again(
+    dvc_run, tmp_path, stage, out, once
+):
+    folder = shutil.copytree(dvc_run, tmp_path / "killed", symlinks=True)
+    again = ("repro", "--single-item", "--force", stage)
+    kill(folder, *again, once=once)
+    assert list(folder.glob(once))
+    assert not [path for pattern in ("*.pth", "*.parquet") for path in (folder / out).glob(pattern)]
+    assert stages_run(dvc(folder, *again)) == [stage]
+    assert checksums(folder / out) == checksums(dvc_run / out)

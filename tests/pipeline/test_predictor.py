@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,11 +15,10 @@ from ruamel.yaml import YAML
 
 from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import CacheError, DataError, ModelError, ParamsError
-from antvisionps.inspection import fused
+from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.panoptic.splits import open_split
 from antvisionps.pipeline.predictor import open_predictor
-
-PROJECT = Path(__file__).parents[2]
+from tests.pipeline.workspace import Workspace, succeed
 
 
 @pytest.fixture(autouse=True)
@@ -39,31 +35,14 @@ def val(tiny_run):
     return open_split(tiny_run / "data" / "prepared", "val")
 
 
-def changed_params(path, **fuse):
+def changed_params(path, **sections):
+    """The run's params, with other values of sections."""
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(Path("params.yaml"))
-    params["fuse"] |= fuse
+    for name, changes in sections.items():
+        params[name] = params[name] | changes if isinstance(changes, dict) else changes
     yaml.dump(params, path)
     return path
-
-
-def imported_end_params(path):
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(Path("params.yaml"))
-    params["import_end"]["ends"] = ["mine"]
-    for weights in ("instance_weights", "semantic_weights"):
-        params["fuse"][weights]["mine"] = 1.0
-    yaml.dump(params, path)
-    return path
-
-
-def fuse_stage(params, out):
-    command = [sys.executable, str(PROJECT / "stages" / "fuse.py"), "--params", str(params), "--system", "fusion"]
-    for name in ("prepared", "predictions", "routing", "calibration"):
-        command += [f"--{name}", f"data/{name}"]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run([*command, "--out", str(out)], check=True, env=environment, capture_output=True)
-    return out
 
 
 def assert_same_maps(predict, maps, dataset):
@@ -83,7 +62,7 @@ def assert_same_maps(predict, maps, dataset):
 
 @pytest.mark.parametrize("system", ["fusion", "lwl_htc"])
 def test_a_photo_gets_the_pipelines_own_map(val, system):
-    maps = fused.open(f"data/fused/{system}")
+    maps = open_fused_maps(f"data/fused/{system}")
     assert any(len(image.segments) > 2 for image in maps)
     assert_same_maps(open_predictor("data/models", system=system), maps, val)
 
@@ -92,29 +71,28 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
     "settings",
     [
         {"calibrated": True},
-        {"method": {**dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp"), "heuristic"), "fusion": "panoptic_head"}},
-        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "routing": "single"},
-        {"routing": "union", "semantic_average": "log_probabilities"},
+        {"methods": {"fusion": "panoptic_head"}},
+        {"semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0, "hrnet_aspp": 2.0}, "instance_ensemble": "best_overall"},
+        {"instance_ensemble": "union", "semantic_average": "log_probabilities"},
     ],
     ids=["calibrated", "panoptic_head", "one_semantics", "union"],
 )
-def test_so_it_does_with_other_ways_to_fuse(val, tmp_path, settings):
-    params = changed_params(tmp_path / "params.yaml", **settings)
-    maps = fused.open(fuse_stage(params, tmp_path / "fusion"))
-    assert_same_maps(open_predictor("data/models", params_path=params), maps, val)
+def test_so_it_does_with_other_ways_to_fuse(val, tiny_run, tmp_path, settings):
+    params = changed_params(tmp_path / "params.yaml", fuse={"systems": ["fusion"], **settings})
+    succeed(Workspace(tiny_run / "data").run("fuse", params=params, out=tmp_path / "fused"))
+    assert_same_maps(
+        open_predictor("data/models", params_path=params), open_fused_maps(tmp_path / "fused" / "fusion"), val
+    )
 
 
-def test_the_command_writes_coco_panoptic_maps_and_overlays(tiny_run, val, tmp_path):
-    """In a process of its own: the same PNGs as stage fuse's, and a JSON that panopticapi's own rules hold for."""
+def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*"))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "antvisionps.cli.main", "predict", str(pictures), "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "predict: 100%" in ran.stderr
-    assert f"{len(val.images)} panoptic maps: {out}/panoptic.json" in ran.stdout
+    cli(["predict", str(pictures), "--out", str(out)])
+    printed = capsys.readouterr()
+    assert "predict: 100%" in printed.err
+    assert f"{len(val.images)} panoptic maps: {out}/panoptic.json" in printed.out
     paths = out / "panoptic.json", Path("data/fused/fusion/panoptic.json")
     written, expected = (json.loads(path.read_text()) for path in paths)
     assert written["categories"] == expected["categories"]
@@ -143,7 +121,7 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
     photo.resize((1, 1)).save(pictures / "dot.png")
     photo.resize((700, 3)).save(pictures / "line.png")
     photo.resize((1024, 768)).save(pictures / "large.jpg")
-    cli.main(["predict", str(pictures), "--out", str(tmp_path / "out")])
+    cli(["predict", str(pictures), "--out", str(tmp_path / "out")])
     assert "5 panoptic maps" in capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "panoptic.json").read_text())
     sizes = {image["file_name"]: (image["width"], image["height"]) for image in document["images"]}
@@ -160,7 +138,7 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
         assert {s["id"]: s["area"] for s in annotation["segments_info"]} == {
             int(i): int((ids == i).sum()) for i in np.unique(ids) if i
         }
-    upright = fused.open("data/fused/fusion")[val.images[0].image_id]
+    upright = open_fused_maps("data/fused/fusion")[val.images[0].image_id]
     turned = Path(tmp_path, "out", "panoptic", "turned.png").read_bytes()
     assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()
 
@@ -173,7 +151,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
 
     def refuse(*arguments):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["predict", *map(str, arguments)])
+            cli(["predict", *map(str, arguments)])
         assert stopped.value.code == 1
         return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
 
@@ -184,7 +162,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
     (line,) = refuse(good, "--out", tmp_path / "broken.jpg")
     assert "expected a folder for --out" in line
     (line,) = refuse(good, "--out", tmp_path / "out", "--models", tmp_path)
-    assert "network.json: no such file; train that network first" in line
+    assert "network.json: no readable network (no such file); train that network first" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
@@ -192,7 +170,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
 def test_a_former_result_is_replaced(val, tmp_path):
     out = tmp_path / "out"
     for image in val.images[:2]:
-        cli.main(["predict", str(val.photo_path(image)), "--out", str(out), "--system", "e_ups"])
+        cli(["predict", str(val.photo_path(image)), "--out", str(out), "--system", "e_ups"])
         assert [path.stem for path in (out / "panoptic").iterdir()] == [Path(image.file_name).stem]
 
 
@@ -201,27 +179,22 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
-    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: fuse\.method names no method for it"):
+    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
-    methods = dict.fromkeys(("e_ups", "lwl_htc", "hrnet_aspp", "fusion"), "heuristic")
-    params = changed_params(tmp_path / "params.yaml", method=methods)
+    alone = {
+        "ends": ["hrnet_aspp"],
+        "predict": {"separate_ends": ["hrnet_aspp"]},
+        "fuse": {"systems": ["fusion"], "instance_ensemble": "union"},
+    }
+    params = changed_params(tmp_path / "params.yaml", **alone)
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
-        open_predictor("data/models", system="hrnet_aspp", params_path=params)
+        open_predictor("data/models", params_path=params)
+    params = changed_params(tmp_path / "params.yaml", import_end={"ends": ["mine"]})
     with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
-        open_predictor("data/models", params_path=imported_end_params(tmp_path / "imported.yaml"))
+        open_predictor("data/models", params_path=params)
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
         open_predictor("data/models", system="nobody")
     with pytest.raises(CacheError, match="no readable routing table"):
         open_predictor("data/models", routing_dir=tmp_path)
     with pytest.raises(ModelError, match="sees no CUDA device"):
         open_predictor("data/models", device="cuda")
-
-
-def test_help_does_not_import_torch():
-    script = (
-        "import sys; from antvisionps import cli\n"
-        "try:\n    cli.main(['predict', '--help'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment, capture_output=True)

@@ -87,7 +87,7 @@ def test_params_that_are_invalid_are_one_error(tmp_path, monkeypatch, capsys):
 
 
 def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_the_check(tmp_path, monkeypatch, capsys):
-    """ResNet-50 alone; the others differ in size, and tests/models/test_table_1.py steps them."""
+    """ResNet-50 alone; the others differ in size, and tests/models/e_ups/test_table_1.py steps them."""
 
     def one_member(params):
         params["train_e_ups"]["members"] = ["r50"]
@@ -111,7 +111,7 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
     assert "wrong data data/coco/train2017: not there" in out
     assert "https://x/resnet50 cannot be reached: no network" in out
     assert "antvisionps download coco --to data/coco" in out
-    assert "note memory.autocast" in out
+    assert "note optimizer.autocast" in out
 
 
 def test_every_network_that_the_paper_trains_is_listed_with_its_weights():

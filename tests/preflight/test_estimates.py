@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from antvisionps.preflight.estimates import disk_needs, extrapolated_peak_bytes, told_bytes, told_s
+from antvisionps.preflight.estimates import (
+    CACHE_BYTES,
+    REPORT_BYTES,
+    disk_needs,
+    extrapolated_peak_bytes,
+    format_bytes,
+    format_s,
+)
 
 
 def test_a_peak_lies_on_the_line_through_two_measured_ones():
@@ -33,21 +40,22 @@ def test_disk_needs_add_up():
         "data to download": 42,
         "checkpoints of a training": 1_800,
         "trained weights, twice": 800,
-        "cache of predictions, twice": 2 * 10_000 * 298_000,
-        "report page, twice": 2 * 10_000 * 111_000,
+        "cache of predictions, twice": 2 * 10_000 * 2 * CACHE_BYTES,
+        "report page, twice": 2 * 10_000 * REPORT_BYTES,
     }
 
 
 @pytest.mark.parametrize(
-    ("num_bytes", "told"), [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (42e9, "42 GB"), (5e15, "5e+03 TB")]
+    ("num_bytes", "formatted"),
+    [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (5e15, "5e+03 TB")],
 )
-def test_bytes_are_told_in_decimal_units(num_bytes, told):
-    assert told_bytes(num_bytes) == told
+def test_bytes_are_formatted_in_decimal_units(num_bytes, formatted):
+    assert format_bytes(num_bytes) == formatted
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "formatted"),
     [(1.4, "1.4 s"), (119, "119 s"), (120, "2.0 minutes"), (9000, "2.5 hours"), (864_000, "10.0 days")],
 )
-def test_seconds_are_told_in_the_largest_unit_that_fits_twice(seconds, told):
-    assert told_s(seconds) == told
+def test_seconds_are_formatted_in_the_largest_unit_that_fits_twice(seconds, formatted):
+    assert format_s(seconds) == formatted

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
 
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import (
-    PanopticImage,
-    measure_segments,
-    read_panoptic,
-    write_panoptic_json,
-)
+from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.predictions.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
@@ -28,6 +27,11 @@ from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
 from antvisionps.report.page import write_report
 
+PATIENCE_MS = 30_000
+"""For a busy machine: nothing is known by how long it takes."""
+expect.set_options(timeout=PATIENCE_MS)
+
+LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 HEIGHT, WIDTH = 24, 32
 RING, CRATE, SKY, PROTO = 1, 2, 3, 4
 NAMES = {
@@ -59,17 +63,9 @@ TRUTH = {
 """Image → its map and the category of each segment; the lower rows are void."""
 
 FUSED = {
-    "e_ups": {
-        12: TRUTH[12],
-        13: (drawn(LABELLED), {1: SKY}),
-        40: TRUTH[40],
-    },
-    "fusion": {
-        # The ring one column off, a crate called ring, and a class where the truth is void.
-        12: (drawn(LABELLED, LEFT_BY_ONE, RIGHT, BOTTOM), {1: SKY, 2: RING, 3: RING, 4: PROTO}),
-        13: TRUTH[13],
-        40: TRUTH[40],
-    },
+    "e_ups": TRUTH | {13: (drawn(LABELLED), {1: SKY})},
+    # The ring one column off, a crate called ring, and a class where the truth is void.
+    "fusion": TRUTH | {12: (drawn(LABELLED, LEFT_BY_ONE, RIGHT, BOTTOM), {1: SKY, 2: RING, 3: RING, 4: PROTO})},
 }
 SCORE_AND_END = {2: (0.9, "e_ups"), 3: (0.8, "lwl_htc")}
 """Of the segments that are instances, in whichever image."""
@@ -229,8 +225,60 @@ def small_report(tmp_path) -> SmallReport:
     return SmallReport(tmp_path / "sources")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_folder(tmp_path_factory) -> Path:
     """The written page; tests only read it."""
     root = tmp_path_factory.mktemp("page")
     return SmallReport(root / "sources").write(root / "report")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here; `make chromium` installs Debian's")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A tab that shows the page; `problems` collects what the console, errors and failed requests say."""
+
+    def __init__(self, browser, base: str, **options) -> None:
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.base = base
+        self.problems: list[str] = []
+        self.requested: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.problems.append(request.url))
+        self.page.on("request", lambda request: self.requested.append(request.url))
+
+    def go(self, fragment: str, ready: str = "html[data-ready]") -> Page:
+        self.page.goto("about:blank")  # another fragment alone would not load the page anew
+        self.page.goto(f"{self.base}/index.html#{fragment}")
+        self.page.wait_for_selector(ready)
+        if fragment.startswith("image/"):
+            self.page.wait_for_selector("#image .panels")
+        return self.page
+
+
+@pytest.fixture
+def opened(browser, page_folder):
+    """Opens the page at a fragment; afterwards nothing may have gone wrong, and nothing of the data set have run."""
+    tabs = []
+
+    def open_at(fragment, *, base=None, ready="html[data-ready]", viewport=LAPTOP, **options):
+        tabs.append(Tab(browser, base or page_folder.as_uri(), viewport=viewport, **options))
+        return tabs[-1].go(fragment, ready)
+
+    open_at.tabs = tabs
+    yield open_at
+    for tab in tabs:
+        assert tab.page.evaluate("typeof window.hacked") == "undefined"
+        tab.context.close()
+        assert tab.problems == []

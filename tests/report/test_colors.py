@@ -20,9 +20,9 @@ SIGHT = {
 
 
 def colors_in(name):
-    """(N, 3) of the first three numbers of each innermost list in a constant of the script."""
+    """(N, 3) of the colours in a constant of the script."""
     body = re.search(rf"const {name} = (.*?);\n", SOURCE, re.DOTALL)[1]
-    return np.array([[int(value) for value in row] for row in re.findall(r"\[(\d+), (\d+), (\d+)", body)])
+    return np.array([list(bytes.fromhex(color)) for color in re.findall(r'"#([0-9a-f]{6})"', body)])
 
 
 def smallest_difference(rgb, matrix):
@@ -43,6 +43,6 @@ def test_categories_can_be_told_apart(sight):
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_right_wrong_missed_ignored_and_void_can_be_told_apart(sight):
-    errors = np.unique(colors_in("ERROR_COLORS"), axis=0)
+    errors = np.unique(colors_in("ERRORS"), axis=0)
     assert len(errors) == 7  # two of them are the stripes of void
     assert smallest_difference(errors, SIGHT[sight]) > 12

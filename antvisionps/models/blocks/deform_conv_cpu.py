@@ -1,8 +1,7 @@
 """Deformable convolution on a CPU, composed of torch's own bilinear sampling and a matrix product.
 
-torchvision's CPU kernel computes one output position at a time in one thread; with gradients this is 6.6 to 8.3 times
-faster on two cores at the built-in networks' size and 2.6 times at a paper-size one's
-(`python -m benchmarks.cpu_kernels`), and gives the same numbers.
+torchvision's CPU kernel computes one output position at a time in one thread; `python -m benchmarks.cpu_kernels`
+compares the two. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -25,17 +24,14 @@ class Geometry(NamedTuple):
     dilation_x: int
     groups: int
     offset_groups: int
-    has_mask: bool
 
 
-def deform_conv2d(
-    geometry: Geometry, features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor
-) -> Tensor:
+def deform_conv2d(geometry: Geometry, features: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
     """(N, C_out, H_out, W_out) of features (N, C, H, W), differentiable; Dai et al., "Deformable Convolutional
-    Networks", eqs. 2 and 3, and with a mask Zhu et al., "Deformable ConvNets v2", eq. 1.
+    Networks", eqs. 2 and 3.
 
-    weight is (C_out, C / groups, K_y, K_x); offset (N, offset_groups x K_y K_x x 2, H_out, W_out) in cells, y before x;
-    mask (N, offset_groups x K_y K_x, H_out, W_out), not read unless geometry says so. What lies outside is zero.
+    weight is (C_out, C / groups, K_y, K_x); offset (N, offset_groups x K_y K_x x 2, H_out, W_out) in cells, y before x.
+    What lies outside is zero.
     """
     images, channels, height, width = features.shape
     out_channels, _, *kernel = weight.shape
@@ -57,12 +53,9 @@ def deform_conv2d(
         padding_mode="zeros",
         align_corners=False,
     )
-    if geometry.has_mask:
-        positions_of_mask = (images * offset_groups, 1, taps * out_height, out_width)
-        sampled = sampled * mask.view(positions_of_mask)
     columns = sampled.reshape(images, groups, channels // groups * taps, out_height * out_width)
     product = weight.reshape(groups, out_channels // groups, -1) @ columns
-    return product.view(images, out_channels, out_height, out_width) + bias.view(-1, 1, 1)
+    return product.view(images, out_channels, out_height, out_width)
 
 
 def _power_of_two(size: int) -> int:

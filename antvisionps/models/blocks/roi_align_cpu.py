@@ -2,8 +2,8 @@
 
 Bilinear sampling and averaging over a box's bins work on rows and on columns apart, so what RoIAlign makes of a box is
 rows @ features @ columns.T with two small matrices that follow from the box, and the gradient is their transposes'.
-torchvision's CPU kernel scatters it sample by sample in one thread, 3.1 to 3.8 times as slowly where features
-are small and as fast where they are large (`python -m benchmarks.cpu_kernels`). The forward pass stays torchvision's.
+torchvision's CPU kernel scatters it sample by sample in one thread (`python -m benchmarks.cpu_kernels` compares them).
+The forward pass is torchvision's.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def _box_matrices(
             yield image, chosen, rows[chosen], columns[chosen]
 
 
-def _axis_matrices(start: Tensor, end: Tensor, size: int, bins: int, sampling_ratio: int, aligned: bool) -> Tensor:
-    """(K, bins, size): how much of each cell along one axis is in each bin of the boxes from `start` to `end` (K,)."""
-    extent = end - start if aligned else (end - start).clamp(min=1)
+def _axis_matrices(low: Tensor, high: Tensor, size: int, bins: int, sampling_ratio: int, aligned: bool) -> Tensor:
+    """(K, bins, size): how much of each cell along one axis is in each bin of the boxes from `low` to `high` (K,)."""
+    extent = high - low if aligned else (high - low).clamp(min=1)
     bin_size = (extent / bins)[:, None, None]
     samples = torch.full_like(extent, sampling_ratio) if sampling_ratio > 0 else (extent / bins).ceil()
     samples = samples[:, None, None]
-    sample = torch.arange(max(samples.flatten().int().tolist(), default=0), dtype=start.dtype)
-    position = start[:, None, None] + torch.arange(bins, dtype=start.dtype)[:, None] * bin_size
+    sample = torch.arange(max(samples.flatten().int().tolist(), default=0), dtype=low.dtype)
+    position = low[:, None, None] + torch.arange(bins, dtype=low.dtype)[:, None] * bin_size
     position = position + (sample + 0.5) * bin_size / samples.clamp(min=1)
     counts = (sample < samples) & (position >= -1) & (position <= size)
     position = torch.where(counts, position, 0).clamp(0, size - 1)
-    low = position.floor()
+    cell = position.floor()
     weight = counts / samples.clamp(min=1)
-    matrices = start.new_zeros(len(start), bins, size)
-    matrices.scatter_add_(2, low.long(), weight * (1 - (position - low)))
-    matrices.scatter_add_(2, (low.long() + 1).clamp(max=size - 1), weight * (position - low))
+    matrices = low.new_zeros(len(low), bins, size)
+    matrices.scatter_add_(2, cell.long(), weight * (1 - (position - cell)))
+    matrices.scatter_add_(2, (cell.long() + 1).clamp(max=size - 1), weight * (position - cell))
     return matrices

@@ -1,8 +1,10 @@
-"""What both ends share: pyramid, region proposals, RoI heads as mmdet configs, and how an end scores given boxes."""
+"""What both two-stage networks share: pyramid, region proposals and RoI heads as mmdet configs."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -17,7 +19,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from antvisionps.models.blocks.backbones import BackboneSpec
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -32,33 +34,41 @@ MASK_SIZE = 2 * MASK_ROI_SIZE
 """Side of a predicted mask: the mask head doubles its RoI features once (He et al. 2017, figure 4)."""
 
 
-@runtime_checkable
-class BoxScorer(Protocol):
-    """An end at test time, in the four steps that let several networks score the same boxes.
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """What both networks are built with.
 
-    Boxes are xyxy in pixels of the network's input. `features` is whatever `extract` returned for one image.
+    `num_classes` counts things and stuff, things first. `backbone` is `describe_backbone`'s, the side of an anchor
+    `anchor_scale` strides. Widths are channels; proposals and RoIs count boxes an image.
     """
 
-    def extract(self, images: Tensor) -> Any:
-        """Features of a normalised, padded (1, 3, H, W) batch; computed once, used by all other steps."""
+    num_things: int
+    num_classes: int
+    backbone: Mapping[str, Any]
+    fpn_channels: int
+    anchor_scale: float
+    train_proposals: int
+    test_proposals: int
+    rois_per_image: int
+    box_fc_channels: int
+    mask_convs: int
 
-    def propose(self, features: Any, sample: DetDataSample) -> tuple[Tensor, Tensor]:
-        """Region proposals: boxes (P, 4) and objectness scores (P,), best first."""
 
-    def score_boxes(self, features: Any, boxes_xyxy: Tensor, input_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Refined boxes (P, 4) or (P, 4 * things), and class probabilities (P, things + 1), background last."""
+def detector_parts(
+    settings: DetectorSettings, backbone: BackboneSpec, *, roi_head: Mapping[str, Any], rcnn: object
+) -> dict[str, Any]:
+    """mmdet's config of a detector but for its neck; `rcnn` is what its RoI heads train by.
 
-    def mask_logits(self, features: Any, boxes_xyxy: Tensor, class_indices: Tensor) -> Tensor:
-        """(K, 28, 28) mask logits inside each box, of its class."""
-
-    def semantic_probabilities(self, features: Any) -> Tensor:
-        """(C, h, w) probabilities of all classes on the network's own output grid."""
-
-    semantic_stride: int
-    """Pixels of the input between the cells of that grid."""
-
-    data_preprocessor: nn.Module
-    """Normalises and pads a batch, as in training."""
+    At test time it gives region proposals alone: `inference.views` scores them, so that networks share boxes.
+    """
+    return {
+        "backbone": backbone.config,
+        "rpn_head": ConfigDict(_rpn_head(settings)),
+        "roi_head": ConfigDict(roi_head),
+        "train_cfg": ConfigDict(**_rpn_train_cfg(settings.train_proposals), rcnn=rcnn),
+        "test_cfg": ConfigDict(rpn=_proposal_cfg(settings.test_proposals), rcnn=None),
+        "data_preprocessor": data_preprocessor(backbone),
+    }
 
 
 def data_preprocessor(backbone: BackboneSpec) -> dict[str, Any]:
@@ -78,15 +88,15 @@ def fpn(backbone: BackboneSpec, channels: int) -> dict[str, Any]:
     return {"type": FPN, "in_channels": list(backbone.channels), "out_channels": channels, "num_outs": len(STRIDES)}
 
 
-def rpn_head(*, channels: int, anchor_scale: float) -> dict[str, Any]:
-    """Three anchors a cell, of side `anchor_scale` x stride."""
+def _rpn_head(settings: DetectorSettings) -> dict[str, Any]:
+    """Three anchors a cell."""
     return {
         "type": RPNHead,
-        "in_channels": channels,
-        "feat_channels": channels,
+        "in_channels": settings.fpn_channels,
+        "feat_channels": settings.fpn_channels,
         "anchor_generator": {
             "type": AnchorGenerator,
-            "scales": [anchor_scale],
+            "scales": [settings.anchor_scale],
             "ratios": [0.5, 1.0, 2.0],
             "strides": list(STRIDES),
         },
@@ -123,16 +133,14 @@ def roi_extractor(*, channels: int, size: int, strides: tuple[int, ...] = ROI_ST
     }
 
 
-def box_head(
-    *, channels: int, fc_channels: int, num_things: int, class_agnostic: bool, target_stds: tuple[float, ...]
-) -> dict[str, Any]:
+def box_head(settings: DetectorSettings, *, class_agnostic: bool, target_stds: tuple[float, ...]) -> dict[str, Any]:
     """Two shared fully connected layers, then class scores and box deltas."""
     return {
         "type": "Shared2FCBBoxHead",
-        "in_channels": channels,
-        "fc_out_channels": fc_channels,
+        "in_channels": settings.fpn_channels,
+        "fc_out_channels": settings.box_fc_channels,
         "roi_feat_size": BOX_ROI_SIZE,
-        "num_classes": num_things,
+        "num_classes": settings.num_things,
         "bbox_coder": _box_coder(target_stds),
         "reg_class_agnostic": class_agnostic,
         "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
@@ -140,50 +148,49 @@ def box_head(
     }
 
 
-def mask_head(*, kind: str, channels: int, num_convs: int, num_things: int, **settings: Any) -> dict[str, Any]:
+def mask_head(settings: DetectorSettings, *, kind: str) -> dict[str, Any]:
     return {
         "type": kind,
-        "num_convs": num_convs,
-        "in_channels": channels,
-        "conv_out_channels": channels,
-        "num_classes": num_things,
+        "num_convs": settings.mask_convs,
+        "in_channels": settings.fpn_channels,
+        "conv_out_channels": settings.fpn_channels,
+        "num_classes": settings.num_things,
         "loss_mask": {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 1.0},
-        **settings,
     }
 
 
-def rpn_train_cfg(*, max_proposals: int) -> dict[str, Any]:
+def _rpn_train_cfg(max_proposals: int) -> dict[str, Any]:
     """Anchor assignment and the proposals that the RoI heads train on."""
     return {
         "rpn": {
             "assigner": _assigner(positive_iou=0.7, negative_iou=0.3, match_low_quality=True),
-            "sampler": _sampler(num=256, positive_frac=0.5, add_gt=False),
+            "sampler": {"type": RandomSampler, "num": 256, "pos_fraction": 0.5, "add_gt_as_proposals": False},
             "allowed_border": -1,
             "pos_weight": -1,
             "debug": False,
         },
-        "rpn_proposal": rpn_test_cfg(max_proposals=max_proposals),
+        "rpn_proposal": _proposal_cfg(max_proposals),
     }
 
 
-def rpn_test_cfg(*, max_proposals: int) -> dict[str, Any]:
+def _proposal_cfg(max_proposals: int) -> dict[str, Any]:
     nms = {"type": "nms", "iou_threshold": 0.7}
     return {"nms_pre": 2 * max_proposals, "max_per_img": max_proposals, "nms": nms, "min_bbox_size": 0}
 
 
-def rcnn_train_cfg(*, rois_per_image: int, positive_iou: float) -> dict[str, Any]:
+def rcnn_train_cfg(settings: DetectorSettings, *, positive_iou: float) -> dict[str, Any]:
     return {
         "assigner": _assigner(positive_iou=positive_iou, negative_iou=positive_iou, match_low_quality=False),
-        "sampler": _sampler(num=rois_per_image, positive_frac=0.25, add_gt=True),
+        "sampler": {
+            "type": RandomSampler,
+            "num": settings.rois_per_image,
+            "pos_fraction": 0.25,
+            "add_gt_as_proposals": True,
+        },
         "mask_size": MASK_SIZE,
         "pos_weight": -1,
         "debug": False,
     }
-
-
-def test_cfg(*, max_proposals: int) -> ConfigDict:
-    """Only the region proposals: final scoring is `inference`'s, so that several networks can share the boxes."""
-    return ConfigDict(rpn=rpn_test_cfg(max_proposals=max_proposals), rcnn=None)
 
 
 def propose_with_rpn(rpn: RPNHead, pyramid: tuple[Tensor, ...], sample: DetDataSample) -> tuple[Tensor, Tensor]:
@@ -206,11 +213,6 @@ def without_classes(sample: DetDataSample) -> DetDataSample:
     return truth
 
 
-def semantic_truth(samples: list[DetDataSample]) -> Tensor:
-    """(N, H, W) int64 class indices of a padded batch, 255 where void."""
-    return torch.cat([sample.gt_sem_seg.sem_seg for sample in samples])
-
-
 def _box_coder(target_stds: tuple[float, ...]) -> dict[str, Any]:
     return {"type": DeltaXYWHBBoxCoder, "target_means": (0.0, 0.0, 0.0, 0.0), "target_stds": target_stds}
 
@@ -220,12 +222,8 @@ def _assigner(*, positive_iou: float, negative_iou: float, match_low_quality: bo
         "type": MaxIoUAssigner,
         "pos_iou_thr": positive_iou,
         "neg_iou_thr": negative_iou,
-        "min_pos_iou": negative_iou if match_low_quality else positive_iou,
+        "min_pos_iou": negative_iou,
         "match_low_quality": match_low_quality,
         # Anchors and proposals that lie in a crowd are neither positive nor negative.
         "ignore_iof_thr": 0.5,
     }
-
-
-def _sampler(*, num: int, positive_frac: float, add_gt: bool) -> dict[str, Any]:
-    return {"type": RandomSampler, "num": num, "pos_fraction": positive_frac, "add_gt_as_proposals": add_gt}

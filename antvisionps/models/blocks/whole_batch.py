@@ -10,13 +10,13 @@ look at the whole batch too. With one process, nothing here changes anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
+import torch.distributed.nn.functional
 from mmdet.models.data_preprocessors import BatchFixedSizePad
 from mmdet.structures import DetDataSample
 from mmengine.dist import all_gather, all_reduce, get_world_size
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
-Losses = TypeVar("Losses", bound=dict[str, Any])
+Losses = dict[str, Any]
+"""Of mmdet: a tensor, or a list of one for each pyramid level."""
 
 
 def shared_count(count: Tensor) -> Tensor:
@@ -53,56 +54,50 @@ def hardest(losses: Tensor, frac: float) -> Tensor:
     return losses[losses >= everywhere.topk(kept).values.min()] if kept else losses
 
 
-class WholeBatchLosses(AbstractContextManager["WholeBatchLosses"]):
-    """Counts what mmdet's losses are means over, while a detector computes them; `of_all_processes` then weighs them.
+@contextmanager
+def whole_batch_losses(
+    detector: nn.Module, losses_of: Mapping[str, Sequence[str]]
+) -> Iterator[Callable[[Losses], Losses]]:
+    """Counts what mmdet's losses are means over, while a detector computes them; yields what then weighs the losses.
 
     `losses_of` is name of a loss module in the detector → names of the losses that are means over as many elements as
-    that module was given. It counts also what it was not asked for: a module without a box or mask has none.
+    that module was given; a module that was not called has none. Each loss is weighed by this process's part of what
+    it is a mean over, and one that is missing is zero.
     """
+    if get_world_size() == 1:
+        yield lambda losses: losses
+        return
+    counts = dict.fromkeys(losses_of, 0.0)
 
-    def __init__(self, detector: nn.Module, losses_of: Mapping[str, Sequence[str]]) -> None:
-        self._detector = detector
-        self._losses_of = losses_of
-        self._counts = dict.fromkeys(losses_of, 0.0)
-        self._hooks: list[Any] = []
+    def count(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _loss: Tensor) -> None:
+        if kwargs.get("avg_factor") is not None:
+            counts[name] = float(kwargs["avg_factor"])
+        elif getattr(module, "avg_non_ignore", False):
+            counts[name] = float((args[1] != module.ignore_index).sum())
+        else:
+            counts[name] = float(len(args[0]))
 
-    def __enter__(self) -> Self:
-        if get_world_size() > 1:
-            for name in self._losses_of:
-                module = self._detector.get_submodule(name)
-                self._hooks.append(module.register_forward_hook(partial(self._count, name), with_kwargs=True))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
+    hooks = [
+        detector.get_submodule(name).register_forward_hook(partial(count, name), with_kwargs=True) for name in losses_of
+    ]
+    try:
+        yield lambda losses: _weighed(losses, losses_of, list(counts.values()))
+    finally:
+        for hook in hooks:
             hook.remove()
 
-    def of_all_processes(self, losses: Losses) -> Losses:
-        """The losses, each weighed by this process's part of what it is a mean over; one that is missing is zero."""
-        if get_world_size() == 1:
-            return losses
-        example = next(part for value in losses.values() for part in (value if isinstance(value, list) else [value]))
-        counts = torch.tensor(list(self._counts.values()), dtype=torch.float64, device=example.device)
-        totals = counts.clone()
-        all_reduce(totals)
-        weights = (counts * get_world_size() / totals.clamp(min=1)).float()
-        for names, weight in zip(self._losses_of.values(), weights, strict=True):
-            for name in names:
-                value = losses.get(name, example.new_zeros(()))
-                losses[name] = [weight * part for part in value] if isinstance(value, list) else weight * value
-        return losses
 
-    def _count(
-        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _loss: Tensor
-    ) -> None:
-        if kwargs.get("avg_factor") is not None:
-            self._counts[name] = float(kwargs["avg_factor"])
-        elif getattr(module, "avg_non_ignore", False):
-            self._counts[name] = float((args[1] != module.ignore_index).sum())
-        else:
-            self._counts[name] = float(len(args[0]))
+def _weighed(losses: Losses, losses_of: Mapping[str, Sequence[str]], own_counts: Sequence[float]) -> Losses:
+    example = next(part for value in losses.values() for part in (value if isinstance(value, list) else [value]))
+    counts = torch.tensor(own_counts, dtype=torch.float64, device=example.device)
+    totals = counts.clone()
+    all_reduce(totals)
+    weights = (counts * get_world_size() / totals.clamp(min=1)).float()
+    for names, weight in zip(losses_of.values(), weights, strict=True):
+        for name in names:
+            value = losses.get(name, example.new_zeros(()))
+            losses[name] = [weight * part for part in value] if isinstance(value, list) else weight * value
+    return losses
 
 
 def share_batch(model: Any, device: torch.device) -> Any:
@@ -137,29 +132,14 @@ def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:
     """Batch norm of (N, C, H, W) over the images of all processes; torch's SyncBatchNorm knows no CPU."""
     if not norm.training:
         return type(norm).forward(norm, x)
-    count = _Sum.apply(x.new_tensor(x.numel() / x.shape[1]))
-    mean = _Sum.apply(x.sum(dim=(0, 2, 3))) / count
+    summed = torch.distributed.nn.functional.all_reduce  # whose gradient is that of all processes' losses
+    count = summed(x.new_tensor(x.numel() / x.shape[1]))
+    mean = summed(x.sum(dim=(0, 2, 3))) / count
     centred = x - mean[:, None, None]
-    variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / count
+    variance = summed(centred.square().sum(dim=(0, 2, 3))) / count
     with torch.no_grad():
         norm.num_batches_tracked += 1
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance * count / (count - 1).clamp(min=1), norm.momentum)
     y = centred * (norm.weight / torch.sqrt(variance + norm.eps))[:, None, None] + norm.bias[:, None, None]
     return norm.act(norm.drop(y)) if isinstance(norm, BatchNormAct2d) else y
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is that of all processes' losses."""
-
-    @staticmethod
-    def forward(_context: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        all_reduce(total)
-        return total

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
-from mmengine.config import ConfigDict
 from torch import Tensor
 
 from antvisionps.models.blocks import two_stage
@@ -21,10 +21,10 @@ from antvisionps.models.blocks.location_sensitive import (
     LocationSensitiveRoIHead,
     LocationTower,
 )
-from antvisionps.models.blocks.semantic_head import DeformableSemanticHead
-from antvisionps.models.blocks.whole_batch import WholeBatchLosses
-from antvisionps.models.e_ups.balanced_pyramid import feature_pyramid
+from antvisionps.models.blocks.whole_batch import whole_batch_losses
+from antvisionps.models.e_ups.feature_pyramid import feature_pyramid
 from antvisionps.models.e_ups.panoptic_loss import choose_known_instances, panoptic_loss
+from antvisionps.models.e_ups.semantic_head import DeformableSemanticHead
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 """Scale of box regression targets (Girshick 2015)."""
@@ -41,7 +41,7 @@ Pyramid = tuple[Tensor, ...]
 
 @MODELS.register_module()
 class EUps(TwoStagePanopticSegmentor):
-    """The network; made by `build_e_ups`. At test time it is a `two_stage.BoxScorer`."""
+    """The network; made by `build_e_ups`. At test time it is an `inference.scorers.BoxScorer`."""
 
     semantic_stride = two_stage.STRIDES[0]
 
@@ -54,14 +54,14 @@ class EUps(TwoStagePanopticSegmentor):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """RPN, box, mask, semantic and panoptic losses of a padded (N, 3, H, W) batch; their sum is minimised."""
         pyramid = self.extract_feat(batch_inputs)
-        with WholeBatchLosses(self, LOSSES_OF) as whole_batch:
+        with whole_batch_losses(self, LOSSES_OF) as weigh:
             losses, proposals = self.rpn_head.loss_and_predict(
                 pyramid,
                 [two_stage.without_classes(sample) for sample in batch_data_samples],
                 proposal_cfg=self.train_cfg.rpn_proposal,
             )
             losses |= self.roi_head.loss(pyramid, proposals, batch_data_samples)
-        losses = whole_batch.of_all_processes(losses)
+        losses = weigh(losses)
         semantic_features = self.semantic_head.features(pyramid)
         semantic_logits = self.semantic_head.classifier(semantic_features)
         losses |= self.semantic_head.losses(semantic_features, semantic_logits, batch_data_samples)
@@ -105,90 +105,71 @@ class EUps(TwoStagePanopticSegmentor):
         return self.semantic_head(features)[0].softmax(dim=0)
 
 
-def build_e_ups(
-    *,
-    num_things: int,
-    num_classes: int,
-    backbone: Mapping[str, Any],
-    fpn_channels: int,
-    image_context: bool,
-    balanced_pyramid_level: int | None,
-    location_sensitive_header: bool,
-    anchor_scale: float,
-    train_proposals: int,
-    test_proposals: int,
-    rois_per_image: int,
-    box_fc_channels: int,
-    mask_convs: int,
-    semantic_channels: Sequence[int],
-    semantic_loss_weight: float,
-    roi_semantic_loss_weight: float,
-    panoptic_loss_weight: float,
-    unknown_frac: float,
-) -> EUps:
-    """An E-UPS with random heads; call `init_weights()` to load the backbone's.
+@dataclass(frozen=True, kw_only=True)
+class EUpsSettings(two_stage.DetectorSettings):
+    """What an E-UPS is built with.
 
-    `num_classes` counts things and stuff, things first. Widths are channels; `train_proposals`, `test_proposals` and
-    `rois_per_image` count boxes an image. With the location sensitive header the `mask_convs` convolutions stand in the
-    tower that box regression shares. A loss weight of 0 leaves that loss out. Raises ModelError on an unknown backbone
-    or pyramid level.
+    With the location sensitive header the `mask_convs` convolutions stand in the tower that box regression shares. A
+    loss weight of 0 leaves that loss out. `unknown_frac` of the instances are unknown to the panoptic loss.
     """
-    spec = describe_backbone(**backbone)
-    roi_head = location_sensitive_roi_head if location_sensitive_header else plain_roi_head
-    semantic_head = {
-        "type": DeformableSemanticHead,
-        "in_channels": fpn_channels,
-        "hidden_channels": tuple(semantic_channels),
-        "num_classes": num_classes,
-        "loss_weight": semantic_loss_weight,
-        "roi_loss_weight": roi_semantic_loss_weight,
-    }
+
+    image_context: bool
+    balanced_pyramid_level: int | None
+    location_sensitive_header: bool
+    semantic_channels: Sequence[int]
+    semantic_loss_weight: float
+    roi_semantic_loss_weight: float
+    panoptic_loss_weight: float
+    unknown_frac: float
+
+
+def build_e_ups(**settings: Any) -> EUps:
+    """An E-UPS of these EUpsSettings with random heads; call `init_weights()` to load the backbone's.
+
+    Raises ModelError on an unknown backbone or pyramid level.
+    """
+    network = EUpsSettings(**settings)
+    backbone = describe_backbone(**network.backbone)
+    roi_head = location_sensitive_roi_head if network.location_sensitive_header else plain_roi_head
+    rcnn = two_stage.rcnn_train_cfg(network, positive_iou=0.5)
     return EUps(
-        num_things=num_things,
-        panoptic_loss_weight=panoptic_loss_weight,
-        unknown_frac=unknown_frac,
-        backbone=spec.config,
+        num_things=network.num_things,
+        panoptic_loss_weight=network.panoptic_loss_weight,
+        unknown_frac=network.unknown_frac,
         neck=feature_pyramid(
-            spec, channels=fpn_channels, image_context=image_context, balanced_level=balanced_pyramid_level
+            backbone,
+            channels=network.fpn_channels,
+            image_context=network.image_context,
+            balanced_level=network.balanced_pyramid_level,
         ),
-        rpn_head=ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale)),
-        roi_head=ConfigDict(
-            roi_head(channels=fpn_channels, fc_channels=box_fc_channels, num_convs=mask_convs, num_things=num_things)
-        ),
-        semantic_head=semantic_head,
-        train_cfg=ConfigDict(
-            **two_stage.rpn_train_cfg(max_proposals=train_proposals),
-            rcnn=two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=0.5),
-        ),
-        test_cfg=two_stage.test_cfg(max_proposals=test_proposals),
-        data_preprocessor=two_stage.data_preprocessor(spec),
+        semantic_head={
+            "type": DeformableSemanticHead,
+            "in_channels": network.fpn_channels,
+            "hidden_channels": tuple(network.semantic_channels),
+            "num_classes": network.num_classes,
+            "loss_weight": network.semantic_loss_weight,
+            "roi_loss_weight": network.roi_semantic_loss_weight,
+        },
+        **two_stage.detector_parts(network, backbone, roi_head=roi_head(network), rcnn=rcnn),
     )
 
 
-def plain_roi_head(*, channels: int, fc_channels: int, num_convs: int, num_things: int) -> dict[str, Any]:
+def plain_roi_head(network: two_stage.DetectorSettings) -> dict[str, Any]:
     """Mask R-CNN's: one trunk for class and box, another for the mask."""
     return {
         "type": StandardRoIHead,
-        "bbox_roi_extractor": two_stage.roi_extractor(channels=channels, size=two_stage.BOX_ROI_SIZE),
-        "bbox_head": two_stage.box_head(
-            channels=channels,
-            fc_channels=fc_channels,
-            num_things=num_things,
-            class_agnostic=False,
-            target_stds=BOX_STDS,
-        ),
-        "mask_roi_extractor": two_stage.roi_extractor(channels=channels, size=two_stage.MASK_ROI_SIZE),
-        "mask_head": two_stage.mask_head(
-            kind="FCNMaskHead", channels=channels, num_convs=num_convs, num_things=num_things
-        ),
+        "bbox_roi_extractor": two_stage.roi_extractor(channels=network.fpn_channels, size=two_stage.BOX_ROI_SIZE),
+        "bbox_head": two_stage.box_head(network, class_agnostic=False, target_stds=BOX_STDS),
+        "mask_roi_extractor": two_stage.roi_extractor(channels=network.fpn_channels, size=two_stage.MASK_ROI_SIZE),
+        "mask_head": two_stage.mask_head(network, kind="FCNMaskHead"),
     }
 
 
-def location_sensitive_roi_head(*, channels: int, fc_channels: int, num_convs: int, num_things: int) -> dict[str, Any]:
+def location_sensitive_roi_head(network: two_stage.DetectorSettings) -> dict[str, Any]:
     """The same, but box and mask share the convolutions, and the class has features of its own."""
-    plain = plain_roi_head(channels=channels, fc_channels=fc_channels, num_convs=0, num_things=num_things)
+    plain = plain_roi_head(replace(network, mask_convs=0))
     return plain | {
         "type": LocationSensitiveRoIHead,
-        "tower": {"type": LocationTower, "channels": channels, "num_convs": num_convs},
+        "tower": {"type": LocationTower, "channels": network.fpn_channels, "num_convs": network.mask_convs},
         "bbox_head": plain["bbox_head"] | {"type": LocationSensitiveBoxHead},
     }

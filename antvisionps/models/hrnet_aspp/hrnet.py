@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import timm
 from mmdet.models.backbones import HRNet
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks.backbones import (
-    IMAGENET_MEAN_RGB,
-    IMAGENET_STD_RGB,
-    BackboneSpec,
+from antvisionps.models.blocks.backbones import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, BackboneSpec
+from antvisionps.models.blocks.state_dicts import (
+    pretrained_timm,
     read_state_dict,
+    refuse_missing_file,
     refuse_other_architecture,
 )
 
@@ -44,8 +42,7 @@ def describe_hrnet(
             f"HRNet's modules are {list(modules)} and blocks {blocks}; expected three positive numbers, of stages 2, 3 "
             "and 4, and a positive one"
         )
-    if weights is not None and weights != "imagenet" and not Path(weights).is_file():
-        raise ModelError(f"HRNet weights {weights}: no such file; give null, imagenet or the path of a state dict")
+    refuse_missing_file(weights)
     channels = (width, 2 * width, 4 * width, 8 * width)
     stages = {
         f"stage{branches}": _stage("BASIC", channels[:branches], modules=count, blocks=blocks)
@@ -84,8 +81,8 @@ class HrnetBackbone(HRNet):
         super().init_weights()
         if self._weights is None:
             return
-        if self._weights.startswith("timm:"):
-            source = _imagenet_weights(self._weights.removeprefix("timm:"))
+        if self._weights.startswith("timm:"):  # its names are those of the authors' code, and so mmdet's
+            source = pretrained_timm(self._weights.removeprefix("timm:")).state_dict()
         else:
             source = read_state_dict(self._weights)
         wanted = self.state_dict()
@@ -116,15 +113,3 @@ class HrnetBackbone(HRNet):
         stages = [self.stage2, self.stage3, self.stage4]
         later = [[block for module in stage for branch in module.branches for block in branch] for stage in stages]
         return [list(self.layer1), *later]
-
-
-def _imagenet_weights(timm_name: str) -> dict[str, Tensor]:
-    """timm's state dict; its names are those of the authors' code, and so mmdet's."""
-    try:
-        network: Any = timm.create_model(timm_name, pretrained=True)
-    except Exception as error:  # the hub's client, the network and torch raise many types
-        raise ModelError(
-            f"ImageNet weights of timm's {timm_name} cannot be loaded ({type(error).__name__}: {error}); without a "
-            "network, fetch the state dict elsewhere and give its path as the backbone's weights"
-        ) from error
-    return network.state_dict()

@@ -18,9 +18,11 @@ from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.ops import Conv2dNormActivation
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
+from antvisionps.models.blocks.semantic_loss import semantic_truth
 from antvisionps.models.blocks.whole_batch import hardest, shared_count
 from antvisionps.models.hrnet_aspp.hrnet import STAGE1_CHANNELS, describe_hrnet
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -31,7 +33,7 @@ ASPP_BRANCH = 1
 
 
 class HrnetAspp(BaseModel):
-    """The network; made by `build_hrnet_aspp`. At test time it is an `inference.SemanticScorer`."""
+    """The network; made by `build_hrnet_aspp`. At test time it is an `inference.scorers.SemanticScorer`."""
 
     semantic_stride = SEMANTIC_STRIDE
 
@@ -50,7 +52,7 @@ class HrnetAspp(BaseModel):
         logits = self.decoder(self.backbone(inputs))
         if mode != "loss":
             return logits
-        truth = two_stage.semantic_truth(data_samples or [])
+        truth = semantic_truth(data_samples or [])
         return {"loss_semantic": hard_pixel_cross_entropy(logits, truth, hard_pixel_frac=self.hard_pixel_frac)}
 
     def extract(self, images: Tensor) -> Tensor:
@@ -79,8 +81,8 @@ class AsppDecoder(BaseModule):
     ) -> None:
         super().__init__()
         self.aspp = ASPP(sum(branch_channels), tuple(rates), aspp_channels)
-        self.reduce_stage1 = _conv_norm_relu(STAGE1_CHANNELS, stage1_channels, kernel_size=1)
-        self.join = _conv_norm_relu(aspp_channels + stage1_channels, aspp_channels, kernel_size=3)
+        self.reduce_stage1 = Conv2dNormActivation(STAGE1_CHANNELS, stage1_channels, kernel_size=1)
+        self.join = Conv2dNormActivation(aspp_channels + stage1_channels, aspp_channels, kernel_size=3)
         self.classifier = nn.Conv2d(aspp_channels, num_classes, kernel_size=1)
 
     def init_weights(self) -> None:
@@ -96,11 +98,6 @@ class AsppDecoder(BaseModule):
         x = self.aspp(torch.cat([_resize(branch, like=branches[ASPP_BRANCH]) for branch in branches], dim=1))
         x = torch.cat([_resize(x, like=stage1), self.reduce_stage1(stage1)], dim=1)
         return self.classifier(self.join(x))
-
-
-def _conv_norm_relu(before: int, after: int, *, kernel_size: int) -> nn.Sequential:
-    conv = nn.Conv2d(before, after, kernel_size, padding=kernel_size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
 
 def _resize(x: Tensor, *, like: Tensor) -> Tensor:

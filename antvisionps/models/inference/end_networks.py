@@ -1,48 +1,24 @@
-"""From the trained networks of an end to its filled cache."""
+"""The trained networks of an end, opened from their folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
-from mmengine.model import BaseModule
+from mmengine.model import BaseModel
 
 from antvisionps.core.errors import ModelError
-from antvisionps.core.progress import progress
-from antvisionps.models.blocks.two_stage import BoxScorer
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
-from antvisionps.models.inference.views import (
-    ImagePrediction,
-    SemanticPrediction,
-    paste_mask,
-    predict_image,
-    predict_semantics,
-)
+from antvisionps.models.inference.scorers import BoxScorer
 from antvisionps.models.lwl_htc.network import build_lwl_htc
-from antvisionps.models.training.weights import load_weights, read_network, weights_sha256
+from antvisionps.models.training.weights import load_weights, read_network
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
-from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter, instance_rows
-from antvisionps.predictions.parts import PartWriter, merge_parts, part_path, remove_parts
-from antvisionps.predictions.schema import (
-    INSTANCES_FILE,
-    INSTANCES_SCHEMA,
-    SEMANTIC_FILE,
-    SEMANTIC_SCHEMA,
-    CacheHeader,
-    CacheWriter,
-)
-from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter, semantic_rows
 
-BUILDERS: dict[str, Callable[..., BaseModule]] = {
+BUILDERS: dict[str, Callable[..., BaseModel]] = {
     "e_ups": build_e_ups,
     "lwl_htc": build_lwl_htc,
     "hrnet_aspp": build_hrnet_aspp,
@@ -50,13 +26,33 @@ BUILDERS: dict[str, Callable[..., BaseModule]] = {
 """What each end's networks are built with."""
 
 
+@dataclass(frozen=True)
+class EndNetworks:
+    """The networks of an end, how much each counts, and the folders that they come from."""
+
+    networks: Sequence[Any]
+    weights: Sequence[float]
+    folders: Sequence[Path] = ()
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether they predict instances beside semantics."""
+        return isinstance(self.networks[0], BoxScorer)
+
+
 def open_networks(
-    folders: Sequence[Path], *, categories: CategorySet, max_proposals: int, device: torch.device
-) -> list[BaseModule]:
-    """The trained networks in these folders, in evaluation mode on `device`.
+    models_dir: Path,
+    member_weights: Mapping[str, float],
+    *,
+    categories: CategorySet,
+    max_proposals: int,
+    device: torch.device,
+) -> EndNetworks:
+    """The trained members of an end, each from its folder of `models_dir`, in evaluation mode on `device`.
 
     Raises ModelError where the weights are of another architecture, or of other categories than `categories`.
     """
+    folders = [models_dir / member for member in member_weights]
     networks = []
     for folder in folders:
         described = read_network(folder)
@@ -65,205 +61,13 @@ def open_networks(
         network = _build(described, test_proposals=max_proposals)
         load_weights(folder, network)
         networks.append(network.to(device).eval())
-    return networks
+    return EndNetworks(networks, list(member_weights.values()), folders)
 
 
-@dataclass(frozen=True)
-class TrainedEnd:
-    """An end's networks with the weight of each, the folders that they were opened from, and the cache to fill."""
-
-    networks: Sequence[Any]
-    weights: Sequence[float]
-    folders: Sequence[Path]
-    header: CacheHeader
-    out_dir: Path
-
-
-def open_end(
-    dataset: PanopticDataset,
-    *,
-    end: str,
-    split: str,
-    dataset_fingerprint: str,
-    member_weights: Mapping[str, float],
-    max_proposals: int,
-    device: torch.device,
-    models_dir: Path,
-    out_dir: Path,
-) -> TrainedEnd:
-    """The trained members of an end, each from its folder of `models_dir`; raises what `open_networks` does."""
-    folders = [models_dir / member for member in member_weights]
-    networks = open_networks(folders, categories=dataset.categories, max_proposals=max_proposals, device=device)
-    header = CacheHeader(
-        end=end,
-        split=split,
-        dataset_fingerprint=dataset_fingerprint,
-        categories=dataset.categories,
-        weights_sha256=weights_sha256(folders),
-    )
-    return TrainedEnd(networks, list(member_weights.values()), folders, header, out_dir)
-
-
-def fill_cache(
-    dataset: PanopticDataset,
-    networks: Sequence[Any],
-    weights: Sequence[float],
-    *,
-    header: CacheHeader,
-    out_dir: Path,
-    **settings: Any,
-) -> None:
-    """Predicts every image of a split and writes both files of the cache; `settings` are `predict_image`'s."""
-    fill_caches(dataset, [TrainedEnd(networks, weights, [], header, out_dir)], **settings)
-
-
-def fill_caches(dataset: PanopticDataset, ends: Sequence[TrainedEnd], **settings: Any) -> None:
-    """The same for several ends, which see each image one after another.
-
-    An end of semantics alone gets no file of instances, which is how readers know. Of several processes each predicts
-    its share of the images and writes parts, which the first then merges; the files are those of one process.
-    """
-    rank, processes = get_dist_info()
-    if processes == 1:
-        _predict_images(dataset, ends, settings)
-        return
-    if rank == 0:
-        for writer in _writers(ends):
-            remove_parts(writer.path)
-    barrier()
-    _predict_images(dataset, ends, settings)
-    barrier()
-    if rank == 0:
-        _merge(_writers(ends), processes=processes, num_images=len(dataset.images))
-
-
-def _predict_images(dataset: PanopticDataset, ends: Sequence[TrainedEnd], settings: Mapping[str, Any]) -> None:
-    """This process's share of the images, every `processes`-th, into the caches or its parts of them."""
-    rank, processes = get_dist_info()
-    images = dataset.images[rank::processes]
-    description = f"predict {', '.join(end.header.end for end in ends)} {ends[0].header.split}"
-    if processes > 1:
-        description += f", process 1 of {processes}"
-    with ExitStack() as opened:
-        fillers = [opened.enter_context(_open_filler(dataset.categories, end, settings)) for end in ends]
-        for image in progress(images, description=description, total=len(images), unit="image", disable=rank > 0):
-            photo = dataset.load_photo(image)
-            for fill in fillers:
-                fill(photo, image.image_id)
-
-
-def _writers(ends: Sequence[TrainedEnd]) -> list[CacheWriter]:
-    """Of every cache file, not opened yet."""
-    writers: list[CacheWriter] = [SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header) for end in ends]
-    with_instances = [end for end in ends if has_instances(end.networks)]
-    return writers + [InstancesWriter(end.out_dir / INSTANCES_FILE, end.header) for end in with_instances]
-
-
-def _merge(writers: Sequence[CacheWriter], *, processes: int, num_images: int) -> None:
-    with ExitStack() as opened:
-        for writer in writers:
-            opened.callback(remove_parts, writer.path)
-        for writer in writers:
-            parts = [part_path(writer.path, rank) for rank in range(processes)]
-            merge_parts(parts, opened.enter_context(writer), num_images=num_images)
-
-
-@contextmanager
-def _open_filler(
-    categories: CategorySet, end: TrainedEnd, settings: Mapping[str, Any]
-) -> Iterator[Callable[[np.ndarray, int], None]]:
-    """Yields what predicts one photo, of that image id, into the end's cache, or this process's part of it."""
-    rank, processes = get_dist_info()
-    with ExitStack() as files:
-        semantics: SemanticWriter | PartWriter = SemanticWriter(end.out_dir / SEMANTIC_FILE, end.header)
-        instances: InstancesWriter | PartWriter = InstancesWriter(end.out_dir / INSTANCES_FILE, end.header)
-        if processes > 1:
-            semantics = PartWriter(part_path(semantics.path, rank), SEMANTIC_SCHEMA)
-            instances = PartWriter(part_path(instances.path, rank), INSTANCES_SCHEMA)
-        files.enter_context(semantics)
-        if has_instances(end.networks):
-            files.enter_context(instances)
-
-        def fill(photo: np.ndarray, image_id: int) -> None:
-            found, classes = predict_photo(
-                photo, end.networks, end.weights, image_id=image_id, categories=categories, **settings
-            )
-            semantics.append(semantic_rows(classes, categories))
-            if found is not None:
-                instances.append(instance_rows(found, categories))
-
-        yield fill
-
-
-def has_instances(networks: Sequence[Any]) -> bool:
-    """Whether an end of these networks predicts instances beside its semantics."""
-    return isinstance(networks[0], BoxScorer)
-
-
-def predict_photo(
-    photo: np.ndarray,
-    networks: Sequence[Any],
-    weights: Sequence[float],
-    *,
-    image_id: int,
-    categories: CategorySet,
-    **settings: Any,
-) -> tuple[ImageInstances | None, ImageSemantics]:
-    """What the cache holds of an (H, W, 3) uint8 RGB photo; no instances from an end of semantics alone.
-
-    `settings` are `predict_image`'s.
-    """
-    named: Any = {"image_id": image_id, "categories": categories}
-    if not has_instances(networks):
-        sizes = {name: settings[name] for name in ("short_sides_px", "max_long_side_px", "flip")}
-        return None, to_semantics(predict_semantics(photo, networks, weights, **sizes), **named)
-    prediction = predict_image(photo, networks, weights, **settings)
-    return to_instances(prediction, **named), to_semantics(prediction, **named)
-
-
-def to_instances(prediction: ImagePrediction, *, image_id: int, categories: CategorySet) -> ImageInstances:
-    """The instances as the cache holds them; those whose mask has no pixel are left out."""
-    rles, kept = [], []
-    for index, (probs, box) in enumerate(zip(prediction.mask_probs, prediction.boxes_xyxy, strict=True)):
-        mask = paste_mask(probs, box, prediction.image_hw)
-        if mask.any():
-            rles.extend(encode_masks(mask[None]))
-            kept.append(index)
-    boxes = prediction.boxes_xyxy[kept]
-    return ImageInstances(
-        image_id=image_id,
-        height=prediction.image_hw[0],
-        width=prediction.image_hw[1],
-        category_ids=categories.category_ids[prediction.class_indices[kept]],
-        scores=prediction.scores[kept].astype(np.float32),
-        boxes_xywh=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float32),
-        rles=rles,
-        mask_probs=np.rint(prediction.mask_probs[kept] * 255).astype(np.uint8),
-    )
-
-
-def to_semantics(prediction: SemanticPrediction, *, image_id: int, categories: CategorySet) -> ImageSemantics:
-    """The semantic probabilities as the cache holds them."""
-    return ImageSemantics.from_probs(
-        image_id=image_id,
-        height=prediction.image_hw[0],
-        width=prediction.image_hw[1],
-        input_height=prediction.input_hw[0],
-        input_width=prediction.input_hw[1],
-        stride=prediction.semantic_stride,
-        category_ids=categories.category_ids,
-        probs=prediction.semantic_probs,
-    )
-
-
-def _build(described: Mapping[str, Any], *, test_proposals: int) -> BaseModule:
-    try:
-        builder = BUILDERS[described["end"]]
-    except KeyError:
-        raise ModelError(
-            f"no network is known for end {described.get('end')}; expected one of {list(BUILDERS)}"
-        ) from None
-    return builder(
+def _build(described: Mapping[str, Any], *, test_proposals: int) -> BaseModel:
+    if described.get("end") not in BUILDERS:
+        raise ModelError(f"no network is known for end {described.get('end')}; expected one of {list(BUILDERS)}")
+    return BUILDERS[described["end"]](
         num_things=described["num_things"],
         num_classes=described["num_classes"],
         test_proposals=test_proposals,

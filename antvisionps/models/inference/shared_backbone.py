@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.inference.end_networks import EndNetworks
 from antvisionps.models.training.weights import read_network
 
 WHOLLY_FROZEN = {"frozen_stages": 4, "frozen_norm": True}
@@ -45,22 +46,21 @@ class RememberingBackbone(nn.Module):
         return features
 
 
-def share_backbone(
-    networks_of_ends: Sequence[Sequence[Any]], folders_of_ends: Sequence[Sequence[Path]], *, num_views: int
-) -> None:
-    """Gives networks of different ends one backbone; `folders_of_ends` are where they were opened from.
+def share_backbone(ends: Sequence[EndNetworks], *, num_views: int) -> None:
+    """Gives networks of different ends one backbone.
 
     Of an ensemble those members take part whose backbone has the settings of another end's; the others keep their own.
     `num_views` counts the sizes and mirrorings at which an image is seen. Raises ModelError, with the first setting or
     tensor that differs, where no two ends have one backbone in common, or where one was not frozen.
     """
     groups: dict[str, list[_Member]] = {}
-    for end, (networks, folders) in enumerate(zip(networks_of_ends, folders_of_ends, strict=True)):
-        for network, folder in zip(networks, folders, strict=True):
-            groups.setdefault(json.dumps(_settings(folder), sort_keys=True), []).append(_Member(end, folder, network))
+    for number, end in enumerate(ends):
+        for network, folder in zip(end.networks, end.folders, strict=True):
+            member = _Member(number, folder, network)
+            groups.setdefault(json.dumps(_settings(folder), sort_keys=True), []).append(member)
     common = [group for group in groups.values() if len({member.end for member in group}) > 1]
     if not common:
-        ours, theirs = folders_of_ends[0][0], folders_of_ends[-1][0]
+        ours, theirs = ends[0].folders[0], ends[-1].folders[0]
         raise _refusal(ours, theirs, _other_setting(ours, theirs))
     for first, *others in common:
         for other in others:
@@ -92,7 +92,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _other_setting(first: Path, second: Path) -> str:
     """The first setting that differs, in words; empty where none does."""
     ours, theirs = _settings(first), _settings(second)
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
+    for key in ours | theirs:
         if ours.get(key) != theirs.get(key):
             return f"its {key} is {theirs.get(key)}, the other's {ours.get(key)}"
     return ""
@@ -109,7 +109,7 @@ def _unfrozen(folder: Path) -> str:
 def _other_backbone(first: Any, second: Any) -> str:
     """The first tensor, or part of the normalisation of photos, that differs; empty where none does."""
     ours, theirs = _tensors(first), _tensors(second)
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
+    for name in ours | theirs:
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]):
             return f"{name} differs"
     if first.data_preprocessor.pad_size_divisor != second.data_preprocessor.pad_size_divisor:

@@ -11,8 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks.semantic_head import upsampled_cross_entropy
+from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 
 NUM_DEFORMABLE = 3
 """Deformable convolutions a level, as the figure draws them."""
@@ -26,7 +25,6 @@ class DeformableFusionHead(BaseModule):
     resized bilinearly to the fusion level, and is added; two 1x1 convolutions give the feature (with ReLU) and the
     logits. `shared` uses one set of deformable convolutions for all levels. `loss_on` is the photo, all of whose pixels
     count, or the grid, as in mmdet's FusedSemanticHead, for which this stands in.
-    Raises ModelError on a fusion level that is none of the `num_levels`, and on a pyramid of other levels than these.
     """
 
     def __init__(
@@ -41,8 +39,6 @@ class DeformableFusionHead(BaseModule):
         loss_on: Literal["photo", "grid"],
     ) -> None:
         super().__init__()
-        if not 0 <= fusion_level < num_levels:
-            raise ModelError(f"the DC head cannot fuse to level {fusion_level}; expected 0 to {num_levels - 1}")
         self.fusion_level = fusion_level
         self.loss_weight = loss_weight
         self.loss_on = loss_on
@@ -64,10 +60,6 @@ class DeformableFusionHead(BaseModule):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (N, num_classes, h, w) and feature (N, channels, h, w)."""
-        if len(levels) != len(self.laterals):
-            raise ModelError(
-                f"the DC head was built for {len(self.laterals)} pyramid levels and got {len(levels)}; give it all"
-            )
         target_hw = levels[self.fusion_level].shape[-2:]
         fused = levels[self.fusion_level].new_zeros(())
         for index, (level, lateral) in enumerate(zip(levels, self.laterals, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,15 +11,14 @@ from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
 from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import ConfigDict
 from torch import Tensor
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveBoxHead
-from antvisionps.models.blocks.semantic_head import upsampled_cross_entropy
-from antvisionps.models.blocks.whole_batch import WholeBatchLosses
+from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
+from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
 from antvisionps.models.lwl_htc.location_sensitive_cascade import LocationSensitiveCascadeRoIHead, fused_roi_features
 from antvisionps.models.lwl_htc.uncertainty import Balance, UncertaintyWeighting
@@ -82,7 +80,7 @@ class HtcFeatures:
 
 @MODELS.register_module()
 class LwlHtc(HybridTaskCascade):
-    """The network; made by `build_lwl_htc`. At test time it is a `two_stage.BoxScorer`.
+    """The network; made by `build_lwl_htc`. At test time it is an `inference.scorers.BoxScorer`.
 
     Unlike mmdet's, it keeps the semantic branch's output at test time and, with `average_mask_stages`, averages the
     masks of all three stages, as the paper does.
@@ -101,9 +99,9 @@ class LwlHtc(HybridTaskCascade):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
         """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
         is_mmdets = type(self.roi_head.semantic_head) is FusedSemanticHead
-        with WholeBatchLosses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if is_mmdets else {})) as whole_batch:
+        with whole_batch_losses(self, LOSSES_OF | (FUSED_SEMANTIC_LOSS if is_mmdets else {})) as weigh:
             losses = super().loss(batch_inputs, batch_data_samples)
-        losses = whole_batch.of_all_processes(losses)
+        losses = weigh(losses)
         return losses if self.weighting is None else self.weighting(losses)
 
     def extract(self, images: Tensor) -> HtcFeatures:
@@ -147,146 +145,113 @@ class LwlHtc(HybridTaskCascade):
         return features.semantic_logits[0].softmax(dim=0)
 
 
-def build_lwl_htc(
-    *, semantic_level: int, average_mask_stages: bool, uncertainty: Balance | None, **detector: Any
-) -> LwlHtc:
-    """An LWL-HTC with random heads; call `init_weights()` to load the backbone's.
+@dataclass(frozen=True, kw_only=True)
+class HtcSettings(two_stage.DetectorSettings):
+    """What an HTC is built with.
 
-    `uncertainty` learns the balance of the losses by task or by term; None leaves them as they are. The rest is
-    `htc_settings`'s, which raises ModelError on an unknown backbone or level.
+    With the location sensitive header the `mask_convs` convolutions of every stage feed its box regression too.
+    `semantic_level` is the pyramid level that the semantic branch fuses to: 0 is stride 4, 1 is stride 8 (HTC's).
+    `deformable_semantic_head` takes the DC head in place of HTC's own branch, with its convolutions shared by the
+    levels or not; it has no `semantic_convs`. The semantic loss is that of every pixel of the photo, or HTC's, of one
+    for each cell of the branch's grid.
     """
-    settings = htc_settings(semantic_level=semantic_level, **detector)
-    return LwlHtc(
-        semantic_stride=two_stage.STRIDES[semantic_level],
-        average_mask_stages=average_mask_stages,
-        uncertainty=uncertainty,
-        **settings,
-    )
+
+    location_sensitive_header: bool
+    semantic_level: int
+    semantic_convs: int
+    semantic_loss_weight: float
+    semantic_loss_on: SemanticLossOn
+    deformable_semantic_head: Literal["shared", "per_level"] | None
 
 
-def htc_settings(
-    *,
-    num_things: int,
-    num_classes: int,
-    backbone: Mapping[str, Any],
-    fpn_channels: int,
-    anchor_scale: float,
-    train_proposals: int,
-    test_proposals: int,
-    rois_per_image: int,
-    box_fc_channels: int,
-    mask_convs: int,
-    location_sensitive_header: bool,
-    semantic_level: int,
-    semantic_convs: int,
-    semantic_loss_weight: float,
-    semantic_loss_on: SemanticLossOn,
-    deformable_semantic_head: Literal["shared", "per_level"] | None,
-) -> dict[str, Any]:
-    """What mmdet's HybridTaskCascade is made of.
+def build_lwl_htc(*, average_mask_stages: bool, uncertainty: Balance | None, **settings: Any) -> LwlHtc:
+    """An LWL-HTC of these HtcSettings with random heads; call `init_weights()` to load the backbone's.
 
-    `num_classes` counts things and stuff, things first. With the location sensitive header the `mask_convs`
-    convolutions of every stage feed its box regression too. `semantic_level` is the pyramid level that the semantic
-    branch fuses to: 0 is stride 4, 1 is stride 8 (HTC's). `deformable_semantic_head` takes the DC head in place of
-    HTC's own branch, with its convolutions shared by the levels or not; it has no `semantic_convs`. The semantic loss
-    is that of every pixel of the photo, or HTC's, of one for each cell of the branch's grid. Raises ModelError on an
-    unknown backbone or level.
+    `uncertainty` learns the balance of the losses by task or by term; None leaves them as they are. Raises ModelError
+    on an unknown backbone or level.
     """
-    if not 0 <= semantic_level < len(two_stage.STRIDES):
-        raise ModelError(f"semantic_level is {semantic_level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
-    if deformable_semantic_head is None and semantic_level not in FUSED_LEVELS:
+    htc = HtcSettings(**settings)
+    parts = htc_parts(htc)
+    stride = two_stage.STRIDES[htc.semantic_level]
+    return LwlHtc(semantic_stride=stride, average_mask_stages=average_mask_stages, uncertainty=uncertainty, **parts)
+
+
+def htc_parts(htc: HtcSettings) -> dict[str, Any]:
+    """What mmdet's HybridTaskCascade is made of. Raises ModelError on an unknown backbone or level."""
+    _refuse_other_level(htc)
+    backbone = describe_backbone(**htc.backbone)
+    rcnn = [two_stage.rcnn_train_cfg(htc, positive_iou=iou) for iou in STAGE_IOUS]
+    return {
+        "neck": two_stage.fpn(backbone, htc.fpn_channels),
+        **two_stage.detector_parts(htc, backbone, roi_head=_cascade(htc), rcnn=rcnn),
+    }
+
+
+def _refuse_other_level(htc: HtcSettings) -> None:
+    level = htc.semantic_level
+    if not 0 <= level < len(two_stage.STRIDES):
+        raise ModelError(f"semantic_level is {level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
+    if htc.deformable_semantic_head is None and level not in FUSED_LEVELS:
         raise ModelError(
-            f"semantic_level is {semantic_level}; expected one of {list(FUSED_LEVELS)} with HTC's own semantic branch, "
-            "or set deformable_semantic_head, which fuses to any level"
+            f"semantic_level is {level}; expected one of {list(FUSED_LEVELS)} with HTC's own semantic branch, or set "
+            "deformable_semantic_head, which fuses to any level"
         )
-    spec = describe_backbone(**backbone)
-    stride = two_stage.STRIDES[semantic_level]
-    if deformable_semantic_head is None:
-        semantic_head = _fused_semantic_head(
-            level=semantic_level,
-            convs=semantic_convs,
-            channels=fpn_channels,
-            num_classes=num_classes,
-            loss_weight=semantic_loss_weight,
-            loss_on=semantic_loss_on,
-        )
-    else:
-        semantic_head = {
-            "type": DeformableFusionHead,
-            "num_levels": len(two_stage.STRIDES),
-            "fusion_level": semantic_level,
-            "channels": fpn_channels,
-            "num_classes": num_classes,
-            "shared": deformable_semantic_head == "shared",
-            "loss_weight": semantic_loss_weight,
-            "loss_on": semantic_loss_on,
-        }
-    box_head = {"type": LocationSensitiveBoxHead} if location_sensitive_header else {}
-    roi_head = {
-        "type": LocationSensitiveCascadeRoIHead if location_sensitive_header else HybridTaskCascadeRoIHead,
+
+
+def _cascade(htc: HtcSettings) -> dict[str, Any]:
+    """The RoI head: a box and a mask head for each stage, and the semantic branch."""
+    channels, lsh = htc.fpn_channels, htc.location_sensitive_header
+    own_box_head = {"type": LocationSensitiveBoxHead} if lsh else {}
+    return {
+        "type": LocationSensitiveCascadeRoIHead if lsh else HybridTaskCascadeRoIHead,
         "num_stages": len(STAGE_IOUS),
         "stage_loss_weights": list(STAGE_LOSS_WEIGHTS),
-        "bbox_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.BOX_ROI_SIZE),
+        "bbox_roi_extractor": two_stage.roi_extractor(channels=channels, size=two_stage.BOX_ROI_SIZE),
         "bbox_head": [
-            two_stage.box_head(
-                channels=fpn_channels,
-                fc_channels=box_fc_channels,
-                num_things=num_things,
-                class_agnostic=True,
-                target_stds=stds,
-            )
-            | box_head
-            for stds in STAGE_BOX_STDS
+            two_stage.box_head(htc, class_agnostic=True, target_stds=stds) | own_box_head for stds in STAGE_BOX_STDS
         ],
-        "mask_roi_extractor": two_stage.roi_extractor(channels=fpn_channels, size=two_stage.MASK_ROI_SIZE),
+        "mask_roi_extractor": two_stage.roi_extractor(channels=channels, size=two_stage.MASK_ROI_SIZE),
         "mask_head": [
-            two_stage.mask_head(
-                kind="HTCMaskHead",
-                channels=fpn_channels,
-                num_convs=mask_convs,
-                num_things=num_things,
-                with_conv_res=stage > 0,
-            )
+            two_stage.mask_head(htc, kind="HTCMaskHead") | {"with_conv_res": stage > 0}
             for stage in range(len(STAGE_IOUS))
         ],
         "semantic_roi_extractor": two_stage.roi_extractor(
-            channels=fpn_channels, size=two_stage.MASK_ROI_SIZE, strides=(stride,)
+            channels=channels, size=two_stage.MASK_ROI_SIZE, strides=(two_stage.STRIDES[htc.semantic_level],)
         ),
-        "semantic_head": semantic_head,
-    }
-    return {
-        "backbone": spec.config,
-        "neck": two_stage.fpn(spec, fpn_channels),
-        "rpn_head": ConfigDict(two_stage.rpn_head(channels=fpn_channels, anchor_scale=anchor_scale)),
-        "roi_head": ConfigDict(roi_head),
-        "train_cfg": ConfigDict(
-            **two_stage.rpn_train_cfg(max_proposals=train_proposals),
-            rcnn=[two_stage.rcnn_train_cfg(rois_per_image=rois_per_image, positive_iou=iou) for iou in STAGE_IOUS],
-        ),
-        "test_cfg": two_stage.test_cfg(max_proposals=test_proposals),
-        "data_preprocessor": two_stage.data_preprocessor(spec),
+        "semantic_head": _fused_head(htc) if htc.deformable_semantic_head is None else _deformable_head(htc),
     }
 
 
-def _fused_semantic_head(
-    *, level: int, convs: int, channels: int, num_classes: int, loss_weight: float, loss_on: SemanticLossOn
-) -> dict[str, Any]:
-    """HTC's own semantic branch (Chen et al. 2019, figure 3), which begins with nearly equal probabilities: with
-    mmdet's He initialisation of the logits, a short training ends before the branch has unlearned its first guesses."""
+def _deformable_head(htc: HtcSettings) -> dict[str, Any]:
     return {
-        "type": PhotoFusedSemanticHead if loss_on == "photo" else FusedSemanticHead,
+        "type": DeformableFusionHead,
+        "num_levels": len(two_stage.STRIDES),
+        "fusion_level": htc.semantic_level,
+        "channels": htc.fpn_channels,
+        "num_classes": htc.num_classes,
+        "shared": htc.deformable_semantic_head == "shared",
+        "loss_weight": htc.semantic_loss_weight,
+        "loss_on": htc.semantic_loss_on,
+    }
+
+
+def _fused_head(htc: HtcSettings) -> dict[str, Any]:
+    """HTC's own semantic branch (Chen et al. 2019, figure 3), which begins with nearly equal probabilities: a short
+    training cannot unlearn the first guesses of mmdet's He initialisation of the logits."""
+    return {
+        "type": PhotoFusedSemanticHead if htc.semantic_loss_on == "photo" else FusedSemanticHead,
         "init_cfg": {"type": "Normal", "std": 0.01, "override": {"name": "conv_logits"}},
         "num_ins": len(two_stage.STRIDES),
-        "fusion_level": level,
-        "seg_scale_factor": 1 / two_stage.STRIDES[level],
-        "num_convs": convs,
-        "in_channels": channels,
-        "conv_out_channels": channels,
-        "num_classes": num_classes,
+        "fusion_level": htc.semantic_level,
+        "seg_scale_factor": 1 / two_stage.STRIDES[htc.semantic_level],
+        "num_convs": htc.semantic_convs,
+        "in_channels": htc.fpn_channels,
+        "conv_out_channels": htc.fpn_channels,
+        "num_classes": htc.num_classes,
         "loss_seg": {
             "type": "CrossEntropyLoss",
             "ignore_index": VOID_CLASS_INDEX,
             "avg_non_ignore": True,
-            "loss_weight": loss_weight,
+            "loss_weight": htc.semantic_loss_weight,
         },
     }

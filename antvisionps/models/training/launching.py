@@ -1,4 +1,4 @@
-"""Starts the processes of a stage and waits for them; where one fails, all end, with one error."""
+"""Starts the processes of a stage and waits for them; where one fails, all stop, with one error."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from antvisionps.core.errors import LaunchError
@@ -28,7 +28,7 @@ PARENT = "ANTVISIONPS_PARENT"
 
 
 def launch(launcher: Literal["pytorch", "slurm"], processes: int) -> None:
-    """Runs the command of this process in that many, to its end.
+    """Runs the command of this process in that many, until all are done.
 
     Raises LaunchError with the message of the process that failed first, or with the signal that killed one. Prints
     the traceback of an error that is not this package's, and raises SystemExit then.
@@ -47,7 +47,7 @@ def launch(launcher: Literal["pytorch", "slurm"], processes: int) -> None:
 
 
 def _torchrun(processes: int) -> dict[int, int]:
-    """Rank → exit status of those that failed, after all have ended; negative where a signal ended one."""
+    """Rank → exit status of those that failed, after all have stopped; negative where a signal stopped one."""
     logging.disable(logging.CRITICAL)  # this process only waits; torchrun's account of failures would come before ours
     config = LaunchConfig(
         min_nodes=1,
@@ -77,7 +77,8 @@ def _torchrun(processes: int) -> dict[int, int]:
 def _srun() -> dict[int, int]:
     """srun's own exit status, under rank 0, where it is not zero."""
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        # A batch script runs on the first machine of its job, which is where the tasks meet.
+        os.environ["MASTER_PORT"] = str(get_free_port())
     try:
         done = subprocess.run(["srun", "--kill-on-bad-exit=1", sys.executable, *sys.orig_argv[1:]], check=False)
     except FileNotFoundError:
@@ -86,13 +87,6 @@ def _srun() -> dict[int, int]:
             "runtime.launcher to pytorch or none"
         ) from None
     return {0: done.returncode} if done.returncode else {}
-
-
-def _free_port() -> int:
-    """A batch script runs on the first machine of its job, which is where the tasks meet."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _share_cores(processes: int) -> None:
@@ -105,8 +99,9 @@ def _share_cores(processes: int) -> None:
 
 def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
     """Which of the failures was the cause: those that lost the connection to a process that died failed after it."""
-    print(file=sys.stderr)  # the progress bar of a process that was ended leaves its line open
-    reports = sorted((json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")), key=_when)
+    print(file=sys.stderr)  # the progress bar of a process that was stopped leaves its line open
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    reports.sort(key=lambda report: float(report["time"]))
     for report in reports:
         if report["ours"]:
             raise LaunchError(report["text"])
@@ -114,16 +109,12 @@ def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
     if killed:
         rank, number = min(killed.items())
         raise LaunchError(
-            f"process {rank} of {processes} was killed by {signal.Signals(number).name}, and the others were ended; "
+            f"process {rank} of {processes} was killed by {signal.Signals(number).name}, and the others were stopped; "
             "if it ran out of memory, lower schedule.batch_size or runtime.processes; run `dvc repro` to go on"
         )
     if reports:
         print(reports[0]["text"], file=sys.stderr, end="")
         raise SystemExit(1)
     raise LaunchError(
-        f"one of {processes} processes ended with status {min(statuses.values())}, and said only what stands above"
+        f"one of {processes} processes exited with status {min(statuses.values())}, and said only what stands above"
     )
-
-
-def _when(report: dict[str, Any]) -> float:
-    return float(report["time"])

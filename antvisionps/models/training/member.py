@@ -6,36 +6,31 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.model import BaseModule
+from mmengine.model import BaseModel
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import ModelError
-from antvisionps.models.training.data import TrainingSamples
-from antvisionps.models.training.loop import train
+from antvisionps.models.training.loop import CURVES_DIR, train
+from antvisionps.models.training.samples import TrainingSamples
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.weights import save_weights
-from antvisionps.panoptic.coco_panoptic import PanopticDataset
-
-CURVES_DIR = "curves"
+from antvisionps.panoptic.dataset import PanopticDataset
 
 
 def train_member(
     dataset: PanopticDataset,
     *,
-    build: Callable[..., BaseModule],
+    build: Callable[..., BaseModel],
     end: str,
     network: Mapping[str, Any],
-    seed: int,
-    schedule: Mapping[str, Any],
-    optimizer: Mapping[str, Any],
-    memory: Mapping[str, Any],
-    augmentation: Mapping[str, Any],
-    curve_interval: int,
+    settings: TrainingSettings,
     checkpoint_interval: int,
     loader_workers: int,
     dataset_fingerprint: str,
@@ -44,44 +39,23 @@ def train_member(
 ) -> None:
     """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
 
-    `build` makes the network from `network`'s settings, `schedule`, `optimizer` and the rest are `training.train`'s.
-
-    An interrupted training is resumed from `work_dir`, and only by the same settings, data, code and number of
-    processes. Of several processes, which share every batch, one writes.
+    `build` makes the network from `network`'s settings. An interrupted training is resumed from `work_dir`, and only
+    by the same settings, data, code and number of processes. Of several processes, which share every batch, one writes.
     """
     refuse_unusable_dataset(dataset)
-    categories = dataset.categories
-    described = {
-        "end": end,
-        "num_things": len(categories.things),
-        "num_classes": len(categories),
-        "categories": categories.to_json(),
-        "network": dict(network),
-    }
+    classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
+    described = {"end": end, "categories": dataset.categories.to_json(), "network": dict(network)} | classes
     rank, processes = get_dist_info()
-    settings = [described, seed, schedule, optimizer, memory, augmentation, curve_interval, dataset_fingerprint]
-    settings += [processes] if processes > 1 else []
-    run_dir = work_dir / _digest_of_run(settings)
+    run_dir = work_dir / _digest_of_run([described, asdict(settings), dataset_fingerprint, processes])
     model = train(
-        partial(
-            build,
-            num_things=described["num_things"],
-            num_classes=described["num_classes"],
-            test_proposals=network.get("train_proposals"),
-            **network,
-        ),
-        TrainingSamples(dataset, seed=seed, **augmentation),
+        partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
+        TrainingSamples(dataset, seed=settings.seed, **settings.augmentation),
+        settings,
         name=f"{end} {out_dir.name}",
         num_images=len(dataset.images),
-        seed=seed,
-        **schedule,
-        optimizer=optimizer,
-        memory=memory,
         checkpoint_interval=checkpoint_interval,
-        curve_interval=curve_interval,
         workers=loader_workers,
         work_dir=run_dir,
-        curves_dir=run_dir / CURVES_DIR,
     )
     if rank != 0:
         return
@@ -99,8 +73,8 @@ def refuse_unusable_dataset(dataset: PanopticDataset) -> None:
 
 
 def _digest_of_run(settings: Sequence[Any]) -> str:
-    """A name for a training: the same only for the same settings, data, code of this package and torch."""
+    """A name for a training: the same only for the same settings, data, torch and code of antvisionps.models."""
     digest = hashlib.sha256(json.dumps([settings, torch.__version__], sort_keys=True).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -88,7 +88,7 @@ def _precision(autocast: str | None) -> dict[str, Any]:
         return {"type": "OptimWrapper"}
     if not torch.cuda.is_available():
         raise ModelError(
-            f"memory.autocast is {autocast}, which needs a CUDA device, and torch sees none; set it to null"
+            f"optimizer.autocast is {autocast}, which needs a CUDA device, and torch sees none; set it to null"
         )
     # bfloat16 has float32's range, so that nothing has to be scaled.
     loss_scale = "dynamic" if autocast == "float16" else {"enabled": False}

@@ -1,4 +1,4 @@
-"""A stage that several processes run together: how they start, find one another, and end.
+"""A stage that several processes run together: how they start, find one another, and stop.
 
 `dvc repro` starts one process. With launcher pytorch it starts the others on this machine, as torchrun does; with slurm
 srun starts them on the machines of the job. From then on it only waits, and tells why where one of them fails. A
@@ -30,8 +30,8 @@ from antvisionps.models.training.launching import FAILURES, PARENT, launch
 Launcher = Literal["none", "pytorch", "slurm"]
 
 TIMEOUT_S = 6 * 3600
-"""How long a process waits for the others. Whoever started them ends them all when one dies, so this is for a slow disk
-or a short last shard, not for errors."""
+"""How long a process waits for the others: for a slow disk or a short last shard. Where one dies, whoever started them
+stops them all."""
 
 INTERRUPTED = 130
 
@@ -50,7 +50,7 @@ def stage_processes(*, launcher: Launcher, processes: int, device: str, cpu_thre
     elif _was_started_by(launcher):
         with ExitStack() as stack:
             if PARENT in os.environ:
-                end_with_parent(int(os.environ[PARENT]))
+                exit_with_parent(int(os.environ[PARENT]))
             if FAILURES in os.environ:
                 stack.push(_report_failure)
             chosen = select_device(device, cpu_threads=cpu_threads)
@@ -104,12 +104,12 @@ def _join(launcher: Launcher, device: torch.device) -> None:
 
 def _refusal(error: Exception, *, on_gpu: bool) -> str:
     local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if on_gpu and local_rank >= gpus:
-        return (
-            f"process {local_rank} of this machine has no GPU of its own, torch sees {gpus}; start as many processes "
-            "as GPUs, and let each see all of them (srun: --gpus-per-node, not --gpus-per-task)"
-        )
-    return f"the processes did not find one another: {error}"
+    if not on_gpu or local_rank < gpus:
+        return f"the processes did not find one another: {error}"
+    return (
+        f"process {local_rank} of this machine has no GPU of its own, torch sees {gpus}; start as many processes as "
+        "GPUs, and let each see all of them (srun: --gpus-per-node, not --gpus-per-task)"
+    )
 
 
 @contextmanager
@@ -123,24 +123,24 @@ def _no_gpu_to_choose() -> Iterator[None]:
         torch.cuda.set_device = set_device
 
 
-def end_with_parent(parent: int) -> None:
-    """Ends this process once its parent is not that one, which was killed then, and be it before this call.
+def exit_with_parent(parent: int) -> None:
+    """Exits this process once its parent is not that one, which was killed then, maybe before this call.
 
     A process that is left alone would go on, or wait hours for the others where they meet.
     """
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _report_failure(
     kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
 ) -> None:
-    """Leaves an error to the stage that started this process, and ends without waiting.
+    """Leaves an error to the stage that started this process, and exits without waiting.
 
     Connections to the others may hang when they are closed, so nothing is closed.
     """

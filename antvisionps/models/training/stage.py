@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModel
 
 from antvisionps.models.training.member import train_member
 from antvisionps.models.training.processes import Launcher, stage_processes
+from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 
 
@@ -28,9 +29,9 @@ def train_on_train_split(
     options: argparse.Namespace,
     *,
     end: str,
-    build: Callable[..., BaseModule],
+    build: Callable[..., BaseModel],
     network: Mapping[str, Any],
-    training: Mapping[str, Any],
+    settings: TrainingSettings,
     device: str,
     cpu_threads: int,
     launcher: Launcher,
@@ -38,14 +39,14 @@ def train_on_train_split(
     checkpoint_interval: int,
     loader_workers: int,
 ) -> None:
-    """Trains one network of an end; `training` holds the rest of `train_member`'s settings."""
+    """Trains one network of an end into the options' folder, in as many processes as are asked for."""
     with stage_processes(launcher=launcher, processes=processes, device=device, cpu_threads=cpu_threads):
         train_member(
             open_split(options.prepared, "train"),
             build=build,
             end=end,
             network=network,
-            **training,
+            settings=settings,
             checkpoint_interval=checkpoint_interval,
             loader_workers=loader_workers,
             dataset_fingerprint=dataset_fingerprint(options.prepared),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.core.json_files import read_json
+from antvisionps.models.blocks.state_dicts import first_difference
 
 WEIGHTS_FILE = "weights.pth"
 NETWORK_FILE = "network.json"
@@ -26,13 +28,8 @@ def save_weights(folder: Path, model: nn.Module, *, network: Mapping[str, Any]) 
 
 def read_network(folder: Path) -> dict[str, Any]:
     """What the network in that folder was built with. Raises ModelError where there is none."""
-    path = folder / NETWORK_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; train that network first (`dvc repro`)") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); train that network again") from error
+    remedy = "train that network first (`dvc repro`)"
+    return read_json(folder / NETWORK_FILE, what="network", remedy=remedy, error=ModelError)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -42,36 +39,22 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     """
     path = folder / WEIGHTS_FILE
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; train that network first (`dvc repro`)") from None
     except Exception as error:
         raise ModelError(f"{path}: cannot be read as a state dict ({error}); train that network again") from error
-    difference = _difference(model.state_dict(), state)
-    if difference:
+    expected = model.state_dict()
+    surplus = [f"{name} is not part of this network" for name in sorted(set(state) - set(expected))]
+    if difference := first_difference(expected, state) or next(iter(surplus), ""):
         raise ModelError(f"{path}: weights of another architecture: {difference}; train again, or restore the params")
     model.load_state_dict(state, strict=True)
 
 
-def weights_sha256(folders: list[Path]) -> str:
+def weights_sha256(folders: Sequence[Path]) -> str:
     """One checksum of the weights in all these folders, in that order."""
     digest = hashlib.sha256()
     for folder in folders:
         with (folder / WEIGHTS_FILE).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _difference(expected: Mapping[str, torch.Tensor], got: object) -> str:
-    """The first thing that differs, in words; empty where nothing does."""
-    if not isinstance(got, Mapping):
-        return f"expected a state dict, got {type(got).__name__}"
-    for name, tensor in expected.items():
-        if name not in got:
-            return f"{name} is missing"
-        if not isinstance(got[name], torch.Tensor):
-            return f"{name} is a {type(got[name]).__name__}, expected a tensor"
-        if got[name].shape != tensor.shape:
-            return f"{name} has shape {tuple(got[name].shape)}, expected {tuple(tensor.shape)}"
-    surplus = sorted(set(got) - set(expected))
-    return f"{surplus[0]} is not part of this network" if surplus else ""

@@ -1,83 +1,33 @@
 // Colours that people with any kind of colour blindness can tell apart.
 "use strict";
 
+const rgbOf = (hex) => [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
+
 // Each next colour is the one farthest from all before it, in CIELAB, as seen with normal sight and with full
 // protanopia, deuteranopia and tritanopia (Machado et al. 2009), whichever is nearest.
 const DISTINCT_RGB = [
-  [0, 114, 178],
-  [255, 119, 0],
-  [0, 255, 187],
-  [102, 51, 34],
-  [153, 17, 255],
-  [255, 187, 255],
-  [170, 238, 119],
-  [187, 119, 85],
-  [68, 34, 170],
-  [153, 34, 102],
-  [255, 85, 255],
-  [204, 34, 0],
-  [85, 187, 170],
-  [221, 238, 0],
-  [238, 170, 136],
-  [170, 136, 187],
-  [187, 34, 85],
-  [102, 34, 119],
-  [255, 68, 136],
-  [170, 51, 221],
-  [153, 187, 85],
-  [153, 238, 221],
-  [238, 204, 68],
-  [51, 119, 17],
-];
+  "#0072b2", "#ff7700", "#00ffbb", "#663322", "#9911ff", "#ffbbff", "#aaee77", "#bb7755",
+  "#4422aa", "#992266", "#ff55ff", "#cc2200", "#55bbaa", "#ddee00", "#eeaa88", "#aa88bb",
+  "#bb2255", "#662277", "#ff4488", "#aa33dd", "#99bb55", "#99eedd", "#eecc44", "#337711",
+].map(rgbOf);
 
 // Okabe and Ito 2008. A pair of colours becomes stripes.
-const ERROR_COLORS = {
-  same: [
-    [0, 114, 178, 0.5],
-    [0, 114, 178, 0.5],
-  ], // what is right stays in the background
-  rim: [
-    [86, 180, 233],
-    [86, 180, 233],
-  ],
-  wrong: [
-    [230, 159, 0],
-    [230, 159, 0],
-  ],
-  missed: [
-    [204, 121, 167],
-    [204, 121, 167],
-  ],
-  both: [
-    [230, 159, 0],
-    [204, 121, 167],
-  ],
-  ignored: [
-    [100, 100, 100],
-    [100, 100, 100],
-  ],
-  void: [
-    [60, 60, 60],
-    [225, 225, 225],
-  ],
+const ERRORS = {
+  same: { text: "matched (TP)", colors: ["#0072b2"], alpha: 0.5 }, // what is right stays in the background
+  rim: { text: "matched, but not here", colors: ["#56b4e9"] },
+  wrong: { text: "wrong (FP)", colors: ["#e69f00"] },
+  missed: { text: "missed (FN)", colors: ["#cc79a7"] },
+  both: { text: "wrong and missed", colors: ["#e69f00", "#cc79a7"] },
+  ignored: { text: "not counted (crowd)", colors: ["#646464"] },
+  void: { text: "void in the truth", colors: ["#3c3c3c", "#e1e1e1"] },
 };
-const ERROR_TEXTS = {
-  same: "matched (TP)",
-  rim: "matched, but not here",
-  wrong: "wrong (FP)",
-  missed: "missed (FN)",
-  both: "wrong and missed",
-  ignored: "not counted (crowd)",
-  void: "void in the truth",
-};
+const stripesOf = ({ colors: [first, second = first], alpha = 1 }) =>
+  [first, second].map((hex) => [...rgbOf(hex), alpha]);
 
 const SHADES = [1, 0.72, 1.25, 0.85, 1.12, 0.6]; // of the things of a category in an image
 
 const cssRgb = (rgb) =>
-  `rgb(${rgb
-    .slice(0, 3)
-    .map((value) => Math.round(Math.max(0, Math.min(255, value))))
-    .join(" ")})`;
+  `rgb(${rgb.slice(0, 3).map((value) => Math.round(Math.max(0, Math.min(255, value)))).join(" ")})`;
 
 // Class index → colour. A data set with more categories than distinct colours keeps its own. Stuff covers most of an
 // image, so it gets the calmer ones.

@@ -5,7 +5,7 @@ const antvisionps = (() => {
   const KEPT_IMAGES = 12; // inflated ones that stay in memory
   const REMEDY = "copy the whole folder of the report again, or write it by `dvc repro --force report`";
   const images = new Map(); // image id → promise of its data
-  const asked = new WeakMap(); // script of an image → its id, and the ends of the promise of its data
+  const asked = new WeakMap(); // script of an image → its id, name, and how to settle the promise of its data
   const askedFirst = { name: "data/overview.js" };
   const overview = new Promise((resolve, reject) => Object.assign(askedFirst, { resolve, reject }));
   window.addEventListener("load", () => refuseSilent(askedFirst));
@@ -27,18 +27,18 @@ const antvisionps = (() => {
 
   // What a script of data calls, once.
   async function receive(packed) {
-    const ends = asked.get(document.currentScript) ?? askedFirst;
-    ends.called = true;
+    const request = asked.get(document.currentScript) ?? askedFirst;
+    request.called = true;
     if (!window.DecompressionStream) {
-      ends.reject(new Error("This browser is too old for the page; it needs Chrome 88, Firefox 113 or Safari 16.4."));
+      request.reject(new Error("This browser is too old for the page; it needs Chrome 88, Firefox 113 or Safari 16.4."));
       return;
     }
     try {
       const found = await inflate(packed);
-      if (found.id !== ends.id) throw new Error("it is of something else");
-      ends.resolve(found);
+      if (found.id !== request.id) throw new Error("it is of something else");
+      request.resolve(found);
     } catch (error) {
-      ends.reject(new Error(`${ends.name} is damaged (${error.message}); ${REMEDY}`));
+      request.reject(new Error(`${request.name} is damaged (${error.message}); ${REMEDY}`));
     }
   }
 
@@ -53,12 +53,12 @@ const antvisionps = (() => {
         id,
         new Promise((resolve, reject) => {
           const name = `images/${id}.js`;
-          const ends = { id, name, resolve, reject };
+          const request = { id, name, resolve, reject };
           const script = document.createElement("script");
           script.src = policy.createScriptURL(name);
-          script.onload = () => refuseSilent(ends);
+          script.onload = () => refuseSilent(request);
           script.onerror = () => reject(new Error(`${name} cannot be loaded; ${REMEDY}`));
-          asked.set(script, ends);
+          asked.set(script, request);
           document.head.append(script);
         }),
       );

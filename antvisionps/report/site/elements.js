@@ -3,16 +3,12 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// el("td.number", {title: "…", onclick: f}, "text", node, …); null and false children are left out.
-function el(kind, attributes = {}, ...children) {
-  return build(document.createElement(kind.split(".")[0]), kind, attributes, children);
-}
+// el("td.number", {title: "…", onclick: f}, "text", node, …); attributes may be left out, null and false children are.
+const el = (kind, ...parts) => build(document.createElement(kind.split(".")[0]), kind, parts);
+const svg = (kind, ...parts) => build(document.createElementNS(SVG, kind.split(".")[0]), kind, parts);
 
-function svg(kind, attributes = {}, ...children) {
-  return build(document.createElementNS(SVG, kind.split(".")[0]), kind, attributes, children);
-}
-
-function build(node, kind, attributes, children) {
+function build(node, kind, parts) {
+  const [attributes, ...children] = parts[0]?.constructor === Object ? parts : [{}, ...parts];
   const classes = kind.split(".").slice(1);
   if (classes.length) node.classList.add(...classes);
   for (const [name, value] of Object.entries(attributes)) {
@@ -26,15 +22,39 @@ function build(node, kind, attributes, children) {
   return node;
 }
 
-// A labelled <select>; options are [value, text].
-function choice(label, value, options, onchange) {
+// A labelled <select>; options are [value, text], or a text that is its own value.
+function choice(label, value, options, onchange, id = null) {
   const select = el(
     "select",
-    { onchange: (event) => onchange(event.target.value) },
-    options.map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)),
+    { id, onchange: (event) => onchange(event.target.value) },
+    options
+      .map((option) => (typeof option === "string" ? [option, option] : option))
+      .map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)),
   );
-  return el("label.choice", {}, el("span", {}, label), select);
+  return el("label.choice", el("span", label), select);
 }
+
+// A column is {head, cell, kind, …}: `cell(row)` is what its cell of a row holds, `kind` the element, as in el, "th" where it
+// names the row; `attributes(row)` are the cell's. `rowOf(row)` makes the element of a row.
+function table(label, columns, rows, { kind = "table", rowOf = () => el("tr") } = {}) {
+  const head = ({ head: text, kind = "td", headKind = kind.includes("number") ? "th.number" : "th", title }) =>
+    el(headKind, { scope: "col", title }, text);
+  const cell = ({ cell: content, kind = "td", attributes = () => ({}) }, row) =>
+    el(kind, { scope: kind === "th" ? "row" : null, ...attributes(row) }, content(row));
+  const filled = (row) => {
+    const node = rowOf(row);
+    node.append(...columns.map((column) => cell(column, row)));
+    return node;
+  };
+  return el(
+    "div.scroll",
+    { tabindex: 0, role: "region", "aria-label": label },
+    el(kind, { "aria-label": label }, el("thead", el("tr", columns.map(head))), el("tbody", rows.map(filled))),
+  );
+}
+
+const numbers = (head, cell, more = {}) => ({ head, cell, kind: "td.number", ...more });
+const strong = (head, cell) => numbers(head, cell, { kind: "td.number.strong" });
 
 const percent = (value, digits = 1) => (value === null || Number.isNaN(value) ? "–" : value.toFixed(digits));
 const signed = (value) => {
@@ -42,4 +62,5 @@ const signed = (value) => {
   const digits = Math.abs(value).toFixed(1);
   return `${Number(digits) === 0 ? "±" : value > 0 ? "+" : "−"}${digits}`;
 };
-const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+const grouped = (number) => number.toLocaleString("en");
+const count = (number, one, many = `${one}s`) => `${grouped(number)} ${number === 1 ? one : many}`;

@@ -6,14 +6,8 @@ const viewer = { id: null, zoom: { scale: 1, x: 0, y: 0 }, token: 0, layers: nul
 async function showImage(section, overview, state) {
   const image = overview.imageOf.get(state.id);
   if (!image) {
-    section.replaceChildren(
-      el(
-        "p",
-        { role: "alert" },
-        `The report has no image ${state.id}. `,
-        el("a", { href: app.address({ view: "images" }) }, "All images"),
-      ),
-    );
+    const all = el("a", { href: app.address({ view: "images" }) }, "All images");
+    section.replaceChildren(el("p", { role: "alert" }, `The report has no image ${state.id}. `, all));
     return;
   }
   if (viewer.id !== state.id) Object.assign(viewer, { id: state.id, zoom: { scale: 1, x: 0, y: 0 } });
@@ -33,11 +27,11 @@ async function showImage(section, overview, state) {
   const panels = buildPanels(overview, image, layers, shown);
   section.replaceChildren(
     imageHeader(overview, image, shown, order),
-    toolbar(overview, image, data, shown),
+    toolbar(overview, data, shown),
     panels,
     readout(),
-    legend(overview, data, layers, shown),
-    ...lists(overview, data, layers, shown),
+    legend(data, layers, shown),
+    lists(data, layers, shown),
   );
   section.dataset.shown = `${image.id}`;
   applyZoom(panels);
@@ -76,148 +70,89 @@ function imageHeader(overview, image, state, order) {
       },
       text,
     );
+  const selection = place < 0 ? "not in this selection" : `${place + 1} of ${order.length} `;
+  const quality = (system) => percent(qualityOf(image.tally[system]).pq);
   return el(
     "div.image-head",
-    {},
     step(previous, "←", "Previous image (←)", "previous"),
     step(next, "→", "Next image (→)", "next"),
-    el(
-      "div",
-      {},
-      el("h2", {}, image.name),
-      el(
-        "p.quiet",
-        {},
-        place < 0 ? "not in this selection" : `${place + 1} of ${order.length} `,
-        `· ${image.width} × ${image.height} px`,
-      ),
-    ),
+    el("div", el("h2", image.name), el("p.quiet", `${selection}· ${image.width} × ${image.height} px`)),
     el(
       "dl.pq-of-systems",
-      {},
       overview.systems.map((system) =>
-        el(
-          "div",
-          {},
-          el("dt", {}, swatch(overview, system), system),
-          el("dd", {}, percent(qualityOf(image.tally[system]).pq), el("small.quiet", {}, " PQ")),
-        ),
+        el("div", el("dt", swatch(overview, system), system), el("dd", quality(system), el("small.quiet", " PQ"))),
       ),
     ),
   );
 }
 
-function toolbar(overview, image, data, state) {
-  const keys = layerKeys(overview);
+function toolbar(overview, data, state) {
+  const palettes = [
+    ["distinct", "easy to tell apart"],
+    ["own", "of the data set"],
+  ];
+  const modes = [["side", "side by side"], "overlaid"];
+  return el(
+    "div.toolbar",
+    layerChips(overview, data, state),
+    el(
+      "div.filters",
+      choice("System", state.system, overview.systems, (system) => app.go({ system }), "system"),
+      choice("Layers", state.mode, modes, (mode) => app.go({ mode }), "mode"),
+      range("opacity", "Opacity", { max: 100, step: 5, value: state.opacity }, `${state.opacity} %`, {
+        oninput: (event) => setOpacity(Number(event.target.value)),
+      }),
+      range("score", "Instances from score", { max: 1, step: 0.05, value: state.score }, state.score.toFixed(2), {
+        oninput: (event) => writeBeside(event.target, Number(event.target.value).toFixed(2)),
+        onchange: (event) => app.go({ score: Number(event.target.value) }),
+      }),
+      overview.categories.length <= DISTINCT_RGB.length &&
+        choice("Colours", state.palette, palettes, (palette) => app.go({ palette }), "palette"),
+      el(
+        "span.zoom",
+        { role: "group", "aria-label": "Zoom" },
+        zoomButton("−", "Zoom out (−)", "Zoom out", 1 / ZOOM_STEP),
+        zoomButton("+", "Zoom in (+)", "Zoom in", ZOOM_STEP),
+        zoomButton("whole", "Whole image (0)", null, 0),
+      ),
+    ),
+  );
+}
+
+// A box for each layer that this image has.
+function layerChips(overview, data, state) {
   const shown = new Set(shownLayers(overview, state));
   const isPresent = (key) => {
     const [kind, end] = key.split(":");
     return end === undefined || data.ends[end][kind] !== null;
   };
-  const range = (id, label, attributes, text, oninput, onchange) =>
-    el(
-      "label.choice",
-      {},
-      el("span", {}, `${label} `, el("b", {}, text)),
-      el("input", { id, type: "range", ...attributes, oninput, onchange }),
+  const chip = (key, index) => {
+    const attributes = { id: `layer-${key}`, "data-layer": key, checked: shown.has(key) };
+    return el(
+      "label.chip",
+      el("input", { type: "checkbox", ...attributes, onchange: () => toggleLayer(overview, state, key) }),
+      layerName(key, state.system),
+      index < 9 && el("kbd", String(index + 1)),
     );
-  return el(
-    "div.toolbar",
-    {},
-    el(
-      "div.layers",
-      { role: "group", "aria-label": "Layers" },
-      keys.map(
-        (key, index) =>
-          isPresent(key) &&
-          el(
-            "label.chip",
-            {},
-            el("input", {
-              type: "checkbox",
-              id: `layer-${key}`,
-              "data-layer": key,
-              checked: shown.has(key),
-              onchange: () => toggleLayer(overview, state, key),
-            }),
-            layerName(key, state.system),
-            index < 9 && el("kbd", {}, String(index + 1)),
-          ),
-      ),
-    ),
-    el(
-      "div.filters",
-      {},
-      withId(
-        "system",
-        choice(
-          "System",
-          state.system,
-          overview.systems.map((name) => [name, name]),
-          (system) => app.go({ system }),
-        ),
-      ),
-      withId(
-        "mode",
-        choice(
-          "Layers",
-          state.mode,
-          [
-            ["side", "side by side"],
-            ["overlaid", "overlaid"],
-          ],
-          (mode) => app.go({ mode }),
-        ),
-      ),
-      range("opacity", "Opacity", { min: 0, max: 100, step: 5, value: state.opacity }, `${state.opacity} %`, (event) =>
-        setOpacity(Number(event.target.value)),
-      ),
-      range(
-        "score",
-        "Instances from score",
-        { min: 0, max: 1, step: 0.05, value: state.score },
-        state.score.toFixed(2),
-        (event) => {
-          event.target.previousSibling.querySelector("b").textContent = Number(event.target.value).toFixed(2);
-        },
-        (event) => app.go({ score: Number(event.target.value) }),
-      ),
-      overview.categories.length <= DISTINCT_RGB.length &&
-        withId(
-          "palette",
-          choice(
-            "Colours",
-            state.palette,
-            [
-              ["distinct", "easy to tell apart"],
-              ["own", "of the data set"],
-            ],
-            (palette) => app.go({ palette }),
-          ),
-        ),
-      el(
-        "span.zoom",
-        { role: "group", "aria-label": "Zoom" },
-        el(
-          "button",
-          { type: "button", title: "Zoom out (−)", "aria-label": "Zoom out", onclick: () => zoomBy(1 / 1.5) },
-          "−",
-        ),
-        el(
-          "button",
-          { type: "button", title: "Zoom in (+)", "aria-label": "Zoom in", onclick: () => zoomBy(1.5) },
-          "+",
-        ),
-        el("button", { type: "button", title: "Whole image (0)", onclick: () => zoomBy(0) }, "whole"),
-      ),
-    ),
-  );
+  };
+  const chips = layerKeys(overview).map((key, index) => isPresent(key) && chip(key, index));
+  return el("div.layers", { role: "group", "aria-label": "Layers" }, chips);
 }
 
-const withId = (id, label) => {
-  label.lastChild.id = id;
-  return label;
-};
+const range = (id, label, limits, text, listeners) =>
+  el(
+    "label.choice",
+    el("span", `${label} `, el("b", text)),
+    el("input", { id, type: "range", min: 0, ...limits, ...listeners }),
+  );
+
+// The text that stands by a range.
+function writeBeside(input, text) {
+  input.previousSibling.querySelector("b").textContent = text;
+}
+
+const zoomButton = (text, title, name, factor) =>
+  el("button", { type: "button", title, "aria-label": name, onclick: () => zoomBy(factor) }, text);
 
 function toggleLayer(overview, state, key) {
   const shown = new Set(shownLayers(overview, state));
@@ -234,7 +169,7 @@ function setOpacity(opacity) {
   section.style.setProperty("--opacity", opacity / 100);
   const slider = document.getElementById("opacity");
   slider.value = opacity;
-  slider.previousSibling.querySelector("b").textContent = `${opacity} %`;
+  writeBeside(slider, `${opacity} %`);
   app.note({ opacity });
 }
 
@@ -249,8 +184,8 @@ function imageKey(key, overview, state) {
   else if (/^[1-9]$/.test(key) && keys[key - 1]) document.getElementById(`layer-${keys[key - 1]}`)?.click();
   else if (key === "o") app.go({ mode: state.mode === "side" ? "overlaid" : "side" });
   else if (key === "[" || key === "]") setOpacity(Math.max(0, Math.min(100, state.opacity + (key === "]" ? 10 : -10))));
-  else if (key === "+" || key === "=") zoomBy(1.5);
-  else if (key === "-") zoomBy(1 / 1.5);
+  else if (key === "+" || key === "=") zoomBy(ZOOM_STEP);
+  else if (key === "-") zoomBy(1 / ZOOM_STEP);
   else if (key === "0") zoomBy(0);
   else if (key === "s")
     app.go({ system: overview.systems[(overview.systems.indexOf(state.system) + 1) % overview.systems.length] });

@@ -19,6 +19,7 @@ const SORTS = [
   ["errors", "most errors"],
   ["order", "image id"],
 ];
+const NO_FILTER = { category: "", size: "", error: "", change: "", sort: "worst" };
 
 // Rows of the tally are [class, size, side, outcome, number, sum of IoUs]; turns them into objects once.
 function prepareImages(overview) {
@@ -100,7 +101,7 @@ function selectImages(overview, state) {
 
 function showImages(section, overview, state) {
   const found = selectImages(overview, state);
-  const systems = overview.systems.map((system) => [system, system]);
+  const { systems } = overview;
   const categories = overview.categories.map((category, index) => [index, category.name]);
   const pick = (key) => (value) => app.go({ [key]: value });
   const focused = section.contains(document.activeElement)
@@ -114,43 +115,24 @@ function showImages(section, overview, state) {
     choice("Size", state.size, [["", "all"], ...overview.sizes.map(([name], index) => [index, name])], pick("size")),
     choice("Error", state.error, ERROR_KINDS, pick("error")),
     choice("Order", state.sort, SORTS, pick("sort")),
-    overview.systems.length > 1 &&
+    systems.length > 1 &&
       el(
         "fieldset.change",
-        {},
-        el("legend", {}, "Change of PQ"),
+        el("legend", "Change of PQ"),
         choice("from", state.from, systems, pick("from")),
         choice("to", state.to, systems, pick("to")),
-        choice(
-          "is",
-          state.change,
-          [
-            ["", "any"],
-            ["worse", "worse"],
-            ["better", "better"],
-          ],
-          pick("change"),
-        ),
+        choice("is", state.change, [["", "any"], "worse", "better"], pick("change")),
       ),
-    el(
-      "button",
-      { type: "button", onclick: () => app.go({ category: "", size: "", error: "", change: "", sort: "worst" }) },
-      "Clear",
-    ),
+    el("button", { type: "button", onclick: () => app.go(NO_FILTER) }, "Clear"),
   );
   const grid = el("ol.grid");
+  const ofAll = found.length === overview.images.length ? "" : ` of ${grouped(overview.images.length)}`;
   section.replaceChildren(
     filters,
-    el(
-      "p.quiet",
-      { id: "found", role: "status" },
-      found.length === overview.images.length
-        ? count(found.length, "image")
-        : `${count(found.length, "image")} of ${overview.images.length.toLocaleString("en")}`,
-    ),
+    el("p.quiet", { id: "found", role: "status" }, count(found.length, "image") + ofAll),
     grid,
   );
-  if (!found.length) section.append(el("p", {}, "No image is left by these filters."));
+  if (!found.length) section.append(el("p", "No image is left by these filters."));
   const place = found.findIndex(({ image }) => image.id === viewer.id); // the image that was looked at last
   appendAsNeeded(
     section,
@@ -202,7 +184,6 @@ function returnToCard(section) {
 function imageCard({ image, change, pq, tp, fp, fn }, overview, state) {
   return el(
     "li",
-    {},
     el(
       "a.card",
       { href: app.address({ view: "image", id: image.id }), "data-id": image.id },
@@ -216,12 +197,10 @@ function imageCard({ image, change, pq, tp, fp, fn }, overview, state) {
       }),
       el(
         "span.card-text",
-        {},
-        el("span.name", {}, image.name),
-        el("span.pq", { "--value": `${pq || 0}%` }, el("b", {}, percent(pq)), el("span.quiet", {}, " PQ")),
+        el("span.name", image.name),
+        el("span.pq", { "--value": `${pq || 0}%` }, el("b", percent(pq)), el("span.quiet", " PQ")),
         el(
           "span.counts",
-          {},
           el("span.tp", { title: "matched (TP)" }, `${tp} ✓`),
           el("span.fp", { title: "wrong (FP)" }, `${fp} ✕`),
           el("span.fn", { title: "missed (FN)" }, `${fn} ○`),

@@ -116,46 +116,32 @@ function imageLayers(overview, image, data, state) {
   // A rejected instance that would have matched what the system missed.
   const wouldMatch = ({ iou, partner }) => iou > 0.5 && system.gt_outcomes[partner].outcome !== "matched";
 
-  function instanceMap(end) {
-    const key = `instances:${end}:${state.score}`;
-    if (!maps.has(key)) {
-      const values = new Uint16Array(pixels);
-      const listed = data.ends[end].instances;
-      for (let place = listed.length - 1; place >= 0; place--) {
-        if (listed[place].score >= state.score)
-          antvisionps.paintRle(listed[place].rle, place + 1, values, width, height);
-      }
-      maps.set(key, values);
+  function instanceMap(listed) {
+    const values = new Uint16Array(pixels);
+    for (let place = listed.length - 1; place >= 0; place--) {
+      if (listed[place].score >= state.score)
+        antvisionps.paintRle(listed[place].rle, place + 1, values, width, height);
     }
-    return maps.get(key);
+    return values;
   }
 
-  // 0 is where there is nothing to say: void in the truth and in the prediction alike.
-  const ERROR_CODES = ["", ...Object.keys(ERROR_COLORS)];
+  // A place in ERRORS for each pixel, from 1.
   function errorMap() {
-    if (!maps.has("errors")) {
-      const [truth, predicted] = [truthMap(), systemMap()];
-      const isIgnored = [false, ...system.gt_outcomes.map(({ outcome }) => outcome === "ignored")];
-      const isMissed = [false, ...system.gt_outcomes.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
-      const isWrong = [false, ...system.segments.map(({ outcome }) => !["matched", "ignored"].includes(outcome))];
-      const partner = [
-        -1,
-        ...system.segments.map((segment) => (segment.outcome === "matched" ? segment.partner + 1 : -1)),
-      ];
-      const code = Object.fromEntries(ERROR_CODES.map((name, index) => [name, index]));
-      maps.set(
-        "errors",
-        truth.map((t, pixel) => {
-          const p = predicted[pixel];
-          if (t === 0) return code.void;
-          if (isMissed[t]) return isWrong[p] ? code.both : code.missed;
-          if (isWrong[p]) return code.wrong;
-          if (isIgnored[t]) return code.ignored;
-          return partner[p] === t ? code.same : code.rim;
-        }),
-      );
-    }
-    return maps.get("errors");
+    const [truth, predicted] = [truthMap(), systemMap()];
+    const isFault = ({ outcome }) => !["matched", "ignored"].includes(outcome);
+    const isIgnored = [false, ...system.gt_outcomes.map(({ outcome }) => outcome === "ignored")];
+    const isMissed = [false, ...system.gt_outcomes.map(isFault)];
+    const isWrong = [false, ...system.segments.map(isFault)];
+    const partner = [-1, ...system.segments.map(({ outcome, partner }) => (outcome === "matched" ? partner + 1 : -1))];
+    const code = Object.fromEntries(Object.keys(ERRORS).map((name, index) => [name, index + 1]));
+    return truth.map((t, pixel) => {
+      const p = predicted[pixel];
+      if (t === 0) return code.void;
+      if (isMissed[t]) return isWrong[p] ? code.both : code.missed;
+      if (isWrong[p]) return code.wrong;
+      if (isIgnored[t]) return code.ignored;
+      return partner[p] === t ? code.same : code.rim;
+    });
   }
 
   // {values, colors, describe}, or null where the end has no such predictions.
@@ -188,8 +174,8 @@ function imageLayers(overview, image, data, state) {
     if (kind === "errors")
       return {
         values: errorMap(),
-        colors: [null, ...Object.values(ERROR_COLORS)],
-        describe: (value) => ({ title: ERROR_TEXTS[ERROR_CODES[value]], lines: [] }),
+        colors: [null, ...Object.values(ERRORS).map(stripesOf)],
+        describe: (value) => ({ title: Object.values(ERRORS)[value - 1].text, lines: [] }),
         isErrors: true,
       };
     if (kind === "semantic") {
@@ -206,7 +192,7 @@ function imageLayers(overview, image, data, state) {
       const listed = data.ends[end].instances;
       return (
         listed && {
-          values: instanceMap(end),
+          values: instanceMap(listed),
           colors: segmentColors(listed),
           describe: (value) => ({
             title: names[listed[value - 1].class],

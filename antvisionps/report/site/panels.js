@@ -2,6 +2,7 @@
 "use strict";
 
 const MAX_ZOOM = 16;
+const ZOOM_STEP = 1.5;
 
 function shownLayers(overview, state) {
   const wanted = state.layers.split(",");
@@ -19,6 +20,7 @@ function buildPanels(overview, image, layers, state) {
       .filter((group) => group.length)
       .map((group) => {
         const caption = group.map((key) => layerName(key, state.system)).join(" + ");
+        const photo = { src: `images/${image.id}.jpg`, alt: layers.altText("photo"), draggable: "false" };
         return el(
           "figure.view",
           { "data-layer": group.length === 1 ? group[0] : "overlaid" },
@@ -27,23 +29,17 @@ function buildPanels(overview, image, layers, state) {
             { tabindex: 0, role: "group", "aria-label": caption },
             el(
               "div.zoomed",
-              {},
-              el("img", {
-                src: `images/${image.id}.jpg`,
-                alt: layers.altText("photo"),
-                draggable: "false",
-                class: group.includes("errors") ? "grey" : null,
-              }),
+              el(group.includes("errors") ? "img.grey" : "img", photo),
               group.filter((key) => key !== "photo").map(layers.canvas),
               el("canvas.outline", { "aria-hidden": "true" }),
               el("i.crosshair", { hidden: true }),
             ),
           ),
-          el("figcaption", {}, caption),
+          el("figcaption", caption),
         );
       }),
   );
-  if (!keys.length) container.append(el("p.quiet", {}, "Every layer is hidden."));
+  if (!keys.length) container.append(el("p.quiet", "Every layer is hidden."));
   listenToPointer(container);
   return container;
 }
@@ -157,18 +153,16 @@ function describeAt(key, pixel) {
   if (key === "errors") {
     const [truth, predicted] = [layers.truthMap()[pixel], layers.systemMap()[pixel]];
     const described = layer.describe(layer.values[pixel]);
-    const side = (label, value, describe) =>
-      value
-        ? `${label}: ${describe(value - 1).title}, ${describe(value - 1)
-            .lines.filter(Boolean)
-            .slice(0, label === "truth" ? 2 : 3)
-            .join(", ")}`
-        : `${label}: void`;
-    return {
-      ...described,
-      name,
-      lines: [side("truth", truth, layers.describeTrue), side(state.system, predicted, layers.describePredicted)],
+    const side = (label, value, describe, most) => {
+      if (!value) return `${label}: void`;
+      const { title, lines } = describe(value - 1);
+      return `${label}: ${[title, ...lines.filter(Boolean).slice(0, most)].join(", ")}`;
     };
+    const lines = [
+      side("truth", truth, layers.describeTrue, 2),
+      side(state.system, predicted, layers.describePredicted, 3),
+    ];
+    return { ...described, name, lines };
   }
   const value = layer?.values[pixel];
   if (!value) return { title: { truth: "void", system: "void: nothing predicted" }[key] ?? "nothing", name, lines: [] };
@@ -195,14 +189,10 @@ function showPixel(x, y, key) {
     .filter((other) => other !== "photo" && other !== "errors" && layers.layer(other))
     .map((other) => {
       const { title, lines, name } = describeAt(other, pixel);
-      return el(
-        "div",
-        {},
-        el("dt", {}, name),
-        el("dd", {}, el("b", {}, title), " ", el("span.quiet", {}, lines.filter(Boolean).join(" · "))),
-      );
+      const answer = el("dd", el("b", title), " ", el("span.quiet", lines.filter(Boolean).join(" · ")));
+      return el("div", el("dt", name), answer);
     });
-  document.getElementById("readout").replaceChildren(el("h3", {}, `Pixel ${x}, ${y}`), el("dl", {}, said));
+  document.getElementById("readout").replaceChildren(el("h3", `Pixel ${x}, ${y}`), el("dl", said));
 }
 
 function drawOutline(mask) {
@@ -219,11 +209,8 @@ function drawOutline(mask) {
 
 function showTooltip(event, { title, name, lines }) {
   const tooltip = document.getElementById("tooltip");
-  tooltip.replaceChildren(
-    el("small", {}, name),
-    el("b", {}, title),
-    ...lines.filter(Boolean).map((line) => el("span", {}, line)),
-  );
+  const listed = lines.filter(Boolean).map((line) => el("span", line));
+  tooltip.replaceChildren(el("small", name), el("b", title), ...listed);
   tooltip.hidden = false;
   const { width, height } = tooltip.getBoundingClientRect();
   const x = event.clientX + 16 + width > window.innerWidth ? event.clientX - width - 12 : event.clientX + 16;
@@ -246,7 +233,6 @@ const readout = () =>
     { id: "readout", "aria-label": "At the pointer" },
     el(
       "p.quiet",
-      {},
       "Point at a pixel, or tap it: every layer's answer stands here. Ctrl and wheel, a pinch, a double click or + and − zoom all panels.",
     ),
   );

@@ -1,8 +1,11 @@
+"""Backbones against timm's and mmdet's own networks: features, weights, and what is frozen."""
+
 from __future__ import annotations
 
 import pytest
 import timm
 import torch
+from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 
 from antvisionps.core.errors import ModelError
@@ -10,23 +13,32 @@ from antvisionps.models.blocks.backbones import (
     BACKBONES,
     EfficientNetLite0,
     describe_backbone,
-    load_efficientnet_weights,
     packaged_efficientnet_weights,
 )
+from tests.models.conftest import NETWORK
+
+SETTINGS = NETWORK["backbone"]
 
 
-def describe(name: str, **changes):
-    return describe_backbone(
-        **{"name": name, "weights": None, "frozen_stages": 0, "frozen_norm": True, "deformable": False} | changes
-    )
+def build(name: str, **changes):
+    spec = describe_backbone(**SETTINGS | {"name": name} | changes)
+    return spec, MODELS.build(spec.config)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+def images(hw=(64, 96)) -> torch.Tensor:
+    return torch.randn(1, 3, *hw, generator=torch.Generator().manual_seed(0))
+
+
+def state_of(model: torch.nn.Module, path) -> str:
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "timm:convnext_atto"])
 def test_features_have_the_promised_channels_at_strides_4_to_32(name):
-    spec = describe(name)
-    backbone = MODELS.build(spec.config)
-    backbone.eval()
-    with torch.inference_mode():
+    with torch.device("meta"):
+        spec, backbone = build(name)
+        backbone.eval()
         features = backbone(torch.zeros(1, 3, 64, 96))
     assert [tuple(f.shape) for f in features] == [
         (1, channels, 64 // stride, 96 // stride)
@@ -65,6 +77,20 @@ def test_imagenet_weights_give_timms_features_with_that_file():
         torch.testing.assert_close(a, b)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002", "legacy_seresnet18"])
+def test_any_timm_feature_extractor_can_be_named(name, tmp_path):
+    torch.manual_seed(0)
+    classifier = timm.create_model(name).eval()
+    spec, backbone = build(f"timm:{name}", weights=state_of(classifier, tmp_path / "weights.pth"))
+    backbone.init_weights()
+    features = backbone.eval()(images())
+    _, intermediates = classifier.forward_intermediates(images())
+    for got, want, channels in zip(features, intermediates[-4:], spec.channels, strict=True):
+        torch.testing.assert_close(got, want)
+        assert got.shape[1] == channels
+
+
 def test_frozen_stages_and_norms_do_not_learn():
     backbone = EfficientNetLite0(weights=None, frozen_stages=2, frozen_norm=True).train()
     learning = {name for name, p in backbone.named_parameters() if p.requires_grad}
@@ -75,20 +101,103 @@ def test_frozen_stages_and_norms_do_not_learn():
     assert not any(isinstance(m, torch.nn.BatchNorm2d) and m.training for m in backbone.modules())
 
 
-def test_an_unknown_backbone_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"unknown backbone vgg.*efficientnet_lite0"):
-        describe("vgg")
+def test_senet_154_learns_all_but_its_stem_and_norms():
+    with torch.device("meta"):
+        _, backbone = build("senet154")
+    backbone.train()
+    still = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    norms = {name for name, module in backbone.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert {name for name in still if name.rpartition(".")[0] not in norms} == {
+        f"network.layer0.conv{k}.weight" for k in (1, 2, 3)
+    }
+    assert not any(module.training for name, module in backbone.named_modules() if name in norms)
+    assert sum(p.numel() for p in backbone.parameters()) == pytest.approx(113.0e6, rel=2e-3)
 
 
-def test_missing_and_foreign_weights_are_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"nowhere\.pth: no such file"):
-        describe("efficientnet_lite0", weights=str(tmp_path / "nowhere.pth"))
-    network = EfficientNetLite0(weights=None, frozen_stages=0, frozen_norm=True).network
-    foreign = tmp_path / "resnet.pth"
-    torch.save(timm.create_model("resnet18").state_dict(), foreign)
-    with pytest.raises(ModelError, match=r"resnet\.pth: expected the 296 tensors"):
-        load_efficientnet_weights(network, foreign)
-    broken = tmp_path / "broken.pth"
-    broken.write_bytes(foreign.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"broken\.pth: cannot be read"):
-        load_efficientnet_weights(network, broken)
+@pytest.mark.parametrize(("frozen_stages", "learning"), [(-1, "layer0"), (0, "layer1"), (2, "layer3"), (4, None)])
+def test_stages_of_a_timm_model_freeze_from_the_stem_on(frozen_stages, learning):
+    _, backbone = build("timm:seresnext26d_32x4d", frozen_stages=frozen_stages, frozen_norm=False)
+    children = [
+        name for name, child in backbone.network.named_children() if any(p.requires_grad for p in child.parameters())
+    ]
+    first = {"layer0": "conv1", None: None}.get(learning, learning)
+    assert (children[0] if children else None) == first
+
+
+def test_deformable_resnets_start_as_plain_ones_and_deform_from_res3_on():
+    torch.manual_seed(0)
+    _, deformable = build("resnet50", deformable=True)
+    deformable.init_weights()
+    plain = ResNet(50, norm_cfg={"type": "BN", "requires_grad": False})
+    plain.load_state_dict(deformable.state_dict(), strict=False)
+    torch.manual_seed(1)
+    for network in (deformable, plain):
+        network.eval()
+    with torch.inference_mode():
+        for got, want in zip(deformable(images()), plain(images()), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    kinds = {name[:6] for name, module in deformable.named_modules() if type(module).__name__ == "DeformConv2dPack"}
+    assert kinds == {"layer2", "layer3", "layer4"}
+
+
+def test_weights_of_a_resnet_are_checked_and_loaded(tmp_path):
+    file = state_of(timm.create_model("resnet50"), tmp_path / "resnet50.pth")
+    _, backbone = build("resnet50", weights=file, deformable=True)
+    backbone.init_weights()
+    expected = torch.load(file, weights_only=True)["layer3.2.conv2.weight"]
+    torch.testing.assert_close(backbone.layer3[2].conv2.weight, expected)
+    assert not backbone.layer3[2].conv2.conv_offset.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("resnet50", r"weights of another architecture: layer1\.0\.conv\S+ "),
+        ("timm:resnet26", r"weights of another architecture: layer1\.0\.conv\S+ "),
+        ("efficientnet_lite0", r"expected the 296 tensors"),
+    ],
+)
+def test_foreign_and_broken_weights_are_refused(name, complaint, tmp_path):
+    file = tmp_path / "resnet18.pth"
+    _, backbone = build(name, weights=state_of(timm.create_model("resnet18"), file))
+    with pytest.raises(ModelError, match=rf"resnet18\.pth: {complaint}"):
+        backbone.init_weights()
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"resnet18\.pth: cannot be read"):
+        backbone.init_weights()
+
+
+@pytest.mark.parametrize("name", ["timm:legacy_seresnet18", "resnet50"])
+def test_imagenet_weights_that_cannot_be_fetched_are_told_with_the_remedy(name, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    for loader in ("load_state_dict_from_hf", "load_state_dict_from_url"):
+        monkeypatch.setattr(timm.models._builder, loader, offline)
+    monkeypatch.setattr("antvisionps.models.blocks.state_dicts.CheckpointLoader.load_checkpoint", offline)
+    _, backbone = build(name, weights="imagenet")
+    with pytest.raises(ModelError, match=r"no route to host.*without a network, .*path"):
+        backbone.init_weights()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complaint"),
+    [
+        ("vgg", {}, r"unknown backbone vgg; expected one of .*senet154, or timm:NAME"),
+        ("timm:no_such_model", {}, r"timm has no feature extractor no_such_model"),
+        ("timm:vit_tiny_patch16_224", {}, r"strides \[16, 16, 16\]; expected \(4, 8, 16, 32\)"),
+        ("resnet18", {"deformable": True}, r"resnet18 has no deformable variant; resnet50 and resnet101 have"),
+        ("senet154", {"deformable": True}, r"senet154 has no deformable variant"),
+        ("senet154", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
+    ],
+)
+def test_wrong_backbones_are_refused(name, changes, complaint):
+    with pytest.raises(ModelError, match=complaint):
+        build(name, **changes)
+
+
+def test_a_timm_model_that_hides_its_stages_can_be_trained_whole_only():
+    with pytest.raises(ModelError, match=r"does not tell its stages apart; set frozen_stages to -1"):
+        build("timm:mobilenetv3_small_050")
+    _, backbone = build("timm:mobilenetv3_small_050", frozen_stages=-1)
+    assert all(p.requires_grad for name, p in backbone.named_parameters() if "bn" not in name)

@@ -9,10 +9,10 @@ import torchvision
 from antvisionps.models.blocks.deform_conv_cpu import Geometry, deform_conv2d
 
 GEOMETRIES = [
-    Geometry(1, 1, 1, 1, 1, 1, groups=1, offset_groups=1, has_mask=True),
-    Geometry(2, 1, 1, 2, 1, 2, groups=2, offset_groups=1, has_mask=False),
-    Geometry(1, 2, 0, 0, 2, 1, groups=1, offset_groups=2, has_mask=True),
-    Geometry(2, 2, 3, 1, 1, 1, groups=2, offset_groups=4, has_mask=False),
+    Geometry(1, 1, 1, 1, 1, 1, groups=1, offset_groups=1),
+    Geometry(2, 1, 1, 2, 1, 2, groups=2, offset_groups=1),
+    Geometry(1, 2, 0, 0, 2, 1, groups=1, offset_groups=2),
+    Geometry(2, 2, 3, 1, 1, 1, groups=2, offset_groups=4),
 ]
 KERNEL = (3, 2)
 KINDS = {
@@ -36,8 +36,7 @@ def test_output_and_gradients_are_those_of_torchvisions_kernel(geometry, offsets
     )
     taps = geometry.offset_groups * KERNEL[0] * KERNEL[1]
     offset = offsets((3, 2 * taps, *plain.shape[2:])).double()
-    mask = torch.rand(3, taps, *plain.shape[2:], dtype=torch.float64)
-    inputs = [features, weight, offset, mask, torch.randn(6, dtype=torch.float64)]
+    inputs = [features, weight, offset]
 
     def output_and_gradients(convolve):
         leaves = [tensor.clone().requires_grad_() for tensor in inputs]
@@ -47,18 +46,16 @@ def test_output_and_gradients_are_those_of_torchvisions_kernel(geometry, offsets
 
     ours = output_and_gradients(lambda *tensors: deform_conv2d(geometry, *tensors))
     theirs = output_and_gradients(
-        lambda f, w, o, m, b: torchvision.ops.deform_conv2d(
-            f, o, w, b, geometry[:2], geometry[2:4], geometry[4:6], m if geometry.has_mask else None
-        )
+        lambda f, w, o: torchvision.ops.deform_conv2d(f, o, w, None, geometry[:2], geometry[2:4], geometry[4:6])
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_taps_without_offset_read_whole_cells_exactly_at_any_size():
     """Else the gradient would come from the cell on the wrong side of the kink."""
-    geometry = Geometry(1, 1, 0, 0, 1, 1, groups=1, offset_groups=1, has_mask=False)
+    geometry = Geometry(1, 1, 0, 0, 1, 1, groups=1, offset_groups=1)
     for height, width in ((1, 1), (5, 7), (100, 152), (333, 257)):
         features = torch.arange(float(height * width)).view(1, 1, height, width)
         offset = torch.zeros(1, 2, height, width)
-        output = deform_conv2d(geometry, features, torch.ones(1, 1, 1, 1), offset, offset, torch.zeros(1))
+        output = deform_conv2d(geometry, features, torch.ones(1, 1, 1, 1), offset)
         assert torch.equal(output, features)

@@ -13,7 +13,7 @@ import torch
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
 from antvisionps.models.training import loop as training
-from antvisionps.models.training.data import TrainingSamples
+from antvisionps.models.training.samples import TrainingSamples
 from tests.models import first_step
 
 PROJECT = Path(__file__).parents[3]

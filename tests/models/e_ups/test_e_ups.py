@@ -8,100 +8,43 @@ from mmdet.models.detectors import TwoStagePanopticSegmentor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from antvisionps.models.blocks.semantic_head import crop_classes
-from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples, collate
-
-WHOLE = {
-    "image_context": True,
-    "balanced_pyramid_level": 2,
-    "location_sensitive_header": True,
-    "roi_semantic_loss_weight": 0.04,
-    "panoptic_loss_weight": 0.1,
-    "unknown_frac": 0.3,
-}
+from antvisionps.models.e_ups.semantic_head import crop_classes
+from tests.models.conftest import E_UPS_EXTRAS, batch_of, build, gradients_of, losses_of, reached_by
 
 
-@pytest.fixture
-def build(network_settings):
-    def build_network(**changes):
-        torch.manual_seed(0)
-        network = build_e_ups(num_things=2, num_classes=4, test_proposals=30, **(network_settings["e_ups"] | changes))
-        network.init_weights()
-        return network.train()
-
-    return build_network
-
-
-def batch(network, dataset, positions=(0, 1, 2)):
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=True, photometric=0.1)
-    data = network.data_preprocessor(collate([samples[number, number] for number in positions]), training=True)
-    return data["inputs"], data["data_samples"]
-
-
-def losses_of(network, data, loss=None) -> dict[str, torch.Tensor]:
-    torch.manual_seed(1)
-    network.zero_grad()
-    total, logged = network.parse_losses(loss(network, *data) if loss else network.loss(*data))
-    total.backward()
-    return logged
-
-
-def test_without_extras_the_losses_are_those_of_mmdets_panoptic_segmentor(build, dataset):
-    network = build()
-    data = batch(network, dataset)
-    got = losses_of(network, data)
-    gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
-    expected = losses_of(network, data, TwoStagePanopticSegmentor.loss)
-    assert got.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(got[name], value)
-    for name, p in network.named_parameters():
-        if p.grad is not None:
-            torch.testing.assert_close(gradients[name], p.grad)
-
-
-@pytest.mark.parametrize("positions", [(0, 1, 2), (1,), (2,)])
-def test_whole_e_ups_learns_everywhere_from_any_picture(build, dataset, positions):
-    network = build(**WHOLE)
-    logged = losses_of(network, batch(network, dataset, positions))
-    assert {"loss_semantic", "loss_semantic_roi", "loss_panoptic"} <= logged.keys()
-    assert all(torch.isfinite(value).all() for value in logged.values())
-    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []
-    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
-
-
-def test_whole_e_ups_in_bfloat16_is_close_to_float32(build, dataset):
-    network = build(**WHOLE)
-    data = batch(network, dataset)
-    exact = losses_of(network, data)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = losses_of(network, data)
-    assert rounded["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.05)
+def test_without_extras_losses_and_gradients_are_those_of_mmdets_panoptic_segmentor(dataset, monkeypatch):
+    network = build("e_ups")
+    batch = batch_of(network, dataset, flip=True)
+    got, gradients = losses_of(network, batch), gradients_of(network)
+    monkeypatch.setattr(network, "loss", lambda *data: TwoStagePanopticSegmentor.loss(network, *data))
+    torch.testing.assert_close(got, losses_of(network, batch))
+    torch.testing.assert_close(gradients, gradients_of(network))
 
 
 @pytest.mark.parametrize(
-    ("loss", "reached", "spared"),
+    ("loss", "reached"),
     [
-        ("loss_panoptic", ["semantic_head.classifier", "roi_head.mask_head", "roi_head.tower"], ["roi_head.bbox_head"]),
-        ("loss_semantic_roi", ["semantic_head.classifier", "semantic_head.subnet"], ["roi_head"]),
+        ("loss_panoptic", {"classifier", "subnet", "mask head", "tower"}),
+        ("loss_semantic_roi", {"classifier", "subnet"}),
     ],
 )
-def test_the_extra_losses_reach_their_heads(build, dataset, loss, reached, spared):
-    network = build(**WHOLE)
+def test_the_extra_losses_reach_their_heads(dataset, loss, reached):
+    network = build("e_ups", **E_UPS_EXTRAS).train()
+    batch = batch_of(network, dataset, (0,))
     torch.manual_seed(1)
-    network.loss(*batch(network, dataset, (0,)))[loss].backward()
-    learnt = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    for part in reached:
-        assert any(name.startswith(part) for name in learnt), part
-    for part in spared:
-        assert not any(name.startswith(part) for name in learnt), part
+    parts = {
+        "classifier": [network.semantic_head.classifier],
+        "subnet": [network.semantic_head.subnet],
+        "mask head": [network.roi_head.mask_head],
+        "tower": [network.roi_head.tower],
+        "box head": [network.roi_head.bbox_head],
+    }
+    assert reached_by(network(**batch, mode="loss")[loss], network, parts) == reached
 
 
-def test_the_roi_semantic_loss_is_cross_entropy_in_ground_truth_boxes(build, dataset):
-    network = build(roi_semantic_loss_weight=0.04)
-    images, samples = batch(network, dataset, (0,))
+def test_the_roi_semantic_loss_is_cross_entropy_in_ground_truth_boxes(dataset):
+    network = build("e_ups", roi_semantic_loss_weight=0.04)
+    images, samples = batch_of(network, dataset, (0,)).values()
     head = network.semantic_head
     features = head.features(network.extract_feat(images))
     got = head.losses(features, head.classifier(features), samples)["loss_semantic_roi"]

@@ -1,4 +1,4 @@
-"""Every cell of the report's Table 1 at paper size, from params alone: it builds, and it takes a training step."""
+"""Every cell of the report's Table 1 at paper size, from params alone: it builds, and the largest ones take a step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import TrainingSamples, collate
 from antvisionps.params.whole import load_params
+from tests.models.conftest import AUGMENTATION
 
 PAPER = load_params(Path(__file__).parents[3] / "profiles" / "coco_paper.yaml").train_e_ups
 TABLE_1 = {
@@ -60,16 +61,16 @@ def test_every_variant_builds_at_paper_size(variant):
     assert network.roi_head.bbox_head.fc_cls.weight.shape == (81, 1024)
 
 
-@pytest.mark.parametrize("variant", TABLE_1)
-def test_every_variant_takes_a_training_step(variant, dataset):
+@pytest.mark.parametrize("variant", ["r101_dcn_bfp_lsh", "se154_bfp_lsh"])
+def test_the_largest_network_of_each_backbone_takes_a_training_step(variant, dataset):
     torch.manual_seed(0)
     network = build(variant)
     save_memory(network, checkpointed_stages=PAPER.memory.checkpointed_stages, channels_last=False)
     # What a step costs on a CPU: RoIs through the heads. Their number changes no shape of the network.
     network.roi_head.bbox_sampler.num = 4
-    settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6}
-    wrapper = build_optim_wrapper(network, optim_wrapper(**settings, autocast=None, accumulated_batches=1))
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=80, flip=False, photometric=0.0)
+    settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6, "autocast": None, "accumulated_batches": 1}
+    wrapper = build_optim_wrapper(network, optim_wrapper(**settings))
+    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
     network.train()
     learning = {"semantic_head.classifier.weight", "roi_head.bbox_head.fc_cls.weight", "rpn_head.rpn_cls.weight"}
     before = {name: p.detach().clone() for name, p in network.named_parameters() if name in learning}

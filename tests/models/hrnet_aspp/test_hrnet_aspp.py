@@ -8,41 +8,25 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.hrnet_aspp.hrnet import describe_hrnet
 from antvisionps.models.hrnet_aspp.network import AsppDecoder, build_hrnet_aspp, hard_pixel_cross_entropy
-from antvisionps.models.training.data import TrainingSamples, collate
-from antvisionps.models.training.optimization import save_memory
+from tests.models.conftest import NETWORKS, batch_of, losses_of
+from tests.models.conftest import build as build_end
 
 PUBLISHED = {"modules": (1, 4, 3), "blocks": 4, "weights": None, "frozen_norm": False}
-SMALL = {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": False}
-NETWORK = {
-    "backbone": SMALL,
-    "aspp_rates": (1, 2),
-    "aspp_channels": 16,
-    "stage1_channels": 8,
-    "hard_pixel_frac": None,
-}
+SMALL = NETWORKS["hrnet_aspp"]["backbone"]
 PAPER = {"aspp_rates": (6, 12, 18), "aspp_channels": 256, "stage1_channels": 48, "hard_pixel_frac": None}
 
 
 def build(**changes):
-    torch.manual_seed(3)
-    network = build_hrnet_aspp(num_things=2, num_classes=4, **(NETWORK | changes))
-    network.init_weights()
-    return network
+    return build_end("hrnet_aspp", seed=3, **changes)
 
 
 def parameters_of(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def conv_norm(before: int, after: int, kernel_size: int) -> int:
-    """Weights of a convolution without bias, scale and shift of its norm."""
-    return before * after * kernel_size**2 + 2 * after
 
 
 @pytest.mark.parametrize("width", [18, 48])
@@ -53,16 +37,6 @@ def test_the_backbone_has_as_many_parameters_as_timms_without_its_heads(width):
         ours = build_hrnet_aspp(num_things=1, num_classes=2, backbone=PUBLISHED | {"width": width}, **PAPER).backbone
     expected = sum(p.numel() for name, p in reference.named_parameters() if not name.startswith(heads))
     assert parameters_of(ours) == expected
-
-
-def test_the_decoder_of_w48_has_the_parameters_of_its_formula():
-    classes, channels = 133, 15 * 48
-    with torch.device("meta"):
-        network = build_hrnet_aspp(num_things=80, num_classes=classes, backbone=PUBLISHED | {"width": 48}, **PAPER)
-    # 1x1, three 3x3 and the pooled image's 1x1; their 1x1; stage 1's 1x1; the 3x3; the 1x1 with bias.
-    expected = 2 * conv_norm(channels, 256, 1) + 3 * conv_norm(channels, 256, 3) + conv_norm(5 * 256, 256, 1)
-    expected += conv_norm(256, 48, 1) + conv_norm(256 + 48, 256, 3) + (256 + 1) * classes
-    assert parameters_of(network.decoder) == expected
 
 
 @torch.inference_mode()
@@ -86,12 +60,6 @@ def _first_conv(network, images):
     return network.act1(network.bn1(network.conv1(images)))
 
 
-@pytest.mark.parametrize("hw", [(64, 96), (32, 32)])
-def test_logits_lie_at_stride_4(hw):
-    logits = build().eval()(torch.zeros(2, 3, *hw))
-    assert logits.shape == (2, 4, hw[0] // 4, hw[1] // 4)
-
-
 @torch.inference_mode()
 def test_the_decoder_is_the_figures_composition():
     torch.manual_seed(1)
@@ -110,23 +78,10 @@ def test_the_decoder_is_the_figures_composition():
     torch.testing.assert_close(decoder((stage1, *branches)), expected)
 
 
-@pytest.mark.parametrize("rate", [6, 12, 18])
-def test_each_branch_of_aspp_sees_as_far_as_its_rate(rate):
-    network = build(aspp_rates=(6, 12, 18)).eval()
-    one_by_one, *dilated, pooled = network.decoder.aspp.convs
-    branch = dict(zip((6, 12, 18), dilated, strict=True))[rate]
-    offsets = {(dy, dx) for dy in (-rate, 0, rate) for dx in (-rate, 0, rate)}
-    assert _footprint(branch[0]) == offsets
-    assert _footprint(one_by_one[0]) == {(0, 0)}
-    assert len(_footprint(nn.Sequential(pooled[0], pooled[1], nn.Upsample((41, 41))))) == 41 * 41
-
-
-def _footprint(module) -> set[tuple[int, int]]:
-    """Offsets (rows, columns) of the input cells on which the centre of the output depends."""
-    x = torch.zeros(1, 15 * 18, 41, 41, requires_grad=True)
-    module(x)[0, :, 20, 20].sum().backward()
-    assert x.grad is not None
-    return {(int(y) - 20, int(x) - 20) for y, x in x.grad[0].abs().sum(dim=0).nonzero()}
+def test_the_branches_of_aspp_are_dilated_by_their_rates():
+    one_by_one, *dilated, _pooled = build(aspp_rates=(6, 12, 18)).decoder.aspp.convs
+    assert (one_by_one[0].kernel_size, [branch[0].kernel_size for branch in dilated]) == ((1, 1), [(3, 3)] * 3)
+    assert [branch[0].dilation for branch in dilated] == [(6, 6), (12, 12), (18, 18)]
 
 
 def slow_hard_pixel_loss(logits, truth, frac):
@@ -149,28 +104,6 @@ def test_the_loss_averages_the_hardest_pixels(frac):
     assert float(got) == pytest.approx(slow_hard_pixel_loss(logits, truth, 1.0 if frac is None else frac), rel=1e-5)
 
 
-def test_all_labelled_pixels_is_the_mean_cross_entropy():
-    logits, truth = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
-    truth[0, 0] = 255
-    got = hard_pixel_cross_entropy(logits, truth, hard_pixel_frac=None)
-    torch.testing.assert_close(got, F.cross_entropy(logits, truth, ignore_index=255))
-
-
-@pytest.mark.parametrize("frac", [None, 0.5])
-def test_void_changes_neither_loss_nor_gradient(frac):
-    logits, truth = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
-    truth[0, :4] = 255
-    changed = logits.clone()
-    changed[:, :, :4] += 100 * torch.randn(1, 3, 4, 8)
-    for value in (logits, changed):
-        value.requires_grad_()
-    losses = [hard_pixel_cross_entropy(value, truth, hard_pixel_frac=frac) for value in (logits, changed)]
-    torch.testing.assert_close(*losses)
-    losses[1].backward()
-    assert changed.grad is not None
-    assert changed.grad[:, :, :4].abs().max() == 0
-
-
 @pytest.mark.parametrize("frac", [None, 0.5])
 def test_nothing_but_void_costs_nothing(frac):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
@@ -181,50 +114,16 @@ def test_nothing_but_void_costs_nothing(frac):
     assert logits.grad.abs().max() == 0
 
 
-def batch_of(dataset, network):
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
-    return network.data_preprocessor(collate([samples[number, number % 2] for number in range(2)]), training=True)
-
-
 def test_it_learns_a_batch(dataset):
-    network = build()
-    batch = batch_of(dataset, network)
+    network = build(hard_pixel_frac=None)
+    batch = batch_of(network, dataset, (0, 1))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []
-    for step in range(25):
-        torch.manual_seed(step)
-        loss = network(batch["inputs"], batch["data_samples"], mode="loss")["loss_semantic"]
-        optimizer.zero_grad()
-        loss.backward()
+    for _ in range(15):
+        losses.append(losses_of(network, batch)["loss"].item())
         optimizer.step()
-        losses.append(loss.item())
     assert losses[0] == pytest.approx(math.log(4), abs=0.2)
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_every_weight_gets_a_gradient(dataset):
-    network = build()
-    batch = batch_of(dataset, network)
-    network(batch["inputs"], batch["data_samples"], mode="loss")["loss_semantic"].backward()
-    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
-
-
-def test_checkpointed_stages_change_no_gradient(dataset):
-    frozen = SMALL | {"frozen_norm": True}
-    gradients = []
-    for stages in ([], [1, 2, 3, 4]):
-        network = build(backbone=frozen)
-        save_memory(network, checkpointed_stages=stages, channels_last=False)
-        batch = batch_of(dataset, network.train())
-        torch.manual_seed(0)
-        network(batch["inputs"], batch["data_samples"], mode="loss")["loss_semantic"].backward()
-        gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
-    torch.testing.assert_close(*gradients)
-
-
-def test_checkpointing_is_refused_where_norms_learn():
-    with pytest.raises(ModelError, match="frozen_norm"):
-        save_memory(build(), checkpointed_stages=[2], channels_last=False)
 
 
 @pytest.mark.parametrize(
@@ -248,22 +147,16 @@ def test_bad_rates_are_refused(rates):
 
 
 @pytest.mark.parametrize(
-    ("of_file", "message"),
+    ("of_file", "ours", "message"),
     [
-        ({"width": 30}, r"transition1\.0\.0\.weight has shape \(30, .*, expected \(18, "),
-        ({"modules": (1, 1, 2)}, r"stage4\.1\..* is not part of this network"),
-        ({"blocks": 2}, r"layer1\.1\..* is not part of this network"),
+        ({"width": 30}, {}, r"transition1\.0\.0\.weight has shape \(30, .*, expected \(18, "),
+        ({"modules": (1, 1, 2)}, {}, r"stage4\.1\..* is not part of this network"),
+        ({"blocks": 2}, {}, r"layer1\.1\..* is not part of this network"),
+        ({}, {"blocks": 2}, r"layer1\.1\..* is missing"),
     ],
 )
-def test_weights_of_another_architecture_are_refused(tmp_path, of_file, message):
+def test_weights_of_another_architecture_are_refused(tmp_path, of_file, ours, message):
     file = tmp_path / "other.pth"
     torch.save(build(backbone=SMALL | of_file).backbone.state_dict(), file)
     with pytest.raises(ModelError, match=f"weights of another architecture: {message}"):
-        build(backbone=SMALL | {"weights": str(file)})
-
-
-def test_weights_of_fewer_blocks_are_refused(tmp_path):
-    file = tmp_path / "other.pth"
-    torch.save(build().backbone.state_dict(), file)
-    with pytest.raises(ModelError, match=r"layer1\.1\..* is missing"):
-        build(backbone=SMALL | {"blocks": 2, "weights": str(file)})
+        build(backbone=SMALL | ours | {"weights": str(file)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,31 +10,23 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.inference.end_networks import BUILDERS, fill_caches, open_end
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
-from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper
+from antvisionps.models.training.samples import TrainingSamples, collate
 from antvisionps.models.training.weights import save_weights
+from tests.models.conftest import AUGMENTATION, NETWORKS, PREDICTION, TRAINING, build
 
-SETTINGS = {"max_long_side_px": 200, "min_score": 0.0, "nms_iou": 0.5, "max_instances": 10}
 FROZEN = {"name": "efficientnet_lite0", "weights": None, "frozen_stages": 4, "frozen_norm": True, "deformable": False}
-OPTIMIZER = {
-    "kind": "adamw",
-    "learning_rate": 1e-2,
-    "weight_decay": 0.1,
-    "momentum": 0.0,
-    "backbone_lr_factor": 1.0,
-    "bias_lr_factor": 1.0,
-    "max_grad_norm": None,
-}
 
 
 @pytest.fixture
-def write(dataset, network_settings, tmp_path):
+def write(dataset, tmp_path):
     """Writes a network of an end with the backbone's random weights of `backbone_seed`, and heads of its own."""
 
     def write_network(end: str, member: str = "base", *, backbone_seed: int = 0, **backbone) -> Path:
-        settings = network_settings[end] | {"backbone": FROZEN | backbone}
+        settings = NETWORKS[end] | {"backbone": FROZEN | backbone}
         classes = {"num_things": 2, "num_classes": 4}
         network = BUILDERS[end](**classes, test_proposals=20, **settings)
         torch.manual_seed(backbone_seed)
@@ -70,8 +63,8 @@ def open_ends(dataset, tmp_path):
     return open_both
 
 
-def share(ends, *, num_views: int = 1) -> None:
-    share_backbone([end.networks for end in ends], [end.folders for end in ends], num_views=num_views)
+def share(caches, *, num_views: int = 1) -> None:
+    share_backbone([cache.end for cache in caches], num_views=num_views)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -84,41 +77,33 @@ def test_the_caches_are_those_of_separate_passes_and_the_backbone_runs_once_a_vi
 ):
     write("e_ups")
     write("lwl_htc")
-    settings = SETTINGS | {"short_sides_px": short_sides_px, "flip": flip}
+    settings = replace(PREDICTION, min_score=0.0, short_sides_px=short_sides_px, flip=flip)
     for end in open_ends("separate"):
-        fill_caches(dataset, [end], **settings)
+        fill_caches(dataset, [end], settings)
     shared = open_ends("shared")
     num_views = len(short_sides_px) * (1 + flip)
     share(shared, num_views=num_views)
     passes = []
-    (first,), (second,) = (end.networks for end in shared)
+    (first,), (second,) = (cache.end.networks for cache in shared)
     assert first.backbone is second.backbone
     first.backbone.backbone.register_forward_hook(lambda *_: passes.append(1))
-    fill_caches(dataset, shared, **settings)
+    fill_caches(dataset, shared, settings)
     assert len(passes) == len(dataset.images) * num_views
     separate = files(tmp_path / "separate")
     assert len(separate) == 4
     assert files(tmp_path / "shared") == separate
 
 
-def test_members_of_an_ensemble_with_that_backbone_share_it_and_the_others_keep_theirs(
-    write, open_ends, dataset, tmp_path
-):
+def test_members_of_an_ensemble_with_that_backbone_share_it_and_the_others_keep_theirs(write, open_ends):
     write("e_ups", "small")
     write("e_ups", "other", name="resnet18", backbone_seed=5)
     write("e_ups", "again")
     write("lwl_htc")
-    weights = {"other": 1.2, "small": 0.4, "again": 0.3}
-    settings = SETTINGS | {"short_sides_px": (64,), "flip": False}
-    for end in open_ends("separate", e_ups=weights):
-        fill_caches(dataset, [end], **settings)
-    shared = open_ends("shared", e_ups=weights)
+    shared = open_ends("shared", e_ups={"other": 1.2, "small": 0.4, "again": 0.3})
     share(shared)
-    other, small, again = (network.backbone for network in shared[0].networks)
-    assert small is again is shared[1].networks[0].backbone
+    other, small, again = (network.backbone for network in shared[0].end.networks)
+    assert small is again is shared[1].end.networks[0].backbone
     assert not isinstance(other, RememberingBackbone)
-    fill_caches(dataset, shared, **settings)
-    assert files(tmp_path / "shared") == files(tmp_path / "separate")
 
 
 def test_an_input_that_differs_in_one_pixel_is_computed_anew():
@@ -155,34 +140,25 @@ def test_a_backbone_that_was_trained_is_refused_even_where_both_are_equal(write,
         share(open_ends("shared"))
 
 
-def test_a_statistic_of_a_norm_that_differs_is_named(write, open_ends):
+def test_statistics_and_normalisation_that_differ_are_named(write, open_ends):
     write("e_ups")
     write("lwl_htc")
-    ends = open_ends("shared")
-    ends[1].networks[0].backbone.network.bn1.running_mean[3] += 1
-    with pytest.raises(ModelError, match=r"backbone\.network\.bn1\.running_mean differs"):
-        share(ends)
-
-
-def test_photos_that_are_normalised_otherwise_are_refused(write, open_ends):
-    write("e_ups")
-    write("lwl_htc")
-    ends = open_ends("shared")
-    ends[1].networks[0].data_preprocessor.mean += 1
-    with pytest.raises(ModelError, match=r"mean of photos differs"):
-        share(ends)
+    for number, complaint in enumerate((r"backbone\.network\.bn1\.running_mean differs", r"mean of photos differs")):
+        ends = open_ends("shared")
+        network = ends[1].end.networks[0]
+        changed = (network.backbone.network.bn1.running_mean, network.data_preprocessor.mean)[number]
+        changed += 1
+        with pytest.raises(ModelError, match=complaint):
+            share(ends)
 
 
 @pytest.mark.parametrize("end", ["e_ups", "lwl_htc"])
-def test_training_leaves_a_wholly_frozen_backbone_as_it_was(end, dataset, network_settings):
-    torch.manual_seed(0)
-    settings = network_settings[end] | {"backbone": FROZEN}
-    network = BUILDERS[end](num_things=2, num_classes=4, test_proposals=20, **settings)
-    network.init_weights()
+def test_training_leaves_a_wholly_frozen_backbone_as_it_was(end, dataset):
+    network = build(end, backbone=FROZEN).train()
     before = {name: tensor.clone() for name, tensor in network.backbone.state_dict().items()}
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
-    wrapper = build_optim_wrapper(network, optim_wrapper(**OPTIMIZER, autocast=None, accumulated_batches=1))
-    network.train()
+    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
+    how = TRAINING.optimizer | {"learning_rate": 1e-2}
+    wrapper = build_optim_wrapper(network, optim_wrapper(**how))
     for step in range(2):
         network.train_step(collate([samples[step, 0]]), wrapper)
     after = network.backbone.state_dict()

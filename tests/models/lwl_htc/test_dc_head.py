@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from antvisionps.core.errors import ModelError
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
 
 LEVELS = 5
@@ -69,15 +68,3 @@ def test_the_loss_leaves_void_out_and_nothing_but_void_costs_nothing(loss_on):
     nothing.backward()
     assert nothing.item() == 0
     assert not logits.grad.any()
-
-
-@pytest.mark.parametrize("level", [-1, LEVELS])
-def test_a_fusion_level_that_is_no_level_of_the_pyramid_is_refused(level):
-    with pytest.raises(ModelError, match=f"cannot fuse to level {level}; expected 0 to 4"):
-        head(fusion_level=level)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_pyramid_without_some_of_its_levels_is_refused(shared):
-    with pytest.raises(ModelError, match="built for 5 pyramid levels and got 4"):
-        head(shared=shared)(pyramid()[:4])

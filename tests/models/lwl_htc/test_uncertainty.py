@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from antvisionps.models.lwl_htc.network import LOSS_NAMES, build_lwl_htc
+from antvisionps.models.lwl_htc.network import LOSS_NAMES
 from antvisionps.models.lwl_htc.uncertainty import MAX_LOG_VARIANCE, UncertaintyWeighting
-from antvisionps.models.training.data import TrainingSamples, collate
+from tests.models.conftest import batch_of, build
 
 LOSSES = {"loss_rpn_cls": 0.7, "s0.loss_bbox": 2.3, "loss_semantic_seg": 1.9, "s0.acc": 88.0}
 
@@ -65,16 +65,9 @@ def test_a_log_variance_is_clamped(far):
 
 
 @pytest.mark.parametrize(("balance", "count"), [("task", 2), ("term", 12)])
-def test_a_network_learns_its_weights_and_saves_them(balance, count, dataset, network_settings):
-    torch.manual_seed(0)
-    network = build_lwl_htc(
-        num_things=2, num_classes=4, test_proposals=24, **(network_settings["lwl_htc"] | {"uncertainty": balance})
-    )
-    network.init_weights()
-    network.train()
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
-    batch = network.data_preprocessor(collate([samples[0, 0], samples[1, 0]]), training=True)
-    losses = network.loss(batch["inputs"], batch["data_samples"])
+def test_a_network_learns_its_weights_and_saves_them(balance, count, dataset):
+    network = build("lwl_htc", uncertainty=balance).train()
+    losses = network(**batch_of(network, dataset, (0, 0)), mode="loss")
     assert set(LOSS_NAMES) <= set(losses)
     network.parse_losses(losses)[0].backward()
     learned = {name: p for name, p in network.named_parameters() if "log_variance" in name}

@@ -13,12 +13,6 @@ print(torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
 
 
 def test_the_environment_does_not_decide_the_number_of_threads():
-    for of_environment in ("1", "2"):
-        ran = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            env=os.environ | {"OMP_NUM_THREADS": of_environment},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        assert ran.stdout.split() == ["3", "True"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["3", "True"]

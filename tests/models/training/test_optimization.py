@@ -7,83 +7,56 @@ from functools import partial
 import pytest
 import torch
 from mmcv.ops import DeformConv2dPack
-from mmdet.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks.two_stage import roi_extractor
-from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.lwl_htc.uncertainty import UncertaintyWeighting
-from antvisionps.models.training.data import TrainingSamples, collate
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
+from antvisionps.models.training.samples import TrainingSamples, collate
+from tests.models.conftest import AUGMENTATION, NETWORK, TRAINING, batch_of, build, gradients_of, losses_of
 
-SGD = {
-    "kind": "sgd",
-    "learning_rate": 0.01,
-    "weight_decay": 0.0,
-    "momentum": 0.9,
-    "backbone_lr_factor": 1.0,
-    "bias_lr_factor": 1.0,
-    "max_grad_norm": None,
-    "autocast": None,
-    "accumulated_batches": 1,
+SGD = TRAINING.optimizer | {"kind": "sgd", "learning_rate": 0.01, "weight_decay": 0.0, "backbone_lr_factor": 1.0}
+SGD |= {"max_grad_norm": None, "autocast": None, "accumulated_batches": 1}
+BACKBONES = {
+    "efficientnet_lite0": ("e_ups", {}),
+    "resnet18": ("e_ups", {"backbone": NETWORK["backbone"] | {"name": "resnet18"}}),
+    "timm:seresnext26d_32x4d": ("e_ups", {"backbone": NETWORK["backbone"] | {"name": "timm:seresnext26d_32x4d"}}),
+    "hrnet": (
+        "hrnet_aspp",
+        {"backbone": {"width": 18, "modules": (1, 1, 1), "blocks": 1, "weights": None, "frozen_norm": True}},
+    ),
 }
-BACKBONES = ["efficientnet_lite0", "resnet18", "timm:seresnext26d_32x4d"]
+backbones = pytest.mark.parametrize(("end", "changes"), BACKBONES.values(), ids=BACKBONES)
 
 
-@pytest.fixture
-def build(network_settings):
-    def build_network(backbone: str = "efficientnet_lite0", **changes):
-        torch.manual_seed(0)
-        settings = network_settings["e_ups"]
-        settings = settings | {"backbone": settings["backbone"] | {"name": backbone} | changes}
-        network = build_e_ups(num_things=2, num_classes=4, test_proposals=30, **settings)
-        network.init_weights()
-        return network
-
-    return build_network
-
-
-def gradients(network, dataset) -> dict[str, torch.Tensor]:
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
-    network.train()
-    data = network.data_preprocessor(collate([samples[0, 0]]), training=True)
-    torch.manual_seed(1)
-    total, _ = network.parse_losses(network.loss(data["inputs"], data["data_samples"]))
-    total.backward()
-    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return {"": total.detach()} | found
+@backbones
+def test_checkpointing_and_channels_last_change_neither_loss_nor_gradients(dataset, end, changes):
+    found = []
+    for settings in ({"checkpointed_stages": ()}, {"checkpointed_stages": (1, 2, 3, 4)}):
+        for channels_last in (False, True):
+            network = build(end, **changes)
+            save_memory(network, **settings, channels_last=channels_last)
+            losses = losses_of(network, batch_of(network, dataset, (0, 0)))
+            found.append((losses, gradients_of(network), dict.fromkeys(network.state_dict())))
+    for got in found[1:]:
+        torch.testing.assert_close(got[:2], found[0][:2], rtol=1e-3, atol=1e-5)
+        assert got[2] == found[0][2]
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_checkpointing_and_channels_last_change_neither_loss_nor_gradients(build, dataset, backbone, channels_last):
-    expected = gradients(build(backbone), dataset)
-    network = build(backbone)
-    save_memory(network, checkpointed_stages=(1, 2, 3, 4), channels_last=channels_last)
-    got = gradients(network, dataset)
-    assert got.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            got[name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_listed_stages_are_computed_twice_and_no_other(build, dataset, backbone):
-    network = build(backbone)
+@backbones
+def test_the_listed_stages_are_computed_twice_and_no_other(dataset, end, changes):
+    network = build(end, **changes)
     runs = []
     stages = network.backbone.blocks_of_stages()
     for number, blocks in enumerate(stages, start=1):
         for block in blocks:
-            block.register_forward_pre_hook(lambda *_, number=number: runs.append(number))
             # Hooks see calls; checkpoint calls forward, so what is counted stands inside.
-            block.forward = partial(_counted, block.forward, runs, 10 * number)
+            block.forward = partial(_counted, block.forward, runs, number)
     save_memory(network, checkpointed_stages=(3,), channels_last=False)
-    gradients(network, dataset)
-    blocks = [len(stage) for stage in stages]
-    assert [runs.count(10 * number) for number in (1, 2, 3, 4)] == [blocks[0], blocks[1], 2 * blocks[2], blocks[3]]
-    assert [runs.count(number) for number in (1, 2, 3, 4)] == blocks
+    losses_of(network, batch_of(network, dataset, (0, 0)))
+    assert [runs.count(number) for number in (1, 2, 3, 4)] == [
+        len(blocks) * (2 if number == 3 else 1) for number, blocks in enumerate(stages, start=1)
+    ]
 
 
 def _counted(forward, runs, number, x):
@@ -91,17 +64,10 @@ def _counted(forward, runs, number, x):
     return forward(x)
 
 
-def test_checkpointing_keeps_names_of_weights(build):
-    names = list(build().state_dict())
-    network = build()
-    save_memory(network, checkpointed_stages=(1, 2, 3, 4), channels_last=True)
-    assert list(network.state_dict()) == names
-
-
-def test_checkpointing_holds_fewer_activations(build):
+def test_checkpointing_holds_fewer_activations():
     held = {}
     for stages in ((), (1, 2, 3, 4)):
-        network = build("resnet50")
+        network = build("e_ups", backbone=NETWORK["backbone"] | {"name": "resnet50"})
         save_memory(network, checkpointed_stages=stages, channels_last=False)
         network.train()
         sizes: dict[int, int] = {}
@@ -114,8 +80,9 @@ def test_checkpointing_holds_fewer_activations(build):
     assert held[(1, 2, 3, 4)] < 0.4 * held[()]
 
 
-def test_checkpointing_a_stage_whose_norms_learn_is_refused(build):
-    network = build("resnet18", frozen_norm=False, frozen_stages=2)
+def test_checkpointing_a_stage_whose_norms_learn_is_refused():
+    learning = {"name": "resnet18", "frozen_norm": False, "frozen_stages": 2}
+    network = build("e_ups", backbone=NETWORK["backbone"] | learning)
     save_memory(network, checkpointed_stages=(1, 2), channels_last=False)  # frozen stages do not count
     with pytest.raises(ModelError, match=r"checkpointed_stages lists 3, .*frozen_norm to true"):
         save_memory(network, checkpointed_stages=(3,), channels_last=False)
@@ -174,54 +141,16 @@ def test_rates_and_decay_of_every_kind_of_parameter():
 
 def test_autocast_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelError, match=r"memory\.autocast is bfloat16, which needs a CUDA device"):
+    with pytest.raises(ModelError, match=r"optimizer\.autocast is bfloat16, which needs a CUDA device"):
         optim_wrapper(**(SGD | {"autocast": "bfloat16"}))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
-def test_autocast_trains_on_a_gpu(build, dataset, autocast):
-    network = build().cuda()
+def test_autocast_trains_on_a_gpu(dataset, autocast):
+    network = build("e_ups").cuda()
     wrapper = build_optim_wrapper(network, optim_wrapper(**(SGD | {"autocast": autocast})))
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
+    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
     network.train()
     losses = [float(network.train_step(collate([samples[0, 0]]), wrapper)["loss"]) for _ in range(20)]
     assert sum(losses[-5:]) < sum(losses[:5])
-
-
-def test_bfloat16_losses_are_close_to_float32(build, dataset):
-    samples = TrainingSamples(dataset, seed=0, short_sides_px=(64,), max_long_side_px=96, flip=False, photometric=0.0)
-    network = build()
-    network.train()
-    data = network.data_preprocessor(collate([samples[0, 0]]), training=True)
-    totals = []
-    for enabled in (False, True):
-        torch.manual_seed(1)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            total, _ = network.parse_losses(network.loss(data["inputs"], data["data_samples"]))
-        total.backward()
-        totals.append(total.detach())
-    assert totals[1] == pytest.approx(float(totals[0]), rel=0.05)
-
-
-def test_boxes_of_roi_features_are_not_rounded_to_half_precision():
-    extractor = MODELS.build(roi_extractor(channels=4, size=7))
-    generator = torch.Generator().manual_seed(0)
-    levels = [torch.randn(1, 4, 1344 // s, 1344 // s, generator=generator).bfloat16() for s in (4, 8, 16, 32)]
-    rois = torch.tensor([[0, 1201.0, 1205, 1233, 1241], [0, 901, 303, 1310, 777]])
-    exact = extractor([level.float() for level in levels], rois)
-    torch.testing.assert_close(extractor(levels, rois).float(), exact, rtol=1e-2, atol=1e-2)
-    stock = extractor.__class__.__base__.forward(extractor, levels, rois).float()
-    assert (stock - exact).abs().max() > 0.3
-
-
-def test_roi_features_of_every_level_are_mmdets():
-    extractor = MODELS.build(roi_extractor(channels=4, size=7))
-    generator = torch.Generator().manual_seed(0)
-    levels = [torch.randn(2, 4, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
-    sides = torch.tensor([12.0, 60, 111, 113, 200, 230, 400, 460, 500, 20])
-    corners = torch.rand(10, 2, generator=generator) * 12
-    rois = torch.cat([torch.arange(10).float()[:, None] % 2, corners, corners + sides[:, None]], dim=1)
-    assert set(extractor.map_roi_levels(rois, 4).tolist()) == {0, 1, 2, 3}
-    stock = extractor.__class__.__base__.forward(extractor, levels, rois)
-    torch.testing.assert_close(extractor(levels, rois), stock, rtol=0, atol=0)

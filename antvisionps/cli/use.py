@@ -1,0 +1,52 @@
+"""`antvisionps use …`: makes a profile the params.yaml that the pipeline runs with."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from antvisionps.core.atomic import atomic_file
+from antvisionps.core.errors import ParamsError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+    parser = commands.add_parser("use", help="make a profile the params.yaml that the pipeline runs with")
+    parser.add_argument("profile", type=Path, metavar="profiles/NAME.yaml")
+    parser.add_argument("--force", action="store_true", help="overwrite a params.yaml that you changed")
+    parser.set_defaults(run=lambda args: _use(args, project_root))
+
+
+def _use(args: argparse.Namespace, project_root: Path) -> None:
+    use_profile(args.profile, project_root=project_root, force=args.force)
+    print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
+
+
+def use_profile(profile: Path, *, project_root: Path, force: bool) -> None:
+    """Writes what the profile stands for to the project's params.yaml.
+
+    Raises ParamsError on an invalid profile, and, unless `force`, when params.yaml holds changes of the user's own:
+    that is, when neither this profile nor any of profiles/ stands for it.
+    """
+    from antvisionps.params.profiles import compose
+    from antvisionps.params.whole import load_params
+
+    load_params(profile)
+    params_path = project_root / "params.yaml"
+    kept = (profile, *sorted((project_root / "profiles").glob("*.yaml")))
+    if not force and params_path.exists() and params_path.read_bytes() not in _composed(kept):
+        raise ParamsError(
+            f"{params_path} holds changes of your own, which {profile} would overwrite; keep them with "
+            "`cp params.yaml profiles/mine.yaml`, or drop them with --force"
+        )
+    with atomic_file(params_path) as unfinished:
+        unfinished.write_text(compose(profile), encoding="utf-8")
+
+
+def _composed(profiles: Iterable[Path]) -> Iterator[bytes]:
+    from antvisionps.params.profiles import compose
+
+    for profile in profiles:
+        with contextlib.suppress(ParamsError):  # of one that nobody asked for
+            yield compose(profile).encode()

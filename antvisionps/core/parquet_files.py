@@ -1,0 +1,74 @@
+"""Parquet files of our own stages, read with the remedy in the error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.errors import AntVisionPSError
+
+
+class ParquetReader(AbstractContextManager["ParquetReader"]):
+    """An open Parquet file. Raises `error`, when opened or when rows are read, on a file that is missing or damaged, of
+    another version than the text that `version` gives under its key of the metadata, or of other columns than
+    `schema`. Every message ends with the `remedy`; `version_remedy` is the one for another version."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        remedy: str,
+        error: type[AntVisionPSError],
+        version: tuple[str, str] | None = None,
+        version_remedy: str | None = None,
+    ) -> None:
+        self.path, self._remedy, self._error = path, remedy, error
+        try:
+            # Buffered ahead, each column is copied once more.
+            self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        except FileNotFoundError:
+            raise error(f"{path}: no such file; {remedy}") from None
+        except (pa.ArrowException, OSError) as problem:
+            raise error(f"{path}: not a whole Parquet file ({problem}); {remedy}") from problem
+        raw = self._file.metadata.metadata or {}
+        self.metadata = {key.decode(): value.decode() for key, value in raw.items()}
+        self.rows_of_group = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        if version is not None and self.metadata.get(version[0]) != version[1]:
+            got = self.metadata.get(version[0], "none")
+            raise error(f"{path}: expected schema version {version[1]}, got {got}; {version_remedy or remedy}")
+        self._refuse_other_columns(schema.remove_metadata())
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, of all columns or of these."""
+        try:
+            return self._file.read(columns=columns)
+        except (pa.ArrowException, OSError) as problem:
+            raise self._error(f"{self.path}: damaged ({problem}); {self._remedy}") from problem
+
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one row group."""
+        try:
+            return self._file.read_row_group(group, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as problem:
+            raise self._error(f"{self.path}: row group {group} is damaged ({problem}); {self._remedy}") from problem
+
+    def _refuse_other_columns(self, expected: pa.Schema) -> None:
+        found = self._file.schema_arrow.remove_metadata()
+        if found == expected:
+            return
+        for field in expected:
+            index = found.get_field_index(field.name)
+            if index < 0 or found.field(index) != field:
+                got = "none" if index < 0 else found.field(index).type
+                raise self._error(
+                    f"{self.path}: expected a column {field.name} of {field.type}, got {got}; {self._remedy}"
+                )
+        raise self._error(f"{self.path}: expected the columns {expected.names}, got {found.names}; {self._remedy}")

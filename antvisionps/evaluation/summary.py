@@ -1,0 +1,28 @@
+"""PQ, SQ and RQ in percent: of all categories, of things and of stuff."""
+
+from __future__ import annotations
+
+import math
+
+from antvisionps.evaluation.panoptic_quality import MatchCounts, Quality, class_quality, group_quality
+from antvisionps.panoptic.categories import CategorySet
+
+MEASURES = ("PQ", "SQ", "RQ")
+
+
+def groups(categories: CategorySet) -> dict[str, list[int]]:
+    """All, Things, Stuff → category ids, in class order."""
+    of_group = {"All": categories.categories, "Things": categories.things, "Stuff": categories.stuff}
+    return {group: [category.category_id for category in listed] for group, listed in of_group.items()}
+
+
+def percentages(quality: Quality) -> dict[str, float | None]:
+    """PQ, SQ, RQ times 100; None where there is no category to measure."""
+    values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
+    return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
+
+
+def summarize(counts: MatchCounts, categories: CategorySet) -> dict[str, dict[str, float | None]]:
+    """Group → PQ, SQ, RQ in percent; None where the group has no category to measure."""
+    of_class = class_quality(counts)
+    return {group: percentages(group_quality(of_class, ids)) for group, ids in groups(categories).items()}

@@ -1,0 +1,60 @@
+"""Images by their id, and the end of an error message about a wrong name or id: what there is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from antvisionps.core.errors import CacheError
+from antvisionps.panoptic.categories import CategorySet
+
+_NAMED = 5
+
+Image = TypeVar("Image")
+
+
+class ImagesById(Generic[Image]):
+    """Images in ascending id. `images[12]` is the image whose id is 12, not the thirteenth."""
+
+    def __init__(
+        self, folder: Path, categories: CategorySet, image_ids: Sequence[int], open_image: Callable[[int], Image]
+    ) -> None:
+        self.folder, self.categories, self.image_ids = folder, categories, list(image_ids)
+        self._id_set = frozenset(image_ids)
+        self._open_image = open_image
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._id_set
+
+    def __iter__(self) -> Iterator[Image]:
+        return (self._open_image(image_id) for image_id in self.image_ids)
+
+    def __getitem__(self, image_id: int) -> Image:
+        """Raises CacheError that names the nearest ids where there is no such image."""
+        if image_id not in self:
+            raise CacheError(f"{self.folder}: no image {image_id}{name_nearest(image_id, self.image_ids)}")
+        return self._open_image(image_id)
+
+
+def name_choices(names: Sequence[str]) -> str:
+    """`; there are a, b and c`, of many the first few."""
+    if not names:
+        return "; there is none"
+    shown, more = names[:_NAMED], len(names) - _NAMED
+    listed = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    return f"; there {'is' if len(names) == 1 else 'are'} {listed}"
+
+
+def name_nearest(image_id: int, image_ids: Sequence[int]) -> str:
+    """`; its 60 images go from …` and the ids nearest to the one asked for, ascending."""
+    if not image_ids:
+        return "; it has no image"
+    nearest = sorted(sorted(image_ids, key=lambda existing: (abs(existing - image_id), existing))[:_NAMED])
+    return (
+        f"; its {len(image_ids)} images go from {min(image_ids)} to {max(image_ids)}, nearest are "
+        f"{', '.join(map(str, nearest))}"
+    )

@@ -1,0 +1,97 @@
+"""How another tool numbers categories: its labels, as category ids of the data set.
+
+Without a table a label is a category id. A table `labels.json` is either {label: category}, as Hugging Face's
+`config.id2label` is, or {"things": {label: category}, "stuff": {label: category}}, as detectron2 counts things and
+stuff apart; a category is named by its name or its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.core.json_files import read_json
+from antvisionps.panoptic.categories import CategorySet
+
+VOID_LABELS = (0, 255)
+"""What tools write into a label map where they predict nothing; a category of that label takes precedence."""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """`things` and `stuff`: label → category id, or the name of a category that the data set lacks."""
+
+    categories: CategorySet
+    things: Mapping[int, int | str]
+    stuff: Mapping[int, int | str]
+
+    def category_id(self, label: object, *, is_thing: bool | None, where: str) -> int:
+        """The category of a label of a thing or of stuff; None: of whichever.
+
+        Raises PredictionsError if no category of the data set has that label, or if the label has one as a thing and
+        another as stuff and `is_thing` is None, or if the data set's category is not what `is_thing` says.
+        """
+        found = {self._look_up(table, label, where) for table in self._tables(is_thing)}
+        if len(found) > 1:
+            raise PredictionsError(
+                f"{where}: label {label} is one category as a thing and another as stuff; expected isthing beside it"
+            )
+        category_id = found.pop()
+        if is_thing is not None and self.categories.by_id(category_id).is_thing != is_thing:
+            kind = "a thing" if is_thing else "stuff"
+            raise PredictionsError(
+                f"{where}: category {category_id} ({self.categories.by_id(category_id).name!r}) stands here as {kind}, "
+                "in the data set it is not; predict with the data set's categories"
+            )
+        return category_id
+
+    def category_of_pixels(self, label: int, *, where: str) -> int | None:
+        """The category of a label in a semantic map; None for void, which is a label of VOID_LABELS without one."""
+        if label in VOID_LABELS and label not in self.stuff:
+            return None
+        return self.category_id(label, is_thing=None if self.things == self.stuff else False, where=where)
+
+    def _tables(self, is_thing: bool | None) -> list[Mapping[int, int | str]]:
+        if is_thing is None:
+            return [self.things] if self.things == self.stuff else [self.things, self.stuff]
+        return [self.things if is_thing else self.stuff]
+
+    def _look_up(self, table: Mapping[int, int | str], label: object, where: str) -> int:
+        category = table.get(label) if type(label) is int else None
+        if not isinstance(category, int):
+            named = f" ({category!r})" if category is not None else ""
+            raise PredictionsError(
+                f"{where}: unknown category {label!r}{named}; expected one of the data set's, or a labels.json that "
+                "says which of them it is"
+            )
+        return category
+
+
+def read_label_table(path: Path, categories: CategorySet) -> LabelTable:
+    """The table of that file; without such a file labels are category ids. Raises PredictionsError on a broken one."""
+    if not path.exists():
+        identity: dict[int, int | str] = {category_id: category_id for category_id in categories.category_ids.tolist()}
+        return LabelTable(categories, identity, identity)
+    document = read_json(path, what="table of labels", remedy="write it again", error=PredictionsError)
+    if isinstance(document, dict) and set(document) == {"things", "stuff"}:
+        return LabelTable(categories, *(_table(path, document[kind], categories) for kind in ("things", "stuff")))
+    table = _table(path, document, categories)
+    return LabelTable(categories, table, table)
+
+
+def _table(path: Path, document: Any, categories: CategorySet) -> dict[int, int | str]:
+    id_of_name = {category.name: category.category_id for category in categories.categories}
+    table: dict[int, int | str] = {}
+    try:
+        for label, category in document.items():
+            known = category in categories if isinstance(category, int) else category in id_of_name
+            table[int(label)] = id_of_name.get(category, category) if known else str(category)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PredictionsError(
+            f'{path}: expected {{"0": "name of a category", …}}, or two such tables under "things" and "stuff"; got '
+            f"{str(document)[:80]}"
+        ) from error
+    return table

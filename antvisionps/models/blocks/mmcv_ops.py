@@ -1,0 +1,215 @@
+"""mmcv's compiled operators, served by torchvision where they are missing.
+
+mmdet needs `mmcv._ext`, a compiled module that no wheel carries for current versions of Python and torch. torchvision
+ships the same kernels (CPU and CUDA) in every wheel. `install_ops` puts a module in the place of `mmcv._ext` that hands
+each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it before the first import of mmdet. On a
+CPU, where two of torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign's
+gradient from roi_align_cpu.
+
+A compiled mmcv that loads is left alone. Operators that no network here needs raise ModelError when called, not at
+import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Never
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.utils import _pair
+
+from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.deform_conv_cpu import Geometry, deform_conv2d
+from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
+
+EXT_NAME = "mmcv._ext"
+
+
+@cache
+def install_ops() -> str:
+    """Makes mmcv's operators usable and returns whose kernels serve them, as "compiled mmcv 2.3.6" or
+    "torchvision 0.29.1".
+
+    A compiled `mmcv._ext` that fails to load (built for another torch, as a rule) is named in a warning and replaced.
+    """
+    if _compiled_ext_loads():
+        return f"compiled mmcv {importlib.import_module('mmcv').__version__}"
+    sys.modules[EXT_NAME] = _StandIn()
+    _serve_deformable_convolution()
+    return f"torchvision {torchvision.__version__.partition('+')[0]}"
+
+
+def served_ops() -> tuple[str, ...]:
+    """Names of the operators that torchvision serves in place of a compiled mmcv, as mmcv.ops spells them."""
+    return ("batched_nms", "deform_conv2d", "nms", "roi_align")
+
+
+def _compiled_ext_loads() -> bool:
+    spec = importlib.util.find_spec(EXT_NAME)
+    if spec is None:
+        return False
+    try:
+        importlib.import_module(EXT_NAME)
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"{spec.origin} does not load, so torchvision's kernels serve in its place: {error} (it was built for "
+            f"another torch than {torch.__version__}, as a rule; reinstall onedl-mmcv to silence this)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+class _StandIn(ModuleType):
+    """What `import mmcv._ext` gives: the functions below by name, and for every other name one that refuses."""
+
+    def __init__(self) -> None:
+        super().__init__(EXT_NAME, __doc__)
+        self.__spec__ = ModuleSpec(EXT_NAME, loader=None, origin="torchvision")
+        self.nms = _nms
+        self.roi_align_forward = _roi_align_forward
+        self.roi_align_backward = _roi_align_backward
+        self.get_compiler_version = lambda: "none"
+        self.get_compiling_cuda_version = lambda: "none"
+
+    def __getattr__(self, name: str) -> Callable[..., Never]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*args: object, **kwargs: object) -> Never:
+            raise ModelError(
+                f"mmcv's operator {name} needs a compiled mmcv; torchvision serves only {', '.join(served_ops())}; "
+                f"choose a model without it or build mmcv from source for torch {torch.__version__}"
+            )
+
+        return refuse
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: not every kernel takes half precision, and box coordinates suffer in it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """(K,) int64, kept rows of boxes (N, 4) xyxy by falling score; at equal scores the lower row comes first."""
+    # With offset 1 a box covers x2 - x1 + 1 pixels: the same as an exclusive edge one pixel further.
+    exclusive_xyxy = _widen(boxes) + boxes.new_tensor([0, 0, offset, offset], dtype=torch.float32)
+    return torch.ops.torchvision.nms(exclusive_xyxy, scores.to(exclusive_xyxy.dtype), iou_threshold)
+
+
+def _roi_align_forward(
+    features: Tensor, rois: Tensor, output: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, **how: Any
+) -> None:
+    """Fills output (K, C, aligned_height, aligned_width) from features (N, C, H, W) and rois (K, 5): index, xyxy."""
+    _refuse_max_mode(how["pool_mode"])
+    _refuse_wild_positions(rois, "RoIAlign: a box")
+    features = _widen(features)
+    bins = how["aligned_height"], how["aligned_width"]
+    sampling = how["sampling_ratio"], how["aligned"]
+    output.copy_(
+        torch.ops.torchvision.roi_align(features, rois.to(features.dtype), how["spatial_scale"], *bins, *sampling)
+    )
+
+
+def _roi_align_backward(
+    grad_output: Tensor, rois: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, grad_input: Tensor, **how: Any
+) -> None:
+    _refuse_max_mode(how["pool_mode"])
+    grad_output = _widen(grad_output)
+    rois = rois.to(grad_output.dtype)
+    shape, scale = grad_input.shape, how["spatial_scale"]
+    sampling = {"sampling_ratio": how["sampling_ratio"], "aligned": how["aligned"]}
+    if grad_output.device.type == "cpu":
+        grad = roi_align_backward(grad_output, rois, shape, scale=scale, **sampling)
+    else:
+        bins = how["aligned_height"], how["aligned_width"]
+        grad = torch.ops.torchvision._roi_align_backward(grad_output, rois, scale, *bins, *shape, *sampling.values())
+    grad_input.copy_(grad)
+
+
+def _refuse_wild_positions(positions: Tensor, what: str) -> None:
+    """torchvision's CPU kernels read outside of their input at a position that is not a number, and crash Python."""
+    if positions.device.type == "cpu" and not torch.isfinite(positions).all():
+        raise ModelError(f"{what} is not finite; the training has diverged: lower the learning rate or max_grad_norm")
+
+
+def _refuse_max_mode(pool_mode: int) -> None:
+    if pool_mode == 0:
+        raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
+
+
+def _serve_deformable_convolution() -> None:
+    """Replaces what mmcv's autograd function computes.
+
+    Replaced here and not in the stand-in, because mmcv asks for the gradients in two calls where torchvision's kernel
+    gives all of them in one, and refuses batches that its own kernel's `im2col_step` does not divide.
+    """
+    function: Any = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
+    function.forward, function.backward = staticmethod(_deform_conv_forward), staticmethod(_deform_conv_backward)
+
+
+_Pair = int | tuple[int, int]
+
+
+def _deform_conv_forward(
+    ctx: Any,
+    features: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    deform_groups: int = 1,
+    bias: bool = False,
+    im2col_step: int = 32,
+) -> Tensor:
+    """(N, C_out, H_out, W_out) of the offset's dtype, which is what autocast chose, as in mmcv."""
+    if bias:
+        raise ModelError("deformable convolution v1 has no bias; add one after it")
+    if features.dim() != 4:
+        raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
+    _refuse_wild_positions(offset, "deformable convolution: an offset")
+    (stride_y, stride_x), (padding_y, padding_x), (dilation_y, dilation_x) = map(_pair, (stride, padding, dilation))
+    ctx.geometry = Geometry(stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups, deform_groups)
+    ctx.dtypes = [t.dtype for t in (features, offset, weight)]
+    dtype = torch.promote_types(offset.dtype, torch.float32)
+    tensors = [t.to(dtype).contiguous() for t in (features, weight, offset)]
+    ctx.save_for_backward(*tensors)
+    if features.device.type == "cpu":
+        return deform_conv2d(ctx.geometry, *tensors).to(offset.dtype)
+    return torch.ops.torchvision.deform_conv2d(*tensors, *_unread(tensors), *ctx.geometry, False).to(offset.dtype)
+
+
+@once_differentiable
+def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    grad_output = grad_output.to(tensors[0].dtype).contiguous()
+    if grad_output.device.type == "cpu":
+        with torch.enable_grad():
+            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+            output = deform_conv2d(ctx.geometry, *inputs)
+        features, weight, offset = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
+    else:
+        features, weight, offset, _, _ = torch.ops.torchvision._deform_conv2d_backward(
+            grad_output, *tensors, *_unread(tensors), *ctx.geometry, False
+        )
+    gradients = (features, offset, weight)
+    return *(grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)), *[None] * 7
+
+
+def _unread(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A mask and a bias: torchvision's kernel takes them in any case, and reads no mask and adds zeros here."""
+    features, weight, _ = tensors
+    return features.new_zeros(len(features), 1), features.new_zeros(len(weight))

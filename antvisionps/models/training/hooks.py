@@ -1,0 +1,127 @@
+"""What happens at every iteration of a training beside the step: seeds, the progress bar, curves, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dvclive import Live
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from antvisionps.core.errors import ModelError
+from antvisionps.core.progress import progress
+
+
+class ReseedHook(Hook):
+    """Sets torch's and numpy's global generators from (seed, iteration, rank) before every iteration."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int, *, rank: int) -> None:
+        self._seed = seed
+        self._rank = rank
+
+    def before_train_iter(self, runner: Runner, **_: Any) -> None:
+        state = np.random.SeedSequence((self._seed, runner.iter, *[self._rank] * (self._rank > 0))).generate_state(2)
+        torch.manual_seed(int(state[0]))
+        np.random.seed(int(state[1]))
+
+
+class PlainCheckpointHook(Hook):
+    """Keeps mmengine's history of logged values out of checkpoints: torch does not load its objects safely."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["message_hub"]["log_scalars"] = {}
+
+
+class SharedLossHook(Hook):
+    """Makes what every process logs the mean of all of them, which is the loss of the whole batch."""
+
+    priority = "ABOVE_NORMAL"
+
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
+        if outputs:
+            values = torch.stack([value.detach().float() for value in outputs.values()])
+            all_reduce(values, op="mean")
+            outputs.update(zip(outputs, values, strict=True))
+
+
+class ProgressHook(Hook):
+    """A progress bar with the current loss; refuses to go on when the loss is not finite."""
+
+    def __init__(self, name: str, iterations: int) -> None:
+        self._name = name
+        self._iterations = iterations
+
+    def before_train(self, runner: Runner) -> None:
+        self._bar = progress(
+            description=f"train {self._name}", total=self._iterations, initial=runner.iter, unit="iteration"
+        )
+
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
+        loss = outputs["loss"].item() if outputs else float("nan")
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"{self._name}: the loss is {loss} at iteration {runner.iter + 1}; lower the learning rate or "
+                "max_grad_norm, or lengthen the warm-up"
+            )
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self, runner: Runner) -> None:
+        self._bar.close()
+
+
+class CurvesHook(Hook):
+    """Every loss and the learning rate, averaged over `interval` iterations, as DVCLive curves.
+
+    A checkpoint holds what the interval that it falls in has summed up, so that a resumed run draws the same curves.
+    """
+
+    def __init__(self, curves_dir: Path, *, interval: int) -> None:
+        self._curves_dir = curves_dir
+        self._interval = interval
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def before_train(self, runner: Runner) -> None:
+        resumed = runner.iter > 0
+        if resumed:
+            _drop_points_after(self._curves_dir, step=runner.iter)
+        self._live = Live(str(self._curves_dir), resume=resumed, save_dvc_exp=False, dvcyaml=None, report=None)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curves"] = {"sums": self._sums, "count": self._count}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if "curves" in checkpoint:
+            self._sums, self._count = dict(checkpoint["curves"]["sums"]), checkpoint["curves"]["count"]
+
+    def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
+        for key, value in (outputs or {}).items():
+            self._sums[key] = self._sums.get(key, 0.0) + value.item()
+        self._count += 1
+        if (runner.iter + 1) % self._interval == 0:
+            self._write(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._live.end()
+
+    def _write(self, runner: Runner) -> None:
+        self._live.step = runner.iter + 1
+        for key, value in sorted(self._sums.items()):
+            self._live.log_metric(key.replace(".", "/"), value / self._count, timestamp=False)
+        self._live.log_metric("learning_rate", runner.optim_wrapper.get_lr()["lr"][0], timestamp=False)
+        self._live.make_summary()
+        self._sums, self._count = {}, 0
+
+
+def _drop_points_after(curves_dir: Path, *, step: int) -> None:
+    """What was logged between the checkpoint and the kill is logged once more by the resumed run."""
+    for path in curves_dir.rglob("*.tsv"):
+        header, *rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, *(row for row in rows if int(row.split("\t", 1)[0]) <= step)]))

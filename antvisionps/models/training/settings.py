@@ -1,0 +1,41 @@
+"""What a training follows: the sections of the params with the same names, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+
+class Schedule(TypedDict):
+    """`batch_size` counts the images that all processes load together; `milestones` belong to policy step."""
+
+    iterations: int
+    batch_size: int
+    warmup_iterations: int
+    policy: Literal["cosine", "step"]
+    milestones: Sequence[int]
+
+
+class Augmentation(TypedDict):
+    """The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the
+    samples are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
+    """
+
+    short_sides_px: Sequence[int]
+    max_long_side_px: int
+    flip: bool
+    photometric: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """`optimizer` is `optim_wrapper`'s, `memory` how a batch fits; a point of the curves averages `curve_interval`
+    iterations."""
+
+    seed: int
+    schedule: Schedule
+    optimizer: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    augmentation: Augmentation
+    curve_interval: int

@@ -1,0 +1,133 @@
+"""A split of a data set: its photos and panoptic maps, each checked against the annotation when it is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from antvisionps.core.errors import DataError
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.png import decode_segment_ids
+from antvisionps.panoptic.segments import PanopticImage, count_pixels, run_starts
+
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
+"""Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
+
+
+@dataclass(frozen=True)
+class PanopticDataset:
+    """One split. `images` are in ascending image_id; `instances` is the file of its true instances (gt_instances.py),
+    None where they are the segments of its maps."""
+
+    annotations: Path
+    images_dir: Path
+    panoptic_dir: Path
+    categories: CategorySet
+    images: tuple[PanopticImage, ...]
+    instances: Path | None = None
+
+    def photo_path(self, image: PanopticImage) -> Path:
+        return self.images_dir / image.file_name
+
+    def panoptic_path(self, image: PanopticImage) -> Path:
+        return self.panoptic_dir / image.panoptic_file_name
+
+    def load_photo(self, image: PanopticImage) -> np.ndarray:
+        """(H, W, 3) uint8 RGB in the pixel grid of the file; an EXIF orientation is ignored, as COCO's annotations do.
+
+        Raises DataError when the file is missing, truncated or of another size than the annotation says.
+        """
+        path = self.photo_path(image)
+        try:
+            with Image.open(path) as photo:
+                if photo.mode not in EIGHT_BIT_MODES:
+                    raise ValueError(f"8 bits a channel expected, got Pillow's mode {photo.mode}")
+                rgb = np.asarray(photo.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise self._unreadable(path, "photo", image, error) from error
+        self._check_size(path, image, rgb.shape[:2])
+        return rgb
+
+    def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
+        """(H, W) int32 segment ids, 0 = void.
+
+        Raises DataError when the PNG is missing, truncated, not 8-bit RGB or of another size than the annotation says,
+        when a pixel's id is not among the image's segments, and when a segment has no pixel.
+        """
+        path = self.panoptic_path(image)
+        try:
+            segment_ids = decode_segment_ids(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, "panoptic PNG", image, error) from error
+        self._check_size(path, image, segment_ids.shape)
+        self._check_segments(path, image, segment_ids)
+        return segment_ids
+
+    def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
+        """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
+        segments = sorted(image.segments, key=lambda segment: segment.segment_id)
+        areas_px = count_pixels(segment_ids, [segment.segment_id for segment in segments])
+        for segment, got in zip(segments, areas_px, strict=True):
+            if segment.area_px != got:
+                raise DataError(
+                    f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
+                    f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
+                )
+
+    def _unreadable(self, path: Path, what: str, image: PanopticImage, error: Exception) -> DataError:
+        reason = getattr(error, "strerror", None) or error
+        return DataError(
+            f"{path}: {what} of image {image.image_id} in {self.annotations} cannot be read whole ({reason}); "
+            "put the right file there or remove the image"
+        )
+
+    def _check_size(self, path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
+        if got_hw != (image.height, image.width):
+            raise DataError(
+                f"{path}: expected {image.width}x{image.height} pixels (width x height of image {image.image_id} in "
+                f"{self.annotations}), got {got_hw[1]}x{got_hw[0]}; correct the JSON or replace the file"
+            )
+
+    def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray) -> None:
+        present = {*segment_ids.ravel()[run_starts(segment_ids)].tolist()} - {VOID_SEGMENT_ID}
+        listed = {segment.segment_id for segment in image.segments}
+        if present == listed:
+            return
+        unlisted, absent = sorted(present - listed), sorted(listed - present)
+        problem = (
+            f"has pixels of segment {unlisted[0]}, which segments_info of image {image.image_id} does not list"
+            if unlisted
+            else f"has no pixel of segment {absent[0]}, which segments_info of image {image.image_id} lists"
+        )
+        more = len(unlisted or absent) - 1
+        also = f" (and {more} more like it)" if more else ""
+        raise DataError(f"{path}: {problem}{also}; it and {self.annotations} do not belong together, write both again")
+
+
+def check_files(dataset: PanopticDataset) -> None:
+    """Raises DataError when a photo or a panoptic PNG of the split is missing. Lists folders, opens no file."""
+    for what, folder, names in (
+        ("photo", dataset.images_dir, [image.file_name for image in dataset.images]),
+        ("panoptic PNG", dataset.panoptic_dir, [image.panoptic_file_name for image in dataset.images]),
+    ):
+        missing = _missing_files(folder, names)
+        if missing:
+            raise DataError(
+                f"{folder}: {len(missing)} of {len(names)} {what} files that {dataset.annotations} names are missing, "
+                f"{missing[0]} first; put them there or remove their images from the JSON"
+            )
+
+
+def _missing_files(folder: Path, names: Iterable[str]) -> list[str]:
+    @cache
+    def listed(parent: Path) -> set[str]:
+        return set(os.listdir(parent)) if parent.is_dir() else set()
+
+    paths = ((name, folder / name) for name in names)
+    return sorted(name for name, path in paths if path.name not in listed(path.parent))

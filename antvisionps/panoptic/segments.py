@@ -1,0 +1,95 @@
+"""The segments of a panoptic map: what describes them, and how they are measured over the map's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+
+
+class Segment(NamedTuple):  # made in two thirds of the time of a frozen dataclass
+    """One region of a panoptic map, as its JSON describes it."""
+
+    segment_id: int
+    category_id: int
+    area_px: int
+    bbox_xywh: tuple[int, int, int, int]
+    is_crowd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticImage:
+    """One photo and its panoptic map; file names are relative to the split's folders."""
+
+    image_id: int
+    file_name: str
+    panoptic_file_name: str
+    height: int
+    width: int
+    segments: tuple[Segment, ...]
+
+
+def class_index_map(segment_ids: np.ndarray, image: PanopticImage, categories: CategorySet) -> np.ndarray:
+    """(H, W) uint8 class indices, VOID_CLASS_INDEX where void. A crowd's pixels have its class."""
+    # Stored one higher, so that the ids nobody lists (0 in fresh memory) wrap around to 255 = VOID_CLASS_INDEX. Fresh
+    # memory costs nothing until touched, so a table over all ids up to the largest beats a search.
+    one_higher = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.uint8)
+    for segment in image.segments:
+        if segment.segment_id < len(one_higher):
+            one_higher[segment.segment_id] = categories.class_index(segment.category_id) + 1
+    return one_higher[segment_ids] - np.uint8(1)
+
+
+def measure_segments(
+    segment_ids: np.ndarray, *, category_ids: Mapping[int, int], crowd_ids: Set[int] = frozenset()
+) -> tuple[Segment, ...]:
+    """The segments of an (H, W) map with their areas and boxes, in ascending segment id; `category_ids` is keyed by
+    segment id.
+
+    Raises KeyError when the map holds an id that `category_ids` lacks.
+    """
+    width = segment_ids.shape[1]
+    starts = run_starts(segment_ids, within_rows=True)
+    ids, lengths = segment_ids.ravel()[starts], np.diff(starts, append=segment_ids.size)
+    ys, lefts = np.divmod(starts, width)
+    order = np.argsort(ids, kind="stable")
+    first = run_starts(ids[order])
+    # Within a segment the runs are in raster order still, so the first and the last tell its rows.
+    tops, bottoms = ys[order[first]], ys[order[np.append(first[1:], len(order)) - 1]] + 1
+    x0, x1 = np.minimum.reduceat(lefts[order], first), np.maximum.reduceat((lefts + lengths)[order], first)
+    areas_px = np.add.reduceat(lengths[order], first)
+    return tuple(
+        Segment(segment_id, category_ids[segment_id], area_px, (x, y, right - x, bottom - y), segment_id in crowd_ids)
+        for segment_id, area_px, x, y, right, bottom in np.stack(
+            [ids[order[first]], areas_px, x0, tops, x1, bottoms], axis=1
+        ).tolist()
+        if segment_id != VOID_SEGMENT_ID
+    )
+
+
+def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:
+    """(R,) the flat index at which each run begins, in raster order, on which every map is constant; `within_rows` a
+    row ends a run.
+
+    A map has fifty times fewer runs than pixels, so what is counted over runs costs little.
+    """
+    is_start = np.zeros(maps[0].size, dtype=bool)
+    is_start[:1] = True
+    for flat in (values.ravel() for values in maps):
+        is_start[1:] |= flat[1:] != flat[:-1]
+    if within_rows:
+        is_start.reshape(maps[0].shape)[:, 0] = True
+    return np.flatnonzero(is_start)
+
+
+def count_pixels(segment_ids: np.ndarray, ascending_ids: list[int]) -> list[int]:
+    """The pixels of each of these segments; every other pixel is void."""
+    starts = run_starts(segment_ids)
+    positions = np.searchsorted([VOID_SEGMENT_ID, *ascending_ids], segment_ids.ravel()[starts])
+    lengths = np.diff(starts, append=segment_ids.size)
+    areas: list[int] = np.bincount(positions, lengths, minlength=1 + len(ascending_ids)).astype(np.int64).tolist()
+    return areas[1:]

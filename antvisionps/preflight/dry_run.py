@@ -1,0 +1,132 @@
+"""What `antvisionps check` does: tries every network of some params, and looks at data, weights and disk."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.progress import progress
+from antvisionps.models.training.device import select_device
+from antvisionps.params.whole import Params
+from antvisionps.preflight.doctor import Finding
+from antvisionps.preflight.estimates import DiskNeed, Estimate, disk_needs, format_bytes
+from antvisionps.preflight.images import ImageSet, download_bytes, find_images, missing_data
+from antvisionps.preflight.lines import full_batch, image_line, network_lines
+from antvisionps.preflight.networks import TrainedNetwork, networks_of
+from antvisionps.preflight.pretrained import imagenet_weights
+from antvisionps.preflight.trial import Batch, NetworkTrial, try_network
+
+SMALL_PIXELS = 200_000
+"""Of a batch: up to here a CPU takes the run's own steps in seconds."""
+
+CPU_SIZES = ((64, 96), (64, 96), (128, 192))
+"""What it takes instead: a step to make the optimiser's state, then two sizes for memory to be drawn as a line."""
+
+CPU_ROIS = 16
+"""Regions an image then: their share of the memory does not grow with the picture."""
+
+GPU_STEPS, CPU_STEPS = 4, 1
+TIMEOUT_S = 10.0
+
+
+def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding]]:
+    """What the run needs, and what is right or wrong with it; `disk` is a folder of the disk that the run writes to."""
+    images, networks = find_images(params.prepare), list(networks_of(params))
+    missing = list(missing_data(params.prepare))
+    trials, tried = _try_all(networks, params, images)
+    needs = disk_needs(
+        weights_bytes=[trial.weights_bytes for trial in trials.values()] or [0],
+        checkpoint_bytes=[trial.checkpoint_bytes for trial in trials.values()] or [0],
+        ends=len(params.ends),
+        images=images.predicted,
+        hw=images.hw,
+        download_bytes=download_bytes() if any("download coco" in (one.remedy or "") for one in missing) else 0,
+    )
+    estimates = [image_line(images), *network_lines(networks, trials, images)]
+    estimates += [Estimate(f"disk: {need.what}", format_bytes(need.num_bytes), need.source) for need in needs]
+    data = missing or [Finding("ok", "data", f"{params.prepare.source}: what prepare reads is there")]
+    return estimates, [*data, *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
+
+
+def _try_all(
+    networks: Sequence[TrainedNetwork], params: Params, images: ImageSet
+) -> tuple[Mapping[str, NetworkTrial], list[Finding]]:
+    """What came of each network by name, without those that failed; a finding for each."""
+    device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
+    trials, findings = {}, []
+    bar = progress(networks, description="try networks", total=len(networks), unit="network")
+    for network in bar:
+        bar.set_postfix_str(network.name)
+        try:
+            trials[network.name] = _try(network, params, images, device)
+            findings.append(Finding("ok", network.name, f"builds, learns and predicts on {device.type}"))
+        except (AntVisionPSError, RuntimeError, ValueError) as error:  # RuntimeError: whatever torch finds, memory too
+            remedy = f"change {network.end}'s network, or its memory and schedule, in the params"
+            findings.append(Finding("wrong", network.name, f"fails: {error}", remedy))
+    if device.type == "cpu" and any(network.training.optimizer.autocast for network in networks):
+        findings.append(
+            Finding("note", "optimizer.autocast", "left out here: it needs a GPU, and so does a run with these params")
+        )
+    return trials, findings
+
+
+def _try(network: TrainedNetwork, params: Params, images: ImageSet, device: torch.device) -> NetworkTrial:
+    full = full_batch(network, images)
+    training = network.training
+    settings, batches = network.settings, [full]
+    if not (takes_full_steps := device.type == "cuda" or full.pixels <= SMALL_PIXELS):
+        # Batch norm that learns needs two images.
+        batches = [Batch(hw, min(2, training.schedule.batch_size)) for hw in CPU_SIZES]
+        if "rois_per_image" in settings:
+            settings = settings | {"rois_per_image": min(CPU_ROIS, settings["rois_per_image"])}
+    return try_network(
+        end=network.end,
+        network=settings,
+        categories=images.categories,
+        optimizer=training.optimizer.model_dump(),
+        memory=training.memory.model_dump(),
+        predicting=params.predict.keyword_arguments(),
+        max_proposals=params.predict.max_proposals,
+        batches=batches,
+        num_steps=GPU_STEPS if takes_full_steps else CPU_STEPS,
+        device=device,
+    )
+
+
+def _weights_findings(networks: Sequence[TrainedNetwork]) -> Iterator[Finding]:
+    for backbone in dict.fromkeys(network.backbone for network in networks if network.backbone):
+        subject = f"weights of {backbone}"
+        try:
+            weights = imagenet_weights(backbone)
+        except AntVisionPSError as error:
+            yield Finding("wrong", subject, str(error))
+            continue
+        if weights.file is not None:
+            yield Finding("ok", subject, f"{weights.file}")
+        elif problem := _unreachable(weights.url):
+            remedy = "connect this machine, or fetch the file elsewhere and give its path as the backbone's `weights`"
+            yield Finding("wrong", subject, f"not here, and {weights.url} cannot be reached: {problem}", remedy)
+        else:
+            yield Finding("note", subject, f"not here; the first training downloads {weights.url}")
+
+
+def _unreachable(url: str) -> str:
+    """Why the server does not have it; nothing is downloaded."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S):
+            return ""
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def _disk_finding(needs: Sequence[DiskNeed], disk: Path) -> Finding:
+    needed, free = sum(need.num_bytes for need in needs), shutil.disk_usage(disk).free
+    message = f"{format_bytes(needed)} needed in all, {format_bytes(free)} free"
+    if needed > free:
+        return Finding("wrong", "disk", message, "free some, or work on a larger disk")
+    return Finding("ok", "disk", message)

@@ -1,0 +1,57 @@
+// The overview's training curves.
+"use strict";
+
+function curvesCard(overview) {
+  const names = [...new Set(overview.curves.map(({ name }) => name))].sort(
+    (one, other) => (other === "loss") - (one === "loss") || one.localeCompare(other),
+  );
+  return redrawn((set) => {
+    const name = names.includes(overviewChoice.curve) ? overviewChoice.curve : names[0];
+    const curves = overview.curves.filter((curve) => curve.name === name);
+    return card(
+      "Training curves",
+      "Each point is the mean of some iterations.",
+      el(
+        "div.filters",
+        choice("Curve", name, names, (curve) => set({ curve })),
+        el("span.legend", curves.map((curve, index) => el("span", el("i.swatch", numberedStyle(index)), networkName(curve)))),
+      ),
+      linePlot(name, curves),
+    );
+  });
+}
+
+const networkName = ({ end, member }) => `${end} ${member}`;
+
+function linePlot(name, curves) {
+  const [width, height, left, bottom, top] = [760, 240, 52, 28, 8];
+  const [, lastStep] = extent(curves.flatMap(({ steps }) => steps));
+  const [low, high] = extent(curves.flatMap(({ values }) => values).concat(0));
+  const x = (step) => left + ((width - left - 8) * step) / (lastStep || 1);
+  const y = (value) => top + ((height - top - bottom) * (high - value)) / (high - low || 1);
+  const lasts = curves.map((curve) => `${networkName(curve)} ends at ${curve.values[curve.values.length - 1]}`);
+  const points = ({ steps, values }) =>
+    steps.map((step, place) => `${x(step).toFixed(1)},${y(values[place]).toFixed(1)}`).join(" ");
+  return svg(
+    "svg.plot",
+    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name} over iterations: ${lasts.join(", ")}` },
+    ticks(low, high).map((value) => [
+      svg("line.rule", { x1: left, x2: width - 8, y1: y(value), y2: y(value) }),
+      svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)),
+    ]),
+    ticks(0, lastStep).map((step) => svg("text", { x: x(step), y: height - 8, "text-anchor": "middle" }, grouped(step))),
+    curves.map((curve, index) =>
+      svg("polyline", { ...numberedStyle(index), points: points(curve) }, svg("title", networkName(curve))),
+    ),
+  );
+}
+
+// Some five round numbers from one to the other.
+function ticks(from, to) {
+  const raw = (to - from) / 4;
+  const power = 10 ** Math.floor(Math.log10(raw || 1));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((round) => round >= raw);
+  const list = [];
+  for (let v = Math.ceil(from / step) * step; v <= to + step * 1e-6; v += step) list.push(Number(v.toPrecision(6)));
+  return list;
+}

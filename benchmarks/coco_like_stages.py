@@ -1,0 +1,40 @@
+"""Runs stages on what `write_coco_like` made below a folder, as DVC does: each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+MIN_STUFF_AREA_PX = 4096
+
+
+def write_params(root: Path, *, systems: Sequence[str], workers: int, **score: int) -> None:
+    """ROOT/params.yaml: the built-in ones with these systems, COCO's smallest stuff segment and no pictures."""
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(PROJECT / "params.yaml")
+    document["fuse"] |= {"systems": list(systems), "min_stuff_area_px": MIN_STUFF_AREA_PX}
+    document["score"] |= {"overlay_images": 0, **score}
+    document["runtime"]["workers"] = workers
+    with (root / "params.yaml").open("w") as file:
+        yaml.dump(document, file)
+
+
+def run_stage(name: str, root: Path, *options: Any) -> None:
+    """`stages/NAME.py` with the folders below `root` that all stages after predict read, and with these options."""
+    places = {"params": root / "params.yaml"}
+    places |= {name: root / name for name in ("prepared", "predictions", "routing", "calibration")}
+    words = [word for name, place in places.items() for word in (f"--{name}", place)]
+    command = [sys.executable, PROJECT / "stages" / f"{name}.py", *words, *options]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def score_options(root: Path) -> list[Any]:
+    return ["--fused", root / "fused", "--out", root / "metrics", "--overlays", root / "overlays"]

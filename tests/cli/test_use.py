@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from antvisionps.cli import main as cli
+from antvisionps.params.profiles import compose
+
+PROJECT = Path(__file__).parents[2]
+BUILT_IN, FACADES, COCO = (f"profiles/{name}.yaml" for name in ("built_in", "facades", "coco_paper"))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project without git, with our profiles and the built-in run's params.yaml."""
+    (tmp_path / "profiles").mkdir()
+    for profile in (BUILT_IN, FACADES, COCO):
+        (tmp_path / profile).write_bytes((PROJECT / profile).read_bytes())
+    (tmp_path / "params.yaml").write_bytes((PROJECT / BUILT_IN).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def error_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["use", *arguments])
+    assert stopped.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_every_profile_follows_every_other(project, capsys):
+    for profile in (FACADES, FACADES, COCO, FACADES, BUILT_IN, COCO, BUILT_IN):
+        cli.main(["use", profile])
+        assert f"params.yaml is now {profile}" in capsys.readouterr().out
+        assert (project / "params.yaml").read_text() == compose(PROJECT / profile)
+
+
+def test_changes_of_the_users_own_are_refused_and_forced(project, capsys):
+    params = project / "params.yaml"
+    own = compose(PROJECT / FACADES).replace("min_score: 0.5", "min_score: 0.2")
+    params.write_text(own)
+    assert "changes of your own" in error_of(capsys, BUILT_IN)
+    assert params.read_text() == own
+    cli.main(["use", BUILT_IN, "--force"])
+    assert params.read_text() == compose(PROJECT / BUILT_IN)
+
+
+def test_changes_that_are_kept_as_a_profile_of_their_own_come_back(project):
+    own = compose(PROJECT / COCO).replace("min_score: 0.5", "min_score: 0.2")
+    for name in ("params.yaml", "profiles/mine.yaml"):
+        (project / name).write_text(own)
+    (project / "profiles" / "broken.yaml").write_text("extends: nowhere.yaml")
+    cli.main(["use", FACADES])
+    cli.main(["use", "profiles/mine.yaml"])
+    assert (project / "params.yaml").read_text() == own
+
+
+def test_a_project_without_params_gets_some(project):
+    (project / "params.yaml").unlink()
+    cli.main(["use", FACADES])
+    assert (project / "params.yaml").read_text() == compose(PROJECT / FACADES)
+
+
+def test_an_invalid_profile_is_refused_and_changes_nothing(project, capsys):
+    (project / "bad.yaml").write_text(f"extends: {BUILT_IN}\nspeed: 1\n")
+    assert error_of(capsys, "bad.yaml", "--force").startswith("error: bad.yaml: speed: unknown key")
+    assert error_of(capsys, "none.yaml").startswith("error: none.yaml: no such file")
+    assert (project / "params.yaml").read_text() == compose(PROJECT / BUILT_IN)

@@ -1,0 +1,120 @@
+"""Which changes of the params make the rows of the tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from antvisionps.experiments.tables import TABLES, changes_of
+from antvisionps.params.whole import Params, load_params
+
+PROJECT = Path(__file__).parents[2]
+PAPER, BUILT_IN, FACADES = (
+    PROJECT / name for name in ("profiles/coco_paper.yaml", "params.yaml", "profiles/facades.yaml")
+)
+
+
+def changed(profile: Path, changes: tuple[str, ...], folder: Path) -> Params:
+    """The params as `dvc exp run -S` leaves them."""
+    copy = shutil.copyfile(profile, folder / "params.yaml")
+    apply_overrides(copy, list(changes))
+    return load_params(copy)
+
+
+def table_on(profile, name):
+    return TABLES[name](load_params(profile))
+
+
+def params_of_rows(profile, name, folder, *, seed=None):
+    params = load_params(profile)
+    rows = TABLES[name](params).rows
+    return [changed(profile, changes_of(row, params, seed=seed), folder) for row in rows]
+
+
+@pytest.mark.parametrize("profile", [PAPER, BUILT_IN, FACADES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_makes_valid_params_that_predict_the_rows_ends_alone(profile, name, tmp_path):
+    before = load_params(profile)
+    rows = table_on(profile, name).rows
+    for row, params in zip(rows, params_of_rows(profile, name, tmp_path), strict=True):
+        assert params.ends == params.predict.separate_ends == row.ends
+        assert row.system in params.fuse.systems
+        assert params.prepare == before.prepare
+    assert len({row.name for row in rows}) == len(rows)
+    assert len({row.label for row in rows}) == len({(row.label, row.changes) for row in rows})
+
+
+def test_on_the_papers_profile_a_row_of_table_1_is_the_member_of_that_name(tmp_path):
+    assert not table_on(PAPER, "1").left_out
+    *single, ensemble = params_of_rows(PAPER, "1", tmp_path)
+    members = [params.train_e_ups.members for params in single]
+    assert members == [
+        *(("r101_dcn",), ("r101_dcn_bfp",), ("r101_dcn_lsh",), ("r101_dcn_bfp_lsh",)),
+        *(("se154",), ("se154_lsh",), ("se154_bfp",), ("se154_bfp_lsh",)),
+    ]
+    assert [params.predict.member_weights["e_ups"] for params in single] == [{name: 1.0} for (name,) in members]
+    weights = {"r50": 0.4, "r101_dcn": 1.2, "r101_dcn_bfp_lsh": 1.1, "se154_lsh": 1.3}
+    assert ensemble.predict.member_weights["e_ups"] == weights
+
+
+def test_the_papers_networks_stay_what_they_are(tmp_path):
+    before = load_params(PAPER)
+    for after in params_of_rows(PAPER, "1", tmp_path) + params_of_rows(PAPER, "3", tmp_path):
+        assert after.train_e_ups.networks == before.train_e_ups.networks
+        assert after.train_lwl_htc == before.train_lwl_htc
+
+
+def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network(tmp_path):
+    table = table_on(BUILT_IN, "1")
+    networks = [params.train_e_ups.networks["base"] for params in params_of_rows(BUILT_IN, "1", tmp_path)]
+    assert [(n.balanced_pyramid_level, n.location_sensitive_header) for n in networks] == [
+        (None, False),
+        (2, False),
+        (None, True),
+        (2, True),
+    ]
+    assert [row.name for row in table.rows] == [
+        f"efficientnet_lite0 {v}" for v in ("vanilla", "+ BFP", "+ LSH", "+ BFP + LSH")
+    ]
+    assert table.left_out[0] == "SENet-154 vanilla (train_e_ups.networks describes no se154)"
+    assert len(table.left_out) == 5
+
+
+@pytest.mark.parametrize(("profile", "plain_level", "dc_level"), [(PAPER, 1, 2), (BUILT_IN, 0, 0)])
+def test_table_2_switches_uncertainty_and_the_dc_head(profile, plain_level, dc_level, tmp_path):
+    networks = [params.train_lwl_htc.network for params in params_of_rows(profile, "2", tmp_path)]
+    assert [(n.uncertainty, n.deformable_semantic_head, n.semantic_level) for n in networks] == [
+        (None, None, plain_level),
+        ("task", None, plain_level),
+        (None, "per_level", dc_level),
+        ("task", "per_level", dc_level),
+    ]
+
+
+def test_table_3_is_one_experiment():
+    rows = table_on(PAPER, "3").rows
+    assert len({(row.label, row.changes) for row in rows}) == 1
+    assert [row.system for row in rows] == ["e_ups", "lwl_htc", "fusion"]
+
+
+def test_the_fusion_table_is_of_two_experiments_each_plain_and_calibrated(tmp_path):
+    rows, params = table_on(FACADES, "fusion").rows, params_of_rows(FACADES, "fusion", tmp_path)
+    assert len({(row.label, row.changes) for row in rows}) == 4
+    assert [one.fuse.calibrated for one in params] == [False] * 4 + [True] * 4
+    assert [one.train_hrnet_aspp.members for one in params] == [(), (), (), ("base",)] * 2
+    assert params[3].fuse.systems == ("e_ups", "lwl_htc", "fusion")
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("1", (7, 2, 3)), ("2", (1, 7, 3)), ("3", (701, 702, 3)), ("fusion", (701, 702, 703))]
+)
+def test_a_seed_changes_all_trainings_and_nothing_else(name, seeds, tmp_path):
+    params = load_params(BUILT_IN)
+    row = TABLES[name](params).rows[-1]
+    own, seeded = (changed(BUILT_IN, changes_of(row, params, seed=seed), tmp_path) for seed in (None, 7))
+    sections = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
+    assert tuple(getattr(seeded, section).seed for section in sections) == seeds
+    assert own.model_copy(update={section: getattr(seeded, section) for section in sections}) == seeded

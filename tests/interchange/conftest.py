@@ -1,0 +1,108 @@
+"""A small data set, a cache of it like those of `predict`, and its export."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.interchange.import_end import export_end, import_end
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import class_index_map
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
+from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+
+
+@pytest.fixture(scope="package")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "prepared"
+    prepare_scenes(folder, train_images=5, val_images=4, height=64, width=96, heldout_images=2, seed=3, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def dataset(prepared):
+    return open_split(prepared, "val")
+
+
+@pytest.fixture(scope="package")
+def identity(prepared, dataset):
+    return CacheIdentity("mine", "val", dataset_fingerprint(prepared), dataset.categories)
+
+
+@pytest.fixture(scope="package")
+def native(tmp_path_factory, dataset, identity):
+    """The folder of a cache like those of `predict`: noisy instances with mask_probs, planes on a coarse grid."""
+    folder = tmp_path_factory.mktemp("native") / "mine" / "val"
+    header = CacheHeader("mine", "val", identity.dataset_fingerprint, identity.categories, "w" * 64)
+    rng = np.random.default_rng(7)
+    with (
+        InstancesWriter(folder / INSTANCES_FILE, header) as instances,
+        SemanticWriter(folder / SEMANTIC_FILE, header) as semantics,
+    ):
+        for image in dataset.images:
+            instances.write(noisy_instances(dataset, image, rng))
+            semantics.write(noisy_semantics(dataset, image, rng))
+    return folder
+
+
+def noisy_instances(dataset, image, rng):
+    ids = dataset.load_segment_ids(image)
+    things = [s for s in image.segments if dataset.categories.by_id(s.category_id).is_thing] * 2
+    masks = [np.roll(ids == s.segment_id, rng.integers(-3, 4, 2), axis=(0, 1)) for s in things]
+    return ImageInstances(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        category_ids=np.array([s.category_id for s in things], np.int32),
+        scores=rng.choice(np.array([0.1, 0.35, 0.7, 0.7, 1.0], np.float32), len(things)),  # some of them equal
+        boxes_xywh=(rng.random((len(things), 4)) * 50).astype(np.float32),
+        rles=encode_masks(np.array(masks)) if masks else [],
+        mask_probs=rng.integers(0, 256, (len(things), 28, 28), np.uint8),
+    )
+
+
+def noisy_semantics(dataset, image, rng):
+    classes = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)[2::4, 2::4]
+    probs = np.eye(256)[classes][..., : len(dataset.categories)].transpose(2, 0, 1)
+    probs = 0.6 * probs + 0.4 * rng.dirichlet(np.ones(len(probs)), classes.shape).transpose(2, 0, 1)
+    return ImageSemantics.from_probs(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        input_height=image.height,
+        input_width=image.width,
+        stride=4.0,
+        category_ids=dataset.categories.category_ids,
+        probs=probs,
+    )
+
+
+@pytest.fixture(scope="package")
+def exported(tmp_path_factory, native, dataset, identity):
+    folder = tmp_path_factory.mktemp("exported") / "files"
+    export_end(native, folder, dataset=dataset, identity=identity)
+    return folder
+
+
+@pytest.fixture
+def files(exported, tmp_path):
+    """A copy of the exported files, to spoil."""
+    return shutil.copytree(exported, tmp_path / "files")
+
+
+@pytest.fixture
+def refuse(dataset, identity):
+    """Asserts that the import of a folder is refused with that message, and that nothing is written."""
+
+    def assert_refused(files, match, dataset=dataset):
+        with pytest.raises(PredictionsError, match=match):
+            import_end(files, files.parent / "cache", dataset=dataset, identity=identity)
+        assert not list(files.parent.glob("*cache*"))
+
+    return assert_refused

@@ -1,0 +1,211 @@
+"""Panoptic results of panopticapi, Hugging Face and detectron2, as an end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from antvisionps.interchange.import_end import import_end
+from antvisionps.panoptic.png import segment_ids_to_rgb
+from antvisionps.params.whole import load_params
+from antvisionps.pipeline.fuse import fuse_systems
+from antvisionps.pipeline.score import score
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader
+
+PROJECT = Path(__file__).parents[2]
+SKY = 2
+
+
+def split_something(dataset, image, rng):
+    """The true map, moved, with its void, and a thing cut in two: a result with hits, misses and false positives."""
+    segment_ids = np.roll(dataset.load_segment_ids(image), rng.integers(-9, 10, 2), axis=(0, 1))
+    ids = np.zeros(segment_ids.shape, np.int32)
+    for number, segment in enumerate(image.segments, start=1):
+        ids[segment_ids == segment.segment_id] = number
+    category_of = {number: segment.category_id for number, segment in enumerate(image.segments, start=1)}
+    things = [key for key, category_id in category_of.items() if dataset.categories.by_id(category_id).is_thing]
+    if things:
+        new = max(category_of) + 1
+        ids[: image.height // 3][ids[: image.height // 3] == things[0]] = new
+        category_of[new] = category_of[things[0]]
+    return ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
+
+
+@pytest.fixture(scope="module")
+def results_of(dataset):
+    rng = np.random.default_rng(1)
+    return {image.image_id: split_something(dataset, image, rng) for image in dataset.images}
+
+
+def write_coco_panoptic(folder, dataset, results_of, *, info=lambda key, category_id: {}):
+    """As panopticapi's converters and detectron2's COCOPanopticEvaluator write it."""
+    (folder / "panoptic").mkdir(parents=True)
+    rows = []
+    for image in dataset.images:
+        ids, category_of = results_of[image.image_id]
+        name = f"{image.image_id:012d}.png"
+        Image.fromarray(segment_ids_to_rgb(ids)).save(folder / "panoptic" / name)
+        segments = [{"id": key, "category_id": value} | info(key, value) for key, value in category_of.items()]
+        rows.append({"image_id": image.image_id, "file_name": name, "segments_info": segments})
+    (folder / "panoptic.json").write_text(json.dumps({"annotations": rows}))
+    return folder
+
+
+def test_panoptic_results_score_what_panopticapi_gives_them(
+    tmp_path, prepared, dataset, identity, results_of, panopticapi_pq
+):
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    import_end(files, tmp_path / "predictions" / "mine" / "val", dataset=dataset, identity=identity)
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(PROJECT / "params.yaml")
+    document["ends"], document["import_end"]["ends"], document["predict"]["separate_ends"] = [], ["mine"], []
+    weights = {"semantic_weights": {"mine": 1.0}, "instance_weights": {"mine": 1.0}}
+    methods = {"mine": "heuristic", "fusion": "heuristic"}
+    document["fuse"] |= {"systems": ["mine"], "method": methods, "min_stuff_area_px": 0} | weights
+    document["score"] |= {"bootstrap_samples": 20, "overlay_images": 0}
+    document["runtime"]["workers"] = 1
+    yaml.dump(document, tmp_path / "params.yaml")
+    params = load_params(tmp_path / "params.yaml")
+    places = {name: tmp_path / name for name in ("predictions", "routing", "calibration")} | {"prepared": prepared}
+    fuse_systems(params, **places, out=tmp_path / "fused")
+    written = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays", "with_budget": False}
+    score(params, **places, fused=tmp_path / "fused", **written)
+    found = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())["mine"]
+    oracle = panopticapi_pq(
+        str(prepared / "val.json"), str(files / "panoptic.json"), str(dataset.panoptic_dir), str(files / "panoptic")
+    )
+    assert 0 < oracle["All"]["pq"] < 1
+    for group in ("All", "Things", "Stuff"):
+        for measure in ("PQ", "SQ", "RQ"):
+            assert found[group][measure] == pytest.approx(100 * oracle[group][measure.lower()])
+
+
+def caches(folder):
+    with InstancesReader(folder / INSTANCES_FILE) as instances, SemanticReader(folder / SEMANTIC_FILE) as semantics:
+        return [*instances, *semantics]
+
+
+def assert_equal_caches(one, other):
+    for image, again in zip(caches(one), caches(other), strict=True):
+        for name in set(type(image).__dataclass_fields__) - {"source"}:
+            np.testing.assert_array_equal(getattr(image, name), getattr(again, name))
+
+
+def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset, identity, results_of):
+    """Transformers counts classes from 0 over things and stuff, detectron2 things and stuff apart; void is 0 or -1."""
+    categories = dataset.categories
+    scores = {image.image_id: 0.5 + 0.1 * index for index, image in enumerate(dataset.images)}
+    coco = tmp_path / "coco"
+    write_coco_panoptic(coco, dataset, results_of)
+    document = json.loads((coco / "panoptic.json").read_text())
+    for row in document["annotations"]:
+        for segment in row["segments_info"]:
+            segment["score"] = scores[row["image_id"]]
+    (coco / "panoptic.json").write_text(json.dumps(document))
+
+    hugging_face, detectron2 = tmp_path / "hf", tmp_path / "d2"
+    rows = {hugging_face: [], detectron2: []}
+    for folder in rows:
+        (folder / "panoptic").mkdir(parents=True)
+    for image in dataset.images:
+        ids, category_of = results_of[image.image_id]
+        np.save(hugging_face / "panoptic" / f"{image.image_id}.npy", np.where(ids == 0, -1, ids).astype(np.int32))
+        Image.fromarray(ids.astype(np.uint16)).save(detectron2 / "panoptic" / f"{image.image_id}.png")
+        for folder, suffix in ((hugging_face, "npy"), (detectron2, "png")):
+            segments = []
+            for key, category_id in category_of.items():
+                is_thing = categories.by_id(category_id).is_thing
+                score = scores[image.image_id]
+                index = categories.class_index(category_id)
+                if folder == hugging_face:
+                    segments.append({"id": key, "label_id": index, "was_fused": not is_thing, "score": score})
+                elif is_thing:
+                    segments.append(
+                        {"id": key, "isthing": True, "score": score, "category_id": index, "instance_id": 0}
+                    )
+                else:
+                    contiguous = index - len(categories.things) + 1
+                    segments.append({"id": key, "isthing": False, "category_id": contiguous, "area": 9})
+            rows[folder].append(
+                {"image_id": image.image_id, "file_name": f"{image.image_id}.{suffix}", "segments_info": segments}
+            )
+    id2label = {str(index): c.name for index, c in enumerate(categories.categories)}
+    things = {str(index): c.name for index, c in enumerate(categories.things)}
+    stuff = {str(index + 1): c.name for index, c in enumerate(categories.stuff)}
+    for folder, labels in ((hugging_face, id2label), (detectron2, {"things": things, "stuff": stuff})):
+        (folder / "panoptic.json").write_text(json.dumps(rows[folder]))
+        (folder / "labels.json").write_text(json.dumps(labels))
+    for name in ("coco", "hf", "d2"):
+        import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
+    assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / "hf")
+    assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / "d2")
+
+
+def test_segments_of_one_stuff_category_become_one(tmp_path, dataset, identity, results_of):
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    split = {}
+    for image in dataset.images:
+        ids, category_of = results_of[image.image_id]
+        ids, category_of = ids.copy(), dict(category_of)
+        stuff = next(key for key, value in category_of.items() if not dataset.categories.by_id(value).is_thing)
+        y, x = np.argwhere(ids == stuff)[0]
+        ids[y, x], category_of[9999] = 9999, category_of[stuff]
+        split[image.image_id] = ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
+    write_coco_panoptic(tmp_path / "split", dataset, split)
+    import_end(files, tmp_path / "a", dataset=dataset, identity=identity)
+    import_end(tmp_path / "split", tmp_path / "b", dataset=dataset, identity=identity)
+    assert_equal_caches(tmp_path / "a", tmp_path / "b")
+
+
+def change_first(row, **changes):
+    row["segments_info"][0] |= changes
+
+
+PANOPTIC_FAULTS = {
+    "unknown category": (lambda rows: change_first(rows[0], category_id=999), "segment .*unknown category 999"),
+    "thing said to be stuff": (lambda rows: [change_first(row, isthing=9) for row in rows], "stands here as"),
+    "score": (lambda rows: change_first(rows[0], score=-0.1), "score from 0 to 1"),
+    "score NaN": (lambda rows: change_first(rows[0], score=float("nan")), "score from 0 to 1"),
+    "surplus segment": (lambda rows: rows[0]["segments_info"].append({"id": 77777, "category_id": SKY}), "no pixel"),
+    "missing segment": (lambda rows: rows[0]["segments_info"].pop(), "not in segments_info"),
+    "segment twice": (lambda rows: rows[0]["segments_info"].append(rows[0]["segments_info"][0]), "appears twice"),
+    "missing image": (lambda rows: rows.pop(), "is missing"),
+    "image twice": (lambda rows: rows.append(rows[0]), "appears twice"),
+    "unknown image": (lambda rows: rows[0].update(image_id=12345), "not in this split"),
+    "no file": (lambda rows: rows[0].update(file_name="nothing.png"), "cannot be read"),
+    "file of another kind": (lambda rows: rows[0].update(file_name="a.jpg"), "a .png or .npy"),
+    "other size": (lambda rows: rows[0].update(file_name="small.npy"), "got 2 x 2"),
+    "floats": (lambda rows: rows[0].update(file_name="floats.npy"), "expected integers"),
+}
+
+
+@pytest.mark.parametrize("fault", PANOPTIC_FAULTS)
+def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse, fault):
+    change, match = PANOPTIC_FAULTS[fault]
+    stuff_first = {
+        image_id: (ids, dict(sorted(c.items(), key=lambda entry: dataset.categories.by_id(entry[1]).is_thing)))
+        for image_id, (ids, c) in results_of.items()
+    }
+    files = write_coco_panoptic(tmp_path / "files", dataset, stuff_first)
+    np.save(files / "panoptic" / "small.npy", np.zeros((2, 2), np.int32))
+    np.save(files / "panoptic" / "floats.npy", np.zeros((64, 96)))
+    document = json.loads((files / "panoptic.json").read_text())
+    change(document["annotations"])
+    (files / "panoptic.json").write_text(json.dumps(document))
+    refuse(files, match)
+
+
+def test_a_label_of_two_meanings_needs_isthing(tmp_path, dataset, results_of, refuse):
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    thing, stuff = dataset.categories.things[0], dataset.categories.stuff[0]
+    ids = sorted({value for _, category_of in results_of.values() for value in category_of.values()})
+    labels = {"things": dict.fromkeys(ids, thing.name), "stuff": dict.fromkeys(ids, stuff.name)}
+    (files / "labels.json").write_text(json.dumps(labels))
+    refuse(files, "expected isthing beside it")

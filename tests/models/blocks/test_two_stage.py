@@ -1,0 +1,31 @@
+"""RoI features against mmdet's own extractor."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+
+from antvisionps.models.blocks.two_stage import roi_extractor
+
+
+def test_boxes_of_roi_features_are_not_rounded_to_half_precision():
+    extractor = MODELS.build(roi_extractor(channels=4, size=7))
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(1, 4, 1344 // s, 1344 // s, generator=generator).bfloat16() for s in (4, 8, 16, 32)]
+    rois = torch.tensor([[0, 1201.0, 1205, 1233, 1241], [0, 901, 303, 1310, 777]])
+    exact = extractor([level.float() for level in levels], rois)
+    torch.testing.assert_close(extractor(levels, rois).float(), exact, rtol=1e-2, atol=1e-2)
+    stock = extractor.__class__.__base__.forward(extractor, levels, rois).float()
+    assert (stock - exact).abs().max() > 0.3
+
+
+def test_roi_features_of_every_level_are_mmdets():
+    extractor = MODELS.build(roi_extractor(channels=4, size=7))
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, 4, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
+    sides = torch.tensor([12.0, 60, 111, 113, 200, 230, 400, 460, 500, 20])
+    corners = torch.rand(10, 2, generator=generator) * 12
+    rois = torch.cat([torch.arange(10).float()[:, None] % 2, corners, corners + sides[:, None]], dim=1)
+    assert set(extractor.map_roi_levels(rois, 4).tolist()) == {0, 1, 2, 3}
+    stock = extractor.__class__.__base__.forward(extractor, levels, rois)
+    torch.testing.assert_close(extractor(levels, rois), stock, rtol=0, atol=0)

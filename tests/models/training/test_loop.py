@@ -1,0 +1,127 @@
+"""Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from antvisionps.core.errors import ModelError
+from antvisionps.models.training.loop import train
+from antvisionps.models.training.samples import TrainingSamples
+from tests.models.conftest import TRAINING, build
+
+SCHEDULE = TRAINING.schedule | {"iterations": 4, "warmup_iterations": 1}
+SETTINGS = replace(TRAINING, schedule=SCHEDULE, augmentation=TRAINING.augmentation | {"photometric": 0.2})
+
+
+class Killed(BaseException):
+    """As sudden as a signal: no handler of Exception sees it."""
+
+
+class SamplesUntilKilled(TrainingSamples):
+    def __init__(self, *args, last_sample: int, **settings):
+        super().__init__(*args, **settings)
+        self._last_sample = last_sample
+
+    def __getitem__(self, key):
+        if key[0] > self._last_sample:
+            raise Killed
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def run(dataset, tmp_path):
+    """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
+    torch.use_deterministic_algorithms(True)
+
+    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, **changes):
+        settings = replace(SETTINGS, **changes)
+        samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
+        how = {"name": "test", "num_images": 3, "workers": 0, "checkpoint_interval": checkpoint_interval}
+        return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
+
+    yield run_in
+    torch.use_deterministic_algorithms(False)
+
+
+def loss_curve(folder):
+    rows = (folder / "curves" / "plots" / "metrics" / "loss.tsv").read_text().splitlines()[1:]
+    return {int(step): float(loss) for step, loss in (row.split("\t") for row in rows)}
+
+
+def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_path):
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("killed", last_sample=5)  # the third batch of two is trained on, the fourth is not
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
+    state = torch.load(tmp_path / "killed" / "iter_2.pth", weights_only=True)
+    assert state["meta"]["iter"] == 2
+    resumed = run("killed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert list(loss_curve(tmp_path / "whole")) == [1, 2, 3, 4]
+
+
+def test_a_run_killed_between_two_points_of_its_curves_draws_the_same(run, tmp_path):
+    settings = {"checkpoint_interval": 1, "curve_interval": 2}
+    run("whole", **settings)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **settings)
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_3.pth")
+    run("killed", **settings)
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert list(loss_curve(tmp_path / "whole")) == [2, 4]
+
+
+def test_another_seed_gives_other_weights(run):
+    short = SCHEDULE | {"iterations": 2}
+    first, second = run("first", schedule=short), run("second", schedule=short, seed=6)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("damaged", [(3,), (2, 3)])
+def test_a_checkpoint_that_a_kill_left_half_written_is_left_out(run, tmp_path, capsys, damaged):
+    every = {"checkpoint_interval": 1}
+    whole = run("whole", **every)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **every)
+    for iteration in damaged:
+        checkpoint = tmp_path / "killed" / f"iter_{iteration}.pth"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    again = run("killed", **every)
+    assert capsys.readouterr().err.count("cannot be read and is left out") == len(damaged)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(run):
+    exploding = SETTINGS.optimizer | {"learning_rate": 1e30, "max_grad_norm": None}
+    with pytest.raises(ModelError, match=r"not finite|the loss is (nan|inf) at iteration \d; lower the learning rate"):
+        run("exploding", optimizer=exploding, schedule=SCHEDULE | {"warmup_iterations": 0})
+
+
+def test_sgd_with_steps_trains_too(run):
+    sgd = SETTINGS.optimizer | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
+    weights = run("sgd", optimizer=sgd, schedule=SCHEDULE | {"policy": "step", "milestones": (2, 3)})
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_run_killed_between_accumulated_batches_ends_in_the_same_weights(run, tmp_path):
+    memory = SETTINGS.memory | {"checkpointed_stages": [1, 4]}
+    optimizer = SETTINGS.optimizer | {"accumulated_batches": 2}
+    settings = {
+        "memory": memory,
+        "optimizer": optimizer,
+        "schedule": SCHEDULE | {"iterations": 2},
+        "checkpoint_interval": 1,
+    }
+    whole = run("whole", **settings)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **settings)  # three batches: one step, and half of the next
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
+    resumed = run("killed", **settings)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert list(loss_curve(tmp_path / "whole")) == [2, 4]

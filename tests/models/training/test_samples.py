@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision.ops import masks_to_boxes
+
+from antvisionps.models.blocks.resizing import resized_hw
+from antvisionps.models.e_ups.panoptic_loss import panoptic_truth
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
+from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
+from antvisionps.panoptic.rle import encode_masks
+from tests.models.conftest import AUGMENTATION as AS_THEY_ARE
+
+AUGMENTATION = {"short_sides_px": (48, 64), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
+
+
+def test_an_epoch_has_every_image_once_and_epochs_differ():
+    order = list(islice(SampleOrder(num_images=5, seed=3), 15))
+    epochs = [[image for _, image in order[start : start + 5]] for start in (0, 5, 10)]
+    assert [sorted(epoch) for epoch in epochs] == [[0, 1, 2, 3, 4]] * 3
+    assert epochs[0] != epochs[1]
+    assert [number for number, _ in order] == list(range(15))
+
+
+@pytest.mark.parametrize("skipped", [0, 3, 5, 12])
+def test_skipping_goes_on_where_an_interrupted_run_stopped(skipped):
+    whole = list(islice(SampleOrder(num_images=5, seed=3), 20))
+    resumed = SampleOrder(num_images=5, seed=3)
+    resumed.skip(skipped)
+    assert list(islice(resumed, 20 - skipped)) == whole[skipped:]
+
+
+def test_a_sample_depends_on_the_seed_and_its_number_alone(dataset):
+    first = TrainingSamples(dataset, seed=1, **AUGMENTATION)
+    again = TrainingSamples(dataset, seed=1, **AUGMENTATION)
+    first[0, 1]
+    assert torch.equal(first[7, 0]["inputs"], again[7, 0]["inputs"])
+    assert not torch.equal(again[7, 0]["inputs"].float().mean(), again[8, 0]["inputs"].float().mean())
+
+
+def test_boxes_fit_masks_and_semantics_whatever_the_augmentation(dataset):
+    samples = TrainingSamples(dataset, seed=1, **AUGMENTATION)
+    categories = dataset.categories
+    mirrored = 0
+    for number in range(8):
+        sample = samples[number, 0]["data_samples"]
+        masks = torch.from_numpy(sample.gt_instances.masks.masks)
+        tight = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
+        torch.testing.assert_close(sample.gt_instances.bboxes, tight)
+        semantic = sample.gt_sem_seg.sem_seg[0]
+        for mask, label in zip(masks, sample.gt_instances.labels, strict=True):
+            assert (semantic[mask.bool()] == label).all()
+        assert [categories.categories[label].name for label in sample.gt_instances.labels] == ["box", "crowd of boxes"]
+        assert (semantic == 255).any()
+        mirrored += int(sample.gt_instances.bboxes[0, 0] > sample.gt_instances.bboxes[1, 0])
+    assert 0 < mirrored < 8
+
+
+def test_a_crowd_is_ignored_and_keeps_its_semantic_class(dataset):
+    sample = TrainingSamples(dataset, seed=0, **AS_THEY_ARE)[0, 0]["data_samples"]
+    assert sample.ignored_instances.bboxes.tolist() == [[50.0, 2.0, 76.0, 12.0]]
+    assert len(sample.gt_instances) == 2
+    assert sample.gt_sem_seg.sem_seg[0, 5, 60] == dataset.categories.class_index(9)
+
+
+@pytest.mark.parametrize(
+    ("hw", "expected"),
+    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((400, 1200), (444, 1333)), ((3, 900), (4, 1333))],
+)
+def test_the_short_side_is_met_unless_the_long_one_would_pass_its_limit(hw, expected):
+    assert resized_hw(hw, short_side_px=800, max_long_side_px=1333) == expected
+
+
+def test_without_augmentation_the_photo_is_as_it_is(dataset):
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
+    photo = dataset.load_photo(dataset.images[1])
+    assert np.array_equal(samples[4, 1]["inputs"].numpy(), photo.transpose(2, 0, 1))
+
+
+@pytest.fixture
+def annotated(dataset, tmp_path):
+    """The same pictures with annotated instances: on image 1 a box that reaches behind another one, and a crowd."""
+    masks = np.zeros((3, 64, 80), dtype=bool)
+    masks[0, 8:28, 6:60], masks[1, 20:60, 40:64], masks[2, 2:12, 50:76] = True, True, True
+    of_image = GtInstances(np.array([5, 9, 9]), encode_masks(masks), np.array([False, False, True]))
+    none = GtInstances(np.zeros(0, int), [], np.zeros(0, bool))
+    path = tmp_path / "instances.parquet"
+    write_gt_instances(path, [(1, of_image), (2, none), (3, none)])
+    return replace(dataset, instances=path), masks
+
+
+def test_annotated_instances_take_the_place_of_the_maps_things_and_may_overlap(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
+    sample = samples[0, 0]["data_samples"]
+    assert np.array_equal(sample.gt_instances.masks.masks, masks[:2])
+    assert sample.gt_instances.bboxes.tolist() == [[6, 8, 60, 28], [40, 20, 64, 60]]
+    names = [dataset.categories.categories[label].name for label in sample.gt_instances.labels]
+    assert names == ["box", "crowd of boxes"]
+    assert sample.ignored_instances.bboxes.tolist() == [[50, 2, 76, 12]]
+    assert samples[0, 1]["data_samples"].gt_instances.bboxes.shape == (0, 4)
+    assert (samples[0, 2]["data_samples"].gt_sem_seg.sem_seg == 255).all()
+
+
+def test_annotated_masks_are_resized_and_mirrored_as_the_map(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, short_sides_px=(48,), max_long_side_px=96, flip=True, photometric=0.0)
+    resized = np.stack([cv2.resize(m.view(np.uint8), (60, 48), interpolation=cv2.INTER_NEAREST_EXACT) for m in masks])
+    mirrored = 0
+    for number in range(8):
+        sample = samples[number, 0]["data_samples"]
+        found = sample.gt_instances.masks.masks
+        is_mirrored = not np.array_equal(found, resized[:2])
+        assert np.array_equal(found, resized[:2, :, ::-1] if is_mirrored else resized[:2])
+        tight = masks_to_boxes(torch.from_numpy(found)) + torch.tensor([0, 0, 1, 1])
+        torch.testing.assert_close(sample.gt_instances.bboxes, tight)
+        mirrored += is_mirrored
+    assert 0 < mirrored < 8
+
+
+def test_loading_processes_read_the_same_instances(annotated):
+    samples = TrainingSamples(annotated[0], seed=1, **AUGMENTATION)
+    here = [samples[number, 0]["data_samples"].gt_instances.masks.masks for number in range(4)]
+    order = [[(number, 0)] for number in range(4)]
+    loader = DataLoader(samples, batch_sampler=order, num_workers=2, collate_fn=collate)
+    for mine, batch in zip(here, loader, strict=True):
+        assert np.array_equal(mine, batch["data_samples"][0].gt_instances.masks.masks)
+
+
+def test_the_panoptic_truth_of_an_instance_is_what_the_map_shows_of_it(annotated):
+    dataset, masks = annotated
+    samples = TrainingSamples(dataset, seed=1, **AS_THEY_ARE)
+    sample = samples[0, 0]["data_samples"]
+    truth = panoptic_truth(sample, torch.tensor([True, True]), num_things=2, semantic_shape=(4, 64, 80)).numpy()
+    segment_ids = dataset.load_segment_ids(dataset.images[0])
+    assert np.array_equal(truth == 2, (segment_ids == 30) & masks[0])
+    assert np.array_equal(truth == 3, (segment_ids == 31) & masks[1])

@@ -1,0 +1,160 @@
+"""Whose instances each category takes, by the AP of held-out images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, cache_path
+from tests.pipeline.workspace import ENDS, rewrite_instances, succeed
+
+
+def read_ap(routing):
+    """(Category, end) → its row."""
+    rows = pq.read_table(routing / "class_ap.parquet").to_pylist()
+    return {(row["category_id"], row["end"]): row for row in rows}
+
+
+def read_routes(routing):
+    """Category → its row."""
+    rows = json.loads((routing / "routing.json").read_text())["categories"]
+    return {row["category_id"]: row for row in rows}
+
+
+def heldout_instances(predictions, end):
+    return cache_path(predictions, end=end, split="heldout", file_name=INSTANCES_FILE)
+
+
+def test_every_thing_category_is_routed_by_its_ap_and_says_by_how_much(done):
+    ap, routes = read_ap(done.routing), read_routes(done.routing)
+    things = {category.category_id for category in open_split(done.prepared, "heldout").categories.things}
+    assert list(next(iter(ap.values()))) == ["category_id", "end", "AP", "AP50", "n_gt"]
+    assert ap.keys() == {(category_id, end) for category_id in things for end in ENDS}
+    assert routes.keys() == things
+    assert "better_ap" in {route["reason"] for route in routes.values()}
+    for category_id, route in routes.items():
+        of_end = {end: ap[category_id, end]["AP"] for end in ENDS}
+        if route["reason"] == "better_ap":
+            assert of_end[route["end"]] == max(of_end.values())
+        lead = route["lead"]
+        assert {route["end"], lead["over"]} == set(ENDS)
+        if lead["AP"] is not None:
+            assert lead["AP"] == pytest.approx(of_end[route["end"]] - of_end[lead["over"]])
+            assert lead["low"] <= lead["high"]
+
+
+def test_a_category_that_an_end_never_found_is_routed_to_the_other_and_says_by_how_much(done, tmp_path):
+    category_id, end = next(
+        (c, row["end"]) for c, row in read_routes(done.routing).items() if row["reason"] == "better_ap"
+    )
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+
+    def leave_out(image):
+        kept = np.flatnonzero(image.category_ids != category_id)
+        return kept, image.scores[kept]
+
+    rewrite_instances(heldout_instances(predictions, end), leave_out)
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    (other,) = set(ENDS) - {end}
+    changed = read_routes(tmp_path / "routing")[category_id]
+    assert (changed["end"], changed["reason"], changed["lead"]["over"]) == (other, "better_ap", end)
+    ap = read_ap(tmp_path / "routing")
+    assert ap[category_id, end]["AP"] == 0
+    assert ap[category_id, end]["n_gt"] == ap[category_id, other]["n_gt"] > 0
+    assert changed["lead"]["AP"] == pytest.approx(ap[category_id, other]["AP"])
+
+
+def test_between_two_equal_ends_there_is_no_lead(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    one, other = (heldout_instances(predictions, end) for end in ENDS)
+    shutil.copy(one, other)
+    rewrite_instances(other, lambda image: (np.arange(len(image)), image.scores), end="lwl_htc")
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    leads = [route["lead"] for route in read_routes(tmp_path / "routing").values()]
+    measured = [[lead[name] for name in ("AP", "low", "high")] for lead in leads if lead["AP"] is not None]
+    assert measured == [[0, 0, 0]] * len(measured) != []
+
+
+def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
+    dataset = open_split(done.prepared, "heldout")
+    segments = [s for image in dataset.images for s in image.segments if not s.is_crowd]
+    for (category_id, _), row in read_ap(done.routing).items():
+        assert row["n_gt"] == sum(segment.category_id == category_id for segment in segments)
+
+
+def test_ap_is_pycocotools_against_visible_instances_or_annotated_ones_where_there_are_some(done, tmp_path):
+    dataset = open_split(done.prepared, "heldout")
+    visible, annotated = [], []
+    for image in dataset.images:
+        ids = dataset.load_segment_ids(image)
+        for segment in image.segments:
+            if dataset.categories.by_id(segment.category_id).is_thing:
+                mask = ids == segment.segment_id
+                with_hidden = mask | np.roll(mask, -3, axis=1)
+                for rows, shown, crowd in (
+                    (visible, mask, segment.is_crowd),
+                    (annotated, with_hidden, len(annotated) % 5 == 4),
+                ):
+                    rows.append((image.image_id, segment.category_id, crowd, encode_masks(shown[None])[0]))
+    prepared = shutil.copytree(done.prepared, tmp_path / "prepared")
+    kept = ((i.image_id, gathered([row for row in annotated if row[0] == i.image_id])) for i in dataset.images)
+    write_gt_instances(prepared / "heldout_instances.parquet", kept)
+    manifest = json.loads((prepared / "dataset.json").read_text())
+    manifest["splits"]["heldout"]["instances"] = "heldout_instances.parquet"
+    (prepared / "dataset.json").write_text(json.dumps(manifest))
+    succeed(done.run("evaluate_heldout", prepared=prepared, out=tmp_path / "routing"))
+
+    for routing, rows in ((done.routing, visible), (tmp_path / "routing", annotated)):
+        wanted = cocoeval_ap(dataset, rows, done.predictions)
+        for (category_id, end), row in read_ap(routing).items():
+            assert row["AP"] == pytest.approx(wanted[end][category_id], nan_ok=True)
+
+
+def gathered(rows):
+    category_ids, crowds = np.array([row[1] for row in rows], np.int32), np.array([row[2] for row in rows], bool)
+    return GtInstances(category_ids, [row[3] for row in rows], crowds)
+
+
+def cocoeval_ap(dataset, rows, predictions):
+    """End → category → mask AP of pycocotools, against (image, category, crowd, RLE)."""
+    sizes = {image.image_id: [image.height, image.width] for image in dataset.images}
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": image_id, "height": hw[0], "width": hw[1]} for image_id, hw in sizes.items()],
+        "categories": [{"id": category.category_id} for category in dataset.categories.things],
+        "annotations": [
+            {"id": number, "image_id": image_id, "category_id": category_id, "iscrowd": int(crowd), "area": 1}
+            | {"segmentation": {"size": sizes[image_id], "counts": rle}}
+            for number, (image_id, category_id, crowd, rle) in enumerate(rows, start=1)
+        ],
+    }
+    found = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        for end in ENDS:
+            with InstancesReader(heldout_instances(predictions, end)) as reader:
+                results = [
+                    {"image_id": one.image_id, "category_id": int(category_id), "score": float(score)}
+                    | {"segmentation": {"size": sizes[one.image_id], "counts": rle}}
+                    for one in reader
+                    for category_id, score, rle in zip(one.category_ids, one.scores, one.rles, strict=True)
+                ]
+            evaluation = COCOeval(truth, truth.loadRes(results), "segm")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            precision = evaluation.eval["precision"][:, :, :, 0, 2]
+            mean = {key: precision[:, :, index].mean() for index, key in enumerate(evaluation.params.catIds)}
+            found[end] = {key: value if value >= 0 else np.nan for key, value in mean.items()}
+    return found

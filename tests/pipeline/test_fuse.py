@@ -1,0 +1,199 @@
+"""What each choice of section fuse does to the maps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from tests.pipeline.workspace import (
+    BEST_OVERALL,
+    ENDS,
+    SYSTEMS,
+    bytes_below,
+    cached_instances,
+    fail,
+    methods,
+    succeed,
+    write_params,
+)
+
+
+def rows_of(folder, name):
+    return pq.read_table(folder / f"{name}.parquet").to_pylist()
+
+
+def instances_in(space, *ends):
+    return sum(pq.read_metadata(space.predictions / end / "val" / INSTANCES_FILE).num_rows for end in ends)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_fused_maps_are_whole_and_their_tables_agree(done, system):
+    folder = done.fused / system
+    truth = open_split(done.prepared, "val")
+    fused = read_panoptic(folder / "panoptic.json", images_dir=truth.images_dir, panoptic_dir=folder / "panoptic")
+    assert [image.image_id for image in fused.images] == [image.image_id for image in truth.images]
+    rows = rows_of(folder, "segments")
+    described = [(i.image_id, s.segment_id, s.category_id, s.area_px) for i in fused.images for s in i.segments]
+    assert [(r["image_id"], r["segment_id"], r["category_id"], r["area_px"]) for r in rows] == described
+    for image in fused.images:
+        ids = fused.load_segment_ids(image)  # checks pixels against segments both ways
+        assert sorted(set(np.unique(ids)) - {0}) == list(range(1, len(image.segments) + 1))
+    ends = {row["end"] for row in rows}
+    assert ends == ({*ENDS, "e_ups+lwl_htc"} if system == "fusion" else {system})
+    for row in rows:
+        assert (row["score"] is None) == (not truth.categories.by_id(row["category_id"]).is_thing)
+
+
+def test_every_instance_is_either_a_segment_or_rejected_for_a_reason(done):
+    for system in SYSTEMS:
+        tables = [pq.read_table(done.fused / system / f"{name}.parquet") for name in ("segments", "candidates")]
+        predicted = instances_in(done, *(ENDS if system == "fusion" else [system]))
+        assert sum(len(table) - table["score"].null_count for table in tables) == predicted
+        reasons = set(tables[1]["reason"].to_pylist())
+        assert {"low_score", "overlap_frac"} <= reasons
+        assert ("routed_away" in reasons) == (system == "fusion")
+
+
+def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(done, tmp_path):
+    routing = json.loads((done.routing / "routing.json").read_text())
+    end_of = {row["category_id"]: row["end"] for row in routing["categories"]}
+    for row in rows_of(done.fused / "fusion", "segments"):
+        assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
+    single = done.fuse(tmp_path / "single", "fusion", **BEST_OVERALL)
+    ends = {row["end"] for row in rows_of(single / "fusion", "segments")}
+    assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
+
+
+def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path):
+    """Of that class what scores less is rejected; of the others all is as it was."""
+    things = open_split(done.prepared, "val").categories.things
+    one, other, *_ = things
+    for name, min_scores in (("by_name", {one.name: 0.6, other.category_id: 0.0}), ("by_id", {one.category_id: 0.6})):
+        fused = done.fuse(tmp_path / name, "e_ups", min_scores=min_scores)
+        lowest = {category.category_id: 0.3 for category in things}
+        lowest |= {one.category_id: 0.6} | ({other.category_id: 0.0} if name == "by_name" else {})
+        scored = [row for row in rows_of(fused / "e_ups", "candidates") if row["score"] is not None]
+        assert {row["reason"] for row in scored} > {"low_score"}
+        for row in scored:
+            assert (row["reason"] == "low_score") == (row["score"] < lowest[row["category_id"]])
+
+
+@pytest.mark.parametrize("key", ["dragon", 999, "sky", 0])
+def test_a_score_threshold_of_no_thing_is_refused(done, tmp_path, key):
+    things = open_split(done.prepared, "val").categories.things
+    params = write_params(tmp_path / "params.yaml", min_scores={key: 0.5})
+    line = fail(done.run("fuse", params=params, out=tmp_path / "fused"))
+    assert f"fuse.min_scores names {key!r}; expected things by name or id, of {things[0].name} (" in line
+    assert not (tmp_path / "fused").exists()
+
+
+def test_a_preset_replaces_the_thresholds(done, tmp_path):
+    values = {"min_score": 0.6, "max_overlap_frac": 0.5, "min_stuff_area_px": 4096, "max_nms_iou": 0.5}
+    by_name, by_value = (
+        done.fuse(tmp_path / name, "e_ups", **choices)
+        for name, choices in (("name", {"preset": "mmdet"}), ("value", values))
+    )
+    assert bytes_below(by_name) == bytes_below(by_value)
+
+
+def test_a_union_names_all_ends_of_what_it_joined(union):
+    things = {row["end"] for row in rows_of(union / "fused" / "fusion", "segments") if row["score"] is not None}
+    assert things == {*ENDS, "e_ups+lwl_htc"}
+    rejected = rows_of(union / "fused" / "fusion", "candidates")
+    assert {row["end"] for row in rejected if row["reason"] == "merged"} == set(ENDS)
+    assert "routed_away" not in {row["reason"] for row in rejected}
+
+
+def test_in_a_union_every_instance_is_a_segment_or_rejected_and_every_two_merged_ones_made_another(done, union):
+    tables = [pq.read_table(union / "fused" / "fusion" / f"{name}.parquet") for name in ("segments", "candidates")]
+    merged = tables[1]["reason"].to_pylist().count("merged")
+    listed = sum(len(table) - table["score"].null_count for table in tables)
+    assert merged > 0
+    assert listed == instances_in(done, *ENDS) + merged // len(ENDS)
+
+
+def test_a_rejected_candidate_names_its_row_in_the_cache(done, union):
+    """Under a union scores and positions are others than in the cache."""
+    cached = {end: cached_instances(done, end) for end in ENDS}
+    for folder in (*(done.fused / system for system in SYSTEMS), union / "fused" / "fusion"):
+        rejected = rows_of(folder, "candidates")
+        own = [row for row in rejected if row["score"] is not None and row["end"] in ENDS]
+        assert {row["instance"] for row in rejected if row not in own} <= {None}
+        named = [(row["end"], row["image_id"], row["instance"]) for row in own]
+        assert len(set(named)) == len(named) > 0
+        for row in own:
+            found = cached[row["end"]][row["image_id"]][row["instance"]]
+            assert (found["category_id"], found["area_px"]) == (row["category_id"], row["area_px"])
+            assert row["score"] in (pytest.approx(found["score"]), pytest.approx(found["score"] / 2))
+
+
+def test_a_union_needs_no_routing(done, union, tmp_path):
+    places = {"params": union / "params.yaml", "routing": tmp_path / "nowhere", "out": tmp_path / "fused"}
+    succeed(done.run("fuse", **places))
+    assert bytes_below(tmp_path / "fused") == bytes_below(union / "fused")
+
+
+def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union, tmp_path):
+    """Under a union the fusion reads mask probabilities, which the ends alone do not need."""
+    for system in SYSTEMS:
+        assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
+    text = (union / "params.yaml").read_text()
+    assert "systems: [fusion]" in text
+    (tmp_path / "params.yaml").write_text(text.replace("systems: [fusion]", f"systems: [{', '.join(SYSTEMS)}]"))
+    together = tmp_path / "together"
+    succeed(done.run("fuse", params=tmp_path / "params.yaml", out=together))
+    assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
+    assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
+
+
+def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):
+    choices = {"semantic_average": "log_probabilities", **methods(e_ups="panoptic_head")}
+    fused = done.fuse(tmp_path / "fused", *SYSTEMS, **choices)
+    changed = [system for system in SYSTEMS if bytes_below(fused / system) != bytes_below(done.fused / system)]
+    assert changed == ["e_ups", "fusion"]
+
+
+def test_an_end_may_have_semantics_only(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    for split in ("heldout", "val"):
+        (predictions / "lwl_htc" / split / INSTANCES_FILE).unlink()
+    places = {"predictions": predictions, "routing": tmp_path / "routing"}
+    places["params"] = write_params(tmp_path / "params.yaml", systems=["fusion"])
+    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    routed = json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]
+    assert {(row["end"], row["reason"]) for row in routed} == {("e_ups", "only_end")}
+    succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
+    succeed(done.run("fuse", **places, out=tmp_path / "fused"))
+    ends = {row["end"] for row in rows_of(tmp_path / "fused" / "fusion", "segments")}
+    assert ends == {"e_ups", "e_ups+lwl_htc"}
+    succeed(done.run("score", **places, fused=tmp_path / "fused", out=tmp_path / "m", overlays=tmp_path / "o"))
+    places["params"] = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    for stage in ("fuse", "calibrate"):
+        line = fail(done.run(stage, **places, out=tmp_path / "alone"))
+        assert "none of the ends ['lwl_htc'] has an instances.parquet" in line
+        assert not (tmp_path / "alone").exists()
+
+
+def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    (predictions / "lwl_htc" / "val" / SEMANTIC_FILE).unlink()
+    done.fuse(tmp_path / "fused", "fusion", places={"predictions": predictions})
+    params = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    line = fail(done.run("fuse", params=params, predictions=predictions, out=tmp_path / "alone"))
+    assert "none of the ends ['lwl_htc'] has a semantic.parquet" in line
+    assert not (tmp_path / "alone").exists()
+
+
+def test_an_end_whose_semantics_weigh_nothing_is_not_seen_in_them(done, tmp_path):
+    choices = {"min_score": 1.0, "semantic_weights": {"e_ups": 0.0, "lwl_htc": 1.0}}
+    fused = done.fuse(tmp_path / "fused", "lwl_htc", "fusion", **choices)
+    maps = bytes_below(fused / "fusion" / "panoptic")
+    assert maps == bytes_below(fused / "lwl_htc" / "panoptic")
+    assert maps != bytes_below(done.fuse(tmp_path / "both", "fusion", min_score=1.0) / "fusion" / "panoptic")

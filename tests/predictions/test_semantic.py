@@ -1,0 +1,126 @@
+"""What other programs find in semantic.parquet, and what is decoded to read an image."""
+
+import io
+
+import datasets
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader
+from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+
+CATEGORIES = CategorySet.from_json(
+    [
+        {"id": 3, "name": "cat", "isthing": 1},
+        {"id": 7, "name": "dog", "isthing": 1},
+        {"id": 9, "name": "sky", "isthing": 0},
+    ],
+    where="test",
+)
+PLANES = {
+    # Of sky and of cat; the cells are: sky, both, both alike, nobody's.
+    2: np.array([[[9, 5, 5, 0]], [[2, 8, 5, 0]]], np.uint8),
+    5: np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(tmp_path / "semantic.parquet", PLANES)
+
+
+def write(path, planes_of_image):
+    with SemanticWriter(path, CacheHeader("e_ups", "val", "f", CATEGORIES, "w")) as cache:
+        for image_id, planes in planes_of_image.items():
+            _, grid_height, grid_width = planes.shape
+            image = ImageSemantics(
+                image_id=image_id,
+                height=480,
+                width=640,
+                input_height=grid_height,
+                input_width=grid_width,
+                stride=1.0,
+                category_ids=np.array([9, 3], np.int32),
+                planes=planes,
+            )
+            cache.write(image)
+    return path
+
+
+def rows_by_pandas(path):
+    return pd.read_parquet(path).to_dict("records")
+
+
+def rows_by_duckdb(path):
+    with duckdb.connect() as connection:
+        cursor = connection.execute("select * from read_parquet(?)", [str(path)])
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def rows_by_datasets(path):
+    return datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent)).to_list()
+
+
+@pytest.mark.parametrize("read_rows", [rows_by_pandas, rows_by_duckdb, rows_by_datasets])
+def test_planes_open_with_numpy_from_what_other_programs_read(path, read_rows):
+    rows = read_rows(path)
+    assert [row["image_id"] for row in rows] == [*PLANES]
+    for row in rows:
+        shape = len(row["category_ids"]), row["grid_height"], row["grid_width"]
+        np.testing.assert_array_equal(np.frombuffer(row["planes"], np.uint8).reshape(shape), PLANES[row["image_id"]])
+
+
+def test_planes_are_compressed_by_parquet(path):
+    column = pq.ParquetFile(path).metadata.row_group(0).column(SEMANTIC_SCHEMA.names.index("planes"))
+    assert (column.compression, column.is_stats_set, column.has_dictionary_page) == ("LZ4", False, False)
+
+
+def test_the_preview_shows_the_likeliest_category_of_each_cell_in_the_pages_colours(path):
+    # The three first colours of report/site/colors.js, things' by vividness, then stuff's; cat is the lower class.
+    cat, sky, nobody = (255, 119, 0), (0, 114, 178), (0, 0, 0)
+    png = pq.read_table(path)["preview"][0].as_py()
+    with Image.open(io.BytesIO(png)) as preview:
+        assert (preview.format, preview.mode) == ("PNG", "P")
+        np.testing.assert_array_equal(np.asarray(preview.convert("RGB")), np.array([[sky, cat, cat, nobody]]))
+
+
+def test_hugging_face_shows_the_preview_as_an_image(path):
+    rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent))
+    assert rows.cast_column("preview", datasets.Image())[1]["preview"].size == (4, 3)
+
+
+def test_the_preview_is_not_read_with_an_image(path, monkeypatch):
+    asked = []
+    whole = pq.ParquetFile.read_row_group
+
+    def spy(self, group, columns=None, **options):
+        asked.extend(columns)
+        return whole(self, group, columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    with SemanticReader(path) as reader:
+        reader.read(2)
+    assert set(SEMANTIC_SCHEMA.names) - set(asked) == {"preview"}
+
+
+def test_a_row_group_of_large_images_is_bounded(tmp_path):
+    """Images of 1.5 MiB: two a row group, as 4 MiB at most are decoded to read one."""
+    planes = dict.fromkeys(range(5), np.zeros((2, 1024, 768), np.uint8))
+    write(tmp_path / "a.parquet", planes)
+    metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
+
+
+def test_probabilities_are_rounded_and_planes_without_any_left_out():
+    probs = np.array([[[0.0, 0.001]], [[0.5, 0.2]], [[1.0, 0.998]]])
+    image = ImageSemantics.from_probs(
+        image_id=1, height=2, width=4, input_height=2, input_width=4, stride=2, category_ids=[3, 7, 9], probs=probs
+    )
+    assert image.category_ids.tolist() == [7, 9]
+    assert image.planes.tolist() == [[[128, 51]], [[255, 254]]]
