@@ -1,9 +1,8 @@
 """How functions are compiled: by numba, to machine code that is kept on disk.
 
-Only modules named `…kernels` import this one, and only functions import those, where they are about to call one: numba
-takes half a second to import, and what never fuses should not wait for it. Kernels know no files, no classes and no
-errors of this package, take and fill arrays, and call nothing of other modules but this one, which the kept code would
-not notice a change of.
+Numba takes half a second to import. So only modules named `…kernels` import this one, and only a function that is
+about to call a kernel imports those. A kernel takes and fills arrays; it knows no files, no classes and no errors of
+this package. It calls nothing of another module but this one, because the kept code does not notice a change there.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import numba
 from numba import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def frozen(dtype: str, ndim: int) -> types.Array:
@@ -30,20 +31,19 @@ def filled(dtype: str, ndim: int) -> types.Array:
 def compiled(*signatures: Any) -> Callable[[Function], Function]:
     """Compiles a function for these types when its module is imported, or loads what an earlier process compiled.
 
-    The code is kept beside the module, or where that cannot be written to, in numba's folder of the user or
-    NUMBA_CACHE_DIR, under the processor's name. Files appear there whole, so processes may compile at once. Where no
-    folder can be written to, each process compiles for itself, which takes seconds. No option lets the compiler round
-    otherwise than numpy does, and it fuses no multiplication with an addition on its own.
+    The code is kept beside the module; where that cannot be written to, in numba's folder of the user or in
+    NUMBA_CACHE_DIR. Files appear there whole, so processes may compile at once. Where no folder can be written to, each
+    process compiles for itself, which takes seconds. The compiler rounds as numpy does: it may not reorder sums, and
+    does not fuse a multiplication with an addition.
     """
 
     def compile_or_load(function: Function) -> Function:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
-            kernel: Any = numba.njit(list(signatures), cache=True, **options)(function)
+            kernel: Any = numba.njit(list(signatures), cache=True, **OPTIONS)(function)
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise
-            kernel = numba.njit(list(signatures), **options)(function)
+            kernel = numba.njit(list(signatures), **OPTIONS)(function)
         return cast(Function, kernel)
 
     return compile_or_load
@@ -55,5 +55,5 @@ def inlined(function: Function) -> Function:
     Its inner loops should index whole arrays: numba counts the references to each slice that is taken, which costs more
     than a short loop.
     """
-    part: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    part: Any = numba.njit(**OPTIONS)(function)
     return cast(Function, part)

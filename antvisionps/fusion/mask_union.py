@@ -1,18 +1,20 @@
 """The instances of all ends joined to one list: weighted boxes fusion (Solovyev, Wang, Gabruseva 2021, "Weighted boxes
 fusion: Ensembling boxes from different object detection models", Image and Vision Computing 107) of masks.
 
-Best first, an instance joins the group of its category whose first member's mask overlaps its own most, by an IoU above
-a limit, or else begins a group. A group holds one instance of each end at most, since an end has told its own apart. It
-becomes one instance, with w_i the weight of member i's end, s_i its score, and means weighted by w_i · s_i:
+Instances are taken best first. One joins the group of its category whose first member's mask overlaps its own most, if
+the IoU is above a limit; otherwise it begins a group. A group holds at most one instance of each end, because an end
+tells its own instances apart. Each group becomes one instance. With w_i the weight of member i's end, s_i its score,
+and means weighted by w_i · s_i:
 
-- mask: where the mean of the members' mask probabilities is a half or more. A probability of a pixel is the end's
-  `mask_probs` stretched over its box, bilinear, zero outside; but the cached mask says what is foreground, so it is
-  brought to 128 / 255 or more inside of that and to 127 / 255 or less outside. Without mask_probs the mask is 1 and 0.
+- mask: the pixels where the mean of the members' mask probabilities is a half or more. A member's probability at a
+  pixel is its `mask_probs` stretched over its box, bilinear, zero outside. The cached mask says what is foreground:
+  inside it the probability is raised to at least 128 / 255, outside lowered to at most 127 / 255. Without mask_probs it
+  is 1 and 0.
 - box and mask_probs: the mean box, and the mean of the stretched mask_probs at the cells of a grid over it.
-- score: Σ w_i · s_i over the members / Σ w over all ends: with equal weights the mean of the T members' scores times
-  T / N for N ends, as there. So what one end alone has found keeps only that end's share of its score.
+- score: Σ w_i · s_i over the members / Σ w over all ends. With equal weights that is the paper's: the mean score of the
+  T members times T / N for N ends. What one end alone finds keeps only that end's share of its score.
 
-One end alone is left as it is, and ends that agree to the last byte give one copy of what they found.
+One end alone is left as it is. Ends that agree to the last byte give one copy of what they found.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def fuse_image_by_head(
     """The panoptic map of one image; arguments as those of the heuristic's `fuse_image`.
 
     Of the rules it takes the scores, the NMS, the overlap (within each category) and the area of stuff. Raises
-    ValueError where instances have no mask probabilities.
+    CacheError where instances have no mask probabilities.
     """
     class_map = semantics.class_map()
     candidates, rejected = choose_candidates(instances, end_of_category=end_of_category, rules=rules)

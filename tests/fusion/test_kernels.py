@@ -72,6 +72,24 @@ def test_what_is_left_out_of_the_argmax_changes_no_pixel():
         np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average), err_msg=str(index))
 
 
+def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():
+    def between(values, at):
+        before, after, frac = pixels_between(len(values), len(values), at)
+        low, high = values[before], values[after]
+        frac = frac.reshape(-1, *[1] * (values.ndim - 1)).astype(float)
+        return ((high - low).astype(np.float32) * frac + low).astype(np.float32)
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (1, 5, 7), dtype=np.uint8)
+    ends = [
+        ImageSemantics(1, 9, 9, 50, 70, stride, np.array([category_id], np.int32), planes)
+        for stride, category_id, planes in ((1.0, 1, np.ones((1, 50, 70), np.uint8)), (10.0, 2, coarse))
+    ]
+    average = average_semantics(ends, weights=[1.0, 0.3], categories=CATEGORIES, average_of="probabilities")
+    weighted = coarse[0].astype(np.float32) * np.float32(0.3)
+    np.testing.assert_array_equal(average.sums[1], between(between(weighted.T, 70).T, 50))
+
+
 def test_a_class_that_is_the_largest_at_no_cell_can_be_it_between_them():
     planes = np.array([[[50, 0]] * 2, [[0, 50]] * 2, [[30, 30]] * 2], dtype=np.uint8)
     image = ImageSemantics(1, 1, 1, 2, 2, 1.0, np.array([1, 2, 3], np.int32), planes)
