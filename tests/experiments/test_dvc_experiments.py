@@ -15,18 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-<<<<<<< HEAD
 from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.experiments import tables
 from antvisionps.experiments.dvc_experiments import open_clone
 from antvisionps.experiments.run_tables import Plan, run_missing
 from tests.dvc_project import commit, environment
-=======
-from antvisionps.cli import main as cli
-from antvisionps.experiments import report_tables
-from tests.dvc_project import commit, copy_project, environment
->>>>>>> h/params
 
 ROOT = Path(__file__).parents[2]
 

@@ -45,33 +45,6 @@ def changed_params(path, **sections):
     return path
 
 
-<<<<<<< HEAD
-=======
-def with_ends(path, ends):
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(path)
-    params["ends"] = params["predict"]["separate_ends"] = ends
-    yaml.dump(params, path)
-
-
-def imported_end_params(path):
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(Path("params.yaml"))
-    params["import_end"]["ends"] = ["mine"]
-    yaml.dump(params, path)
-    return path
-
-
-def fuse_stage(params, out):
-    command = [sys.executable, str(PROJECT / "stages" / "fuse.py"), "--params", str(params), "--system", "fusion"]
-    for name in ("prepared", "predictions", "routing", "calibration"):
-        command += [f"--{name}", f"data/{name}"]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run([*command, "--out", str(out)], check=True, env=environment, capture_output=True)
-    return out
-
-
->>>>>>> h/params
 def assert_same_maps(predict, maps, dataset):
     for image in dataset.images:
         found, expected = predict(dataset.load_photo(image)), maps[image.image_id]
@@ -208,7 +181,6 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
             predict(photo)
     with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
         open_predictor("data/models", system="hrnet_aspp")
-<<<<<<< HEAD
     alone = {
         "ends": ["hrnet_aspp"],
         "predict": {"separate_ends": ["hrnet_aspp"]},
@@ -218,12 +190,6 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
         open_predictor("data/models", params_path=params)
     params = changed_params(tmp_path / "params.yaml", import_end={"ends": ["mine"]})
-=======
-    params = changed_params(tmp_path / "params.yaml", systems=["fusion"], instance_ensemble="union")
-    with_ends(params, ["hrnet_aspp"])
-    with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
-        open_predictor("data/models", params_path=params)
->>>>>>> h/params
     with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
         open_predictor("data/models", params_path=params)
     with pytest.raises(ParamsError, match="expected fusion or one of ends"):
