@@ -31,7 +31,7 @@ PURPOSE_OF_EXTRA = {
     "models": "training and prediction need it",
     "pipeline": "`dvc repro` needs it",
     "figures": "only `antvisionps figure` needs it",
-    "cluster": "only runtime.backend dask or ray needs it",
+    "cluster": "only runtime.backend dask needs it",
     "dev": "only the tests need it",
 }
 
