@@ -6,13 +6,11 @@ from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.report import report
 
+FOLDERS = ("prepared", "models", "predictions", "routing", "calibration", "fused", "metrics", "out")
+
 
 def main() -> None:
-    options = vars(
-        stage_parser(
-            __doc__, "prepared", "models", "predictions", "routing", "calibration", "fused", "metrics", "out"
-        ).parse_args()
-    )
+    options = vars(stage_parser(__doc__, *FOLDERS).parse_args())
     report(load_params(options.pop("params")), **options)
 
 
