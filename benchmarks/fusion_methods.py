@@ -1,17 +1,15 @@
-"""PQ on val of every method, preset and ensemble of instances, plain and calibrated, with 95 % intervals; then the
-error budget of the fusion, and sizes.
+"""PQ on val of every method, preset and ensemble of instances, plain and calibrated, with 95 % intervals.
 
     python -m benchmarks.fusion_methods --prepared data/prepared --predictions data/predictions --routing data/routing
 
 needs what `prepare`, `predict` and `evaluate_heldout` wrote; what is calibrated is fitted here, as stage `calibrate`
 does it. The last column is what calibration gains in PQ, with the interval of the difference: both are scored on the
-same resampled images. Nothing is written; the tables are Markdown.
+same resampled images. Nothing is written; the table is Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +20,11 @@ from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, perce
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.fusion.heuristic import PRESETS
 from antvisionps.fusion.system import FusionSettings
-from antvisionps.interchange.coco_results import write_coco_results
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
 from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate, starting_settings
-from antvisionps.pipeline.error_budget import AS_FUSED, count_budget
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.pipeline.try_settings import count_by_each
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
 from antvisionps.predictions.split_caches import SplitCaches
 
 OTHER_FUSIONS: dict[str, dict[str, object]] = {
@@ -58,8 +53,6 @@ def main() -> None:
     params = load_params(arguments.params)
     caches = SplitCaches.open(arguments.predictions, arguments.prepared, "val")
     print_methods(params, caches, arguments)
-    print_budget(params, caches, arguments)
-    print_sizes(params, caches)
 
 
 def print_methods(params: Params, caches: SplitCaches, places: argparse.Namespace) -> None:
@@ -149,53 +142,6 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
             yield name, Variant(settings("heuristic", **changes))
             yield f"{name}, calibrated", calibrated(name, "heuristic", **changes)
         yield "panoptic head, union", Variant(settings("panoptic_head", instance_ensemble="union"))
-
-
-def print_budget(params: Params, caches: SplitCaches, places: argparse.Namespace) -> None:
-    """Of the fusion with the values of params, by the heuristic and not calibrated."""
-    truth = caches.dataset
-    settings = system_settings(
-        FUSION_SYSTEM,
-        params.model_copy(update={"fuse": params.fuse.model_copy(update=UNFITTED)}),
-        categories=truth.categories,
-        routing_dir=places.routing,
-        calibration_dir=None,
-    )
-    counts = count_budget(caches, settings, workers=params.runtime.workers)
-    groups = groups_of(truth)
-    print(f"\n| perfect | {' | '.join(groups)} |\n|---|{'---:|' * len(groups)}")
-    for name, total in counts.items():
-        pq = [100 * group_quality(class_quality(total), ids).pq for ids in groups.values()]
-        print(f"| {'nothing' if name == AS_FUSED else name} | {' | '.join(f'{value:.1f}' for value in pq)} |")
-
-
-def print_sizes(params: Params, caches: SplitCaches) -> None:
-    print("\n| bytes an image | |\n|---|---:|")
-    for name, size in bytes_an_image(caches, params.all_ends).items():
-        print(f"| {name} | {size:,.0f} |")
-
-
-def bytes_an_image(caches: SplitCaches, ends: Sequence[str]) -> dict[str, float]:
-    """What all ends' predictions of val take: in the cache, as full maps, their instances as COCO's results."""
-    paths = [
-        cache_path(caches.predictions_dir, end=end, split="val", file_name=name)
-        for end in ends
-        for name in (INSTANCES_FILE, SEMANTIC_FILE)
-    ]
-    truth = caches.dataset
-    maps = len(caches.open_semantics(ends)) * len(truth.categories)
-    results = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for end, reader in caches.open_instances(ends).items():
-            path = Path(folder) / f"{end}.json"
-            write_coco_results(path, reader)
-            results += path.stat().st_size
-    sizes = {
-        "cache of all ends": sum(path.stat().st_size for path in paths if path.exists()),
-        "full float16 maps of all ends": maps * sum(2 * image.height * image.width for image in truth.images),
-        "all ends' instances as COCO results JSON": results,
-    }
-    return {name: size / len(truth.images) for name, size in sizes.items()}
 
 
 if __name__ == "__main__":

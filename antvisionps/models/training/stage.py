@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmengine.model import BaseModel
-
 from antvisionps.models.training.member import train_member
-from antvisionps.models.training.processes import stage_processes
-from antvisionps.models.training.settings import TrainingSettings
+from antvisionps.models.training.processes import Launcher, stage_processes
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 
 
 def train_on_train_split(
-    options: argparse.Namespace,
-    *,
-    end: str,
-    build: Callable[..., BaseModel],
-    network: Mapping[str, Any],
-    settings: TrainingSettings,
-    checkpoint_interval: int,
-    loader_workers: int,
-    **processes: Any,
+    options: argparse.Namespace, *, device: str, cpu_threads: int, launcher: Launcher, processes: int, **member: Any
 ) -> None:
-    """Trains one network of an end into the options' folder, in as many processes as `stage_processes` is told."""
-    with stage_processes(**processes):
+    """`train_member` with this, on the options' data and into their folders, in as many processes as are asked for."""
+    with stage_processes(launcher=launcher, processes=processes, device=device, cpu_threads=cpu_threads):
         train_member(
             open_split(options.prepared, "train"),
-            build=build,
-            end=end,
-            network=network,
-            settings=settings,
-            checkpoint_interval=checkpoint_interval,
-            loader_workers=loader_workers,
             dataset_fingerprint=dataset_fingerprint(options.prepared),
             work_dir=options.work,
             out_dir=options.out,
+            **member,
         )
