@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from antvisionps.cli.main import main as cli
+from antvisionps.params.profiles import compose
 from antvisionps.params.whole import load_params
 from antvisionps.preflight import dry_run
 from antvisionps.preflight.images import find_images
@@ -30,8 +31,8 @@ def _on_the_cpu_and_offline(monkeypatch):
 
 
 def edited(path: Path, source: Path, edit) -> Path:
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(source)
+    yaml = YAML()
+    params = yaml.load(compose(source))
     edit(params)
     yaml.dump(params, path)
     return path
