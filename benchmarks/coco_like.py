@@ -8,7 +8,6 @@ stride 4 and 8 of an 800 px input, soft at edges, with half a dozen confused cla
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs, write_runs
-from antvisionps.panoptic.segments import PanopticImage, Segment, measure_segments
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import MANIFEST, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
@@ -50,26 +49,21 @@ class Scene:
     semantics: dict[str, ImageSemantics]
 
 
-def write_coco_like(root: Path, *, images: int, distinct: int, seed: int = 0) -> int:
-    """Fills prepared/, predictions/ and routing/ below `root`; only `distinct` images differ. Returns its bytes."""
-    rng = np.random.default_rng(seed)
+def write_coco_like(root: Path, *, images: int, distinct: int) -> None:
+    """Fills prepared/, predictions/ and routing/ below `root`; only `distinct` images differ."""
+    rng = np.random.default_rng(0)
     scenes = [make_scene(rng) for _ in range(min(distinct, images))]
     _write_prepared(root / "prepared", scenes, images)
-    bytes_written = 0
     for end in STRIDE_OF_END:
         header = CacheHeader(end, "val", "benchmark", CATEGORIES, "benchmark")
-        paths = [
-            cache_path(root / "predictions", end=end, split="val", file_name=name)
-            for name in (INSTANCES_FILE, SEMANTIC_FILE)
-        ]
-        with InstancesWriter(paths[0], header) as instances, SemanticWriter(paths[1], header) as semantics:
+        folder = root / "predictions" / end / "val"
+        open_instances = InstancesWriter(folder / INSTANCES_FILE, header)
+        with open_instances as instances, SemanticWriter(folder / SEMANTIC_FILE, header) as semantics:
             for index in range(images):
                 scene = scenes[index % len(scenes)]
                 instances.write(replace(scene.instances[end], image_id=index))
                 semantics.write(replace(scene.semantics[end], image_id=index))
-        bytes_written += sum(path.stat().st_size for path in paths)
     _write_routing(root / "routing")
-    return bytes_written
 
 
 def make_scene(rng: np.random.Generator) -> Scene:
@@ -197,22 +191,14 @@ def _write_prepared(folder: Path, scenes: list[Scene], images: int) -> None:
     with write_runs(runs_path(folder)) as write:
         for index in range(images):
             write(runs[index % len(runs)])
-    val = list(_images(described, images))
+    val = [
+        PanopticImage(n, f"{n:012d}.jpg", _png_name(n), HEIGHT, WIDTH, described[n % len(described)])
+        for n in range(images)
+    ]
     write_panoptic_json(folder / "val.json", categories=CATEGORIES, images=val)
-    split = {"images": images, "images_dir": "val", "panoptic_dir": "panoptic_val"}
-    manifest = {
-        "fingerprint": "benchmark",
-        "categories": CATEGORIES.to_json(),
-        "root": None,
-        "splits": {"val": split},
-    }
+    splits = {"val": {"images": images, "images_dir": "val", "panoptic_dir": "panoptic_val"}}
+    manifest = {"fingerprint": "benchmark", "categories": CATEGORIES.to_json(), "root": None, "splits": splits}
     (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
-def _images(described: list[tuple[Segment, ...]], images: int) -> Iterator[PanopticImage]:
-    for index in range(images):
-        segments = described[index % len(described)]
-        yield PanopticImage(index, f"{index:012d}.jpg", _png_name(index), HEIGHT, WIDTH, segments)
 
 
 def _png_name(index: int) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ def write_params(root: Path, *, systems: Sequence[str], workers: int, **score: i
     document["runtime"]["workers"] = workers
     with (root / "params.yaml").open("w") as file:
         yaml.dump(document, file)
+
+
+def apart(write: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Calls `write` in a process of its own: what is timed is forked, and a fork of a user of Arrow may hang."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(write, *arguments, **named).result()
 
 
 def run_stage(name: str, root: Path, *options: Any) -> None:

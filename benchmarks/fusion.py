@@ -26,10 +26,8 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +35,21 @@ import cv2
 import hotcoco.panoptic as hotcoco
 import numpy as np
 
-from antvisionps.evaluation.panoptic_quality import match_segments
-from antvisionps.fusion.heuristic import PRESETS, fuse_image
-from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.fusion.system import load_kernels
 from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import (
     IMAGES_PER_GROUP,
-    SegmentRuns,
     SegmentRunsReader,
     find_runs,
-    images_of_group,
 )
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
 from antvisionps.pipeline.score import match_systems
 from antvisionps.predictions.fused_files import open_fused
-from antvisionps.predictions.instances import InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.schema import SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, cache_paths, write_coco_like
-from benchmarks.coco_like_stages import run_stage, score_options, write_params
+from benchmarks.coco_like_stages import apart, run_stage, score_options, write_params
 from benchmarks.plain_fusion import coco_results, plain_steps
 
 FLOOR = "floor: decode cache, write PNGs, read runs"
@@ -78,17 +70,9 @@ def main() -> None:
         fewer = root / "fewer"
         for place, images in ((root, arguments.images), (fewer, arguments.fewer_images)):
             if not (place / "routing").is_dir():
-                # In a process of its own: the timed processes are forked, and a fork of one that has used Arrow may
-                # hang.
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                    pool.submit(write_coco_like, place, images=images, distinct=arguments.distinct).result()
-        benchmark(
-            root,
-            images=arguments.images,
-            plain_images=arguments.plain_images,
-            workers=arguments.workers,
-            rounds=arguments.rounds,
-        )
+                apart(write_coco_like, place, images=images, distinct=arguments.distinct)
+        timed_by = {"plain_images": arguments.plain_images, "workers": arguments.workers, "rounds": arguments.rounds}
+        benchmark(root, images=arguments.images, **timed_by)
         print_growth(root, fewer, images=(arguments.images, arguments.fewer_images), workers=arguments.workers)
         print_sizes(root, arguments.images)
 
@@ -130,10 +114,8 @@ def benchmark(root: Path, *, images: int, plain_images: int, workers: int, round
         ("plain / floor", np.divide(rows["plain: all"], once[FLOOR])),
     ):
         print(f"{name:44s}" + "".join(f"{value:9.1f}" for value in values))
-    print(f"peak memory of the largest process: {peak_mib():.0f} MiB")
-    print("\nparts, one process, ms an image of CPU")
-    for name, cpu in time_parts(root, whole_groups(images)).items():
-        print(f"{name:44s}{cpu:9.2f}")
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"peak memory of the largest process: {peak_mib:.0f} MiB")
 
 
 def timed(run: Callable[[], Any], images: int) -> tuple[float, float]:
@@ -145,10 +127,6 @@ def timed(run: Callable[[], Any], images: int) -> tuple[float, float]:
 def cpu_s() -> float:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def add(rows: dict[str, tuple[float, float]]) -> tuple[float, float]:
@@ -215,79 +193,13 @@ def _open_floor(root: Path) -> Callable[[int], None]:
         for reader in readers:
             reader.read(image_id)
         image = truth.images[image_id]
-        write_map(out / image.panoptic_file_name, maps[image_id % len(maps)])
+        runs = maps[image_id % len(maps)]
+        (out / image.panoptic_file_name).write_bytes(encode_runs(runs.lengths, runs.segment_indices, width=WIDTH))
         if image_id % IMAGES_PER_GROUP == 0:
             for _ in range(2):  # of the truth and, as many, of the fused maps
                 gt_runs.read(image_id // IMAGES_PER_GROUP)
 
     return decode_and_encode
-
-
-def write_map(path: Path, runs: SegmentRuns) -> None:
-    """As stage `fuse` does."""
-    path.write_bytes(encode_runs(runs.lengths, runs.segment_indices, width=WIDTH))
-
-
-# Parts
-
-
-def whole_groups(images: int) -> int:
-    """As many images as one or two row groups of runs hold, or all of fewer."""
-    return images if images < IMAGES_PER_GROUP else min(images // IMAGES_PER_GROUP, 2) * IMAGES_PER_GROUP
-
-
-def time_parts(root: Path, images: int) -> dict[str, float]:
-    """CPU time of the engine's parts and, where others have such a part, theirs."""
-    cv2.setNumThreads(1)
-    load_kernels()
-    truth = open_split(root / "prepared", "val")
-    end_of = {
-        row["category_id"]: row["end"]
-        for row in json.loads((root / "routing" / "routing.json").read_text())["categories"]
-    }
-    out = root / "parts"
-    out.mkdir(exist_ok=True)
-    spent: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def part(name: str) -> Iterator[None]:
-        before = time.process_time()
-        yield
-        spent[name] = spent.get(name, 0.0) + 1000 * (time.process_time() - before) / images
-
-    semantic_readers = [SemanticReader(path) for path in cache_paths(root, SEMANTIC_FILE)]
-    instances_readers = {
-        end: InstancesReader(path, mask_probs=False, check_masks=False)
-        for end, path in zip(STRIDE_OF_END, cache_paths(root, INSTANCES_FILE), strict=True)
-    }
-    for index, image in enumerate(truth.images[:images]):
-        with part("read planes"):
-            semantics = [reader.read(index) for reader in semantic_readers]
-        with part("read instances"):
-            instances = {end: reader.read(index) for end, reader in instances_readers.items()}
-        with part("semantic average and argmax"):
-            class_map = semantic_class_map(
-                semantics, weights=[1.0, 1.0], categories=CATEGORIES, average_of="probabilities"
-            )
-        with part("heuristic"):
-            fused = fuse_image(
-                instances,
-                class_map,
-                categories=CATEGORIES,
-                end_of_category=end_of,
-                semantic_end="both",
-                rules=PRESETS["panopticapi"],
-            )
-        with part("write map"):
-            write_map(out / image.panoptic_file_name, fused.runs)
-    gt_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
-    for group in range(-(-images // IMAGES_PER_GROUP)):
-        segments = [image.segments for image in images_of_group(truth.images, group)]
-        with part("read both runs"):
-            runs = [gt_runs.read(group) for _ in range(2)]
-        with part("match segments"):
-            match_segments(gt_runs=runs[0], true=segments, predicted_runs=runs[1], predicted=segments).counts()
-    return spent
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ import contextlib
 import shutil
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
-from benchmarks.coco_like_stages import run_stage, score_options, write_params
+from benchmarks.coco_like_stages import apart, run_stage, score_options, write_params
 
 SYSTEMS = (*STRIDE_OF_END, "fusion")
 
@@ -38,8 +36,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         root = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not (root / "metrics" / "error_budget.csv").exists():
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                pool.submit(write_sources, root, arguments.images, arguments.distinct).result()
+            apart(write_sources, root, arguments.images, arguments.distinct)
             write_params(root, systems=SYSTEMS, workers=arguments.workers, bootstrap_samples=50)
             run_stage("fuse", root, "--out", root / "fused")
             run_stage("score", root, *score_options(root))

@@ -14,15 +14,12 @@ of 32). The tables are printed row by row, so that an interrupted run keeps what
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +33,10 @@ from antvisionps.models.inference.shared_backbone import RememberingBackbone
 from antvisionps.models.inference.views import PredictionSettings, predict_image
 from antvisionps.models.lwl_htc.network import HtcSettings, build_lwl_htc, htc_parts
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.models.training.samples import collate
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.training import Network
 from antvisionps.params.whole import load_params
-from antvisionps.preflight.trial import calibrate_norms, random_sample
+from antvisionps.preflight.images import coco_like_categories
+from antvisionps.preflight.trial import Batch, calibrate_norms, peak_bytes, random_batch, take_steps
 from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
 
 # mmdet can be imported once antvisionps.models has put mmcv's operators in place.
@@ -48,7 +44,7 @@ from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
 from mmdet.models.detectors import HybridTaskCascade
 
 PROFILE = Path("profiles/coco_paper.yaml")
-NUM_THINGS, NUM_STUFF = 80, 53
+COCO_LIKE = coco_like_categories()
 TEST_PROPOSALS = 1000
 STOCK = "mmdet Panoptic FPN, R101"
 HARDEST = "se154_bfp_lsh"
@@ -64,7 +60,7 @@ ORDER = (
     "r101_dcn_lsh",
     "se154_bfp",
 )
-"""What matters most first: --time-limit-s cuts the end off."""
+"""What matters most first, for runs that are cut off."""
 
 STOCK_HTC = {f"mmdet HTC, R{depth}": f"resnet{depth}" for depth in (50, 101)}
 PLAIN_R50 = {"name": "resnet50", "deformable": False}
@@ -81,152 +77,78 @@ PREDICTING_BACKBONES = ("resnet50", "resnet101")
 
 CHECKPOINTED = (1, 2, 3, 4)
 STEPS_THAT_LOWER_THE_LOSS = 30
-GIB = 2**30
 
 
-@dataclass(frozen=True)
-class Size:
-    name: str
-    hw: tuple[int, int]
-    batch_size: int
-
-
-SIZES = (Size("800", (800, 1088), 1), Size("1024", (1024, 1376), 2))
-QUICK_SIZES = (Size("64", (64, 96), 1),)
+SIZES = (Batch((800, 1088), 1), Batch((1024, 1376), 2))
+QUICK = Batch((64, 96), 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="one small size, one timed step")
+    parser.add_argument("--quick", action="store_true", help="one small size, few steps")
     choices = ("htc", *ORDER, *HTC_ORDER)
     parser.add_argument("--variants", nargs="+", choices=choices, default=[*ORDER, "htc"], help="htc: all of LWL-HTC")
-    parser.add_argument("--time-limit-s", type=float, default=900, help="rows that would start later are left out")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # mmengine tells the initialisation of every tensor
     device = torch.device(arguments.device)
-    sizes = QUICK_SIZES if arguments.quick else SIZES
-    warmup, timed = (1, 1) if arguments.quick else (2, 5)
-    started = time.perf_counter()
-
-    describe(device)
+    sizes, steps = ((QUICK,), 2) if arguments.quick else (SIZES, 7)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{where}, torch {torch.__version__}, TF32 convolutions {torch.backends.cudnn.allow_tf32}", flush=True)
     learned = arguments.quick or HARDEST not in arguments.variants or report_learning(device, sizes[-1])
-    print("\n| variant | px | batch | checkpointing | autocast | peak GiB | reserved GiB | ms a step | images/s |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n| variant | px | batch | checkpointing | autocast | peak GiB | ms a step | images/s |")
+    print("|---|---|---|---|---|---|---|---|")
     variants = [v for name in arguments.variants for v in (HTC_ORDER if name == "htc" else (name,))]
-    steps = {"device": device, "warmup": warmup, "timed": timed}
-    tables = [rows_of(variant, sizes, **steps) for variant in variants]
+    for variant in variants:
+        print_training(variant, sizes, device=device, steps=steps)
     if set(variants) & set(HTC_ORDER):
-        tables.append(predicting_table(sizes, **steps))
-    for variant, rows in zip([*variants, "prediction"], tables, strict=False):
-        for row in rows:
-            print(row, flush=True)
-            if time.perf_counter() - started > arguments.time_limit_s:
-                print(f"\nstopped after {arguments.time_limit_s:.0f} s, within {variant}", flush=True)
-                sys.exit(not learned)
-    print(f"\n{time.perf_counter() - started:.0f} s in all", flush=True)
+        print_predicting(sizes, device=device, photos=steps)
     sys.exit(not learned)
 
 
-def describe(device: torch.device) -> None:
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{where}, torch {torch.__version__}, TF32 convolutions {torch.backends.cudnn.allow_tf32}", flush=True)
-
-
-def report_learning(device: torch.device, size: Size) -> bool:
+def report_learning(device: torch.device, size: Batch) -> bool:
     """Whether 30 steps on one batch lower the loss of the network that the report could not fit."""
     autocast = "bfloat16" if device.type == "cuda" else None
     model = build(HARDEST).to(device)
     save_memory(model, checkpointed_stages=CHECKPOINTED, channels_last=False)
-    batch = random_batch(size, seed=0)
+    batch = random_batch(size, COCO_LIKE, seed=0)
     calibrate_norms(model, batch)
     # AdamW, because SGD needs a warm-up of more steps than these on a network whose backbone is random too.
     wrapper = optimizer_of(model, autocast=autocast, kind="adamw", learning_rate=5e-5)
     model.train()
     losses = []
-    with peak_memory(device) as peak:
+    with peak_bytes(device) as peak:
         for step in range(STEPS_THAT_LOWER_THE_LOSS):
             torch.manual_seed(step)
             losses.append(float(model.train_step(batch, wrapper)["loss"]))
     first, last = losses[0], statistics.mean(losses[-5:])
     print(
-        f"{HARDEST}, {size.name} px, batch {size.batch_size}, checkpointing, autocast {autocast}: loss of the first of "
-        f"{STEPS_THAT_LOWER_THE_LOSS} steps {first:.3f}, mean of the last five {last:.3f}; peak GiB {peak()}",
+        f"{HARDEST}, {min(size.hw)} px, batch {size.images}, checkpointing, autocast {autocast}: loss of the first of "
+        f"{STEPS_THAT_LOWER_THE_LOSS} steps {first:.3f}, mean of the last five {last:.3f}; peak GiB {_gib(peak())}",
         flush=True,
     )
     return last < first
 
 
-def rows_of(variant: str, sizes: tuple[Size, ...], *, device: torch.device, warmup: int, timed: int) -> Iterator[str]:
+def print_training(variant: str, sizes: Sequence[Batch], *, device: torch.device, steps: int) -> None:
     """The table's rows of one variant: every size, with and without checkpointing and autocast."""
-    model = build(variant, rois_per_image=16 if sizes == QUICK_SIZES else None).to(device)
-    calibrate_norms(model, random_batch(QUICK_SIZES[0], seed=1))
+    model = build(variant, rois_per_image=16 if sizes == (QUICK,) else None).to(device)
+    calibrate_norms(model, random_batch(QUICK, COCO_LIKE, seed=1))
     precisions = (None, "bfloat16") if device.type == "cuda" else (None,)
     for checkpointing in (False, True):
         if checkpointing:
             save_memory(model, checkpointed_stages=CHECKPOINTED, channels_last=False)
         for size, autocast in itertools.product(sizes, precisions):
-            measured = measure(model, size, autocast=autocast, device=device, warmup=warmup, timed=timed)
-            setting = f"{size.batch_size} | {'yes' if checkpointing else 'no'} | {autocast or 'no'}"
-            yield f"| {variant} | {size.name} | {setting} | {measured} |"
-    del model
-    release()
-
-
-def measure(model: Any, size: Size, *, autocast: str | None, device: torch.device, warmup: int, timed: int) -> str:
-    """Peak memory, time a step and images a second, as cells of the table."""
-    batches = [random_batch(size, seed=seed) for seed in range(2)]
-    # So small a step that the random network stays what it is.
-    wrapper = optimizer_of(model, learning_rate=1e-7, autocast=autocast)
-    model.train()
-    seconds = []
-    try:
-        with peak_memory(device) as peak:
-            for step in range(warmup + timed):
-                torch.manual_seed(step)
-                start = time.perf_counter()
-                model.train_step(batches[step % 2], wrapper)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - start)
-            memory = peak()
-    except torch.cuda.OutOfMemoryError:
-        memory, seconds = "out of memory | ", []
-    finally:
-        model.zero_grad(set_to_none=True)
-        del wrapper
-        release()
-    if not seconds:
-        return f"{memory} | – | –"
-    step_s = statistics.median(seconds[warmup:])
-    return f"{memory} | {1000 * step_s:.0f} | {size.batch_size / step_s:.2f}"
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[Callable[[], str]]:
-    """Gives a function that tells the peak since entry: allocated and reserved on a GPU, resident on a CPU."""
-    release()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield lambda: " | ".join(
-            f"{peak(device) / GIB:.2f}" for peak in (torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved)
-        )
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again
-        yield lambda: f"{_resident_high_water_bytes() / GIB:.2f} | –"
-
-
-def _resident_high_water_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no VmHWM")
-
-
-def release() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+            # So small a step that the random network stays what it is.
+            wrapper = optimizer_of(model, learning_rate=1e-7, autocast=autocast)
+            try:
+                took = take_steps(model, wrapper, size, COCO_LIKE, num_steps=steps, device=device)
+                cells = f"{_gib(took.peak_bytes)} | {_speed(took.step_s, size.images)}"
+            except torch.cuda.OutOfMemoryError:
+                model.zero_grad(set_to_none=True)
+                cells = "out of memory | – | –"
+            setting = f"{size.images} | {'yes' if checkpointing else 'no'} | {autocast or 'no'}"
+            print(f"| {variant} | {min(size.hw)} | {setting} | {cells} |", flush=True)
 
 
 def build(variant: str, *, rois_per_image: int | None = None) -> Any:
@@ -263,34 +185,32 @@ def paper_settings(network: Network, rois_per_image: int | None) -> dict[str, An
     settings = network.model_dump(mode="json")
     settings["backbone"]["weights"] = None
     settings["rois_per_image"] = rois_per_image or settings["rois_per_image"]
-    classes = {"num_things": NUM_THINGS, "num_classes": NUM_THINGS + NUM_STUFF}
+    classes = {"num_things": len(COCO_LIKE.things), "num_classes": len(COCO_LIKE)}
     return settings | classes | {"test_proposals": TEST_PROPOSALS}
 
 
-def predicting_table(sizes: tuple[Size, ...], *, device: torch.device, warmup: int, timed: int) -> Iterator[str]:
+def print_predicting(sizes: Sequence[Batch], *, device: torch.device, photos: int) -> None:
     """Both ends on one photo: each alone, one after the other, and on one frozen backbone.
 
     Random heads find every box: 100 instances a photo, the most there can be.
     """
-    yield "\n| backbone of both ends | px | passes | peak GiB | reserved GiB | ms a photo | photos/s |"
-    yield "|---|---|---|---|---|---|---|"
+    print("\n| backbone of both ends | px | passes | peak GiB | ms a photo | photos/s |\n|---|---|---|---|---|---|")
     for name in PREDICTING_BACKBONES:
-        proposals = 50 if sizes == QUICK_SIZES else TEST_PROPOSALS
+        proposals = 50 if sizes == (QUICK,) else TEST_PROPOSALS
         ends = [predicting_end(end, name, proposals=proposals) for end in ("e_ups", "lwl_htc")]
-        calibrate_norms(ends[0], random_batch(QUICK_SIZES[0], seed=1))
+        calibrate_norms(ends[0], random_batch(QUICK, COCO_LIKE, seed=1))
         ends[1].backbone.load_state_dict(ends[0].backbone.state_dict())
         for size in sizes:
-            alone = []
-            for label, end in zip(("E-UPS alone", "LWL-HTC alone"), ends, strict=True):
-                cells, seconds = predicting([end], size, device=device, warmup=warmup, timed=timed)
-                alone.append(seconds)
-                yield f"| {name} | {size.name} | {label} | {cells} |"
-            yield f"| {name} | {size.name} | both, separate | – | – | {_speed(sum(alone))} |"
+            row = f"| {name} | {min(size.hw)} |"
+            alone = [predict(end, size.hw, device=device, photos=photos) for end in zip(ends)]
+            for label, (peak, seconds) in zip(("E-UPS alone", "LWL-HTC alone"), alone, strict=True):
+                print(f"{row} {label} | {_gib(peak)} | {_speed(seconds)} |", flush=True)
+            print(f"{row} both, separate | – | {_speed(sum(seconds for _, seconds in alone))} |", flush=True)
             own = [end.backbone for end in ends]
             ends[0].backbone = ends[1].backbone = RememberingBackbone(own[0], num_views=1)
-            cells, _ = predicting(ends, size, device=device, warmup=warmup, timed=timed)
+            peak, seconds = predict(ends, size.hw, device=device, photos=photos)
             ends[0].backbone, ends[1].backbone = own
-            yield f"| {name} | {size.name} | both, one backbone | {cells} |"
+            print(f"{row} both, one backbone | {_gib(peak)} | {_speed(seconds)} |", flush=True)
 
 
 def predicting_end(end: str, backbone: str, *, proposals: int) -> Any:
@@ -307,37 +227,35 @@ def predicting_end(end: str, backbone: str, *, proposals: int) -> Any:
     return model.eval()
 
 
-def predicting(networks: list[Any], size: Size, *, device: torch.device, warmup: int, timed: int) -> tuple[str, float]:
-    """Peak memory and speed of these networks on one photo after another, as cells of the table; seconds a photo."""
-    rng = np.random.default_rng(0)
-    photos = [rng.integers(0, 255, (*size.hw, 3)).astype(np.uint8) for _ in range(warmup + timed)]
+def predict(
+    networks: Sequence[Any], hw: tuple[int, int], *, device: torch.device, photos: int
+) -> tuple[int | None, float]:
+    """Peak memory of these networks on one photo after another, and the least seconds a photo."""
     settings = PredictionSettings(
-        short_sides_px=[min(size.hw)],
-        max_long_side_px=max(size.hw),
-        flip=False,
-        min_score=0.0,
-        nms_iou=0.5,
-        max_instances=100,
+        short_sides_px=[min(hw)], max_long_side_px=max(hw), flip=False, min_score=0.0, nms_iou=0.5, max_instances=100
     )
     seconds = []
     for network in networks:
         network.to(device)
-    with peak_memory(device) as peak:
-        for photo in photos:
+    with peak_bytes(device) as peak:
+        for seed in range(photos):
+            photo = np.random.default_rng(seed).integers(0, 255, (*hw, 3)).astype(np.uint8)
             start = time.perf_counter()
             for network in networks:
                 predict_image(photo, [network], [1.0], settings)
             seconds.append(time.perf_counter() - start)  # what comes back lies in main memory: the GPU has finished
-        memory = peak()
+        reached = peak()
     for network in networks:
         network.cpu()
-    release()
-    photo_s = statistics.median(seconds[warmup:])
-    return f"{memory} | {_speed(photo_s)}", photo_s
+    return reached, min(seconds)
 
 
-def _speed(photo_s: float) -> str:
-    return f"{1000 * photo_s:.0f} | {1 / photo_s:.2f}"
+def _gib(num_bytes: int | None) -> str:
+    return "–" if num_bytes is None else f"{num_bytes / 2**30:.2f}"
+
+
+def _speed(seconds: float, images: int = 1) -> str:
+    return f"{1000 * seconds:.0f} | {images / seconds:.2f}"
 
 
 def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
@@ -345,19 +263,6 @@ def optimizer_of(model: Any, *, autocast: str | None, **changes: Any) -> Any:
     changes |= {"autocast": autocast, "accumulated_batches": 1}
     settings = load_params(PROFILE).train_e_ups.optimizer.model_dump() | changes
     return build_optim_wrapper(model, optim_wrapper(**settings))
-
-
-def random_batch(size: Size, *, seed: int) -> dict[str, list[Any]]:
-    """Noise with 16 rectangular things on bands of stuff, as the data loader would give it."""
-    return collate([random_sample(size.hw, categories(), seed=(seed, index)) for index in range(size.batch_size)])
-
-
-def categories() -> CategorySet:
-    names = [
-        {"id": i + 1, "name": f"category {i + 1}", "isthing": int(i < NUM_THINGS)}
-        for i in range(NUM_THINGS + NUM_STUFF)
-    ]
-    return CategorySet.from_json(names, where="benchmark")
 
 
 if __name__ == "__main__":

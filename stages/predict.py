@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from antvisionps.core.stage import run_stage
+from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.processes import stage_processes
@@ -17,13 +14,9 @@ from antvisionps.params.training import load_members
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser = stage_parser(__doc__, "prepared", "models", "out")
     parser.add_argument("--end", required=True, help="one of ends")
     parser.add_argument("--split", required=True, choices=("heldout", "val"))
-    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
-    parser.add_argument("--models", type=Path, required=True, help="folder of the end's trained networks")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cache")
     arguments = parser.parse_args()
     settings = load_section(arguments.params, "predict", Predict)
     runtime = load_section(arguments.params, "runtime", Runtime)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from antvisionps.core.stage import run_stage
+from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import share_backbone
 from antvisionps.models.inference.views import PredictionSettings
@@ -18,13 +15,9 @@ from antvisionps.params.training import load_members
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser = stage_parser(__doc__, "prepared", "models", "predictions")
     parser.add_argument("--ends", nargs=2, required=True, help="two of ends, trained on one frozen backbone")
     parser.add_argument("--split", required=True, choices=("heldout", "val"))
-    parser.add_argument("--prepared", type=Path, required=True, help="what stage prepare wrote")
-    parser.add_argument("--models", type=Path, required=True, help="folder of all ends' trained networks")
-    parser.add_argument("--predictions", type=Path, required=True, help="folder of all ends' caches")
     arguments = parser.parse_args()
     settings = load_section(arguments.params, "predict", Predict)
     runtime = load_section(arguments.params, "runtime", Runtime)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from antvisionps.core.stage import run_stage
+from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.training.settings import TrainingSettings
-from antvisionps.models.training.stage import train_on_train_split, training_options
+from antvisionps.models.training.stage import train_on_train_split
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
 from antvisionps.params.training import TrainEUps
 
 
 def main() -> None:
-    parser = training_options(__doc__)
+    parser = stage_parser(__doc__, "prepared", "work", "out")
     parser.add_argument("--member", required=True, help="one of train_e_ups.members")
     options = parser.parse_args()
     settings = load_section(options.params, "train_e_ups", TrainEUps)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from antvisionps.core.stage import run_stage
+from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.settings import TrainingSettings
-from antvisionps.models.training.stage import train_on_train_split, training_options
+from antvisionps.models.training.stage import train_on_train_split
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
 from antvisionps.params.training import TrainLwlHtc
 
 
 def main() -> None:
-    parser = training_options(__doc__)
-    options = parser.parse_args()
+    options = stage_parser(__doc__, "prepared", "work", "out").parse_args()
     settings = load_section(options.params, "train_lwl_htc", TrainLwlHtc)
     runtime = load_section(options.params, "runtime", Runtime)
     train_on_train_split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,11 +15,17 @@ from antvisionps.core.progress import progress
 from antvisionps.models.training.device import select_device
 from antvisionps.params.whole import Params
 from antvisionps.preflight.doctor import Finding
-from antvisionps.preflight.estimates import DiskNeed, Estimate, disk_needs, format_bytes
+from antvisionps.preflight.estimates import (
+    DiskNeed,
+    Estimate,
+    disk_needs,
+    format_bytes,
+    full_batch,
+    image_line,
+    network_lines,
+)
 from antvisionps.preflight.images import ImageSet, download_bytes, find_images, missing_data
-from antvisionps.preflight.lines import full_batch, image_line, network_lines
-from antvisionps.preflight.networks import TrainedNetwork, networks_of
-from antvisionps.preflight.pretrained import imagenet_weights
+from antvisionps.preflight.networks import TrainedNetwork, imagenet_weights, networks_of
 from antvisionps.preflight.trial import Batch, NetworkTrial, try_network
 
 SMALL_PIXELS = 200_000
@@ -77,21 +84,17 @@ def _try_all(
 
 def _try(network: TrainedNetwork, params: Params, images: ImageSet, device: torch.device) -> NetworkTrial:
     full = full_batch(network, images)
-    training = network.training
-    settings, batches = network.settings, [full]
+    batches = [full]
     if not (takes_full_steps := device.type == "cuda" or full.pixels <= SMALL_PIXELS):
         # Batch norm that learns needs two images.
-        batches = [Batch(hw, min(2, training.schedule.batch_size)) for hw in CPU_SIZES]
-        if "rois_per_image" in settings:
-            settings = settings | {"rois_per_image": min(CPU_ROIS, settings["rois_per_image"])}
+        batches = [Batch(hw, min(2, network.training.schedule.batch_size)) for hw in CPU_SIZES]
+        if "rois_per_image" in network.settings:
+            rois = min(CPU_ROIS, network.settings["rois_per_image"])
+            network = replace(network, settings=network.settings | {"rois_per_image": rois})
     return try_network(
-        end=network.end,
-        network=settings,
+        network,
+        params.predict,
         categories=images.categories,
-        optimizer=training.optimizer.model_dump(),
-        memory=training.memory.model_dump(),
-        predicting=params.predict.keyword_arguments(),
-        max_proposals=params.predict.max_proposals,
         batches=batches,
         num_steps=GPU_STEPS if takes_full_steps else CPU_STEPS,
         device=device,

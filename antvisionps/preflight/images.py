@@ -59,8 +59,7 @@ def find_images(prepare: Prepare) -> ImageSet:
     if prepare.coco_panoptic is not None and not list(missing_data(prepare)):
         return _in_folder(prepare.coco_panoptic, prepare.heldout_images)
     train, val = (PARTS[name].files_in[name] for name in ("train2017", "val2017"))
-    categories = CategorySet.from_json(_coco_like_categories(), where="COCO")
-    return ImageSet(train, val, prepare.heldout_images, COCO_HW, categories, "COCO 2017, as published")
+    return ImageSet(train, val, prepare.heldout_images, COCO_HW, coco_like_categories(), "COCO 2017, as published")
 
 
 def missing_data(prepare: Prepare) -> Iterator[Finding]:
@@ -106,7 +105,10 @@ def _in_folder(folder: CocoPanopticFolder, heldout: int) -> ImageSet:
     return ImageSet(train, len(sizes), heldout, hw, categories, f"{root}: train's PNGs counted, val's annotations read")
 
 
-def _coco_like_categories() -> Iterator[dict[str, object]]:
+def coco_like_categories() -> CategorySet:
     """As many things and stuff as COCO has; the number of them is all that a network's size depends on."""
-    for number in range(COCO_THINGS + COCO_STUFF):
-        yield {"id": number + 1, "name": f"category {number + 1}", "isthing": int(number < COCO_THINGS)}
+    described = [
+        {"id": number, "name": f"category {number}", "isthing": int(number <= COCO_THINGS)}
+        for number in range(1, 1 + COCO_THINGS + COCO_STUFF)
+    ]
+    return CategorySet.from_json(described, where="COCO")

@@ -26,6 +26,8 @@ from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.models.training.samples import collate, make_sample, visible_things
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
+from antvisionps.params.prediction import Predict
+from antvisionps.preflight.networks import TrainedNetwork
 
 FIRST_STEP_FRAC = 0.001
 """Of the learning rate in the first step of a warm-up (`training._schedule`)."""
@@ -69,14 +71,10 @@ class NetworkTrial:
 
 
 def try_network(
+    network: TrainedNetwork,
+    predict: Predict,
     *,
-    end: str,
-    network: Mapping[str, Any],
     categories: CategorySet,
-    optimizer: Mapping[str, Any],
-    memory: Mapping[str, Any],
-    predicting: Mapping[str, Any],
-    max_proposals: int,
     batches: Sequence[Batch],
     num_steps: int,
     device: torch.device,
@@ -84,26 +82,29 @@ def try_network(
     """Builds a network with random weights as its stages do, takes `num_steps` steps on each of `batches`, of whose
     times it tells the least, and predicts a picture.
 
-    `optimizer` and `memory` are the training's, `predicting` is `predict_image`'s without the sizes. Autocast is left
-    out on a CPU. Raises ModelError where the network cannot be built or a loss is not finite.
+    Autocast is left out on a CPU. Raises ModelError where the network cannot be built or a loss is not finite.
     """
+    training, settings = network.training, network.settings
     logging.disable(logging.WARNING)  # mmengine tells the initialisation of every tensor
     torch.manual_seed(0)
-    backbone = {**network["backbone"], "weights": None}
-    model: Any = BUILDERS[end](
+    model: Any = BUILDERS[network.end](
         num_things=len(categories.things),
         num_classes=len(categories),
-        test_proposals=max_proposals,
-        **{**network, "backbone": backbone},
+        test_proposals=predict.max_proposals,
+        **{**settings, "backbone": settings["backbone"] | {"weights": None}},
     )
     model.init_weights()
     model.to(device)
     calibrate_norms(model, random_batch(Batch((64, 96), 2), categories, seed=0))
-    save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
-    autocast = optimizer["autocast"] if device.type == "cuda" else None
-    first_step = {"learning_rate": FIRST_STEP_FRAC * optimizer["learning_rate"], "accumulated_batches": 1}
-    wrapper = build_optim_wrapper(model, optim_wrapper(**{**optimizer, **first_step, "autocast": autocast}))
-    steps = tuple(_steps(model, wrapper, batch, categories, num_steps, device) for batch in batches)
+    save_memory(model, **training.memory.model_dump())
+    optimizer = training.optimizer.model_dump() | {"accumulated_batches": 1}
+    optimizer["learning_rate"] *= FIRST_STEP_FRAC
+    if device.type != "cuda":
+        optimizer["autocast"] = None
+    wrapper = build_optim_wrapper(model, optim_wrapper(**optimizer))
+    steps = tuple(
+        take_steps(model, wrapper, batch, categories, num_steps=num_steps, device=device) for batch in batches
+    )
     weights, state = _bytes_of(model.state_dict()), _bytes_of(wrapper.optimizer.state_dict())
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return NetworkTrial(
@@ -112,13 +113,14 @@ def try_network(
         checkpoint_bytes=weights + state,
         training_bytes=weights + gradients + state,
         steps=steps,
-        photo_s=_predict(model, batches[-1].hw, categories, predicting, num_steps),
+        photo_s=_predict(model, batches[-1].hw, categories, predict, num_steps),
     )
 
 
-def _steps(
-    model: Any, wrapper: Any, batch: Batch, categories: CategorySet, num_steps: int, device: torch.device
+def take_steps(
+    model: Any, wrapper: Any, batch: Batch, categories: CategorySet, *, num_steps: int, device: torch.device
 ) -> Measured:
+    """The least time of steps on random pictures, and their peak. Raises ModelError on a loss that is not finite."""
     seconds = []
     model.train()
     with peak_bytes(device) as peak:
@@ -135,11 +137,11 @@ def _steps(
     return Measured(batch, min(seconds), reached)
 
 
-def _predict(
-    model: Any, hw: tuple[int, int], categories: CategorySet, predicting: Mapping[str, Any], num_photos: int
-) -> float:
+def _predict(model: Any, hw: tuple[int, int], categories: CategorySet, predict: Predict, num_photos: int) -> float:
     end = EndNetworks([model.eval()], [1.0])
-    settings = PredictionSettings(**{**predicting, "short_sides_px": [min(hw)], "max_long_side_px": max(hw)})
+    settings = PredictionSettings(
+        **{**predict.keyword_arguments(), "short_sides_px": [min(hw)], "max_long_side_px": max(hw)}
+    )
     seconds = []
     for seed in range(num_photos):
         photo = np.random.default_rng(seed).integers(0, 255, (*hw, 3)).astype(np.uint8)

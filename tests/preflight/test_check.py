@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from antvisionps.cli.main import check
 from antvisionps.cli.main import main as cli
-from antvisionps.models.training import device
+from antvisionps.params.profiles import compose
 from antvisionps.params.whole import load_params
+from antvisionps.preflight import dry_run
 from antvisionps.preflight.images import find_images
-from antvisionps.preflight.networks import networks_of
-from antvisionps.preflight.pretrained import PretrainedWeights, imagenet_weights
+from antvisionps.preflight.networks import PretrainedWeights, imagenet_weights, networks_of
 from tests.tiny_run import write_tiny_params
 
 PROJECT = Path(__file__).parents[2]
@@ -27,16 +26,13 @@ PAPER = PROJECT / "profiles" / "coco_paper.yaml"
 def _on_the_cpu_and_offline(monkeypatch):
     import torch
 
-    def unreachable(url):
-        return "no network"
-
-    monkeypatch.setattr(device, "select_device", lambda _choice, cpu_threads: torch.device("cpu"))
-    monkeypatch.setattr(check, "_unreachable", unreachable)
+    monkeypatch.setattr(dry_run, "select_device", lambda _choice, cpu_threads: torch.device("cpu"))
+    monkeypatch.setattr(dry_run, "_unreachable", lambda _url: "no network")
 
 
 def edited(path: Path, source: Path, edit) -> Path:
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(source)
+    yaml = YAML()
+    params = yaml.load(compose(source))
     edit(params)
     yaml.dump(params, path)
     return path
@@ -49,7 +45,7 @@ def lines_of(text: str) -> str:
 def test_tiny_params_of_three_ends_pass_with_times_and_sizes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tiny_params(tmp_path / "params.yaml")
-    cli.main(["check"])
+    cli(["check"])
     out = lines_of(capsys.readouterr().out)
     for end in ("e_ups", "lwl_htc", "hrnet_aspp"):
         assert f"{end} base builds, learns and predicts on cpu" in out
@@ -70,7 +66,7 @@ def test_a_network_that_cannot_be_built_fails_the_check_and_the_others_are_tried
 
     edited(tmp_path / "params.yaml", tmp_path / "tiny.yaml", break_it)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["check"])
+        cli(["check"])
     assert stopped.value.code == 1
     out = lines_of(capsys.readouterr().out)
     assert "wrong e_ups base fails: unknown backbone vgg" in out
@@ -81,7 +77,7 @@ def test_params_that_are_invalid_are_one_error(tmp_path, monkeypatch, capsys):
     edited(tmp_path / "params.yaml", PROJECT / "params.yaml", lambda params: params["fuse"].update(min_score=2.0))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["check"])
+        cli(["check"])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("error: params.yaml: fuse.min_score: ")
 
@@ -96,11 +92,9 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
 
     edited(tmp_path / "r50.yaml", PAPER, one_member)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "antvisionps.preflight.pretrained.imagenet_weights", lambda name: PretrainedWeights(None, f"https://x/{name}")
-    )
+    monkeypatch.setattr(dry_run, "imagenet_weights", lambda name: PretrainedWeights(None, f"https://x/{name}"))
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["check", "r50.yaml"])
+        cli(["check", "r50.yaml"])
     assert stopped.value.code == 1
     out = lines_of(capsys.readouterr().out)
     assert "ok e_ups r50 builds, learns and predicts on cpu" in out
@@ -171,8 +165,8 @@ def test_images_of_a_folder_are_those_that_lie_there(tmp_path):
 
 def test_the_command_is_listed_without_importing_torch():
     script = (
-        "import sys; from antvisionps import cli\n"
-        "try:\n    cli.main(['check', '--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys; from antvisionps.cli.main import main\n"
+        "try:\n    main(['check', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=PROJECT)

@@ -2,8 +2,7 @@
 
 Bilinear sampling and averaging over a box's bins work on rows and on columns apart, so what RoIAlign makes of a box is
 rows @ features @ columns.T with two small matrices that follow from the box, and the gradient is their transposes'.
-torchvision's CPU kernel scatters it sample by sample in one thread (`python -m benchmarks.cpu_kernels` compares them).
-The forward pass is torchvision's.
+torchvision's CPU kernel scatters it sample by sample in one thread. The forward pass is torchvision's.
 """
 
 from __future__ import annotations
