@@ -152,7 +152,7 @@ def calibrate(settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
     best = best.best(heldout.count(ordered), heldout)
     best = best.best(heldout.count(list(try_stuff(best.settings))), heldout)
     heldout_pq = {"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)}
-    return Calibration.of(best.settings, learned_on_top=on_top, heldout_pq=heldout_pq)
+    return Calibration(best.settings.rules, on_top, best.settings.weight_of_end, heldout_pq)
 
 
 def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldout: HeldoutPQ) -> list[FusionSettings]:
