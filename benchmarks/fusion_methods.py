@@ -125,14 +125,14 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
             system,
             changed(method, **changes),
             categories=heldout.dataset.categories,
-            routing_dir=places.routing,
-            calibration_dir=None,
+            routing=places.routing,
+            calibration=Path("data/calibration"),
         )
 
     def calibrated(plain: str, method: str, **changes: object) -> Variant:
         """Fitted here, on the held-out images, from where stage calibrate begins."""
         start = starting_settings(
-            system, params, changed(method, **changes).fuse, caches=heldout, routing_dir=places.routing
+            system, params, changed(method, **changes).fuse, caches=heldout, routing=places.routing
         )
         return Variant(calibrate(start, trial).apply(settings(method, **changes)), plain)
 
@@ -158,8 +158,8 @@ def print_budget(params: Params, caches: SplitCaches, places: argparse.Namespace
         FUSION_SYSTEM,
         params.model_copy(update={"fuse": params.fuse.model_copy(update=UNFITTED)}),
         categories=truth.categories,
-        routing_dir=places.routing,
-        calibration_dir=None,
+        routing=places.routing,
+        calibration=Path("data/calibration"),
     )
     counts = count_budget(caches, settings, workers=params.runtime.workers)
     groups = groups_of(truth)

@@ -47,7 +47,7 @@ def calibrate_systems(
     """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
     caches = SplitCaches.open(predictions, prepared, "heldout")
     settings = {
-        system: starting_settings(system, params, params.fuse, caches=caches, routing_dir=routing)
+        system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems
     }
     load_kernels()  # once: the processes of every pass are forked from this one
@@ -62,7 +62,7 @@ def calibrate_systems(
 
 
 def starting_settings(
-    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing_dir: Path | None
+    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing: Path
 ) -> FusionSettings:
     """Where the search begins: at the thresholds of section calibrate and equal semantic weights."""
     begin = params.calibrate
@@ -72,7 +72,7 @@ def starting_settings(
         rules=HeuristicRules(begin.min_score, begin.max_overlap_frac, begin.min_stuff_area_px),
         weight_of_end=dict.fromkeys(params.all_ends, 1.0),
         categories=caches.dataset.categories,
-        routing_dir=routing_dir,
+        routing=routing,
     )
 
 

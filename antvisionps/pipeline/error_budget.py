@@ -48,11 +48,7 @@ def error_budget(
     plain = params.fuse.model_copy(update={"calibrated": False, "order": "score"})
     fitted = params if is_fitted else params.model_copy(update={"fuse": plain})
     settings = system_settings(
-        FUSION_SYSTEM,
-        fitted,
-        categories=caches.dataset.categories,
-        routing_dir=routing,
-        calibration_dir=calibration,
+        FUSION_SYSTEM, fitted, categories=caches.dataset.categories, routing=routing, calibration=calibration
     )
     unlike = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
     if fitted.fuse != params.fuse:

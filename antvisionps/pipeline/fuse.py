@@ -46,11 +46,7 @@ def fuse_systems(
     caches = SplitCaches.open(predictions, prepared, "val")
     settings = {
         system: system_settings(
-            system,
-            params,
-            categories=caches.dataset.categories,
-            routing_dir=routing,
-            calibration_dir=calibration,
+            system, params, categories=caches.dataset.categories, routing=routing, calibration=calibration
         )
         for system in params.fuse.systems
     }

@@ -31,11 +31,7 @@ def report(
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     settings = system_settings(
-        params.fuse.systems[-1],
-        params,
-        categories=truth.categories,
-        routing_dir=routing,
-        calibration_dir=calibration,
+        params.fuse.systems[-1], params, categories=truth.categories, routing=routing, calibration=calibration
     )
     with open_workers(**params.runtime.worker_arguments()) as workers:
         write_report(
