@@ -29,7 +29,7 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
-from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
@@ -194,22 +194,16 @@ def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | 
 def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, [settings])
+    category_of_class = np.zeros(256, dtype=np.int32)  # 0 where void
+    category_of_class[: len(dataset.categories)] = dataset.categories.category_ids
 
     def count(image: PanopticImage) -> np.ndarray:
         found = reader.read_instances(image.image_id)
         return count_visible(
             join(found, settings).instances,
-            _category_map(dataset.load_segment_ids(image), image),
+            category_of_class[class_index_map(dataset.load_segment_ids(image), image, dataset.categories)],
             categories=dataset.categories,
             settings=settings,
         )
 
     return count
-
-
-def _category_map(segment_ids: np.ndarray, image: PanopticImage) -> np.ndarray:
-    """(H, W) int32 category ids of the truth, 0 where void."""
-    categories = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
-    for segment in image.segments:
-        categories[segment.segment_id] = segment.category_id
-    return categories[segment_ids]
