@@ -72,7 +72,30 @@ class SegmentMatches:
 
     def counts(self) -> list[MatchCounts]:
         """Of each image, of the categories that occur in it."""
-        return _count_by_image(self)
+        stride = 1 + int(self.present["category"].max(initial=0))
+        keys = np.unique(self.present["image"] * stride + self.present["category"])
+
+        def row(segments: np.ndarray) -> np.ndarray:
+            return np.searchsorted(keys, segments["image"] * stride + segments["category"])
+
+        tp, fp, fn = (
+            np.bincount(row(segments), minlength=len(keys)) for segments in (self.matched, self.wrong, self.missed)
+        )
+        iou_sum = np.bincount(row(self.matched), weights=self.ious, minlength=len(keys))
+        columns = (keys % stride, tp, fp, fn, iou_sum)
+        match_columns = (self.matched["category"], self.ious)
+        images = np.arange(self.images + 1)
+        bounds = np.searchsorted(keys, images * stride).tolist()
+        match_bounds = np.searchsorted(self.matched["image"], images).tolist()
+        return [
+            MatchCounts(
+                *(column[first:stop] for column in columns),
+                *(column[first_match:stop_match] for column in match_columns),
+            )
+            for first, stop, first_match, stop_match in zip(
+                bounds, bounds[1:], match_bounds, match_bounds[1:], strict=False
+            )
+        ]
 
     def of_size(self, size: str, category_ids: Collection[int]) -> SegmentMatches:
         """Only segments of these categories and of a size of SIZES: of the true one where there is one, else of the
@@ -251,33 +274,6 @@ def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
 
 def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(index, weights=values, minlength=size).astype(np.int64)
-
-
-def _count_by_image(matches: SegmentMatches) -> list[MatchCounts]:
-    stride = 1 + int(matches.present["category"].max(initial=0))
-    keys = np.unique(matches.present["image"] * stride + matches.present["category"])
-
-    def row(segments: np.ndarray) -> np.ndarray:
-        return np.searchsorted(keys, segments["image"] * stride + segments["category"])
-
-    tp, fp, fn = (
-        np.bincount(row(segments), minlength=len(keys)) for segments in (matches.matched, matches.wrong, matches.missed)
-    )
-    iou_sum = np.bincount(row(matches.matched), weights=matches.ious, minlength=len(keys))
-    columns = (keys % stride, tp, fp, fn, iou_sum)
-    match_columns = (matches.matched["category"], matches.ious)
-    images = np.arange(matches.images + 1)
-    bounds = np.searchsorted(keys, images * stride).tolist()
-    match_bounds = np.searchsorted(matches.matched["image"], images).tolist()
-    return [
-        MatchCounts(
-            *(column[first:stop] for column in columns),
-            *(column[first_match:stop_match] for column in match_columns),
-        )
-        for first, stop, first_match, stop_match in zip(
-            bounds, bounds[1:], match_bounds, match_bounds[1:], strict=False
-        )
-    ]
 
 
 def total_counts(images: Sequence[MatchCounts]) -> MatchCounts:

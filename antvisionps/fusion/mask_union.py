@@ -131,7 +131,6 @@ def _group_category(candidates: Sequence[Candidate], min_iou: float) -> Iterator
 def _average_groups(
     groups: Sequence[Sequence[Candidate]], weight_of_end: Mapping[str, float], total: float
 ) -> ImageInstances:
-    """One instance of each group of members, best score first."""
     image = groups[0][0].source
     weighted = [[weight_of_end[member.end] * member.score for member in group] for group in groups]
     order = sorted(range(len(groups)), key=lambda index: -sum(weighted[index]))

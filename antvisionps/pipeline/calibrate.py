@@ -127,8 +127,6 @@ class HeldoutPQ:
 
 @dataclass(frozen=True)
 class _Found:
-    """Settings and their held-out counts."""
-
     settings: FusionSettings
     counts: MatchCounts
 

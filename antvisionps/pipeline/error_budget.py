@@ -131,7 +131,6 @@ def _open_counting(
 
 
 def _true_instances(true: TrueImage, categories: CategorySet) -> ImageInstances:
-    """Every true thing but crowds, with a score of 1."""
     rows = [
         (thing.category_id, 1.0, thing.bbox_xywh, encode_masks((true.segment_ids == thing.segment_id)[None])[0])
         for thing in true.image.segments
