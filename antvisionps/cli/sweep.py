@@ -50,8 +50,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
             args.system,
             params,
             categories=caches.dataset.categories,
-            routing_dir=paths.routing,
-            calibration_dir=paths.calibration,
+            routing=paths.routing,
+            calibration=paths.calibration,
         )
         for params in variants
     ]

@@ -10,11 +10,10 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.errors import DataError
@@ -43,22 +42,12 @@ def write_coco_instances(annotations: Path, files: Mapping[Path, PanopticDataset
     instances = _read_instances(annotations, images, categories)
     digest = hashlib.sha256()
     for path, dataset in files.items():
-        write_gt_instances(
-            path, ((image.image_id, _gathered(instances.get(image.image_id, []))) for image in dataset.images)
-        )
-        for image in dataset.images:
-            for category_id, is_crowd, rle in instances.get(image.image_id, []):
-                digest.update(json.dumps([image.image_id, category_id, is_crowd, rle.decode()]).encode())
+        of_image = {image.image_id: instances.get(image.image_id, []) for image in dataset.images}
+        write_gt_instances(path, ((image_id, GtInstances.of(found)) for image_id, found in of_image.items()))
+        for image_id, found in of_image.items():
+            for category_id, is_crowd, rle in found:
+                digest.update(json.dumps([image_id, category_id, is_crowd, rle.decode()]).encode())
     return digest.hexdigest()
-
-
-def _gathered(instances: Iterable[Instance]) -> GtInstances:
-    rows = list(instances)
-    return GtInstances(
-        np.array([category_id for category_id, _, _ in rows], dtype=np.int32),
-        [rle for _, _, rle in rows],
-        np.array([is_crowd for _, is_crowd, _ in rows], dtype=bool),
-    )
 
 
 def _read_instances(

@@ -151,6 +151,9 @@ def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:
 def gt_instances(segment_ids: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> GtInstances:
     """The wanted instances of a panoptic map (height, width); `segments` is segment_id → (category_id, is_crowd)."""
     columns_first = np.asfortranarray(segment_ids)
-    rles = [rle for segment_id in segments for rle in encode_masks((columns_first == segment_id)[None])]
-    category_ids = np.array([category_id for category_id, _ in segments.values()], dtype=np.int32)
-    return GtInstances(category_ids, rles, np.array([crowd for _, crowd in segments.values()], dtype=bool))
+    return GtInstances.of(
+        [
+            (category_id, is_crowd, encode_masks((columns_first == segment_id)[None])[0])
+            for segment_id, (category_id, is_crowd) in segments.items()
+        ]
+    )

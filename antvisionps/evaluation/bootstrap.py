@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from antvisionps.evaluation.panoptic_quality import MatchCounts
 LEVEL = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """The middle 95 % of the resampled values; NaN where no sample has a value."""
 
     low: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
@@ -50,46 +50,52 @@ class Quality:
     n_categories: int
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentList:
-    """Some segments: the position of their image, their own id, their category's, their area in pixels, (N,) int64
-    each."""
-
-    image: np.ndarray
-    segment_id: np.ndarray
-    category: np.ndarray
-    area_px: np.ndarray
-
-    def __getitem__(self, wanted: np.ndarray) -> SegmentList:
-        return SegmentList(self.image[wanted], self.segment_id[wanted], self.category[wanted], self.area_px[wanted])
-
-    def __add__(self, other: SegmentList) -> SegmentList:
-        return SegmentList.join([self, other])
-
-    @classmethod
-    def join(cls, lists: Sequence[SegmentList]) -> SegmentList:
-        names = ("image", "segment_id", "category", "area_px")
-        return cls(*(np.concatenate([getattr(one, name) for one in lists]) for name in names))
+SEGMENT = np.dtype([("image", np.int64), ("segment_id", np.int64), ("category", np.int64), ("area_px", np.int64)])
+"""A segment in an array of some: the position of its image, its own id, its category's, its area in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentMatches:
     """The segments of some images that count: the true ones that are matched, with the IoU, the missed, the wrong.
 
-    `present` are all segments, of both maps; `matched_by` are the predicted segments of the matches.
+    `present` are all segments, of both maps; `matched_by` are the predicted segments of the matches. Each is an array
+    of SEGMENT.
     """
 
     images: int
-    present: SegmentList
-    matched: SegmentList
-    matched_by: SegmentList
+    present: np.ndarray
+    matched: np.ndarray
+    matched_by: np.ndarray
     ious: np.ndarray
-    missed: SegmentList
-    wrong: SegmentList
+    missed: np.ndarray
+    wrong: np.ndarray
 
     def counts(self) -> list[MatchCounts]:
         """Of each image, of the categories that occur in it."""
-        return _count_by_image(self)
+        stride = 1 + int(self.present["category"].max(initial=0))
+        keys = np.unique(self.present["image"] * stride + self.present["category"])
+
+        def row(segments: np.ndarray) -> np.ndarray:
+            return np.searchsorted(keys, segments["image"] * stride + segments["category"])
+
+        tp, fp, fn = (
+            np.bincount(row(segments), minlength=len(keys)) for segments in (self.matched, self.wrong, self.missed)
+        )
+        iou_sum = np.bincount(row(self.matched), weights=self.ious, minlength=len(keys))
+        columns = (keys % stride, tp, fp, fn, iou_sum)
+        match_columns = (self.matched["category"], self.ious)
+        images = np.arange(self.images + 1)
+        bounds = np.searchsorted(keys, images * stride).tolist()
+        match_bounds = np.searchsorted(self.matched["image"], images).tolist()
+        return [
+            MatchCounts(
+                *(column[first:stop] for column in columns),
+                *(column[first_match:stop_match] for column in match_columns),
+            )
+            for first, stop, first_match, stop_match in zip(
+                bounds, bounds[1:], match_bounds, match_bounds[1:], strict=False
+            )
+        ]
 
     def of_size(self, size: str, category_ids: Collection[int]) -> SegmentMatches:
         """Only segments of these categories and of a size of SIZES: of the true one where there is one, else of the
@@ -97,14 +103,14 @@ class SegmentMatches:
         low, high = SIZES[size]
         wanted = np.array(sorted(category_ids), dtype=np.int64)
 
-        def is_counted(segments: SegmentList) -> np.ndarray:
-            is_of_size = (segments.area_px >= low) & (segments.area_px < high)
-            return is_of_size & np.isin(segments.category, wanted)
+        def is_counted(segments: np.ndarray) -> np.ndarray:
+            is_of_size = (segments["area_px"] >= low) & (segments["area_px"] < high)
+            return is_of_size & np.isin(segments["category"], wanted)
 
         is_counted_match = is_counted(self.matched)
         matched, matched_by = self.matched[is_counted_match], self.matched_by[is_counted_match]
         missed, wrong = (segments[is_counted(segments)] for segments in (self.missed, self.wrong))
-        present, ious = matched + missed + wrong, self.ious[is_counted_match]
+        present, ious = np.concatenate([matched, missed, wrong]), self.ious[is_counted_match]
         return SegmentMatches(self.images, present, matched, matched_by, ious, missed, wrong)
 
     @classmethod
@@ -112,19 +118,19 @@ class SegmentMatches:
         """Each part's images after those of the parts before."""
         images_before = np.cumsum([0, *(part.images for part in parts)]).tolist()
 
-        def join_lists(name: str) -> SegmentList:
-            lists: list[SegmentList] = [getattr(part, name) for part in parts]
-            moved = zip(lists, images_before, strict=False)
-            return SegmentList.join([replace(one, image=one.image + before) for one, before in moved])
+        def join_segments(name: str) -> np.ndarray:
+            segments = np.concatenate([getattr(part, name) for part in parts])
+            segments["image"] += np.repeat(images_before[:-1], [len(getattr(part, name)) for part in parts])
+            return segments
 
         return cls(
             images=images_before[-1],
-            present=join_lists("present"),
-            matched=join_lists("matched"),
-            matched_by=join_lists("matched_by"),
+            present=join_segments("present"),
+            matched=join_segments("matched"),
+            matched_by=join_segments("matched_by"),
             ious=np.concatenate([part.ious for part in parts]),
-            missed=join_lists("missed"),
-            wrong=join_lists("wrong"),
+            missed=join_segments("missed"),
+            wrong=join_segments("wrong"),
         )
 
 
@@ -155,9 +161,9 @@ def match_segments(
     on_void = rows.is_void[row]
     ignored_px = _sum_at(column[on_void], overlap[on_void], len(columns))
 
-    same = (rows.segments.category[row] == columns.segments.category[column]) & ~on_void
+    same = (rows.segments["category"][row] == columns.segments["category"][column]) & ~on_void
     row, column, overlap = row[same], column[same], overlap[same]
-    union = rows.segments.area_px[row] + predicted_area[column] - overlap - ignored_px[column]
+    union = rows.segments["area_px"][row] + predicted_area[column] - overlap - ignored_px[column]
     iou = overlap / union
     is_match = (iou > MATCH_IOU) & ~rows.is_crowd[row]
     on_own_crowd = rows.is_last_crowd[row]
@@ -167,14 +173,16 @@ def match_segments(
     is_missed[row[is_match]] = False
     is_wrong = (ignored_px <= MAX_IGNORED_FRAC * predicted_area) & ~columns.is_void
     is_wrong[column[is_match]] = False
+    wrong = columns.segments[is_wrong]
+    wrong["area_px"] = predicted_area[is_wrong]
     return SegmentMatches(
         images=len(true),
-        present=rows.segments[~rows.is_void] + columns.segments[~columns.is_void],
+        present=np.concatenate([rows.segments[~rows.is_void], columns.segments[~columns.is_void]]),
         matched=rows.segments[row[is_match]],
         matched_by=columns.segments[column[is_match]],
         ious=iou[is_match],
         missed=rows.segments[is_missed],
-        wrong=replace(columns.segments, area_px=predicted_area)[is_wrong],
+        wrong=wrong,
     )
 
 
@@ -188,7 +196,7 @@ def overlap_matrix(
     shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
     shared_px[row, column] = overlap
     place_of_row, place_of_column = (
-        np.searchsorted(of.segments.segment_id, [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
+        np.searchsorted(of.segments["segment_id"], [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
         for of, listed in ((rows, true), (columns, predicted))
     )
     return shared_px[place_of_row][:, place_of_column]
@@ -203,7 +211,7 @@ class _ListedSegments:
     IoUs. first[i] is image i's void, first[-1] the number of all. is_last_crowd marks the crowd listed last of its
     category in an image."""
 
-    segments: SegmentList
+    segments: np.ndarray
     is_void: np.ndarray
     is_crowd: np.ndarray
     is_last_crowd: np.ndarray
@@ -214,9 +222,10 @@ class _ListedSegments:
         rows = [row for listed in images for row in (_VOID, *sorted(listed, key=attrgetter("segment_id")))]
         counts = np.array([1 + len(listed) for listed in images])
         first = np.append(0, np.cumsum(counts))
-        segment_id, category, area_px = (
-            np.array([getattr(row, name) for row in rows]) for name in ("segment_id", "category_id", "area_px")
-        )
+        segments = np.empty(len(rows), dtype=SEGMENT)
+        segments["image"] = np.repeat(np.arange(len(images)), counts)
+        for name, values in (("segment_id", "segment_id"), ("category", "category_id"), ("area_px", "area_px")):
+            segments[name] = [getattr(row, values) for row in rows]
         is_crowd = np.array([row.is_crowd for row in rows])
         is_void = np.zeros(len(rows), dtype=bool)
         is_void[first[:-1]] = True
@@ -226,8 +235,7 @@ class _ListedSegments:
                 last = {segment.category_id: segment.segment_id for segment in listed if segment.is_crowd}
                 ids = sorted(segment.segment_id for segment in listed)
                 is_last_crowd[[begin + 1 + ids.index(segment_id) for segment_id in last.values()]] = True
-        image = np.repeat(np.arange(len(images)), counts)
-        return cls(SegmentList(image, segment_id, category, area_px), is_void, is_crowd, is_last_crowd, first)
+        return cls(segments, is_void, is_crowd, is_last_crowd, first)
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -266,33 +274,6 @@ def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
 
 def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(index, weights=values, minlength=size).astype(np.int64)
-
-
-def _count_by_image(matches: SegmentMatches) -> list[MatchCounts]:
-    stride = 1 + int(matches.present.category.max(initial=0))
-    keys = np.unique(matches.present.image * stride + matches.present.category)
-
-    def row(segments: SegmentList) -> np.ndarray:
-        return np.searchsorted(keys, segments.image * stride + segments.category)
-
-    tp, fp, fn = (
-        np.bincount(row(segments), minlength=len(keys)) for segments in (matches.matched, matches.wrong, matches.missed)
-    )
-    iou_sum = np.bincount(row(matches.matched), weights=matches.ious, minlength=len(keys))
-    columns = (keys % stride, tp, fp, fn, iou_sum)
-    match_columns = (matches.matched.category, matches.ious)
-    images = np.arange(matches.images + 1)
-    bounds = np.searchsorted(keys, images * stride).tolist()
-    match_bounds = np.searchsorted(matches.matched.image, images).tolist()
-    return [
-        MatchCounts(
-            *(column[first:stop] for column in columns),
-            *(column[first_match:stop_match] for column in match_columns),
-        )
-        for first, stop, first_match, stop_match in zip(
-            bounds, bounds[1:], match_bounds, match_bounds[1:], strict=False
-        )
-    ]
 
 
 def total_counts(images: Sequence[MatchCounts]) -> MatchCounts:

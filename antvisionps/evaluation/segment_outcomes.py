@@ -82,11 +82,11 @@ def explain_segments(
     same_category = gt_category[:, None] == predicted_category
 
     of_gt, of_predicted = {}, {}
-    columns = (matches.matched.segment_id.tolist(), matches.matched_by.segment_id.tolist(), matches.ious.tolist())
+    columns = (matches.matched["segment_id"].tolist(), matches.matched_by["segment_id"].tolist(), matches.ious.tolist())
     for gt_id, predicted_id, matched_iou in zip(*columns, strict=True):
         of_gt[gt_id] = SegmentOutcome(Outcome.MATCHED, predicted_id, matched_iou)
         of_predicted[predicted_id] = SegmentOutcome(Outcome.MATCHED, gt_id, matched_iou)
-    missed, wrong = set(matches.missed.segment_id.tolist()), set(matches.wrong.segment_id.tolist())
+    missed, wrong = set(matches.missed["segment_id"].tolist()), set(matches.wrong["segment_id"].tolist())
     for row, segment in enumerate(true):
         if segment.segment_id in missed:
             of_gt[segment.segment_id] = _nearest(iou[row], same_category[row], predicted)

@@ -157,7 +157,6 @@ def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _find(repository: Path, name: str) -> str | None:
-    """The git ref of the DVC experiment of that name."""
     refs = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
 
@@ -185,7 +184,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(changes: Sequence[str], path: Path) -> None:
-    """Writes the changes into a YAML file as DVC does."""
     from dvc.utils.hydra import apply_overrides
 
     if changes:

@@ -31,61 +31,28 @@ Crop = tuple[int, int, np.ndarray]
 @dataclass(frozen=True)
 class Calibration:
     """Values of the rules and of the semantic weights. `learned_on_top`: the pairs that held-out images show, of which
-    `on_top` has none if they do not raise PQ · `heldout_pq`: held-out, as fractions of 1, before ("plain") and after
-    ("calibrated"), and "cross_validated", where no image is fused with what was fitted on it."""
+    `rules.on_top` has none if they do not raise PQ · `heldout_pq`: held-out, as fractions of 1, before ("plain") and
+    after ("calibrated"), and "cross_validated", where no image is fused with what was fitted on it. NMS is not fitted:
+    `rules` have none."""
 
-    min_score: float
-    min_scores: Mapping[int, float]
-    max_overlap_frac: float
-    min_stuff_area_px: int
-    min_stuff_confidence: float
-    on_top: frozenset[tuple[int, int]]
+    rules: HeuristicRules
     learned_on_top: frozenset[tuple[int, int]]
     weight_of_end: Mapping[str, float]
     heldout_pq: Mapping[str, float | None]
 
-    @classmethod
-    def of(
-        cls,
-        settings: FusionSettings,
-        *,
-        learned_on_top: frozenset[tuple[int, int]],
-        heldout_pq: Mapping[str, float | None],
-    ) -> Calibration:
-        rules = settings.rules
-        return cls(
-            min_score=rules.min_score,
-            min_scores=rules.min_scores,
-            max_overlap_frac=rules.max_overlap_frac,
-            min_stuff_area_px=rules.min_stuff_area_px,
-            min_stuff_confidence=rules.min_stuff_confidence,
-            on_top=rules.on_top,
-            learned_on_top=learned_on_top,
-            weight_of_end=settings.weight_of_end,
-            heldout_pq=heldout_pq,
-        )
-
     def apply(self, settings: FusionSettings) -> FusionSettings:
-        """The settings with what was fitted in place of theirs. It was fitted without NMS, so there is none."""
-        rules = HeuristicRules(
-            min_score=self.min_score,
-            max_overlap_frac=self.max_overlap_frac,
-            min_stuff_area_px=self.min_stuff_area_px,
-            max_nms_iou=None,
-            min_stuff_confidence=self.min_stuff_confidence,
-            min_scores=self.min_scores,
-            on_top=self.on_top,
-        )
-        return replace(settings, rules=rules, weight_of_end=self.weight_of_end)
+        """The settings with what was fitted in place of theirs."""
+        return replace(settings, rules=self.rules, weight_of_end=self.weight_of_end)
 
     def to_json(self) -> dict[str, Any]:
+        rules = self.rules
         return {
-            "min_score": self.min_score,
-            "min_scores": {str(category_id): score for category_id, score in sorted(self.min_scores.items())},
-            "max_overlap_frac": self.max_overlap_frac,
-            "min_stuff_area_px": self.min_stuff_area_px,
-            "min_stuff_confidence": self.min_stuff_confidence,
-            "on_top": sorted(map(list, self.on_top)),
+            "min_score": rules.min_score,
+            "min_scores": {str(category_id): score for category_id, score in sorted(rules.min_scores.items())},
+            "max_overlap_frac": rules.max_overlap_frac,
+            "min_stuff_area_px": rules.min_stuff_area_px,
+            "min_stuff_confidence": rules.min_stuff_confidence,
+            "on_top": sorted(map(list, rules.on_top)),
             "learned_on_top": sorted(map(list, self.learned_on_top)),
             "semantic_weights": dict(self.weight_of_end),
             "heldout_pq": dict(self.heldout_pq),
@@ -95,19 +62,17 @@ class Calibration:
     def from_json(cls, document: Any, *, where: str) -> Calibration:
         """Raises CacheError on anything but what `to_json` gives."""
         try:
-            return cls(
+            rules = HeuristicRules(
                 min_score=float(document["min_score"]),
                 min_scores={int(category_id): float(score) for category_id, score in document["min_scores"].items()},
                 max_overlap_frac=float(document["max_overlap_frac"]),
                 min_stuff_area_px=int(document["min_stuff_area_px"]),
                 min_stuff_confidence=float(document["min_stuff_confidence"]),
                 on_top=_read_pairs(document["on_top"]),
-                learned_on_top=_read_pairs(document["learned_on_top"]),
-                weight_of_end={str(end): float(weight) for end, weight in document["semantic_weights"].items()},
-                heldout_pq={
-                    str(when): None if pq is None else float(pq) for when, pq in document["heldout_pq"].items()
-                },
             )
+            weights = {str(end): float(weight) for end, weight in document["semantic_weights"].items()}
+            pq = {str(when): None if pq is None else float(pq) for when, pq in document["heldout_pq"].items()}
+            return cls(rules, _read_pairs(document["learned_on_top"]), weights, pq)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(f"{where}: not a calibration ({error!r}); run `dvc repro calibrate`") from error
 

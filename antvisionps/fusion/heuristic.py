@@ -334,7 +334,9 @@ def add_stuff(
             row = (category.category_id, area_px, free_px, None, semantic_end, reason, None)
             rejected.append(RejectedCandidate(*row))
     segment_ids = np.where(is_free, segment_of_class[free], owners)
-    runs = _join_runs(starts, segment_ids, class_map.size)
+    kept = run_starts(segment_ids)  # neighbours of one segment become one run
+    lengths = np.diff(starts[kept], append=class_map.size).astype(np.int32)
+    runs = SegmentRuns(lengths, segment_ids[kept], np.array([0, len(kept)]))
     segments = tuple(
         FusedSegment(segment_id, category_id, area_px, bbox_xywh, score, end)
         for segment_id, ((category_id, score, end), (area_px, bbox_xywh)) in enumerate(
@@ -352,13 +354,6 @@ def _reason_against_stuff(free_px: int, lost_px: int, min_stuff_area_px: int) ->
     if free_px + lost_px == 0:
         return RejectReason.EMPTY
     return RejectReason.LOW_CONFIDENCE if free_px + lost_px >= least_px else RejectReason.AREA
-
-
-def _join_runs(starts: np.ndarray, segment_ids: np.ndarray, size: int) -> SegmentRuns:
-    """The map of `size` pixels whose runs (R,) are of these segments; neighbours of one segment become one run."""
-    kept = run_starts(segment_ids)
-    lengths = np.diff(starts[kept], append=size).astype(np.int32)
-    return SegmentRuns(lengths, segment_ids[kept], np.array([0, len(kept)]))
 
 
 def _measure_segments(runs: SegmentRuns, width: int) -> list[tuple[int, tuple[int, int, int, int]]]:

@@ -86,7 +86,10 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
             members = sorted(group, key=lambda member: list(present).index(member.end))
             shared.setdefault("+".join(member.end for member in members), []).append(members)
     alone = {end: sorted(indices) for end, indices in alone.items()}
-    joined = {end: _take(image, alone[end], rules.weight_of_end[end] / total) for end, image in present.items()}
+    joined = {}
+    for end, image in present.items():
+        kept, share = image.take(alone[end]), np.float64(rules.weight_of_end[end] / total)
+        joined[end] = replace(kept, scores=(kept.scores * share).astype(np.float32))
     for name, groups in sorted(shared.items()):
         joined[name] = _average_groups(groups, rules.weight_of_end, total)
     merged = [member.reject(RejectReason.MERGED) for groups in shared.values() for group in groups for member in group]
@@ -125,52 +128,29 @@ def _group_category(candidates: Sequence[Candidate], min_iou: float) -> Iterator
     yield from groups.values()
 
 
-def _take(image: ImageInstances, indices: list[int], share: float) -> ImageInstances:
-    """Some of the instances, in their order, with that share of their scores."""
-    return ImageInstances(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        category_ids=image.category_ids[indices],
-        scores=(image.scores[indices] * np.float64(share)).astype(np.float32),
-        boxes_xywh=image.boxes_xywh[indices],
-        rles=[image.rles[index] for index in indices],
-        mask_probs=None if image.mask_probs is None else image.mask_probs[indices],
-        stored_areas_px=image.areas_px[indices],
-        source=image.source,
-    )
-
-
 def _average_groups(
     groups: Sequence[Sequence[Candidate]], weight_of_end: Mapping[str, float], total: float
 ) -> ImageInstances:
-    """One instance of each group of members, best score first."""
     image = groups[0][0].source
     weighted = [[weight_of_end[member.end] * member.score for member in group] for group in groups]
-    averages = [_average(group, scores) for group, scores in zip(groups, weighted, strict=True)]
     order = sorted(range(len(groups)), key=lambda index: -sum(weighted[index]))
+    averages = [_average(groups[index], weighted[index]) for index in order]
+    boxes_xywh, rles, areas_px, mask_probs = zip(*averages, strict=True)
     return ImageInstances(
         image_id=image.image_id,
         height=image.height,
         width=image.width,
         category_ids=np.array([groups[index][0].category_id for index in order], dtype=np.int32),
         scores=np.array([sum(weighted[index]) / total for index in order], dtype=np.float32),
-        boxes_xywh=np.array([averages[index].box_xywh for index in order], dtype=np.float32),
-        rles=[averages[index].rle for index in order],
-        mask_probs=np.stack([averages[index].mask_probs for index in order]),
-        stored_areas_px=np.array([averages[index].area_px for index in order], dtype=np.int64),
+        boxes_xywh=np.array(boxes_xywh, dtype=np.float32),
+        rles=list(rles),
+        mask_probs=np.stack(mask_probs),
+        stored_areas_px=np.array(areas_px, dtype=np.int64),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Average:
-    box_xywh: np.ndarray
-    rle: bytes
-    area_px: int
-    mask_probs: np.ndarray
-
-
-def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> _Average:
+def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> tuple[np.ndarray, bytes, int, np.ndarray]:
+    """bbox_xywh, COCO compressed counts, area in pixels and mask_probs of the mean."""
     shares = np.maximum(weighted_scores, 0) if max(weighted_scores) > 0 else np.ones(len(group))
     shares = shares / shares.sum()
     crops = [member.source.runs.crop(member.index) for member in group]
@@ -196,7 +176,7 @@ def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> _A
     grid = sum(share * plane.at(x, y) for share, plane in zip(shares, planes, strict=True))
     image = group[0].source
     rle = encode_crop(left, top, mask, height=image.height, width=image.width)
-    return _Average(box, rle, int(np.count_nonzero(mask)), np.rint(grid).astype(np.uint8).T)
+    return box, rle, int(np.count_nonzero(mask)), np.rint(grid).astype(np.uint8).T
 
 
 @dataclass(frozen=True, eq=False)

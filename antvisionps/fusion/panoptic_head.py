@@ -77,7 +77,6 @@ def panoptic_argmax(
 def _resize_into_box(
     mask_logits: np.ndarray, box_xywh: np.ndarray, *, hw: tuple[int, int]
 ) -> tuple[slice, slice, np.ndarray]:
-    """Rows and columns of the image that the box covers, and the mask's logits there."""
     left, top = np.floor(box_xywh[:2]).astype(int).tolist()
     right, bottom = np.ceil(box_xywh[:2] + box_xywh[2:]).astype(int).tolist()
     right, bottom = max(right, left + 1), max(bottom, top + 1)

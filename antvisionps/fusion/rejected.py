@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class RejectedCandidate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class RejectedCandidates(Sequence[RejectedCandidate]):
+class RejectedCandidates:
     """N of them. category_ids, areas_px, free_px and instances (N,) int32 and scores (N,) float32, where -1, or NaN,
     stands for None; ends and reasons (N,) of objects."""
 
@@ -70,23 +70,19 @@ class RejectedCandidates(Sequence[RejectedCandidate]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> RejectedCandidate: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RejectedCandidate]: ...
-    def __getitem__(self, index: int | slice) -> RejectedCandidate | Sequence[RejectedCandidate]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        free_px, score, instance = int(self.free_px[index]), float(self.scores[index]), int(self.instances[index])
-        return RejectedCandidate(
-            int(self.category_ids[index]),
-            int(self.areas_px[index]),
-            None if free_px == NO_NUMBER else free_px,
-            None if np.isnan(score) else score,
-            self.ends[index],
-            self.reasons[index],
-            None if instance == NO_NUMBER else instance,
-        )
+    def __iter__(self) -> Iterator[RejectedCandidate]:
+        numbers = (self.category_ids, self.areas_px, self.free_px, self.scores, self.instances)
+        columns = (*(column.tolist() for column in numbers), self.ends, self.reasons)
+        for category_id, area_px, free_px, score, instance, end, reason in zip(*columns, strict=True):
+            yield RejectedCandidate(
+                category_id,
+                area_px,
+                None if free_px == NO_NUMBER else free_px,
+                None if np.isnan(score) else score,
+                end,
+                reason,
+                None if instance == NO_NUMBER else instance,
+            )
 
     @classmethod
     def join(cls, parts: Sequence[RejectedCandidates]) -> RejectedCandidates:

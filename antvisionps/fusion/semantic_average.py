@@ -105,7 +105,7 @@ class _WeightedPlanes(NamedTuple):
         from antvisionps.fusion.semantic_kernels import sum_planes
 
         sums = np.zeros((classes, self.rows_around.shape[2], self.columns_around.shape[2]), dtype=np.float32)
-        sum_planes(*self, sums)
+        sum_planes(self[:3], self[3:], sums)
         return sums
 
 
@@ -155,7 +155,7 @@ class SemanticAverage:
             )
         )
         class_map = np.empty((self.height, self.width), dtype=np.uint8)
-        argmax_of_planes(*self.planes, *rows, *columns, self.class_indices, class_map)
+        argmax_of_planes(self.planes[:3], self.planes[3:], (*rows, *columns, self.class_indices), class_map)
         return class_map
 
     def confidence(self) -> np.ndarray:

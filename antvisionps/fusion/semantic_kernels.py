@@ -25,12 +25,16 @@ BLOCK, TILE = 40, 8
 SLACK = np.float32(1 + 2**-10)
 """More than rounding can add to a class or take from a bound."""
 
-_CELL_TYPES = ("uint8", "float32")
-_ENDS = (
-    *(frozen("int64", 1), frozen("int64", 1), frozen("float32", 1), frozen("boolean", 1)),
-    *(frozen("int64", 3), frozen("float32", 2), frozen("int64", 3), frozen("float32", 2)),
+_PLANES = [types.Tuple((frozen(dtype, 3), frozen("int64", 1), frozen("int64", 1))) for dtype in ("uint8", "float32")]
+_ENDS = types.Tuple(
+    (
+        *(frozen("float32", 1), frozen("boolean", 1)),
+        *(frozen("int64", 3), frozen("float32", 2), frozen("int64", 3), frozen("float32", 2)),
+    )
 )
-_PIXELS = (frozen("int64", 2), frozen("float32", 1), frozen("int64", 2), frozen("float32", 1), frozen("uint8", 1))
+_PIXELS = types.Tuple(
+    (frozen("int64", 2), frozen("float32", 1), frozen("int64", 2), frozen("float32", 1), frozen("uint8", 1))
+)
 
 
 @inlined
@@ -79,28 +83,16 @@ def _add_plane(planes: Any, plane: Any, ends: Any, corners: Any, stretched: Any,
         _add_between(cells, plane, end, ends, corners, stretched, place, sums)
 
 
-@compiled(*(types.void(frozen(dtype, 3), *_ENDS, filled("float32", 3)) for dtype in _CELL_TYPES))
-def sum_planes(
-    cells: Any,
-    end_of_plane: Any,
-    place_of_plane: Any,
-    weights: Any,
-    is_on_grid: Any,
-    rows_around: Any,
-    row_fracs: Any,
-    columns_around: Any,
-    column_fracs: Any,
-    sums: Any,
-) -> None:
+@compiled(*(types.void(planes, _ENDS, filled("float32", 3)) for planes in _PLANES))
+def sum_planes(planes: Any, ends: Any, sums: Any) -> None:
     """Adds up in sums (K, rows, columns), zero at first, the weighted planes of each class.
 
-    cells (P, …, …) planes, 8 bits or float32, none negative, each from the top left of its array · end_of_plane,
-    place_of_plane (P,) whose, and of which of the K classes. Of the ends: weights (E,) · is_on_grid (E,) whether their
-    cells are the result's · rows_around (E, 2, rows) the end's rows around each row of the result, row_fracs (E, rows)
-    how far that is from the first to the second, and the same of the columns.
+    planes: cells (P, …, …), 8 bits or float32, none negative, each from the top left of its array · end_of_plane,
+    place_of_plane (P,) whose, and of which of the K classes. ends: weights (E,) · is_on_grid (E,) whether their cells
+    are the result's · rows_around (E, 2, rows) the end's rows around each row of the result, row_fracs (E, rows) how
+    far that is from the first to the second, and the same of the columns.
     """
-    planes = (cells, end_of_plane, place_of_plane)
-    ends = (weights, is_on_grid, rows_around, row_fracs, columns_around, column_fracs)
+    cells = planes[0]
     corners = (0, sums.shape[1], 0, sums.shape[2])
     stretched = np.empty((cells.shape[1], sums.shape[2]), np.float32)
     for plane in range(len(cells)):
@@ -248,32 +240,17 @@ def _most_around(around: Any) -> Any:
     return most
 
 
-@compiled(*(types.void(frozen(dtype, 3), *_ENDS, *_PIXELS, filled("uint8", 2)) for dtype in _CELL_TYPES))
-def argmax_of_planes(
-    cells: Any,
-    end_of_plane: Any,
-    place_of_plane: Any,
-    weights: Any,
-    is_on_grid: Any,
-    rows_around: Any,
-    row_fracs: Any,
-    columns_around: Any,
-    column_fracs: Any,
-    around_y: Any,
-    frac_y: Any,
-    around_x: Any,
-    frac_x: Any,
-    classes: Any,
-    out: Any,
-) -> None:
+@compiled(*(types.void(planes, _ENDS, _PIXELS, filled("uint8", 2)) for planes in _PLANES))
+def argmax_of_planes(planes: Any, ends: Any, pixels: Any, out: Any) -> None:
     """out (height, width): the class (K,) of the largest sum at each pixel, the first of equal ones; see `sum_planes`.
 
-    around_y (2, height) are the rows of the grid around each pixel, frac_y (height,) its way from the first to the
-    second; around_x and frac_x the same across.
+    pixels: around_y (2, height) are the rows of the grid around each pixel, frac_y (height,) its way from the first to
+    the second; around_x and frac_x the same across; classes (K,).
     """
     height, width = out.shape
-    planes = (cells, end_of_plane, place_of_plane)
-    ends = (weights, is_on_grid, rows_around, row_fracs, columns_around, column_fracs)
+    cells, end_of_plane, _ = planes
+    rows_around = ends[2]
+    around_y, frac_y, around_x, frac_x, classes = pixels
     rows, columns, number = _most_around(around_y), _most_around(around_x), len(classes)
     most, bounds = np.empty((len(cells), cells.shape[2]), cells.dtype), np.empty(number, np.float32)
     stretched, sums = np.empty((cells.shape[1], columns), np.float32), np.empty((number, rows, columns), np.float32)
@@ -293,7 +270,7 @@ def argmax_of_planes(
             found = _sum_candidates(planes, ends, (top, bottom, left, right), bounds, held)
             if found > 1:
                 of_columns = (around_x[0, x:stop_x] - left, around_x[1, x:stop_x] - left, frac_x[x:stop_x])
-                pixels = (*of_rows, *of_columns, classes)
-                _fill_block(sums, candidates, found, pixels, scratch, out[y:stop_y, x:stop_x])
+                of_block = (*of_rows, *of_columns, classes)
+                _fill_block(sums, candidates, found, of_block, scratch, out[y:stop_y, x:stop_x])
             else:
                 _fill(classes[candidates[0]], (y, stop_y, x, stop_x), out)

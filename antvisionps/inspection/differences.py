@@ -131,8 +131,6 @@ def _instance_keys(image: ImagePredictions) -> Counter[tuple[int, float, bytes]]
 
 
 class _CacheTotals:
-    """What is counted of one cache over all images."""
-
     def __init__(self) -> None:
         self.instances: Counter[int] = Counter()
         self._scores: defaultdict[int, float] = defaultdict(float)
@@ -200,7 +198,6 @@ def _fused_image_record(pair: tuple[FusedMap, FusedMap], counts: Counts) -> Reco
 
 
 def _changed_frac(image_id: int, class_map_a: np.ndarray, class_map_b: np.ndarray) -> float:
-    """The part of an image's pixels that are of another class."""
     if class_map_a.shape != class_map_b.shape:
         raise CacheError(f"image {image_id} is of {class_map_a.shape} pixels in A and of {class_map_b.shape} in B")
     return float((class_map_a != class_map_b).mean())

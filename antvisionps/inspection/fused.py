@@ -20,20 +20,11 @@ from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
 from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.segments import PanopticImage
-from antvisionps.predictions.fused_files import (
-    CANDIDATES_FILE,
-    CANDIDATES_SCHEMA,
-    PANOPTIC_FILE,
-    PANOPTIC_FOLDER,
-    SEGMENTS_FILE,
-    SEGMENTS_SCHEMA,
-    RowsByImage,
-)
+from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS, RowsByImage
 
 REMEDY = "run `dvc repro fuse`"
-TABLES = {"segments": (SEGMENTS_FILE, SEGMENTS_SCHEMA), "candidates": (CANDIDATES_FILE, CANDIDATES_SCHEMA)}
+TABLES = {"segments": SEGMENTS, "candidates": CANDIDATES}
 TableName = Literal["segments", "candidates"]
-"""`segments`: all that are in the maps. `candidates`: all that are rejected, and why."""
 
 
 def open_fused_maps(folder: str | Path) -> FusedMaps:
@@ -67,8 +58,7 @@ class FusedMaps(ImagesById["FusedMap"]):
 
     def _read(self, table: TableName) -> RowsByImage:
         if table not in self._tables:
-            name, schema = TABLES[table]
-            self._tables[table] = RowsByImage(self.folder / name, schema)
+            self._tables[table] = RowsByImage(self.folder, TABLES[table])
         return self._tables[table]
 
 

@@ -131,7 +131,6 @@ def _list_system(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _misfits(listing: Listing, data_dir: Path) -> list[str]:
-    """Caches of other data than the prepared one."""
     prepared = {row["data"] for row in listing["splits"]}
     return [
         f"{data_dir / 'predictions' / row['end'] / row['split']}: predicted from data {row['data']}, but "

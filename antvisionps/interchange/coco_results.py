@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.atomic import atomic_file
@@ -46,7 +45,10 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
         if other != position:
             raise PredictionsError(f"{path}: results {other} and {position} are the same instance; keep one")
     for image in dataset.images:
-        yield _build(path, image, list(instances.pop(image.image_id)))
+        try:
+            yield ImageInstances.of(image, list(instances.pop(image.image_id)))
+        except CacheError as error:
+            raise PredictionsError(f"{path}: {error}") from error
 
 
 def write_coco_results(path: Path, images: Iterable[ImageInstances]) -> None:
@@ -69,22 +71,6 @@ def _rows_of(image: ImageInstances) -> Iterator[dict[str, Any]]:
             "score": float(image.scores[index]),
             "segmentation": {"size": [image.height, image.width], "counts": rle.decode("ascii")},
         }
-
-
-def _build(path: Path, image: PanopticImage, found: list[Instance]) -> ImageInstances:
-    try:
-        return ImageInstances(
-            image_id=image.image_id,
-            height=image.height,
-            width=image.width,
-            category_ids=np.array([row[0] for row in found], dtype=np.int32),
-            scores=np.array([row[1] for row in found], dtype=np.float32),
-            boxes_xywh=np.array([row[2] for row in found], dtype=np.float32).reshape(-1, 4),
-            rles=[row[3] for row in found],
-            mask_probs=None,
-        )
-    except CacheError as error:
-        raise PredictionsError(f"{path}: {error}") from error
 
 
 def _parse(row: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str) -> Instance:

@@ -135,26 +135,11 @@ def _convert(
         raise PredictionsError(f"{where}: segment {stray} {problem}; map and JSON do not belong together")
     category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
     semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
-    things = [
-        (index, segment_id)
-        for index, segment_id in enumerate(present.tolist())
-        if segment_id in segments and labels.categories.by_id(segments[segment_id][0]).is_thing
-    ]
-    return _instances(inverse, things, segments, image), semantics
-
-
-def _instances(
-    inverse: np.ndarray, things: list[tuple[int, int]], segments: Segments, image: PanopticImage
-) -> ImageInstances:
-    rles = [encode_masks(inverse[None] == index)[0] for index, _ in things]
-    boxes = [coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}) for rle in rles]
-    return ImageInstances(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        category_ids=np.array([segments[segment_id][0] for _, segment_id in things], dtype=np.int32),
-        scores=np.array([segments[segment_id][1] for _, segment_id in things], dtype=np.float32),
-        boxes_xywh=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        rles=rles,
-        mask_probs=None,
-    )
+    instances = []
+    for index, segment_id in enumerate(present.tolist()):
+        category_id, score = segments.get(segment_id, (0, 0.0))
+        if category_id in labels.categories.thing_ids:
+            rle = encode_masks(inverse[None] == index)[0]
+            box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
+            instances.append((category_id, score, box, rle))
+    return ImageInstances.of(image, instances), semantics

@@ -9,32 +9,11 @@ from antvisionps.panoptic.categories import CategorySet
 
 Rgb = tuple[int, int, int]
 
-DISTINCT_RGB: tuple[Rgb, ...] = (
-    (0, 114, 178),
-    (255, 119, 0),
-    (0, 255, 187),
-    (102, 51, 34),
-    (153, 17, 255),
-    (255, 187, 255),
-    (170, 238, 119),
-    (187, 119, 85),
-    (68, 34, 170),
-    (153, 34, 102),
-    (255, 85, 255),
-    (204, 34, 0),
-    (85, 187, 170),
-    (221, 238, 0),
-    (238, 170, 136),
-    (170, 136, 187),
-    (187, 34, 85),
-    (102, 34, 119),
-    (255, 68, 136),
-    (170, 51, 221),
-    (153, 187, 85),
-    (153, 238, 221),
-    (238, 204, 68),
-    (51, 119, 17),
+_BYTES = bytes.fromhex(
+    "0072b2 ff7700 00ffbb 663322 9911ff ffbbff aaee77 bb7755 4422aa 992266 ff55ff cc2200 "
+    "55bbaa ddee00 eeaa88 aa88bb bb2255 662277 ff4488 aa33dd 99bb55 99eedd eecc44 337711"
 )
+DISTINCT_RGB: list[Rgb] = list(zip(_BYTES[0::3], _BYTES[1::3], _BYTES[2::3], strict=True))
 
 
 def page_colors(categories: CategorySet) -> list[Rgb]:

@@ -46,6 +46,12 @@ class GtInstances:
     rles: list[bytes]
     is_crowd: np.ndarray
 
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, bool, bytes]]) -> GtInstances:
+        """From a row each: category_id, whether it is a crowd, COCO compressed counts."""
+        category_ids = np.array([category_id for category_id, _, _ in rows], dtype=np.int32)
+        return cls(category_ids, [rle for _, _, rle in rows], np.array([crowd for _, crowd, _ in rows], dtype=bool))
+
 
 def write_gt_instances(path: Path, images: Iterable[tuple[int, GtInstances]]) -> None:
     """Writes (image_id, its instances) of all images of a split, in their order, IMAGES_PER_GROUP at a time."""
@@ -90,6 +96,4 @@ class GtInstancesReader:
         (found,) = self._parquet.read_group(group).slice(row, 1).to_pylist()
         if found["image_id"] != image_id:
             raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {_REMEDY}")
-        return GtInstances(
-            np.array(found["category_ids"], dtype=np.int32), found["rles"], np.array(found["is_crowd"], dtype=bool)
-        )
+        return GtInstances.of(list(zip(found["category_ids"], found["is_crowd"], found["rles"], strict=True)))

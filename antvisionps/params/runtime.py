@@ -23,9 +23,14 @@ class Runtime(Section):
     checkpoint_interval: Positive
 
     @model_validator(mode="after")
-    def _processes_are_started(self) -> Runtime:
+    def _settings_fit(self) -> Runtime:
         if self.launcher == "none" and self.processes > 1:
             raise ValueError(f"processes is {self.processes}, but launcher none starts one; set launcher to pytorch")
+        if self.cluster is not None and self.backend == "processes":
+            raise ValueError(
+                f"cluster is {self.cluster}, but backend is processes, which uses none; set backend to dask, or "
+                "cluster to null"
+            )
         return self
 
     def training_arguments(self) -> dict[str, Any]:
@@ -40,12 +45,3 @@ class Runtime(Section):
     def worker_arguments(self) -> dict[str, Any]:
         """What the work on images is shared by, as plain values."""
         return self.model_dump(include={"workers", "backend", "cluster"})
-
-    @model_validator(mode="after")
-    def _cluster_has_a_backend(self) -> Runtime:
-        if self.cluster is not None and self.backend == "processes":
-            raise ValueError(
-                f"cluster is {self.cluster}, but backend is processes, which uses none; set backend to dask, or "
-                "cluster to null"
-            )
-        return self

@@ -51,11 +51,6 @@ class Params(Section):
         """Whatever fills the cache: the ends that are predicted here, then the imported ones."""
         return (*self.ends, *self.import_end.ends)
 
-    def refuse_unknown_end(self, name: str) -> None:
-        """Raises ParamsError unless the name is that of an end that is predicted here."""
-        if name not in self.ends:
-            raise ParamsError(f"--end {name}: expected one of ends {list(self.ends)}")
-
     def refuse_unknown_system(self, name: str) -> None:
         """Raises ParamsError unless the name is that of an end with instances or of the fusion."""
         if reason := self._why_no_system(name):

@@ -29,7 +29,7 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
-from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
@@ -47,7 +47,7 @@ def calibrate_systems(
     """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
     caches = SplitCaches.open(predictions, prepared, "heldout")
     settings = {
-        system: starting_settings(system, params, params.fuse, caches=caches, routing_dir=routing)
+        system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems
     }
     load_kernels()  # once: the processes of every pass are forked from this one
@@ -62,7 +62,7 @@ def calibrate_systems(
 
 
 def starting_settings(
-    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing_dir: Path | None
+    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing: Path
 ) -> FusionSettings:
     """Where the search begins: at the thresholds of section calibrate and equal semantic weights."""
     begin = params.calibrate
@@ -72,7 +72,7 @@ def starting_settings(
         rules=HeuristicRules(begin.min_score, begin.max_overlap_frac, begin.min_stuff_area_px),
         weight_of_end=dict.fromkeys(params.all_ends, 1.0),
         categories=caches.dataset.categories,
-        routing_dir=routing_dir,
+        routing=routing,
     )
 
 
@@ -127,8 +127,6 @@ class HeldoutPQ:
 
 @dataclass(frozen=True)
 class _Found:
-    """Settings and their held-out counts."""
-
     settings: FusionSettings
     counts: MatchCounts
 
@@ -152,7 +150,7 @@ def calibrate(settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
     best = best.best(heldout.count(ordered), heldout)
     best = best.best(heldout.count(list(try_stuff(best.settings))), heldout)
     heldout_pq = {"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)}
-    return Calibration.of(best.settings, learned_on_top=on_top, heldout_pq=heldout_pq)
+    return Calibration(best.settings.rules, on_top, best.settings.weight_of_end, heldout_pq)
 
 
 def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldout: HeldoutPQ) -> list[FusionSettings]:
@@ -194,22 +192,16 @@ def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | 
 def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, [settings])
+    category_of_class = np.zeros(256, dtype=np.int32)  # 0 where void
+    category_of_class[: len(dataset.categories)] = dataset.categories.category_ids
 
     def count(image: PanopticImage) -> np.ndarray:
         found = reader.read_instances(image.image_id)
         return count_visible(
             join(found, settings).instances,
-            _category_map(dataset.load_segment_ids(image), image),
+            category_of_class[class_index_map(dataset.load_segment_ids(image), image, dataset.categories)],
             categories=dataset.categories,
             settings=settings,
         )
 
     return count
-
-
-def _category_map(segment_ids: np.ndarray, image: PanopticImage) -> np.ndarray:
-    """(H, W) int32 category ids of the truth, 0 where void."""
-    categories = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
-    for segment in image.segments:
-        categories[segment.segment_id] = segment.category_id
-    return categories[segment_ids]

@@ -48,11 +48,7 @@ def error_budget(
     plain = params.fuse.model_copy(update={"calibrated": False, "order": "score"})
     fitted = params if is_fitted else params.model_copy(update={"fuse": plain})
     settings = system_settings(
-        FUSION_SYSTEM,
-        fitted,
-        categories=caches.dataset.categories,
-        routing_dir=routing,
-        calibration_dir=calibration,
+        FUSION_SYSTEM, fitted, categories=caches.dataset.categories, routing=routing, calibration=calibration
     )
     unlike = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
     if fitted.fuse != params.fuse:
@@ -135,22 +131,12 @@ def _open_counting(
 
 
 def _true_instances(true: TrueImage, categories: CategorySet) -> ImageInstances:
-    """Every true thing but crowds, with a score of 1."""
-    things = [
-        segment
-        for segment in true.image.segments
-        if segment.category_id in categories.thing_ids and not segment.is_crowd
+    rows = [
+        (thing.category_id, 1.0, thing.bbox_xywh, encode_masks((true.segment_ids == thing.segment_id)[None])[0])
+        for thing in true.image.segments
+        if thing.category_id in categories.thing_ids and not thing.is_crowd
     ]
-    return ImageInstances(
-        image_id=true.image.image_id,
-        height=true.image.height,
-        width=true.image.width,
-        category_ids=np.array([thing.category_id for thing in things], dtype=np.int32),
-        scores=np.ones(len(things), dtype=np.float32),
-        boxes_xywh=np.array([thing.bbox_xywh for thing in things], dtype=np.float32).reshape(-1, 4),
-        rles=[rle for thing in things for rle in encode_masks((true.segment_ids == thing.segment_id)[None])],
-        mask_probs=None,
-    )
+    return ImageInstances.of(true.image, rows)
 
 
 def _score_by_iou(
@@ -161,15 +147,7 @@ def _score_by_iou(
     scored = {}
     for end, instances in found.items():
         kept = [candidate.index for candidate in candidates if candidate.end == end]
-        scored[end] = replace(
-            instances,
-            category_ids=instances.category_ids[kept],
-            scores=_best_ious(instances, kept, true),
-            boxes_xywh=instances.boxes_xywh[kept],
-            rles=[instances.rles[index] for index in kept],
-            mask_probs=None,
-            stored_areas_px=instances.areas_px[kept],
-        )
+        scored[end] = replace(instances.take(kept), scores=_best_ious(instances, kept, true), mask_probs=None)
     return scored
 
 

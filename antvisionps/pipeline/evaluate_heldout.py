@@ -81,8 +81,8 @@ def _measure_lead(
         present = [index for index, of_image in enumerate(matches[name]) if category_id in of_image]
         of_category = [matches[name][index][category_id] for index in present]
         samples.append(resampled_average_precision(of_category, draws[:, present]))
-    interval = percentile_interval(samples[0] - samples[1])
-    return Lead(other, ap[end][category_id] - ap[other][category_id], interval.low, interval.high)
+    low, high = percentile_interval(samples[0] - samples[1])
+    return Lead(other, ap[end][category_id] - ap[other][category_id], low, high)
 
 
 def _open_matching(

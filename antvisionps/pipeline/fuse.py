@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,25 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
-from antvisionps.fusion.heuristic import FusedSegment, coco_segments
+from antvisionps.fusion.heuristic import FusedImage, FusedSegment, coco_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import encode_runs
-from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRuns, write_runs
+from antvisionps.panoptic.segment_runs import RUNS_FILE, write_runs
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.pipeline.try_settings import PredictionsReader
-from antvisionps.predictions.fused_files import (
-    CANDIDATES_FILE,
-    CANDIDATES_SCHEMA,
-    PANOPTIC_FILE,
-    PANOPTIC_FOLDER,
-    SEGMENTS_FILE,
-    SEGMENTS_SCHEMA,
-)
+from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS
 from antvisionps.predictions.split_caches import SplitCaches
 
 IMAGES_PER_ROW_GROUP = 1024
@@ -48,19 +41,14 @@ def fuse_systems(
     routing: Path,
     calibration: Path,
     out: Path,
-    systems: Sequence[str] = (),
 ) -> None:
-    """Writes the maps of each of the systems, of fuse.systems by default, to OUT/<system>."""
+    """Writes the maps of each of fuse.systems to OUT/<system>."""
     caches = SplitCaches.open(predictions, prepared, "val")
     settings = {
         system: system_settings(
-            system,
-            params,
-            categories=caches.dataset.categories,
-            routing_dir=routing,
-            calibration_dir=calibration,
+            system, params, categories=caches.dataset.categories, routing=routing, calibration=calibration
         )
-        for system in systems or params.fuse.systems
+        for system in params.fuse.systems
     }
     with open_workers(**params.runtime.worker_arguments()) as workers, atomic_folder(out) as folder:
         fuse({system: folder / system for system in settings}, settings=settings, caches=caches, workers=workers)
@@ -87,36 +75,26 @@ def fuse(
         write_panoptic_json(folder / PANOPTIC_FILE, categories=dataset.categories, images=writers[system].images)
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What is told of an image whose map is written."""
-
-    segments: tuple[FusedSegment, ...]
-    rejected: RejectedCandidates
-    runs: SegmentRuns
-
-
 def _file_name(image: PanopticImage) -> str:
     return f"{image.image_id:012d}.png"
 
 
 def _open_fusing(
     folders: Mapping[str, Path], settings: Mapping[str, FusionSettings], caches: SplitCaches
-) -> Callable[[int], dict[str, _Written]]:
+) -> Callable[[int], dict[str, FusedImage]]:
     cv2.setNumThreads(1)  # the processes are the parallelism
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, settings.values())
 
-    def fuse_and_write(index: int) -> dict[str, _Written]:
+    def fuse_and_write(index: int) -> dict[str, FusedImage]:
         image = dataset.images[index]
         found, planes = reader.read(image.image_id)
         by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=list(settings.values()))
-        written = {}
-        for system, fused in zip(settings, by_each, strict=True):
+        fused_by = dict(zip(settings, by_each, strict=True))
+        for system, fused in fused_by.items():
             png = encode_runs(fused.runs.lengths, fused.runs.segment_indices, width=image.width)
             (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
-            written[system] = _Written(fused.segments, fused.rejected, fused.runs)
-        return written
+        return fused_by
 
     return fuse_and_write
 
@@ -127,32 +105,30 @@ class _SystemWriter:
     def __init__(self, folder: Path, files: ExitStack) -> None:
         self.images: list[PanopticImage] = []
         self._write_segments = files.enter_context(
-            _table_writer(folder / SEGMENTS_FILE, SEGMENTS_SCHEMA, _segment_columns)
+            _table_writer(folder / SEGMENTS.file_name, SEGMENTS.schema, _segment_columns)
         )
         self._write_rejected = files.enter_context(
-            _table_writer(folder / CANDIDATES_FILE, CANDIDATES_SCHEMA, _rejected_columns)
+            _table_writer(folder / CANDIDATES.file_name, CANDIDATES.schema, _rejected_columns)
         )
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
-    def write(self, image: PanopticImage, written: _Written) -> None:
-        segments = coco_segments(written.segments)
+    def write(self, image: PanopticImage, fused: FusedImage) -> None:
+        segments = coco_segments(fused.segments)
         self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
-        self._write_runs(written.runs)
-        self._write_segments(image.image_id, written.segments)
-        self._write_rejected(image.image_id, written.rejected)
+        self._write_runs(fused.runs)
+        self._write_segments(image.image_id, fused.segments)
+        self._write_rejected(image.image_id, fused.rejected)
 
 
 def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
-    """The columns of SEGMENTS_SCHEMA but for the image's id."""
+    """The columns of SEGMENTS but for the image's id."""
     segments = list(chain.from_iterable(images))
-    names = SEGMENTS_SCHEMA.names[1:]
-    return [
-        pa.array([getattr(segment, name) for segment in segments], SEGMENTS_SCHEMA.field(name).type) for name in names
-    ]
+    _, *fields = SEGMENTS.schema
+    return [pa.array([getattr(segment, field.name) for segment in segments], field.type) for field in fields]
 
 
 def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
-    """The columns of CANDIDATES_SCHEMA but for the image's id."""
+    """The columns of CANDIDATES but for the image's id."""
     rejected = RejectedCandidates.join(images)
     return [
         pa.array(rejected.category_ids),

@@ -82,11 +82,7 @@ def open_predictor(
         raise ParamsError(f"{system}: {', '.join(imported)} is imported, with no network to run; name another system")
     categories = _read_categories(Path(models_dir), params, names[0])
     settings = system_settings(
-        system,
-        params,
-        categories=categories,
-        routing_dir=Path(routing_dir),
-        calibration_dir=Path(calibration_dir),
+        system, params, categories=categories, routing=Path(routing_dir), calibration=Path(calibration_dir)
     )
     from antvisionps.models.inference.views import PredictionSettings
     from antvisionps.models.training.device import select_device

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antvisionps.fusion.system import FusionSettings
 from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import system_settings
@@ -31,11 +30,7 @@ def report(
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     settings = system_settings(
-        params.fuse.systems[-1],
-        params,
-        categories=truth.categories,
-        routing_dir=routing,
-        calibration_dir=calibration,
+        params.fuse.systems[-1], params, categories=truth.categories, routing=routing, calibration=calibration
     )
     with open_workers(**params.runtime.worker_arguments()) as workers:
         write_report(
@@ -44,14 +39,9 @@ def report(
             metrics=metrics,
             routing=routing,
             models=models,
-            min_score=lowest_min_score(settings),
+            min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
             photo_long_side_px=params.report.photo_long_side_px,
             thumbnail_long_side_px=params.report.thumbnail_long_side_px,
             photo_quality=params.report.photo_quality,
             workers=workers,
         )
-
-
-def lowest_min_score(settings: FusionSettings) -> float:
-    """What no instance in the system's maps scores less than, of whatever class."""
-    return min([settings.rules.min_score, *settings.rules.min_scores.values()])

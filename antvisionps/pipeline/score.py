@@ -167,8 +167,7 @@ def _interval_rows(
 
 def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
     """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
-    interval = percentile_interval(once_and_samples[1:])
-    for value in (float(once_and_samples[0]), interval.low, interval.high):
+    for value in (float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])):
         yield "" if math.isnan(value) else 100 * value
 
 

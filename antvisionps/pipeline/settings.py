@@ -20,7 +20,7 @@ from antvisionps.params.whole import Params
 
 
 def system_settings(
-    system: str, params: Params, *, categories: CategorySet, routing_dir: Path | None, calibration_dir: Path | None
+    system: str, params: Params, *, categories: CategorySet, routing: Path, calibration: Path
 ) -> FusionSettings:
     """How stage `fuse` fuses the system: by section fuse, with what stage calibrate found where it asks for that.
 
@@ -36,13 +36,13 @@ def system_settings(
         rules=rules,
         weight_of_end=fuse.semantic_weight_of_end(params.all_ends),
         categories=categories,
-        routing_dir=routing_dir,
+        routing=routing,
     )
     if fuse.calibrated:
-        return _read_calibration(system, settings, calibration_dir).apply(settings)
+        return _read_calibration(system, settings, calibration).apply(settings)
     on_top: frozenset[tuple[int, int]] = frozenset()
     if fuse.order == "learned":
-        on_top = _read_calibration(system, settings, calibration_dir).learned_on_top
+        on_top = _read_calibration(system, settings, calibration).learned_on_top
     rules = replace(settings.rules, min_scores=_by_category_id(fuse.min_scores, categories), on_top=on_top)
     return replace(settings, rules=rules)
 
@@ -54,12 +54,11 @@ def plain_settings(
     rules: HeuristicRules,
     weight_of_end: Mapping[str, float],
     categories: CategorySet,
-    routing_dir: Path | None,
+    routing: Path,
 ) -> FusionSettings:
     """The settings of an end of that name alone, else of all ends, of which `weight_of_end` has every one.
 
-    Unless the instances are a union, raises ParamsError without the folder of the routing, CacheError on a missing or
-    unfit routing table.
+    Unless the instances are a union, raises CacheError on a missing or unfit routing table.
     """
     method = choices.method_of(system)
     if system in weight_of_end:
@@ -67,9 +66,7 @@ def plain_settings(
     if choices.instance_ensemble == "union":
         union = UnionRules(choices.instance_weight_of_end(weight_of_end), choices.min_joined_iou)
         return FusionSettings(method, rules, weight_of_end, choices.semantic_average, None, union)
-    if routing_dir is None:
-        raise ParamsError(f"--system {system} needs --routing, the folder that stage evaluate_heldout wrote")
-    routes = _read_routing(routing_dir / ROUTING_FILE, list(weight_of_end), categories, choices.instance_ensemble)
+    routes = _read_routing(routing / ROUTING_FILE, list(weight_of_end), categories, choices.instance_ensemble)
     return FusionSettings(method, rules, weight_of_end, choices.semantic_average, routes, None)
 
 
@@ -86,10 +83,8 @@ def _by_category_id(min_scores: Mapping[str | int, float], categories: CategoryS
     return found
 
 
-def _read_calibration(system: str, settings: FusionSettings, calibration_dir: Path | None) -> Calibration:
-    if calibration_dir is None:
-        raise ParamsError("what stage calibrate found needs --calibration, the folder that it wrote")
-    path = calibration_dir / f"{system}.json"
+def _read_calibration(system: str, settings: FusionSettings, folder: Path) -> Calibration:
+    path = folder / f"{system}.json"
     document = read_json(path, what="calibration", remedy="run `dvc repro calibrate`")
     calibration = Calibration.from_json(document, where=str(path))
     if set(calibration.weight_of_end) != set(settings.weight_of_end):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,30 +14,44 @@ from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
-SEGMENTS_FILE, CANDIDATES_FILE = "segments.parquet", "candidates.parquet"
 
-SEGMENTS_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("segment_id", pa.int32()),
-        ("category_id", pa.int32()),
-        ("area_px", pa.int32()),
-        ("score", pa.float32()),
-        ("end", pa.string()),
-    ]
+
+class TableFile(NamedTuple):
+    file_name: str
+    schema: pa.Schema
+
+
+SEGMENTS = TableFile(
+    "segments.parquet",
+    pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("segment_id", pa.int32()),
+            ("category_id", pa.int32()),
+            ("area_px", pa.int32()),
+            ("score", pa.float32()),
+            ("end", pa.string()),
+        ]
+    ),
 )
-CANDIDATES_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("category_id", pa.int32()),
-        ("area_px", pa.int32()),
-        ("free_px", pa.int32()),
-        ("score", pa.float32()),
-        ("end", pa.string()),
-        ("reason", pa.string()),
-        ("instance", pa.int32()),  # position among the image's rows of the end's instances.parquet
-    ]
+"""All segments of the maps."""
+
+CANDIDATES = TableFile(
+    "candidates.parquet",
+    pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("category_id", pa.int32()),
+            ("area_px", pa.int32()),
+            ("free_px", pa.int32()),
+            ("score", pa.float32()),
+            ("end", pa.string()),
+            ("reason", pa.string()),
+            ("instance", pa.int32()),  # position among the image's rows of the end's instances.parquet
+        ]
+    ),
 )
+"""All candidates that are rejected, and why."""
 
 
 def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
@@ -52,10 +67,11 @@ def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
 
 
 class RowsByImage:
-    """The rows of segments.parquet or candidates.parquet, by image. Raises CacheError unless the columns are so."""
+    """The rows of a table in a fused system's folder, by image. Raises CacheError unless the columns are so."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        with ParquetReader(path, schema, remedy="run `dvc repro fuse`", error=CacheError) as file:
+    def __init__(self, folder: Path, table: TableFile) -> None:
+        path = folder / table.file_name
+        with ParquetReader(path, table.schema, remedy="run `dvc repro fuse`", error=CacheError) as file:
             self.table = file.read()
         self._image_ids = self.table["image_id"].to_numpy()
         if (np.diff(self._image_ids) < 0).any():

@@ -13,6 +13,7 @@ import pyarrow as pa
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import MaskRuns, parse_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
@@ -79,18 +80,35 @@ class ImageInstances(CachedImage):
             return CacheError(f"image {self.image_id}{problem}")
         return CacheError(f"{self.source}: image {self.image_id}{problem}; {REMEDY}")
 
-    def sorted_by_score(self) -> ImageInstances:
-        """The same instances, highest score first; equal scores keep their order."""
-        order = np.argsort(-self.scores, kind="stable")
+    @classmethod
+    def of(cls, image: PanopticImage, rows: Sequence[tuple[int, float, Sequence[float], bytes]]) -> ImageInstances:
+        """From a row each: category_id, score, bbox_xywh, COCO compressed counts."""
+        return cls(
+            image_id=image.image_id,
+            height=image.height,
+            width=image.width,
+            category_ids=np.array([category_id for category_id, _, _, _ in rows], dtype=np.int32),
+            scores=np.array([score for _, score, _, _ in rows], dtype=np.float32),
+            boxes_xywh=np.array([box for _, _, box, _ in rows], dtype=np.float32).reshape(-1, 4),
+            rles=[rle for _, _, _, rle in rows],
+            mask_probs=None,
+        )
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> ImageInstances:
+        """The instances at these positions, in that order."""
         return replace(
             self,
-            category_ids=self.category_ids[order],
-            scores=self.scores[order],
-            boxes_xywh=self.boxes_xywh[order],
-            rles=[self.rles[index] for index in order],
-            mask_probs=None if self.mask_probs is None else self.mask_probs[order],
-            stored_areas_px=self.areas_px[order],
+            category_ids=self.category_ids[indices],
+            scores=self.scores[indices],
+            boxes_xywh=self.boxes_xywh[indices],
+            rles=[self.rles[index] for index in indices],
+            mask_probs=None if self.mask_probs is None else self.mask_probs[indices],
+            stored_areas_px=self.areas_px[indices],
         )
+
+    def sorted_by_score(self) -> ImageInstances:
+        """The same instances, highest score first; equal scores keep their order."""
+        return self.take(np.argsort(-self.scores, kind="stable"))
 
     def _require(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         if array.shape != shape or array.dtype != dtype:

@@ -133,7 +133,6 @@ def _legend(rows: Sequence[Sequence[Panel]], categories: CategorySet) -> list[En
 
 
 def _draw_legend(figure: Figure, entries: Sequence[Entry], columns: int, height: float) -> None:
-    """In columns, centred, in the lowest part of the figure."""
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for _, color in entries]
     legend = figure.legend(
         [Patch(facecolor=color, edgecolor="0.25", linewidth=0.4) for color in colors],

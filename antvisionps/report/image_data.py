@@ -22,13 +22,7 @@ from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
-from antvisionps.predictions.fused_files import (
-    CANDIDATES_FILE,
-    CANDIDATES_SCHEMA,
-    SEGMENTS_FILE,
-    SEGMENTS_SCHEMA,
-    RowsByImage,
-)
+from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, RowsByImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
@@ -64,10 +58,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
     instances_readers = sources.caches.open_instances(sources.ends)
     semantic_readers = sources.caches.open_semantics(sources.ends)
     rows_of = {
-        system: (
-            RowsByImage(sources.fused_dir / system / SEGMENTS_FILE, SEGMENTS_SCHEMA),
-            RowsByImage(sources.fused_dir / system / CANDIDATES_FILE, CANDIDATES_SCHEMA),
-        )
+        system: [RowsByImage(sources.fused_dir / system, table) for table in (SEGMENTS, CANDIDATES)]
         for system in sources.fused
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antvisionps.core.csv_files import write_csv
 from antvisionps.core.errors import CacheError, DataError
 from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
@@ -120,10 +121,8 @@ def write_curves_csv(path: Path, curves: Sequence[Json]) -> None:
     for curve in curves:
         for step, value in zip(curve["steps"], curve["values"], strict=True):
             rows[curve["end"], curve["member"], step][curve["name"]] = value
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["end", "member", "step", *names])
-        writer.writerows([*of_step, *(values.get(name) for name in names)] for of_step, values in rows.items())
+    of_all = ([*of_step, *(values.get(name) for name in names)] for of_step, values in rows.items())
+    write_csv(path, ["end", "member", "step", *names], of_all)
 
 
 def confusion_triples(confused_px: np.ndarray) -> list[list[int]]:
@@ -146,10 +145,9 @@ def write_confusion_csv(path: Path, confused_px: Mapping[str, np.ndarray], categ
     Void comes last on both sides: what nobody labelled, and what nobody predicted.
     """
     names = [*(category.name for category in categories.categories), "(void)"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["system", "truth", "prediction", "pixels", "share"])
-        for system, confused in confused_px.items():
-            of_truth = confused.sum(axis=1)
-            for true, predicted, pixels in confusion_triples(confused):
-                writer.writerow([system, names[true], names[predicted], pixels, f"{pixels / of_truth[true]:.4f}"])
+    rows = (
+        [system, names[true], names[predicted], pixels, f"{pixels / confused[true].sum():.4f}"]
+        for system, confused in confused_px.items()
+        for true, predicted, pixels in confusion_triples(confused)
+    )
+    write_csv(path, ["system", "truth", "prediction", "pixels", "share"], rows)

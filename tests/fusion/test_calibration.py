@@ -98,11 +98,7 @@ def test_neighbours_and_instances_of_one_category_have_no_order():
 
 def test_a_calibration_survives_json_and_a_broken_one_is_refused():
     rules = HeuristicRules(0.4, 0.3, 50, min_scores={CAT: 0.2}, on_top=frozenset({(DOG, CAT)}))
-    fitted = Calibration.of(
-        FusionSettings("heuristic", rules, {"a": 2.0}, "probabilities", None, None),
-        learned_on_top=frozenset({(CAT, DOG)}),
-        heldout_pq={"plain": 0.1},
-    )
+    fitted = Calibration(rules, frozenset({(CAT, DOG)}), {"a": 2.0}, {"plain": 0.1})
     document = json.loads(json.dumps(fitted.to_json()))
     assert Calibration.from_json(document, where="here") == fitted
     with pytest.raises(CacheError, match=r"here: not a calibration .*min_score.*calibrate"):

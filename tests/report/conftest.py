@@ -19,7 +19,7 @@ from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
-from antvisionps.predictions.fused_files import CANDIDATES_SCHEMA, SEGMENTS_SCHEMA, open_fused
+from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, open_fused
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -94,9 +94,9 @@ def write_fused(folder, maps, categories):
     rejected.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
     rejected.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
     rejected.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
-    for rows, schema, name in ((segments, SEGMENTS_SCHEMA, "segments"), (rejected, CANDIDATES_SCHEMA, "candidates")):
+    for rows, (name, schema) in ((segments, SEGMENTS), (rejected, CANDIDATES)):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
-        pq.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet")
+        pq.write_table(pa.table(columns, schema=schema), folder / name)
 
 
 def found(image_id, *rows):
