@@ -1,4 +1,4 @@
-"""What every stage script shares: its options, and how it ends."""
+"""The options of the stage scripts, and how a program of this package ends: its own errors are lines on stderr."""
 
 from __future__ import annotations
 
