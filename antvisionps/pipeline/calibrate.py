@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,9 @@ class HeldoutPQ:
         if settings:
             of_images = count_by_each(settings, self.caches, self.images, workers=self.workers, description=None)
         self.on_step()
-        return [_Found(tried, total_counts(counts)) for tried, counts in zip(settings, of_images, strict=True)]
+        # Added up image by image, which fixes how the sums are rounded.
+        totals = [reduce(lambda *pair: total_counts(pair), counts) for counts in of_images]
+        return [_Found(tried, total) for tried, total in zip(settings, totals, strict=True)]
 
     def wins(self, settings: FusionSettings) -> np.ndarray:
         """See `count_visible`, over all images."""
