@@ -10,12 +10,12 @@ import numpy as np
 
 from antvisionps.fusion import map_kernels
 from antvisionps.fusion.semantic_average import average_semantics
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set
 
 PROJECT = Path(__file__).parents[2]
-CATEGORIES = CategorySet.from_json([{"id": i, "name": f"class {i}", "isthing": 0} for i in range(1, 200)], where="test")
+CATEGORIES = category_set({}, {i: f"class {i}" for i in range(1, 200)})
 
 
 def pixels_between(centres, cells, pixels):

@@ -4,19 +4,11 @@ import numpy as np
 import pytest
 
 from antvisionps.fusion.semantic_average import average_semantics, semantic_class_map
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set
 
 # Class indices: 0 cat, 1 dog (things), 2 sky, 3 sea (stuff).
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": 10, "name": "cat", "isthing": 1},
-        {"id": 20, "name": "dog", "isthing": 1},
-        {"id": 5, "name": "sky", "isthing": 0},
-        {"id": 15, "name": "sea", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({10: "cat", 20: "dog"}, {5: "sky", 15: "sea"})
 
 
 def semantics(planes, *, category_ids=(10, 20, 5, 15), hw=(4, 4), input_hw=None, stride=2.0):
