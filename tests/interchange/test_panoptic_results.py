@@ -44,7 +44,7 @@ def results_of(dataset):
     return {image.image_id: split_something(dataset, image, rng) for image in dataset.images}
 
 
-def write_coco_panoptic(folder, dataset, results_of, *, info=lambda key, category_id: {}):
+def write_coco_panoptic(folder, dataset, results_of):
     """As panopticapi's converters and detectron2's COCOPanopticEvaluator write it."""
     (folder / "panoptic").mkdir(parents=True)
     rows = []
@@ -52,7 +52,7 @@ def write_coco_panoptic(folder, dataset, results_of, *, info=lambda key, categor
         ids, category_of = results_of[image.image_id]
         name = f"{image.image_id:012d}.png"
         Image.fromarray(segment_ids_to_rgb(ids)).save(folder / "panoptic" / name)
-        segments = [{"id": key, "category_id": value} | info(key, value) for key, value in category_of.items()]
+        segments = [{"id": key, "category_id": value} for key, value in category_of.items()]
         rows.append({"image_id": image.image_id, "file_name": name, "segments_info": segments})
     (folder / "panoptic.json").write_text(json.dumps({"annotations": rows}))
     return folder

@@ -10,18 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+from tests.drawing import category_set
 
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": 3, "name": "cat", "isthing": 1},
-        {"id": 7, "name": "dog", "isthing": 1},
-        {"id": 9, "name": "sky", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({3: "cat", 7: "dog"}, {9: "sky"})
 PLANES = {
     # Of sky and of cat; the cells are: sky, both, both alike, nobody's.
     2: np.array([[[9, 5, 5, 0]], [[2, 8, 5, 0]]], np.uint8),
@@ -37,18 +30,8 @@ def path(tmp_path):
 def write(path, planes_of_image):
     with SemanticWriter(path, CacheHeader("e_ups", "val", "f", CATEGORIES, "w")) as cache:
         for image_id, planes in planes_of_image.items():
-            _, grid_height, grid_width = planes.shape
-            image = ImageSemantics(
-                image_id=image_id,
-                height=480,
-                width=640,
-                input_height=grid_height,
-                input_width=grid_width,
-                stride=1.0,
-                category_ids=np.array([9, 3], np.int32),
-                planes=planes,
-            )
-            cache.write(image)
+            category_ids = np.array([9, 3], np.int32)
+            cache.write(ImageSemantics(image_id, 480, 640, *planes.shape[1:], 1.0, category_ids, planes))
     return path
 
 
