@@ -15,7 +15,6 @@ from antvisionps.evaluation.average_precision import (
     average_precision,
     class_average_precision,
     gt_instances,
-    match_detections,
     match_image,
     resampled_average_precision,
 )
@@ -66,18 +65,6 @@ def test_a_mask_that_is_not_what_the_cache_says_is_refused_before_it_is_compared
     bad = found((1, 0.9, LEFT), stored_areas_px=np.array([5]), source=Path("e_ups/heldout/instances.parquet"))
     with pytest.raises(CacheError, match=r"heldout/instances\.parquet: image 1: area_px disagrees .*dvc repro"):
         match_image(bad, annotate([(1, False, LEFT)]))
-
-
-def test_detections_in_a_crowd_are_neither_right_nor_wrong():
-    in_crowd = [(1, 0.95, draw("..#. .... ....")), (1, 0.93, draw("...# .... ...."))]
-    result = evaluate_one([*in_crowd, (1, 0.9, LEFT)], [(1, False, LEFT), (1, True, RIGHT)])[1]
-    assert result.ap == pytest.approx(1)
-
-
-def test_a_second_detection_of_one_instance_is_wrong():
-    matches = match_detections(np.array([0.9, 0.8]), np.array([[1.0], [1.0]]), np.array([False]))
-    assert matches.matched[0].tolist() == [True, False]
-    assert not matches.ignored.any()
 
 
 def test_no_image_has_no_ap():

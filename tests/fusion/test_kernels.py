@@ -90,13 +90,6 @@ def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():
     np.testing.assert_array_equal(average.sums[1], between(between(weighted.T, 70).T, 50))
 
 
-def test_a_class_that_is_the_largest_at_no_cell_can_be_it_between_them():
-    planes = np.array([[[50, 0]] * 2, [[0, 50]] * 2, [[30, 30]] * 2], dtype=np.uint8)
-    image = ImageSemantics(1, 1, 1, 2, 2, 1.0, np.array([1, 2, 3], np.int32), planes)
-    average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
-    assert average.class_map() == 2
-
-
 def paste(rles, areas_px, hw, *, lies_on=None):
     ids = np.zeros(hw[0] * hw[1], dtype=np.uint8)
     free_px, fates = np.zeros(len(rles), dtype=np.int64), np.zeros(len(rles), dtype=np.int64)

@@ -215,26 +215,6 @@ def without_empty_masks(image):
 
 LEFT = draw("####.. ####.. ......")
 MIDDLE = draw(".####. .####. ......")
-BELOW = draw("...... ...... ######")
-
-
-def test_overlapping_instances_of_a_class_become_one_and_the_others_stay():
-    joined = join({"a": found((CAT, 0.9, LEFT), (DOG, 0.8, BELOW)), "b": found((CAT, 0.7, MIDDLE))})
-    assert described(joined) == [("a", DOG, 0.4), ("a+b", CAT, 0.8)]
-    rejected = [(candidate.end, candidate.category_id, candidate.reason) for candidate in joined.rejected]
-    assert rejected == [("a", CAT, RejectReason.MERGED), ("b", CAT, RejectReason.MERGED)]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        (((CAT, 0.9, LEFT), (CAT, 0.8, MIDDLE)), (), [("a", CAT, 0.45), ("a", CAT, 0.4)]),
-        (((CAT, 0.9, LEFT),), ((DOG, 0.7, LEFT),), [("a", CAT, 0.45), ("b", DOG, 0.35)]),
-        (((CAT, 0.9, LEFT),), ((CAT, 0.8, MIDDLE), (CAT, 0.6, LEFT)), [("b", CAT, 0.3), ("a+b", CAT, 0.85)]),
-    ],
-)
-def test_a_group_is_of_one_class_and_has_the_best_member_of_each_end(a, b, expected):
-    assert described(join({"a": found(*a, hw=LEFT.shape), "b": found(*b, hw=LEFT.shape)})) == expected
 
 
 @pytest.mark.parametrize(("min_iou", "groups"), [(0.59, 1), (0.6, 2)])
@@ -243,27 +223,9 @@ def test_masks_are_joined_above_the_limit_and_not_at_it(min_iou, groups):
     assert sum(map(len, joined.instances.values())) == groups  # 6 of 10 pixels are shared
 
 
-@pytest.mark.parametrize(
-    ("score", "weight", "expected"), [(0.7, 1.0, MIDDLE), (0.9, 1.0, LEFT | MIDDLE), (0.7, 2.0, LEFT)]
-)
-def test_without_mask_probs_the_better_mask_decides_and_equal_ones_are_added_up(score, weight, expected):
-    ends = {"a": found((CAT, score, LEFT)), "b": found((CAT, 0.9, MIDDLE))}
-    joined = join(ends, weights={"a": weight, "b": 1.0})
-    np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], expected)
-
-
-def test_of_two_of_three_ends_the_score_keeps_two_thirds():
-    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.6, LEFT)), "c": found(hw=LEFT.shape)}
-    assert described(join(ends)) == [("a+b", CAT, 0.5)]
-    assert described(join(ends, weights={"a": 2.0, "b": 1.0, "c": 1.0})) == [("a+b", CAT, 0.6)]
-
-
-def test_of_equal_scores_the_first_end_begins_the_group():
-    shifted = np.roll(LEFT, 2, axis=1)
-    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE)), "c": found((CAT, 0.9, shifted))}
-    assert described(join(ends)) == [("c", CAT, 0.3), ("a+b", CAT, 0.6)]
-    last_first = {end: ends[end] for end in ("c", "b", "a")}
-    assert described(join(last_first)) == [("a", CAT, 0.3), ("c+b", CAT, 0.6)]
+def test_without_mask_probs_equal_masks_are_added_up():
+    joined = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
+    np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT | MIDDLE)
 
 
 def test_an_end_of_no_weight_is_routed_away():

@@ -15,25 +15,11 @@ def test_a_crop_is_as_large_as_the_mask():
     np.testing.assert_array_equal(crop.T, draw("## .#"))
 
 
-def test_a_run_over_the_foot_of_a_column_makes_the_crop_as_tall_as_the_image():
-    mask = draw(".#. .#. #..")
-    runs = parse_runs(encode_masks(mask[None]), height=3, width=3)
-    assert runs.crop(0)[2].shape == (2, 3)
-    np.testing.assert_array_equal(runs.mask(0), mask)
-
-
-def test_empty_and_full_masks():
-    masks = np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])
-    runs = parse_runs(encode_masks(masks), height=3, width=5)
+def test_empty_and_full_masks_and_none():
+    runs = parse_runs(encode_masks(np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])), height=3, width=5)
     assert runs.areas_px().tolist() == [0, 15]
     assert runs.crop(0)[2].size == 0
-    assert runs.mask(1).all()
-
-
-def test_no_mask_has_no_runs():
-    runs = parse_runs([], height=3, width=5)
-    assert len(runs) == 0
-    assert runs.areas_px().tolist() == []
+    assert parse_runs([], height=3, width=5).areas_px().tolist() == []
 
 
 @settings(max_examples=60, deadline=None)
