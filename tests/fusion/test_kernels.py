@@ -80,6 +80,19 @@ def test_each_step_between_the_cells_at_a_pixel_is_rounded():
     np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average))
 
 
+def test_a_class_that_only_rounding_puts_behind_another_can_win_the_tie():
+    """Of sums one float32 apart, some of the rounded values between equal cells are the same."""
+    ends = [
+        ImageSemantics(1, 60, 60, 20, 20, 1.0, np.array([category_id], np.int32), np.full((1, 20, 20), cell, np.uint8))
+        for category_id, cell in ((1, 150), (2, 50))
+    ]
+    average = average_semantics(ends, weights=[0.1, 0.3], categories=CATEGORIES, average_of="probabilities")
+    assert (np.nextafter(average.sums[0], np.float32(999)) == average.sums[1]).all()
+    expected = argmax_by_numpy(average)
+    assert set(np.unique(expected)) == {0, 1}
+    np.testing.assert_array_equal(average.class_map(), expected)
+
+
 def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():
     def between(values, at):
         before, after, frac = pixels_between(len(values), len(values), at)

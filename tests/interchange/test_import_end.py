@@ -55,11 +55,6 @@ def test_the_stage_brings_the_same_numbers_back_but_no_mask_probs(tmp_path, prep
             assert after.header.weights_sha256 == folder_sha256(exported)
 
 
-def test_the_same_cache_gives_the_same_files(tmp_path, native, exported, dataset, identity):
-    export_end(native, tmp_path / "files", dataset=dataset, identity=identity)
-    assert bytes_below(tmp_path / "files") == bytes_below(exported)
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 def test_pycocotools_reads_what_we_export(tmp_path, exported, native, dataset, identity):
     truth = {

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader
-from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from tests.drawing import category_set
 
 CATEGORIES = category_set({3: "cat", 7: "dog"}, {9: "sky"})
@@ -76,20 +76,6 @@ def test_the_preview_shows_the_likeliest_category_of_each_cell_in_the_pages_colo
 def test_hugging_face_shows_the_preview_as_an_image(path):
     rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent))
     assert rows.cast_column("preview", datasets.Image())[1]["preview"].size == (4, 3)
-
-
-def test_the_preview_is_not_read_with_an_image(path, monkeypatch):
-    asked = []
-    whole = pq.ParquetFile.read_row_group
-
-    def spy(self, group, columns=None, **options):
-        asked.extend(columns)
-        return whole(self, group, columns, **options)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    with SemanticReader(path) as reader:
-        reader.read(2)
-    assert set(SEMANTIC_SCHEMA.names) - set(asked) == {"preview"}
 
 
 def test_a_row_group_of_large_images_is_bounded(tmp_path):
