@@ -34,25 +34,6 @@ def test_without_any_segment_there_is_no_value():
     assert np.isnan(ResampledCounts.of(images, draw_images(3, samples=5, seed=1)).pq([])).all()
 
 
-def test_equal_images_leave_no_doubt():
-    one = np.array([1])
-    images = [MatchCounts(one, one, one, one, np.array([0.75]))] * 4
-    interval = percentile_interval(ResampledCounts.of(images, draw_images(4, samples=50, seed=0)).pq([1]))
-    assert (interval.low, interval.high) == (pytest.approx(0.375), pytest.approx(0.375))
-
-
 def test_the_interval_holds_the_middle_95_percent():
     interval = percentile_interval(np.arange(1001) / 1000)
     assert (interval.low, interval.high) == (pytest.approx(0.025), pytest.approx(0.975))
-
-
-def test_the_interval_of_a_mean_is_that_of_statistics():
-    """A category whose PQ is a mean over images: its interval is close to the normal approximation."""
-    rng = np.random.default_rng(4)
-    ious = rng.uniform(0.5, 1, 400)
-    one, none = np.array([1]), np.array([0])
-    images = [MatchCounts(one, one, none, none, np.array([iou])) for iou in ious]
-    interval = percentile_interval(ResampledCounts.of(images, draw_images(400, samples=4000, seed=0)).pq([1]))
-    half = 1.96 * ious.std() / math.sqrt(400)
-    assert interval.low == pytest.approx(ious.mean() - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(ious.mean() + half, abs=0.1 * half)

@@ -88,18 +88,25 @@ def pairs():
     return [random_pair(rng, KINDS[index % len(KINDS)]) for index in range(PAIRS)]
 
 
+def match(pairs):
+    """All together."""
+    return match_segments(
+        gt_runs=join([find_runs(pair.gt_ids, pair.true) for pair in pairs]),
+        true=[pair.true for pair in pairs],
+        predicted_runs=join([find_runs(pair.predicted_ids, pair.predicted) for pair in pairs]),
+        predicted=[pair.predicted for pair in pairs],
+    )
+
+
+def join(runs):
+    lengths, indices = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segment_indices"))
+    return SegmentRuns(lengths, indices, np.cumsum([0, *(len(one.lengths) for one in runs)]))
+
+
 @pytest.fixture(scope="module")
 def matches(pairs):
     """Of each pair alone."""
-    return [
-        match_segments(
-            gt_runs=find_runs(pair.gt_ids, pair.true),
-            true=[pair.true],
-            predicted_runs=find_runs(pair.predicted_ids, pair.predicted),
-            predicted=[pair.predicted],
-        )
-        for pair in pairs
-    ]
+    return [match([pair]) for pair in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -162,22 +169,12 @@ def test_every_image_counts_as_panopticapi_has_it(pairs, counts, panopticapi_sta
 
 
 def test_images_matched_together_count_as_each_alone(pairs, matches):
-    together = match_segments(
-        gt_runs=join([find_runs(pair.gt_ids, pair.true) for pair in pairs]),
-        true=[pair.true for pair in pairs],
-        predicted_runs=join([find_runs(pair.predicted_ids, pair.predicted) for pair in pairs]),
-        predicted=[pair.predicted for pair in pairs],
-    )
+    together = match(pairs)
     assert list(map(rows, together.counts())) == [rows(*alone.counts()) for alone in matches]
     assert [c.ious.tolist() for c in together.counts()] == [alone.counts()[0].ious.tolist() for alone in matches]
     for size in SIZES:
         found = list(map(rows, together.of_size(size, IDS[:2]).counts()))
         assert found == [rows(*alone.of_size(size, IDS[:2]).counts()) for alone in matches]
-
-
-def join(runs):
-    lengths, indices = (np.concatenate([getattr(one, name) for one in runs]) for name in ("lengths", "segment_indices"))
-    return SegmentRuns(lengths, indices, np.cumsum([0, *(len(one.lengths) for one in runs)]))
 
 
 def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panopticapi_stat):

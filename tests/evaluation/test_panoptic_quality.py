@@ -13,13 +13,9 @@ from antvisionps.evaluation.panoptic_quality import (
 )
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
+from tests.drawing import draw_ids
 
 CAT, DOG, SKY = 1, 2, 3
-
-
-def draw(picture):
-    """Letters are segments (a = 1, b = 2 …), a dot is void."""
-    return np.array([[".abcdefgh".index(pixel) for pixel in line] for line in picture.split()])
 
 
 def segments_of(ids, categories, crowds=()):
@@ -38,55 +34,48 @@ def rows(counts):
     return {category_id: tuple(values) for category_id, *values in zip(*(c.tolist() for c in columns), strict=True)}
 
 
-def test_a_perfect_map_has_a_quality_of_one():
-    ids = draw("aab aab ccc")
-    categories = {1: CAT, 2: DOG, 3: SKY}
-    counts = count(ids, categories, ids, categories)
-    assert rows(counts) == {CAT: (1, 0, 0, 1.0), DOG: (1, 0, 0, 1.0), SKY: (1, 0, 0, 1.0)}
-    assert all((q.pq, q.sq, q.rq) == (1, 1, 1) for q in class_quality(counts).values())
+ONE_CAT = {1: CAT}
 
 
-def test_another_category_is_a_miss_and_a_false_alarm():
-    ids = draw("aaa aaa")
-    counts = count(ids, {1: CAT}, ids, {1: DOG})
-    assert rows(counts) == {CAT: (0, 0, 1, 0.0), DOG: (0, 1, 0, 0.0)}
-    assert class_quality(counts)[CAT].pq == 0
+@pytest.mark.parametrize(
+    ("true", "gt_categories", "predicted", "predicted_categories", "expected"),
+    [
+        ("aaa", ONE_CAT, "aaa", {1: DOG}, {CAT: (0, 0, 1, 0.0), DOG: (0, 1, 0, 0.0)}),
+        ("aaaa", ONE_CAT, "aa..", ONE_CAT, {CAT: (0, 1, 1, 0.0)}),  # an IoU of just a half is no match
+        ("aaaa", ONE_CAT, "aaa.", ONE_CAT, {CAT: (1, 0, 0, 0.75)}),
+        ("aa....", ONE_CAT, "aaaaaa", ONE_CAT, {CAT: (1, 0, 0, 1.0)}),  # void leaves the union
+        ("bb..", {2: SKY}, "..aa", ONE_CAT, {CAT: (0, 0, 0, 0.0), SKY: (0, 0, 1, 0.0)}),  # mostly on void: forgiven
+        ("bb..", {2: SKY}, ".aaa", ONE_CAT, {CAT: (0, 0, 0, 0.0), SKY: (0, 0, 1, 0.0)}),
+        ("bb..", {2: SKY}, "aaaa", ONE_CAT, {CAT: (0, 1, 0, 0.0), SKY: (0, 0, 1, 0.0)}),
+        ("...", {}, "...", {}, {}),
+        ("aab", {1: CAT, 2: SKY}, "...", {}, {CAT: (0, 0, 1, 0.0), SKY: (0, 0, 1, 0.0)}),
+    ],
+)
+def test_matches_and_misses_of_maps_drawn_as_text(true, gt_categories, predicted, predicted_categories, expected):
+    assert rows(count(draw_ids(true), gt_categories, draw_ids(predicted), predicted_categories)) == expected
 
 
-def test_an_iou_of_just_a_half_is_no_match():
-    assert rows(count(draw("aaaa"), {1: CAT}, draw("aa.."), {1: CAT})) == {CAT: (0, 1, 1, 0.0)}
-    assert rows(count(draw("aaaa"), {1: CAT}, draw("aaa."), {1: CAT})) == {CAT: (1, 0, 0, 0.75)}
+@pytest.mark.parametrize(
+    ("predicted", "categories", "expected"),
+    [
+        ("....", {}, {CAT: (0, 0, 0, 0.0)}),
+        ("bb..", {2: CAT}, {CAT: (0, 0, 0, 0.0)}),
+        ("bb..", {2: DOG}, {CAT: (0, 0, 0, 0.0), DOG: (0, 1, 0, 0.0)}),
+    ],
+)
+def test_a_crowd_is_never_missed_and_forgives_its_own_category_only(predicted, categories, expected):
+    assert rows(count(draw_ids("aaaa"), ONE_CAT, draw_ids(predicted), categories, crowds=[1])) == expected
 
 
-def test_void_under_a_prediction_leaves_the_union():
-    assert rows(count(draw("aa...."), {1: CAT}, draw("aaaaaa"), {1: CAT})) == {CAT: (1, 0, 0, 1.0)}
-
-
-@pytest.mark.parametrize(("predicted", "false_alarms"), [("..aa", 0), (".aaa", 0), ("aaaa", 1)])
-def test_a_prediction_that_lies_mostly_on_void_is_forgiven(predicted, false_alarms):
-    counts = count(draw("bb.."), {2: SKY}, draw(predicted), {1: CAT})
-    assert rows(counts)[CAT] == (0, false_alarms, 0, 0.0)
-
-
-def test_a_crowd_is_never_missed_and_forgives_its_own_category_only():
-    crowd = draw("aaaa")
-    assert rows(count(crowd, {1: CAT}, draw("...."), {}, crowds=[1])) == {CAT: (0, 0, 0, 0.0)}
-    assert rows(count(crowd, {1: CAT}, draw("bb.."), {2: CAT}, crowds=[1])) == {CAT: (0, 0, 0, 0.0)}
-    assert rows(count(crowd, {1: CAT}, draw("bb.."), {2: DOG}, crowds=[1]))[DOG] == (0, 1, 0, 0.0)
-
-
-def test_all_void_on_both_sides_counts_nothing():
-    counts = count(draw("..."), {}, draw("..."), {})
-    assert rows(counts) == {}
-    assert class_quality(counts) == {}
-
-
-def test_an_empty_prediction_misses_everything():
-    assert rows(count(draw("aab"), {1: CAT, 2: SKY}, draw("..."), {})) == {CAT: (0, 0, 1, 0.0), SKY: (0, 0, 1, 0.0)}
+def test_a_perfect_map_has_a_quality_of_one_and_a_wrong_one_of_zero():
+    ids, categories = draw_ids("aab aab ccc"), {1: CAT, 2: DOG, 3: SKY}
+    of_class = class_quality(count(ids, categories, ids, categories))
+    assert all((of_class[c].pq, of_class[c].sq, of_class[c].rq) == (1, 1, 1) for c in (CAT, DOG, SKY))
+    assert class_quality(count(ids, categories, ids, dict.fromkeys(categories, DOG)))[CAT].pq == 0
 
 
 def test_a_group_without_a_category_has_no_quality_and_no_error():
-    ids = draw("aaa")
+    ids = draw_ids("aaa")
     quality = group_quality(class_quality(count(ids, {1: SKY}, ids, {1: SKY})), [CAT, DOG])
     assert quality.n_categories == 0
     assert all(math.isnan(value) for value in (quality.pq, quality.sq, quality.rq))
@@ -97,7 +86,7 @@ def test_no_image_counts_nothing():
 
 
 def test_categories_that_do_not_occur_leave_the_mean():
-    ids = draw("aaab")
+    ids = draw_ids("aaab")
     quality = group_quality(class_quality(count(ids, {1: CAT, 2: SKY}, ids, {1: CAT, 2: SKY})), [CAT, DOG, SKY])
     assert (quality.pq, quality.n_categories) == (1.0, 2)
 

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from antvisionps.evaluation.panoptic_quality import count_matches
 from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, explain_segments
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
-from antvisionps.predictions.instances import ImageInstances
+from tests.drawing import category_set, draw, draw_ids, found
 
 CAT, DOG, SKY = 1, 2, 3
-CATEGORIES = CategorySet.from_json(
-    [{"id": key, "name": str(key), "isthing": key != SKY} for key in (CAT, DOG, SKY)], where="test"
-)
-
-
-def draw(picture):
-    """Letters are segments (a = 1, b = 2 …), a dot is void."""
-    return np.array([[".abcdefgh".index(pixel) for pixel in line] for line in picture.split()])
+CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky"})
 
 
 def maps(true, gt_categories, predicted, predicted_categories, crowds=()):
-    gt_ids, predicted_ids = draw(true), draw(predicted)
+    gt_ids, predicted_ids = draw_ids(true), draw_ids(predicted)
     return {
         "gt_ids": gt_ids,
         "true": measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=frozenset(crowds)),
@@ -33,46 +25,38 @@ def maps(true, gt_categories, predicted, predicted_categories, crowds=()):
     }
 
 
-def explain(*arguments, **options):
-    return explain_segments(**maps(*arguments, **options), categories=CATEGORIES)
+def explain(*arguments):
+    return explain_segments(**maps(*arguments), categories=CATEGORIES)
 
 
 def rows(outcomes):
     return [(outcome.outcome, outcome.partner_id, round(outcome.iou, 3)) for outcome in outcomes]
 
 
-def test_a_match_names_the_other_and_leaves_void_out_of_the_union():
-    outcomes = explain("aaaa..", {1: CAT}, "baaaaa", {1: CAT, 2: DOG})
-    assert rows(outcomes.true) == [("matched", 1, 0.75)]
-    assert rows(outcomes.predicted) == [("matched", 1, 0.75), ("alone", None, 0.0)]
+ALONE, IGNORED = ("alone", None, 0.0), ("ignored", None, 0.0)
 
 
-def test_another_category_on_the_same_place_is_the_wrong_class_on_both_sides():
-    outcomes = explain("aaaa", {1: CAT}, "aaa.", {1: DOG})
-    assert rows(outcomes.true) == [("wrong_class", 1, 0.75)]
-    assert rows(outcomes.predicted) == [("wrong_class", 1, 0.75)]
-
-
-def test_an_iou_of_just_a_half_is_a_poor_mask_and_no_wrong_class():
-    assert rows(explain("aaaa", {1: CAT}, "aa..", {1: CAT}).true) == [("poor_mask", 1, 0.5)]
-    assert rows(explain("aaaa", {1: CAT}, "aa..", {1: DOG}).true) == [("alone", None, 0.0)]
-
-
-def test_from_a_tenth_on_a_mask_is_poor_and_below_it_is_alone():
-    assert rows(explain("aaaaaaaaaa", {1: CAT}, "a.........", {1: CAT}).predicted) == [("poor_mask", 1, 0.1)]
-    assert rows(explain("aaaaaaaaaaa", {1: CAT}, "a..........", {1: CAT}).predicted) == [("alone", None, 0.0)]
-
-
-def test_what_is_forgiven_is_ignored_and_a_crowd_is_nobodys_partner():
-    outcomes = explain("..aaa", {1: CAT}, "bbaaa", {1: DOG, 2: CAT}, crowds=[1])
-    assert rows(outcomes.true) == [("ignored", None, 0.0)]
-    assert rows(outcomes.predicted) == [("alone", None, 0.0), ("ignored", None, 0.0)]
-
-
-def test_images_without_segments_on_a_side_have_no_outcome_there():
-    assert explain("...", {}, "...", {}).true == ()
-    assert rows(explain("...", {}, "aaa", {1: CAT}).predicted) == [("ignored", None, 0.0)]
-    assert rows(explain("aaa", {1: CAT}, "...", {}).true) == [("alone", None, 0.0)]
+@pytest.mark.parametrize(
+    ("arguments", "true", "predicted"),
+    [
+        # Void leaves the union.
+        (("aaaa..", {1: CAT}, "baaaaa", {1: CAT, 2: DOG}), [("matched", 1, 0.75)], [("matched", 1, 0.75), ALONE]),
+        (("aaaa", {1: CAT}, "aaa.", {1: DOG}), [("wrong_class", 1, 0.75)], [("wrong_class", 1, 0.75)]),
+        # An IoU of just a half is a poor mask and no wrong class.
+        (("aaaa", {1: CAT}, "aa..", {1: CAT}), [("poor_mask", 1, 0.5)], [("poor_mask", 1, 0.5)]),
+        (("aaaa", {1: CAT}, "aa..", {1: DOG}), [ALONE], [ALONE]),
+        (("aaaaaaaaaa", {1: CAT}, "a.........", {1: CAT}), [("poor_mask", 1, 0.1)], [("poor_mask", 1, 0.1)]),
+        (("aaaaaaaaaaa", {1: CAT}, "a..........", {1: CAT}), [ALONE], [ALONE]),
+        # What is forgiven is ignored, and a crowd is nobody's partner.
+        (("..aaa", {1: CAT}, "bbaaa", {1: DOG, 2: CAT}, [1]), [IGNORED], [ALONE, IGNORED]),
+        (("...", {}, "...", {}), [], []),
+        (("...", {}, "aaa", {1: CAT}), [], [IGNORED]),
+        (("aaa", {1: CAT}, "...", {}), [ALONE], []),
+    ],
+)
+def test_each_segment_has_an_outcome_a_partner_and_an_iou(arguments, true, predicted):
+    outcomes = explain(*arguments)
+    assert (rows(outcomes.true), rows(outcomes.predicted)) == (true, predicted)
 
 
 def test_confused_pixels_are_counted_by_class_with_void_last():
@@ -112,18 +96,9 @@ def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
 
 def test_the_nearest_true_segment_of_a_whole_mask_is_of_its_category_and_no_crowd():
     given = maps("aabb.ccd", {1: CAT, 2: DOG, 3: CAT, 4: DOG}, "........", {}, crowds=[3])
-    drawn = ((CAT, "xxxx...."), (DOG, ".xxxx..."), (CAT, ".....xx."), (CAT, "........"), (DOG, ".......x"))
-    masks = np.array([[[pixel == "x" for pixel in row]] for _, row in drawn])
-    instances = ImageInstances(
-        image_id=1,
-        height=1,
-        width=8,
-        category_ids=np.array([category_id for category_id, _ in drawn], np.int32),
-        scores=np.ones(len(drawn), np.float32),
-        boxes_xywh=np.zeros((len(drawn), 4), np.float32),
-        rles=encode_masks(masks),
-        mask_probs=None,
-    )
+    drawn = ((CAT, "####...."), (DOG, ".####..."), (CAT, ".....##."), (CAT, "........"), (DOG, ".......#"))
+    masks = ((category_id, 1, draw(row)) for category_id, row in drawn)
+    instances = found(*masks)
     best = best_gt_segments(instances, gt_ids=given["gt_ids"], true=given["true"])
     # The dog's fourth pixel lies on void, which leaves the union.
     assert best == [(0, 0.5), (1, 2 / 3), (None, 0.0), (None, 0.0), (3, 1.0)]

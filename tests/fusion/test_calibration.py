@@ -15,19 +15,10 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances
+from tests.drawing import category_set, draw_box, found
 
 CAT, DOG, SKY = 10, 20, 5
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": CAT, "name": "cat", "isthing": 1},
-        {"id": DOG, "name": "dog", "isthing": 1},
-        {"id": SKY, "name": "sky", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky"})
 
 
 def settings(*ends, method="heuristic"):
@@ -65,33 +56,21 @@ def test_the_category_that_is_seen_more_often_lies_on_top():
     assert choose_on_top(np.array([[0, 5], [5, 0]]), [CAT, DOG], min_overlaps=1) == frozenset()
 
 
-def found(*rows):
-    masks = np.zeros((len(rows), 6, 8), dtype=bool)
-    for mask, (_, _, (x, y, width, height)) in zip(masks, rows, strict=True):
-        mask[y : y + height, x : x + width] = True
-    return ImageInstances(
-        image_id=1,
-        height=6,
-        width=8,
-        category_ids=np.array([row[0] for row in rows], np.int32),
-        scores=np.array([row[1] for row in rows], np.float32),
-        boxes_xywh=np.array([row[2] for row in rows], np.float32),
-        rles=encode_masks(masks),
-        mask_probs=None,
-    )
+def boxes(*rows):
+    return found(*((category_id, score, draw_box((6, 8), box)) for category_id, score, box in rows))
 
 
 @pytest.mark.parametrize(("shown", "expected"), [(DOG, [[0, 0], [1, 0]]), (CAT, [[0, 1], [0, 0]]), (SKY, [[0, 0]] * 2)])
 def test_an_overlap_counts_for_the_category_that_the_truth_shows_there(shown, expected):
     truth = np.full((6, 8), CAT)
     truth[0:4, 2:4] = shown
-    instances = {"a": found((CAT, 0.9, (0, 0, 4, 6)), (DOG, 0.8, (2, 0, 4, 4)), (DOG, 0.3, (0, 0, 2, 2)))}
+    instances = {"a": boxes((CAT, 0.9, (0, 0, 4, 6)), (DOG, 0.8, (2, 0, 4, 4)), (DOG, 0.3, (0, 0, 2, 2)))}
     counted = count_visible(instances, truth, categories=CATEGORIES, settings=settings("a"))
     np.testing.assert_array_equal(counted, expected)
 
 
 def test_neighbours_and_instances_of_one_category_have_no_order():
-    instances = {"a": found((CAT, 0.9, (0, 0, 4, 6)), (CAT, 0.8, (2, 0, 4, 4)), (DOG, 0.8, (6, 0, 2, 4)))}
+    instances = {"a": boxes((CAT, 0.9, (0, 0, 4, 6)), (CAT, 0.8, (2, 0, 4, 4)), (DOG, 0.8, (6, 0, 2, 4)))}
     counted = count_visible(instances, np.full((6, 8), CAT), categories=CATEGORIES, settings=settings("a"))
     assert not counted.any()
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import panopticapi.combine_semantic_and_instance_predictions as oracle
 import pytest
@@ -10,45 +8,17 @@ from pycocotools import mask as coco_mask
 from antvisionps.fusion.heuristic import PRESETS, HeuristicRules, fuse_image
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import RejectReason
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
+from tests.drawing import category_set, draw, found
 
 CAT, DOG, SKY, SEA = 10, 20, 5, 15
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": CAT, "name": "cat", "isthing": 1, "color": [200, 10, 10]},
-        {"id": DOG, "name": "dog", "isthing": 1, "color": [10, 200, 10]},
-        {"id": SKY, "name": "sky", "isthing": 0, "color": [10, 10, 200]},
-        {"id": SEA, "name": "sea", "isthing": 0, "color": [10, 200, 200]},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky", SEA: "sea"})
 LETTERS = {"c": 0, "d": 1, "s": 2, "w": 3}
-
-
-def draw(picture):
-    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
 
 
 def paint(picture):
     """A class map of letters: cat, dog, sky, water."""
     return np.array([[LETTERS[pixel] for pixel in line] for line in picture.split()], dtype=np.uint8)
-
-
-def found(*rows, hw):
-    """Instances from (category_id, score, mask)."""
-    masks = np.array([mask for _, _, mask in rows]).reshape(len(rows), *hw)
-    return ImageInstances(
-        image_id=1,
-        height=hw[0],
-        width=hw[1],
-        category_ids=np.array([category_id for category_id, _, _ in rows], np.int32),
-        scores=np.array([score for _, score, _ in rows], np.float32),
-        boxes_xywh=np.zeros((len(rows), 4), np.float32),
-        rles=encode_masks(masks) if rows else [],
-        mask_probs=None,
-    )
 
 
 def fuse(instances, class_map, **changes):
@@ -75,7 +45,7 @@ MIDDLE = draw(".##. .##. ....")
 
 
 def test_instances_come_first_and_stuff_fills_what_is_left():
-    fused = fuse(found((CAT, 0.9, LEFT), hw=(3, 4)), SKY_ONLY)
+    fused = fuse(found((CAT, 0.9, LEFT)), SKY_ONLY)
     np.testing.assert_array_equal(fused.segment_ids, [[1, 1, 2, 2], [1, 1, 2, 2], [2, 2, 2, 2]])
     assert described(fused) == [(1, CAT, 4), (2, SKY, 8)]
     assert fused.segments[0].bbox_xywh == (0, 0, 2, 2)
@@ -85,27 +55,28 @@ def test_instances_come_first_and_stuff_fills_what_is_left():
 
 
 def test_of_equal_scores_the_first_ends_is_on_top():
-    ends = {"htc": found((DOG, 0.75, MIDDLE), hw=(3, 4)), "ups": found((CAT, 0.75, LEFT), hw=(3, 4))}
+    ends = {"htc": found((DOG, 0.75, MIDDLE)), "ups": found((CAT, 0.75, LEFT))}
     first = fuse(ends, SKY_ONLY).segments[0]
     assert (first.category_id, first.end) == (DOG, "htc")
 
 
-@pytest.mark.parametrize(("score", "lives"), [(0.5, True), (np.nextafter(np.float32(0.5), np.float32(0)), False)])
-def test_a_score_of_just_the_minimum_lives(score, lives):
-    fused = fuse(found((CAT, score, LEFT), hw=(3, 4)), SKY_ONLY)
+@pytest.mark.parametrize(
+    ("score", "min_score", "lives"),
+    [
+        (0.5, 0.5, True),
+        (np.nextafter(np.float32(0.5), np.float32(0)), 0.5, False),
+        (0.7, 0.7, False),  # scores are float32, the parameter the decimal that it is: float32(0.7) < 0.7
+    ],
+)
+def test_a_score_of_just_the_minimum_lives(score, min_score, lives):
+    fused = fuse(found((CAT, score, LEFT)), SKY_ONLY, min_score=min_score)
     assert (fused.segments[0].category_id == CAT) is lives
     assert reasons(fused) == ([] if lives else [(CAT, RejectReason.LOW_SCORE)])
 
 
-def test_scores_are_compared_as_the_decimal_that_the_parameter_is():
-    # As float32, 0.7 is a little below 0.7.
-    fused = fuse(found((CAT, 0.7, LEFT), hw=(3, 4)), SKY_ONLY, min_score=0.7)
-    assert reasons(fused) == [(CAT, RejectReason.LOW_SCORE)]
-
-
 @pytest.mark.parametrize(("max_overlap_frac", "lives"), [(0.5, True), (0.49, False)])
 def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
-    instances = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4))
+    instances = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE))
     fused = fuse(instances, SKY_ONLY, max_overlap_frac=max_overlap_frac)
     assert (DOG in [segment.category_id for segment in fused.segments]) is lives
     if not lives:
@@ -113,22 +84,16 @@ def test_an_overlap_of_just_the_maximum_lives(max_overlap_frac, lives):
         assert (rejected.reason, rejected.area_px, rejected.free_px) == (RejectReason.OVERLAP_FRAC, 4, 2)
 
 
-def test_an_empty_mask_is_rejected():
-    fused = fuse(found((CAT, 0.9, LEFT & ~LEFT), hw=(3, 4)), SKY_ONLY)
-    assert described(fused) == [(1, SKY, 12)]
-    assert reasons(fused) == [(CAT, RejectReason.EMPTY)]
-
-
 def test_no_threshold_lets_an_empty_segment_in():
-    covered = found((CAT, 0.9, np.ones((3, 4))), (DOG, 0.8, LEFT), hw=(3, 4))
+    covered = found((CAT, 0.9, np.ones((3, 4))), (DOG, 0.8, LEFT), (CAT, 0.7, LEFT & ~LEFT))
     fused = fuse(covered, SKY_ONLY, max_overlap_frac=1.0, min_stuff_area_px=0)
     assert described(fused) == [(1, CAT, 12)]
-    assert reasons(fused) == [(DOG, RejectReason.EMPTY), (SKY, RejectReason.EMPTY)]
+    assert reasons(fused) == [(DOG, RejectReason.EMPTY), (CAT, RejectReason.EMPTY), (SKY, RejectReason.EMPTY)]
 
 
 @pytest.mark.parametrize(("min_stuff_area_px", "lives"), [(4, True), (5, False)])
 def test_stuff_of_just_the_minimum_area_lives_and_smaller_stuff_becomes_void(min_stuff_area_px, lives):
-    fused = fuse(found(hw=(3, 4)), paint("ssss ssss wwww"), min_stuff_area_px=min_stuff_area_px)
+    fused = fuse(found(), paint("ssss ssss wwww"), min_stuff_area_px=min_stuff_area_px)
     assert described(fused) == [(1, SKY, 8), (2, SEA, 4)][: 1 + lives]
     assert (fused.segment_ids[2] == (2 if lives else 0)).all()
     assert reasons(fused) == ([] if lives else [(SEA, RejectReason.AREA)])
@@ -142,8 +107,8 @@ def test_without_instances_and_stuff_all_is_void():
 
 def test_each_categorys_instances_come_from_the_end_it_is_routed_to():
     ends = {
-        "ups": found((CAT, 0.9, LEFT), (DOG, 0.3, MIDDLE), hw=(3, 4)),
-        "htc": found((CAT, 0.8, LEFT), (DOG, 0.7, draw("...# ...# ...#")), hw=(3, 4)),
+        "ups": found((CAT, 0.9, LEFT), (DOG, 0.3, MIDDLE)),
+        "htc": found((CAT, 0.8, LEFT), (DOG, 0.7, draw("...# ...# ...#"))),
     }
     fused = fuse(ends, SKY_ONLY, end_of_category={CAT: "ups", DOG: "htc"})
     assert [(s.category_id, s.end) for s in fused.segments] == [(CAT, "ups"), (DOG, "htc"), (SKY, "ups")]
@@ -251,6 +216,26 @@ def test_the_map_is_panopticapis_up_to_the_numbering(tmp_path, capsys):
     assert min(*pasted.values(), *rejected.values()) > 50
 
 
+@pytest.mark.parametrize(
+    ("name", "min_score", "max_overlap_frac", "min_stuff_area_px", "max_nms_iou"),
+    [
+        # combine_semantic_and_instance_predictions.py: --confidence_thr, --overlap_thr, --stuff_area_limit
+        ("panopticapi", 0.5, 0.5, 64 * 64, None),
+        # config/defaults.py: MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH, OVERLAP_THRESH, STUFF_AREA_LIMIT
+        ("detectron2", 0.5, 0.5, 4096, None),
+        # configs/panoptic_fpn: test_cfg.rcnn's score_thr and class-agnostic NMS, test_cfg.panoptic
+        ("mmdet", 0.6, 0.5, 4096, 0.5),
+        # config.test.panoptic_score_thresh and panoptic_stuff_area_limit; MaskROI's nms_thresh, MaskRemoval's fraction
+        ("upsnet", 0.6, 0.3, 4096, 0.5),
+    ],
+)
+def test_a_preset_has_the_thresholds_of_its_publisher(
+    name, min_score, max_overlap_frac, min_stuff_area_px, max_nms_iou
+):
+    expected = HeuristicRules(min_score, max_overlap_frac, min_stuff_area_px, max_nms_iou=max_nms_iou)
+    assert PRESETS[name] == expected
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_enough(tmp_path, capsys):
     rng = np.random.default_rng(8)
@@ -262,12 +247,9 @@ def test_the_preset_of_panopticapi_gives_its_map_at_sizes_where_stuff_is_large_e
     assert {RejectReason.LOW_SCORE, RejectReason.EMPTY, RejectReason.OVERLAP_FRAC, RejectReason.AREA} <= reasons_seen
 
 
-def boxed(instances, *boxes_xywh):
-    return replace(instances, boxes_xywh=np.array(boxes_xywh, np.float32).reshape(-1, 4))
-
-
 def test_nms_keeps_the_better_of_two_boxes_of_any_categories():
-    instances = boxed(found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), hw=(3, 4)), (0, 0, 2, 2), (0, 0, 2, 2.5))
+    boxes_xywh = np.array([(0, 0, 2, 2), (0, 0, 2, 2.5)], np.float32)
+    instances = found((CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE), boxes_xywh=boxes_xywh)
     assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.79)) == [(DOG, RejectReason.NMS)]
     assert reasons(fuse(instances, SKY_ONLY, max_nms_iou=0.81)) == []
 
@@ -284,7 +266,7 @@ def test_nms_is_torchvisions():
 
 
 def test_a_category_may_have_a_minimum_score_of_its_own():
-    instances = found((CAT, 0.6, LEFT), (DOG, 0.4, MIDDLE), hw=(3, 4))
+    instances = found((CAT, 0.6, LEFT), (DOG, 0.4, MIDDLE))
     fused = fuse(instances, SKY_ONLY, min_scores={CAT: 0.7, DOG: 0.3})
     assert [segment.category_id for segment in fused.segments] == [DOG, SKY]
     assert reasons(fused) == [(CAT, RejectReason.LOW_SCORE)]
@@ -299,18 +281,18 @@ def test_a_doubtful_part_of_stuff_becomes_void_and_the_rest_stays():
 
 def test_without_confidence_nothing_can_be_doubtful():
     with pytest.raises(ValueError, match="needs the confidence"):
-        fuse(found(hw=(3, 4)), SKY_ONLY, min_stuff_confidence=0.5)
+        fuse(found(), SKY_ONLY, min_stuff_confidence=0.5)
 
 
 def test_a_category_that_lies_on_another_is_pasted_over_it():
     rows = (CAT, 0.9, LEFT), (DOG, 0.8, MIDDLE)
-    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY, max_overlap_frac=0.4, on_top=frozenset({(DOG, CAT)}))
+    fused = fuse(found(*rows), SKY_ONLY, max_overlap_frac=0.4, on_top=frozenset({(DOG, CAT)}))
     np.testing.assert_array_equal(fused.segment_ids[:2], [[1, 2, 2, 3]] * 2)
     assert described(fused) == [(1, CAT, 2), (2, DOG, 4), (3, SKY, 6)]
 
 
 def test_what_is_buried_is_no_segment_and_leaves_no_gap_in_the_ids():
     rows = (CAT, 0.9, MIDDLE), (DOG, 0.8, draw("#### #### ...."))
-    fused = fuse(found(*rows, hw=(3, 4)), SKY_ONLY, on_top=frozenset({(DOG, CAT)}))
+    fused = fuse(found(*rows), SKY_ONLY, on_top=frozenset({(DOG, CAT)}))
     assert described(fused) == [(1, DOG, 8), (2, SKY, 4)]
     assert reasons(fused) == [(CAT, RejectReason.EMPTY)]

@@ -10,12 +10,12 @@ import numpy as np
 
 from antvisionps.fusion import map_kernels
 from antvisionps.fusion.semantic_average import average_semantics
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set
 
 PROJECT = Path(__file__).parents[2]
-CATEGORIES = CategorySet.from_json([{"id": i, "name": f"class {i}", "isthing": 0} for i in range(1, 200)], where="test")
+CATEGORIES = category_set({}, {i: f"class {i}" for i in range(1, 200)})
 
 
 def pixels_between(centres, cells, pixels):
@@ -72,6 +72,27 @@ def test_what_is_left_out_of_the_argmax_changes_no_pixel():
         np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average), err_msg=str(index))
 
 
+def test_each_step_between_the_cells_at_a_pixel_is_rounded():
+    """At thirds of the way sums of small numbers are equal but for their rounding."""
+    planes = np.random.default_rng(0).integers(0, 8, (3, 40, 40), dtype=np.uint8)
+    image = ImageSemantics(1, 120, 120, 40, 40, 1.0, np.array([1, 2, 3], np.int32), planes)
+    average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
+    np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average))
+
+
+def test_a_class_that_only_rounding_puts_behind_another_can_win_the_tie():
+    """Of sums one float32 apart, some of the rounded values between equal cells are the same."""
+    ends = [
+        ImageSemantics(1, 60, 60, 20, 20, 1.0, np.array([category_id], np.int32), np.full((1, 20, 20), cell, np.uint8))
+        for category_id, cell in ((1, 150), (2, 50))
+    ]
+    average = average_semantics(ends, weights=[0.1, 0.3], categories=CATEGORIES, average_of="probabilities")
+    assert (np.nextafter(average.sums[0], np.float32(999)) == average.sums[1]).all()
+    expected = argmax_by_numpy(average)
+    assert set(np.unique(expected)) == {0, 1}
+    np.testing.assert_array_equal(average.class_map(), expected)
+
+
 def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():
     def between(values, at):
         before, after, frac = pixels_between(len(values), len(values), at)
@@ -88,13 +109,6 @@ def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():
     average = average_semantics(ends, weights=[1.0, 0.3], categories=CATEGORIES, average_of="probabilities")
     weighted = coarse[0].astype(np.float32) * np.float32(0.3)
     np.testing.assert_array_equal(average.sums[1], between(between(weighted.T, 70).T, 50))
-
-
-def test_a_class_that_is_the_largest_at_no_cell_can_be_it_between_them():
-    planes = np.array([[[50, 0]] * 2, [[0, 50]] * 2, [[30, 30]] * 2], dtype=np.uint8)
-    image = ImageSemantics(1, 1, 1, 2, 2, 1.0, np.array([1, 2, 3], np.int32), planes)
-    average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
-    assert average.class_map() == 2
 
 
 def paste(rles, areas_px, hw, *, lies_on=None):

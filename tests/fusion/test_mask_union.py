@@ -1,9 +1,9 @@
 """The union against a slow version that goes through its definition pixel by pixel."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -12,31 +12,12 @@ from antvisionps.core.errors import CacheError
 from antvisionps.fusion.mask_union import UnionRules, join_instances
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances
+from tests.drawing import draw, found
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 
 CAT, DOG = 1, 2
 HW = (18, 26)
-
-
-def draw(picture):
-    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
-
-
-def found(*rows, hw=None, probs=None):
-    """Instances of (category_id, score, mask (H, W) bool), whose boxes are those of their masks."""
-    masks = np.array([mask for _, _, mask in rows])
-    return ImageInstances(
-        image_id=7,
-        height=(hw or masks.shape[1:])[0],
-        width=(hw or masks.shape[1:])[1],
-        category_ids=np.array([row[0] for row in rows], np.int32),
-        scores=np.array([row[1] for row in rows], np.float32),
-        boxes_xywh=np.array([cv2.boundingRect(row[2].astype(np.uint8)) for row in rows], np.float32).reshape(-1, 4),
-        rles=encode_masks(masks) if rows else [],
-        mask_probs=probs,
-    ).sorted_by_score()
 
 
 def join(instances, *, weights=None, min_iou=0.5):
@@ -78,7 +59,7 @@ def slow_join(instances, weights, min_iou):
     everything = [
         (end, index, image, masks_of(image)[index]) for end, image in instances.items() for index in range(len(image))
     ]
-    everything.sort(key=lambda found: -found[2].scores[found[1]])
+    everything.sort(key=lambda one: -one[2].scores[one[1]])
     groups = []
     for end, index, image, mask in everything:
         best, best_iou = None, min_iou
@@ -147,24 +128,14 @@ def random_ends(rng):
                 bump = 1.6 - ((row - 13.5) / 14) ** 2 - ((column - 13.5) / 14) ** 2
                 probs.append(np.clip(255 * (bump - 0.5 + rng.normal(0, 0.1, (28, 28))), 0, 255).astype(np.uint8))
                 boxes.append([middle[1] - reach[1], middle[0] - reach[0], 2 * reach[1], 2 * reach[0]])
-        image = ImageInstances(
-            image_id=7,
-            height=HW[0],
-            width=HW[1],
-            category_ids=np.array([row[0] for row in rows], np.int32),
-            scores=np.array([row[1] for row in rows], np.float32),
+        image = found(
+            *rows,
+            hw=HW,
             boxes_xywh=np.array(boxes, np.float32).reshape(-1, 4),
-            rles=encode_masks(np.array([row[2] for row in rows])) if rows else [],
             mask_probs=np.array(probs, np.uint8).reshape(-1, 28, 28),
         ).sorted_by_score()
-        ends[name] = image if rng.random() < 0.7 else without_probs(image)
+        ends[name] = image if rng.random() < 0.7 else replace(image, mask_probs=None)
     return ends
-
-
-def without_probs(image):
-    return ImageInstances(
-        image.image_id, *HW, image.category_ids, image.scores, image.boxes_xywh, image.rles, mask_probs=None
-    )
 
 
 def check_member(image, left, ends, group):
@@ -236,47 +207,14 @@ def test_ends_that_agree_give_one_copy():
 
 def without_empty_masks(image):
     kept = np.flatnonzero(image.areas_px)
-    return ImageInstances(
-        image.image_id,
-        *HW,
-        image.category_ids[kept],
-        image.scores[kept],
-        image.boxes_xywh[kept],
-        [image.rles[index] for index in kept],
-        None if image.mask_probs is None else image.mask_probs[kept],
-    )
+    names = ["category_ids", "scores", "boxes_xywh", "stored_areas_px"]
+    names += ["mask_probs"] * (image.mask_probs is not None)
+    changes = {name: getattr(image, name)[kept] for name in names}
+    return replace(image, rles=[image.rles[index] for index in kept], **changes)
 
 
-LEFT = draw("""
-    ####..
-    ####..
-    ......""")
-MIDDLE = draw("""
-    .####.
-    .####.
-    ......""")
-BELOW = draw("""
-    ......
-    ......
-    ######""")
-
-
-def test_overlapping_instances_of_a_class_become_one_and_the_others_stay():
-    joined = join({"a": found((CAT, 0.9, LEFT), (DOG, 0.8, BELOW)), "b": found((CAT, 0.7, MIDDLE))})
-    assert described(joined) == [("a", DOG, 0.4), ("a+b", CAT, 0.8)]
-    rejected = [(candidate.end, candidate.category_id, candidate.reason) for candidate in joined.rejected]
-    assert rejected == [("a", CAT, RejectReason.MERGED), ("b", CAT, RejectReason.MERGED)]
-
-
-def test_instances_of_other_classes_or_of_the_same_end_are_never_joined():
-    joined = join({"a": found((CAT, 0.9, LEFT), (CAT, 0.8, MIDDLE)), "b": found((DOG, 0.7, LEFT))})
-    assert described(joined) == [("a", CAT, 0.45), ("a", CAT, 0.4), ("b", DOG, 0.35)]
-    assert not joined.rejected
-
-
-def test_an_end_has_one_member_in_a_group_the_best():
-    joined = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.8, MIDDLE), (CAT, 0.6, LEFT))})
-    assert described(joined) == [("b", CAT, 0.3), ("a+b", CAT, 0.85)]
+LEFT = draw("####.. ####.. ......")
+MIDDLE = draw(".####. .####. ......")
 
 
 @pytest.mark.parametrize(("min_iou", "groups"), [(0.59, 1), (0.6, 2)])
@@ -285,27 +223,9 @@ def test_masks_are_joined_above_the_limit_and_not_at_it(min_iou, groups):
     assert sum(map(len, joined.instances.values())) == groups  # 6 of 10 pixels are shared
 
 
-def test_without_mask_probs_the_better_mask_decides_and_equal_ones_are_added_up():
-    better = join({"a": found((CAT, 0.7, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
-    np.testing.assert_array_equal(masks_of(better.instances["a+b"])[0], MIDDLE)
-    equal = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
-    np.testing.assert_array_equal(masks_of(equal.instances["a+b"])[0], LEFT | MIDDLE)
-    weighted = join({"a": found((CAT, 0.7, LEFT)), "b": found((CAT, 0.9, MIDDLE))}, weights={"a": 2.0, "b": 1.0})
-    np.testing.assert_array_equal(masks_of(weighted.instances["a+b"])[0], LEFT)
-
-
-def test_of_two_of_three_ends_the_score_keeps_two_thirds():
-    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.6, LEFT)), "c": found(hw=LEFT.shape)}
-    assert described(join(ends)) == [("a+b", CAT, 0.5)]
-    assert described(join(ends, weights={"a": 2.0, "b": 1.0, "c": 1.0})) == [("a+b", CAT, 0.6)]
-
-
-def test_of_equal_scores_the_first_end_begins_the_group():
-    shifted = np.roll(LEFT, 2, axis=1)
-    ends = {"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE)), "c": found((CAT, 0.9, shifted))}
-    assert described(join(ends)) == [("c", CAT, 0.3), ("a+b", CAT, 0.6)]
-    last_first = {end: ends[end] for end in ("c", "b", "a")}
-    assert described(join(last_first)) == [("a", CAT, 0.3), ("c+b", CAT, 0.6)]
+def test_without_mask_probs_equal_masks_are_added_up():
+    joined = join({"a": found((CAT, 0.9, LEFT)), "b": found((CAT, 0.9, MIDDLE))})
+    np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT | MIDDLE)
 
 
 def test_an_end_of_no_weight_is_routed_away():
@@ -332,7 +252,7 @@ def test_scores_of_nothing_weigh_the_same():
 
 
 def test_a_box_without_area_leaves_the_mask_to_say_what_is_foreground():
-    flat = found((CAT, 0.9, LEFT), probs=np.full((1, 28, 28), 255, np.uint8))
+    flat = found((CAT, 0.9, LEFT), mask_probs=np.full((1, 28, 28), 255, np.uint8))
     flat.boxes_xywh[0, 2] = 0
     joined = join({"a": flat, "b": found((CAT, 0.3, LEFT))})
     np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT)
@@ -340,16 +260,11 @@ def test_a_box_without_area_leaves_the_mask_to_say_what_is_foreground():
 
 def test_a_mask_of_another_size_is_refused_with_its_file():
     good = found((CAT, 0.9, LEFT))
-    bad = ImageInstances(
-        7,
-        *LEFT.shape,
-        good.category_ids,
-        good.scores,
-        good.boxes_xywh,
-        encode_masks(np.ones((1, 9, 9), bool)),
-        None,
+    bad = replace(
+        good,
+        rles=encode_masks(np.ones((1, 9, 9), bool)),
         stored_areas_px=np.array([81]),
         source=Path("b/instances.parquet"),
     )
-    with pytest.raises(CacheError, match=r"b/instances\.parquet: image 7 of 3 x 6 px: mask 0: RLE of another size"):
+    with pytest.raises(CacheError, match=r"b/instances\.parquet: image 1 of 3 x 6 px: mask 0: RLE of another size"):
         join({"a": good, "b": bad})

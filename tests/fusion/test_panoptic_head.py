@@ -8,22 +8,12 @@ from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.fusion.semantic_average import average_semantics
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set, draw_box, found
 
 CAT, DOG, SKY, SEA = 1, 2, 3, 4
 THINGS = 2
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": CAT, "name": "cat", "isthing": 1},
-        {"id": DOG, "name": "dog", "isthing": 1},
-        {"id": SKY, "name": "sky", "isthing": 0},
-        {"id": SEA, "name": "sea", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky", SEA: "sea"})
 RULES = HeuristicRules(min_score=0.6, max_overlap_frac=0.3, min_stuff_area_px=1, max_nms_iou=0.5)
 
 
@@ -72,7 +62,7 @@ def test_each_pixel_goes_to_the_largest_of_all_channels():
     rng = np.random.default_rng(0)
     for _ in range(8):
         semantic_logits, class_indices, boxes, classes, mask_logits = given = random_channels(rng)
-        found = panoptic_argmax(
+        channel = panoptic_argmax(
             semantic_logits,
             class_indices,
             things=THINGS,
@@ -80,28 +70,17 @@ def test_each_pixel_goes_to_the_largest_of_all_channels():
             instance_classes=classes,
             mask_logits=mask_logits,
         )
-        for y, x in np.ndindex(found.shape):
+        for y, x in np.ndindex(channel.shape):
             channels = slow_logits(*given, y, x)
             best = max(logit for _, logit in channels)
             near = [channel for channel, logit in channels if logit > best - 1e-3]
-            assert found[y, x] in near
+            assert channel[y, x] in near
 
 
-def found_in(hw, *rows):
+def boxes(*rows):
     """Instances of (category_id, score, xywh): boxes whose masks fill them."""
-    masks = np.zeros((len(rows), *hw), dtype=bool)
-    for mask, (_, _, (x, y, width, height)) in zip(masks, rows, strict=True):
-        mask[y : y + height, x : x + width] = True
-    return ImageInstances(
-        image_id=1,
-        height=hw[0],
-        width=hw[1],
-        category_ids=np.array([row[0] for row in rows], np.int32),
-        scores=np.array([row[1] for row in rows], np.float32),
-        boxes_xywh=np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
-        rles=encode_masks(masks) if rows else [],
-        mask_probs=np.full((len(rows), 28, 28), 255, np.uint8),
-    )
+    masks = ((category_id, score, draw_box((6, 8), box)) for category_id, score, box in rows)
+    return found(*masks, hw=(6, 8), mask_probs=np.full((len(rows), 28, 28), 255, np.uint8))
 
 
 def semantics_of(class_map):
@@ -128,56 +107,40 @@ def fuse(instances, class_map, rules=RULES):
     )
 
 
-def described(fused):
-    return [(segment.category_id, segment.area_px) for segment in fused.segments]
-
-
 LEFT_CAT = np.array([[0] * 4 + [2] * 4] * 6)
 """A cat on the left half, sky on the right."""
 
 
-def test_an_instance_where_the_semantics_agree_becomes_a_segment():
-    fused = fuse(found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6))), LEFT_CAT)
-    assert described(fused) == [(CAT, 24), (SKY, 24)]
-    assert (fused.segments[0].score, fused.segments[0].end) == (pytest.approx(0.9), "ups")
+@pytest.mark.parametrize(
+    ("rows", "segments", "reasons"),
+    [
+        ([(CAT, 0.9, (0, 0, 4, 6))], [(CAT, 24), (SKY, 24)], []),
+        ([], [(SKY, 24)], []),  # things that no instance claims are unknown, and so void
+        ([(DOG, 0.9, (4, 0, 4, 6))], [(SKY, 24)], [RejectReason.OUTVOTED]),
+    ],
+)
+def test_an_instance_needs_semantics_that_agree_and_semantics_of_things_an_instance(rows, segments, reasons):
+    fused = fuse(boxes(*rows), LEFT_CAT)
+    assert [(segment.category_id, segment.area_px) for segment in fused.segments] == segments
+    assert [rejected.reason for rejected in fused.rejected] == reasons
+    assert (fused.segment_ids[:, :4] == 0).all() == (segments[0][0] == SKY)
 
 
-def test_things_that_no_instance_claims_are_unknown_and_so_void():
-    fused = fuse(found_in((6, 8)), LEFT_CAT)
-    assert described(fused) == [(SKY, 24)]
-    assert (fused.segment_ids[:, :4] == 0).all()
-
-
-def test_an_instance_on_stuff_becomes_that_stuff():
-    fused = fuse(found_in((6, 8), (DOG, 0.9, (4, 0, 4, 6))), LEFT_CAT)
-    assert described(fused) == [(SKY, 24)]
-    assert [rejected.reason for rejected in fused.rejected] == [RejectReason.OUTVOTED]
-
-
-def test_the_overlap_is_measured_within_a_category():
-    two = lambda other: found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))  # noqa: E731
-    rules = HeuristicRules(0.6, 0.3, 1)
-    assert RejectReason.OVERLAP_FRAC in [rejected.reason for rejected in fuse(two(CAT), LEFT_CAT, rules).rejected]
-    assert RejectReason.OVERLAP_FRAC not in [rejected.reason for rejected in fuse(two(DOG), LEFT_CAT, rules).rejected]
+@pytest.mark.parametrize(("other", "overlaps"), [(CAT, True), (DOG, False)])
+def test_the_overlap_is_measured_within_a_category(other, overlaps):
+    instances = boxes((CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))
+    fused = fuse(instances, LEFT_CAT, HeuristicRules(0.6, 0.3, 1))
+    assert (RejectReason.OVERLAP_FRAC in [rejected.reason for rejected in fused.rejected]) is overlaps
 
 
 def test_small_stuff_becomes_void():
-    fused = fuse(found_in((6, 8)), LEFT_CAT, HeuristicRules(0.6, 0.3, 25))
+    fused = fuse(boxes(), LEFT_CAT, HeuristicRules(0.6, 0.3, 25))
     assert fused.segments == ()
     assert [rejected.reason for rejected in fused.rejected] == [RejectReason.AREA]
 
 
 def test_without_mask_probs_there_is_no_head():
-    bare = ImageInstances(
-        1,
-        6,
-        8,
-        *(
-            getattr(found_in((6, 8), (CAT, 0.9, (0, 0, 4, 6))), name)
-            for name in ("category_ids", "scores", "boxes_xywh", "rles")
-        ),
-        None,
-    )
+    bare = found((CAT, 0.9, draw_box((6, 8), (0, 0, 4, 6))))
     with pytest.raises(CacheError, match="no mask_probs"):
         fuse(bare, LEFT_CAT)
 

@@ -4,20 +4,11 @@ from antvisionps.fusion import system
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, fuse_predictions
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set, draw_box, found
 
 CAT, SKY, SEA = 1, 2, 3
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": CAT, "name": "cat", "isthing": 1},
-        {"id": SKY, "name": "sky", "isthing": 0},
-        {"id": SEA, "name": "sea", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({CAT: "cat"}, {SKY: "sky", SEA: "sea"})
 HEIGHT, WIDTH = 8, 12
 
 
@@ -29,19 +20,9 @@ def settings(weight, **changes):
 
 def predictions(seed):
     rng = np.random.default_rng(seed)
-    masks = np.zeros((3, HEIGHT, WIDTH), bool)
-    for mask, left in zip(masks, rng.integers(0, 8, 3), strict=True):
-        mask[2:6, left : left + 4] = True
-    instances = ImageInstances(
-        image_id=1,
-        height=HEIGHT,
-        width=WIDTH,
-        category_ids=np.full(3, CAT, np.int32),
-        scores=np.sort(rng.random(3).astype(np.float32))[::-1],
-        boxes_xywh=np.zeros((3, 4), np.float32),
-        rles=encode_masks(masks),
-        mask_probs=None,
-    )
+    boxes = [draw_box((HEIGHT, WIDTH), (left, 2, 4, 4)) for left in rng.integers(0, 8, 3)]
+    scores = np.sort(rng.random(3).astype(np.float32))[::-1]
+    instances = found(*((CAT, score, box) for score, box in zip(scores, boxes, strict=True)))
     planes = rng.integers(0, 256, (2, 4, 6), dtype=np.uint8)
     shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH, "stride": 2.0}
     semantics = ImageSemantics(image_id=1, **shape, category_ids=np.array([SKY, SEA], np.int32), planes=planes)
@@ -59,8 +40,8 @@ TRIED = [
 
 
 def test_settings_tried_together_fuse_as_each_does_alone_and_share_what_they_have_in_common(monkeypatch):
-    found = {end: predictions(seed) for seed, end in enumerate(("a", "b"))}
-    instances, semantics = ({end: pair[kind] for end, pair in found.items()} for kind in (0, 1))
+    of_end = {end: predictions(seed) for seed, end in enumerate(("a", "b"))}
+    instances, semantics = ({end: pair[kind] for end, pair in of_end.items()} for kind in (0, 1))
     alone = [fuse_predictions(instances, semantics, categories=CATEGORIES, settings=tried) for tried in TRIED]
     calls = []
     for name in ("average_semantics", "join_instances"):

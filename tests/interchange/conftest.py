@@ -10,12 +10,12 @@ import pytest
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, import_end
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.instances import InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from tests.drawing import found
 
 
 @pytest.fixture(scope="package")
@@ -55,14 +55,12 @@ def noisy_instances(dataset, image, rng):
     ids = dataset.load_segment_ids(image)
     things = [s for s in image.segments if dataset.categories.by_id(s.category_id).is_thing] * 2
     masks = [np.roll(ids == s.segment_id, rng.integers(-3, 4, 2), axis=(0, 1)) for s in things]
-    return ImageInstances(
+    scores = rng.choice(np.array([0.1, 0.35, 0.7, 0.7, 1.0], np.float32), len(things))  # some of them equal
+    return found(
+        *((s.category_id, score, mask) for s, score, mask in zip(things, scores, masks, strict=True)),
+        hw=(image.height, image.width),
         image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        category_ids=np.array([s.category_id for s in things], np.int32),
-        scores=rng.choice(np.array([0.1, 0.35, 0.7, 0.7, 1.0], np.float32), len(things)),  # some of them equal
         boxes_xywh=(rng.random((len(things), 4)) * 50).astype(np.float32),
-        rles=encode_masks(np.array(masks)) if masks else [],
         mask_probs=rng.integers(0, 256, (len(things), 28, 28), np.uint8),
     )
 

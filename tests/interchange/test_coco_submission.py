@@ -13,16 +13,14 @@ import pytest
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import DataError, PredictionsError
 from antvisionps.interchange.coco_submission import Submission
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
+from tests.drawing import category_set
 
 PROJECT = Path(__file__).parents[2]
-CATEGORIES = CategorySet.from_json(
-    [{"id": 3, "name": "cat", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}], where="test"
-)
+CATEGORIES = category_set({3: "cat"}, {9: "sky"})
 NAME = "panoptic_test-dev2017_ours_results"
 
 

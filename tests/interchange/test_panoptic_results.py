@@ -44,7 +44,7 @@ def results_of(dataset):
     return {image.image_id: split_something(dataset, image, rng) for image in dataset.images}
 
 
-def write_coco_panoptic(folder, dataset, results_of, *, info=lambda key, category_id: {}):
+def write_coco_panoptic(folder, dataset, results_of):
     """As panopticapi's converters and detectron2's COCOPanopticEvaluator write it."""
     (folder / "panoptic").mkdir(parents=True)
     rows = []
@@ -52,7 +52,7 @@ def write_coco_panoptic(folder, dataset, results_of, *, info=lambda key, categor
         ids, category_of = results_of[image.image_id]
         name = f"{image.image_id:012d}.png"
         Image.fromarray(segment_ids_to_rgb(ids)).save(folder / "panoptic" / name)
-        segments = [{"id": key, "category_id": value} | info(key, value) for key, value in category_of.items()]
+        segments = [{"id": key, "category_id": value} for key, value in category_of.items()]
         rows.append({"image_id": image.image_id, "file_name": name, "segments_info": segments})
     (folder / "panoptic.json").write_text(json.dumps({"annotations": rows}))
     return folder
@@ -67,8 +67,7 @@ def test_panoptic_results_score_what_panopticapi_gives_them(
     document = yaml.load(PROJECT / "params.yaml")
     document["ends"], document["import_end"]["ends"], document["predict"]["separate_ends"] = [], ["mine"], []
     weights = {"semantic_weights": {"mine": 1.0}, "instance_weights": {"mine": 1.0}}
-    methods = {"mine": "heuristic", "fusion": "heuristic"}
-    document["fuse"] |= {"systems": ["mine"], "method": methods, "min_stuff_area_px": 0} | weights
+    document["fuse"] |= {"systems": ["mine"], "method": "heuristic", "methods": {}, "min_stuff_area_px": 0} | weights
     document["score"] |= {"bootstrap_samples": 20, "overlay_images": 0}
     document["runtime"]["workers"] = 1
     yaml.dump(document, tmp_path / "params.yaml")
@@ -98,54 +97,54 @@ def assert_equal_caches(one, other):
             np.testing.assert_array_equal(getattr(image, name), getattr(again, name))
 
 
+def hugging_face_row(key, index, category, categories, score):
+    return {"id": key, "label_id": index, "was_fused": not category.is_thing, "score": score}
+
+
+def detectron2_row(key, index, category, categories, score):
+    if category.is_thing:
+        return {"id": key, "isthing": True, "score": score, "category_id": index, "instance_id": 0}
+    return {"id": key, "isthing": False, "category_id": index - len(categories.things) + 1, "area": 9}
+
+
 def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset, identity, results_of):
     """Transformers counts classes from 0 over things and stuff, detectron2 things and stuff apart; void is 0 or -1."""
     categories = dataset.categories
-    scores = {image.image_id: 0.5 + 0.1 * index for index, image in enumerate(dataset.images)}
-    coco = tmp_path / "coco"
-    write_coco_panoptic(coco, dataset, results_of)
-    document = json.loads((coco / "panoptic.json").read_text())
+    score_of = {image.image_id: 0.5 + 0.1 * index for index, image in enumerate(dataset.images)}
+    write_coco_panoptic(tmp_path / "coco", dataset, results_of)
+    document = json.loads((tmp_path / "coco" / "panoptic.json").read_text())
     for row in document["annotations"]:
         for segment in row["segments_info"]:
-            segment["score"] = scores[row["image_id"]]
-    (coco / "panoptic.json").write_text(json.dumps(document))
-
-    hugging_face, detectron2 = tmp_path / "hf", tmp_path / "d2"
-    rows = {hugging_face: [], detectron2: []}
-    for folder in rows:
-        (folder / "panoptic").mkdir(parents=True)
-    for image in dataset.images:
-        ids, category_of = results_of[image.image_id]
-        np.save(hugging_face / "panoptic" / f"{image.image_id}.npy", np.where(ids == 0, -1, ids).astype(np.int32))
-        Image.fromarray(ids.astype(np.uint16)).save(detectron2 / "panoptic" / f"{image.image_id}.png")
-        for folder, suffix in ((hugging_face, "npy"), (detectron2, "png")):
-            segments = []
-            for key, category_id in category_of.items():
-                is_thing = categories.by_id(category_id).is_thing
-                score = scores[image.image_id]
-                index = categories.class_index(category_id)
-                if folder == hugging_face:
-                    segments.append({"id": key, "label_id": index, "was_fused": not is_thing, "score": score})
-                elif is_thing:
-                    segments.append(
-                        {"id": key, "isthing": True, "score": score, "category_id": index, "instance_id": 0}
-                    )
-                else:
-                    contiguous = index - len(categories.things) + 1
-                    segments.append({"id": key, "isthing": False, "category_id": contiguous, "area": 9})
-            rows[folder].append(
-                {"image_id": image.image_id, "file_name": f"{image.image_id}.{suffix}", "segments_info": segments}
-            )
+            segment["score"] = score_of[row["image_id"]]
+    (tmp_path / "coco" / "panoptic.json").write_text(json.dumps(document))
+    for name in ("hf", "d2"):
+        (tmp_path / name / "panoptic").mkdir(parents=True)
+    for image_id, (ids, _) in results_of.items():
+        np.save(tmp_path / "hf" / "panoptic" / f"{image_id}.npy", np.where(ids == 0, -1, ids).astype(np.int32))
+        Image.fromarray(ids.astype(np.uint16)).save(tmp_path / "d2" / "panoptic" / f"{image_id}.png")
     id2label = {str(index): c.name for index, c in enumerate(categories.categories)}
     things = {str(index): c.name for index, c in enumerate(categories.things)}
     stuff = {str(index + 1): c.name for index, c in enumerate(categories.stuff)}
-    for folder, labels in ((hugging_face, id2label), (detectron2, {"things": things, "stuff": stuff})):
-        (folder / "panoptic.json").write_text(json.dumps(rows[folder]))
-        (folder / "labels.json").write_text(json.dumps(labels))
-    for name in ("coco", "hf", "d2"):
+    import_end(tmp_path / "coco", tmp_path / "cache" / "coco", dataset=dataset, identity=identity)
+    for name, suffix, segment_row, labels in (
+        ("hf", "npy", hugging_face_row, id2label),
+        ("d2", "png", detectron2_row, {"things": things, "stuff": stuff}),
+    ):
+        rows = [
+            {
+                "image_id": image_id,
+                "file_name": f"{image_id}.{suffix}",
+                "segments_info": [
+                    segment_row(key, categories.class_index(c), categories.by_id(c), categories, score_of[image_id])
+                    for key, c in category_of.items()
+                ],
+            }
+            for image_id, (_, category_of) in results_of.items()
+        ]
+        (tmp_path / name / "panoptic.json").write_text(json.dumps(rows))
+        (tmp_path / name / "labels.json").write_text(json.dumps(labels))
         import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
-    assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / "hf")
-    assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / "d2")
+        assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / name)
 
 
 def test_segments_of_one_stuff_category_become_one(tmp_path, dataset, identity, results_of):

@@ -23,14 +23,10 @@ def test_class_indices_are_things_then_stuff_each_by_category_id():
     assert len(categories) == 3
 
 
-def test_order_of_the_rows_does_not_matter():
-    assert CategorySet.from_json([SKY, CAT, DOG], where="") == CategorySet.from_json([DOG, SKY, CAT], where="")
-
-
 def test_json_survives_a_round_trip():
     categories = CategorySet.from_json([SKY, CAT, DOG], where="here")
+    assert [row["id"] for row in categories.to_json()] == [4, 7, 90]  # in another order
     assert CategorySet.from_json(categories.to_json(), where="there") == categories
-    assert [row["id"] for row in categories.to_json()] == [4, 7, 90]
 
 
 def test_categories_without_colour_get_colours_of_their_own():

@@ -5,45 +5,21 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from antvisionps.panoptic.rle import encode_crop, encode_masks, parse_runs
-
-
-def draw(picture):
-    return np.array([[pixel == "#" for pixel in line] for line in picture.split()])
+from tests.drawing import draw, draw_box
 
 
 def test_a_crop_is_as_large_as_the_mask():
-    mask = draw("""
-        ......
-        ..##..
-        ...#..
-        ......""")
+    mask = draw("...... ..##.. ...#.. ......")
     left, top, crop = parse_runs(encode_masks(mask[None]), height=4, width=6).crop(0)
     assert (left, top) == (2, 1)
     np.testing.assert_array_equal(crop.T, draw("## .#"))
 
 
-def test_a_run_over_the_foot_of_a_column_makes_the_crop_as_tall_as_the_image():
-    mask = draw("""
-        .#.
-        .#.
-        #..""")
-    runs = parse_runs(encode_masks(mask[None]), height=3, width=3)
-    assert runs.crop(0)[2].shape == (2, 3)
-    np.testing.assert_array_equal(runs.mask(0), mask)
-
-
-def test_empty_and_full_masks():
-    masks = np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])
-    runs = parse_runs(encode_masks(masks), height=3, width=5)
+def test_empty_and_full_masks_and_none():
+    runs = parse_runs(encode_masks(np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])), height=3, width=5)
     assert runs.areas_px().tolist() == [0, 15]
     assert runs.crop(0)[2].size == 0
-    assert runs.mask(1).all()
-
-
-def test_no_mask_has_no_runs():
-    runs = parse_runs([], height=3, width=5)
-    assert len(runs) == 0
-    assert runs.areas_px().tolist() == []
+    assert parse_runs([], height=3, width=5).areas_px().tolist() == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,9 +27,7 @@ def test_no_mask_has_no_runs():
 def test_runs_are_what_pycocotools_encoded(seed, height, width, density):
     rng = np.random.default_rng(seed)
     masks = rng.random((4, height, width)) < density
-    masks[1] = False
-    top, left = rng.integers(height), rng.integers(width)
-    masks[1, top : top + 7, left : left + 9] = True
+    masks[1] = draw_box((height, width), (rng.integers(width), rng.integers(height), 9, 7))
     rles = encode_masks(masks)
     as_coco = [{"size": [height, width], "counts": rle} for rle in rles]
     runs = parse_runs(rles, height=height, width=width)
@@ -63,8 +37,7 @@ def test_runs_are_what_pycocotools_encoded(seed, height, width, density):
 
 
 def test_long_runs_of_a_large_image():
-    mask = np.zeros((2000, 3000), dtype=bool)
-    mask[10:1500, 700:2900] = True
+    mask = draw_box((2000, 3000), (700, 10, 2200, 1490))
     runs = parse_runs(encode_masks(mask[None]), height=2000, width=3000)
     np.testing.assert_array_equal(runs.mask(0), mask)
 

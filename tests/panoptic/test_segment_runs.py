@@ -26,12 +26,9 @@ def image_of(image_id, segment_ids):
 
 def random_maps(count, seed=0):
     rng = np.random.default_rng(seed)
-    ids = np.array([0, 3, 200, 70000, 256**3 - 1])
-    maps = []
-    for _ in range(count):
-        coarse = rng.integers(len(ids), size=rng.integers(1, 5, size=2))
-        maps.append(ids[np.repeat(np.repeat(coarse, rng.integers(1, 4), 0), rng.integers(1, 4), 1)].astype(np.int32))
-    return maps
+    ids = np.array([0, 3, 200, 70000, 256**3 - 1], dtype=np.int32)
+    cells = (rng.choice(ids, rng.integers(1, 5, size=2)) for _ in range(count))
+    return [np.kron(coarse, np.ones(rng.integers(1, 4, size=2), np.int32)) for coarse in cells]
 
 
 def written(path, maps):
@@ -121,8 +118,7 @@ def test_runs_of_other_images_are_refused(tmp_path):
 
 
 def test_runs_of_other_segments_are_refused(tmp_path):
-    path = tmp_path / "runs.parquet"
-    ids = np.array([[1, 1, 0], [2, 2, 2]])
+    path, ids = tmp_path / "runs.parquet", np.array([[1, 1, 0], [2, 2, 2]])
     images = written(path, [ids, ids, ids])
     fewer = replace(images[1], segments=images[1].segments[:1])
     refused(path, [images[0], fewer, images[2]], "image 11 are of other segments")

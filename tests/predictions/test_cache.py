@@ -12,53 +12,34 @@ import pytest
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
+from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+from tests.drawing import category_set, draw_box, found
 
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": 3, "name": "cat", "isthing": 1},
-        {"id": 7, "name": "dog", "isthing": 1},
-        {"id": 9, "name": "sky", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({3: "cat", 7: "dog"}, {9: "sky"})
 HEADER = CacheHeader("e_ups", "val", "f" * 64, CATEGORIES, "w" * 64)
 IMAGES = {2: (4, 6), 5: (4, 6), 9: (8, 4)}
 
 
 def instances(image_id, count=3, *, probs=True, **changes):
-    height, width = IMAGES.get(image_id, (4, 6))
-    masks = np.zeros((count, height, width), dtype=bool)
-    for index in range(count):
-        masks[index, : index + 1, 1:3] = True
-    values = {
-        "image_id": image_id,
-        "height": height,
-        "width": width,
-        "category_ids": np.resize([3, 7], count).astype(np.int32),
-        "scores": np.linspace(0.9, 0.1, count).astype(np.float32),
-        "boxes_xywh": np.arange(4 * count, dtype=np.float32).reshape(count, 4),
-        "rles": encode_masks(masks) if count else [],
-        "mask_probs": np.full((count, 28, 28), image_id % 200, dtype=np.uint8) if probs else None,
-    }
-    return ImageInstances(**(values | changes))
+    hw = IMAGES.get(image_id, (4, 6))
+    scores = np.linspace(0.9, 0.1, count)
+    rows = (((3, 7)[index % 2], score, draw_box(hw, (1, 0, 2, index + 1))) for index, score in enumerate(scores))
+    mask_probs = np.full((count, 28, 28), image_id % 200, dtype=np.uint8) if probs else None
+    return found(*rows, hw=hw, image_id=image_id, **({"mask_probs": mask_probs} | changes))
 
 
 def semantics(image_id, **changes):
     height, width = IMAGES.get(image_id, (4, 6))
     values = {
-        "image_id": image_id,
-        "height": height,
-        "width": width,
         "input_height": 8,
         "input_width": 12,
         "stride": 4.0,
         "category_ids": np.array([9, 3], dtype=np.int32),
         "planes": np.arange(12, dtype=np.uint8).reshape(2, 2, 3) + np.uint8(image_id % 200),
     }
-    return ImageSemantics(**(values | changes))
+    return ImageSemantics(image_id, height, width, **(values | changes))
 
 
 KINDS = {
@@ -104,12 +85,12 @@ def test_predictions_come_back_as_written(tmp_path, kind):
     with KINDS[kind][1](write(kind, tmp_path / "a.parquet"), HEADER, images=IMAGES) as reader:
         assert reader.header == HEADER
         assert reader.image_ids == [2, 5, 9]
-        for found in (*reader, reader.read(5), reader.read(2)):  # streamed, then at random
-            expected = make(found.image_id)
+        for image in (*reader, reader.read(5), reader.read(2)):  # streamed, then at random
+            expected = make(image.image_id)
             for name in set(names) - {"stored_areas_px", "source"}:
-                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+                np.testing.assert_array_equal(getattr(image, name), getattr(expected, name))
                 if isinstance(getattr(expected, name), np.ndarray):
-                    assert getattr(found, name).dtype == getattr(expected, name).dtype
+                    assert getattr(image, name).dtype == getattr(expected, name).dtype
 
 
 @pytest.mark.parametrize("counts", [(0, 2, 0), (0, 0, 0)])
@@ -125,9 +106,9 @@ def test_rows_are_sorted_by_score_and_equal_scores_keep_their_order(tmp_path):
     unsorted = instances(2, 4, scores=np.array([0.2, 0.7, 0.2, 0.9], np.float32))
     with InstancesWriter(tmp_path / "a.parquet", HEADER) as cache:
         cache.write(unsorted)
-    (found,) = read("instances", tmp_path / "a.parquet")
-    assert found.rles == [unsorted.rles[index] for index in (3, 1, 0, 2)]
-    np.testing.assert_array_equal(found.boxes_xywh, unsorted.boxes_xywh[[3, 1, 0, 2]])
+    (image,) = read("instances", tmp_path / "a.parquet")
+    assert image.rles == [unsorted.rles[index] for index in (3, 1, 0, 2)]
+    np.testing.assert_array_equal(image.boxes_xywh, unsorted.boxes_xywh[[3, 1, 0, 2]])
 
 
 def test_mask_probs_are_optional_and_can_be_left_unread(tmp_path):
@@ -329,10 +310,7 @@ def test_images_before_a_bad_one_can_be_read(tmp_path):
     [
         ({"end": "lwl_htc"}, "expected end lwl_htc, got e_ups"),
         ({"split": "heldout"}, "expected split heldout, got val"),
-        (
-            {"categories": CategorySet.from_json([{"id": 3, "name": "cow", "isthing": 1}], where="test")},
-            "other categories: .*cow.*cat",
-        ),
+        ({"categories": category_set({3: "cow"}, {})}, "other categories: .*cow.*cat"),
         ({"categories": CategorySet(CATEGORIES.categories[:2])}, "expected 2 categories, got 3"),
     ],
 )

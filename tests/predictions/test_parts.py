@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 
 from antvisionps.core.errors import CacheError
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
 from antvisionps.predictions.parts import merge_parts, part_path, remove_parts
 from antvisionps.predictions.schema import CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+from tests.drawing import category_set, found
 
-CATEGORIES = CategorySet.from_json(
-    [{"id": 2, "name": "ground", "isthing": 0}, {"id": 5, "name": "box", "isthing": 1}], where="test"
-)
+CATEGORIES = category_set({5: "box"}, {2: "ground"})
 HEADER = CacheHeader("e_ups", "val", "0" * 64, CATEGORIES, "1" * 64)
 IMAGE_IDS = range(1, 76)
 """More than two row groups."""
@@ -27,14 +24,10 @@ def instances(image_id: int) -> ImageInstances:
     """Every third image has none; the others have one or two."""
     count = image_id % 3
     rng = np.random.default_rng(image_id)
-    return ImageInstances(
+    return found(
+        *((5, rng.random(), rng.random((6, 7)) < 0.5) for _ in range(count)),
+        hw=(6, 7),
         image_id=image_id,
-        height=6,
-        width=7,
-        category_ids=np.full(count, 5, dtype=np.int32),
-        scores=rng.random(count).astype(np.float32),
-        boxes_xywh=rng.random((count, 4)).astype(np.float32),
-        rles=encode_masks(rng.random((count, 6, 7)) < 0.5),
         mask_probs=rng.integers(0, 256, (count, 28, 28)).astype(np.uint8),
     )
 
@@ -77,10 +70,7 @@ def test_merged_parts_are_the_file_of_one_process_to_the_last_byte(tmp_path, pro
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (
-            lambda part: part.write_bytes(part.read_bytes()[:3000]),
-            r"part-1: not a whole Parquet file .*run `dvc repro`",
-        ),
+        (lambda part: part.write_bytes(part.read_bytes()[:3000]), r"part-1: not a whole Parquet .*run `dvc repro`"),
         (lambda part: write(SemanticWriter(part, HEADER), semantics, [2]), "part-1: image 4 is missing"),
         (Path.unlink, "part-1: no such part; all processes have to see the same disk"),
     ],

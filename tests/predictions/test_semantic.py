@@ -10,18 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import SEMANTIC_SCHEMA, CacheHeader
-from antvisionps.predictions.semantic import ImageSemantics, SemanticReader, SemanticWriter
+from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from tests.drawing import category_set
 
-CATEGORIES = CategorySet.from_json(
-    [
-        {"id": 3, "name": "cat", "isthing": 1},
-        {"id": 7, "name": "dog", "isthing": 1},
-        {"id": 9, "name": "sky", "isthing": 0},
-    ],
-    where="test",
-)
+CATEGORIES = category_set({3: "cat", 7: "dog"}, {9: "sky"})
 PLANES = {
     # Of sky and of cat; the cells are: sky, both, both alike, nobody's.
     2: np.array([[[9, 5, 5, 0]], [[2, 8, 5, 0]]], np.uint8),
@@ -37,18 +30,8 @@ def path(tmp_path):
 def write(path, planes_of_image):
     with SemanticWriter(path, CacheHeader("e_ups", "val", "f", CATEGORIES, "w")) as cache:
         for image_id, planes in planes_of_image.items():
-            _, grid_height, grid_width = planes.shape
-            image = ImageSemantics(
-                image_id=image_id,
-                height=480,
-                width=640,
-                input_height=grid_height,
-                input_width=grid_width,
-                stride=1.0,
-                category_ids=np.array([9, 3], np.int32),
-                planes=planes,
-            )
-            cache.write(image)
+            category_ids = np.array([9, 3], np.int32)
+            cache.write(ImageSemantics(image_id, 480, 640, *planes.shape[1:], 1.0, category_ids, planes))
     return path
 
 
@@ -93,20 +76,6 @@ def test_the_preview_shows_the_likeliest_category_of_each_cell_in_the_pages_colo
 def test_hugging_face_shows_the_preview_as_an_image(path):
     rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent))
     assert rows.cast_column("preview", datasets.Image())[1]["preview"].size == (4, 3)
-
-
-def test_the_preview_is_not_read_with_an_image(path, monkeypatch):
-    asked = []
-    whole = pq.ParquetFile.read_row_group
-
-    def spy(self, group, columns=None, **options):
-        asked.extend(columns)
-        return whole(self, group, columns, **options)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    with SemanticReader(path) as reader:
-        reader.read(2)
-    assert set(SEMANTIC_SCHEMA.names) - set(asked) == {"preview"}
 
 
 def test_a_row_group_of_large_images_is_bounded(tmp_path):
