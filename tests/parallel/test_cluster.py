@@ -11,15 +11,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import dask
 import pytest
 from distributed import LocalCluster
-from tests.pipeline.test_evaluate_fuse_score import bytes_below, write_caches, write_params
 
 from antvisionps.core.errors import CacheError, WorkersError
-from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.parallel import cluster
 from antvisionps.parallel.cluster_worker import PACKAGE, refuse_other_versions, run_chunk, versions
 from antvisionps.parallel.images import map_images, open_workers
@@ -29,6 +26,7 @@ from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
 from tests.parallel.test_images import open_dying, open_failing, open_power
+from tests.pipeline.workspace import bytes_below
 
 PROJECT = Path(__file__).parents[2]
 
@@ -223,32 +221,16 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
         assert "Traceback" not in stderr
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory, address):
-    """Params for this process and for the cluster, and the folders that the stages read."""
-    root = tmp_path_factory.mktemp("stages")
-    names = ("prepared", "predictions", "routing", "calibration", "fused")
-    places = SimpleNamespace(**{name: root / name for name in names})
-    sizes = {"train_images": 10, "val_images": 40, "heldout_images": 6, "height": 64, "width": 96}
-    prepare_scenes(places.prepared, **sizes, seed=3, workers=1)
-    write_caches(places.prepared, places.predictions)
-    own = load_params(write_params(root / "params.yaml", systems=["fusion"]))
+INPUTS = ("prepared", "predictions", "routing", "calibration", "fused", "overlays")
+
+
+@pytest.mark.parametrize("stage", [evaluate_heldout, calibrate_systems, fuse_systems, score], ids=lambda f: f.__name__)
+def test_a_stage_writes_the_same_bytes_on_the_cluster(stage, done, address, tmp_path):
+    own = load_params(done.params)
     runtime = own.runtime.model_copy(update={"backend": "dask", "cluster": address})
-    places.params = {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}
-    cached = {"prepared": places.prepared, "predictions": places.predictions}
-    evaluate_heldout(own, **cached, out=places.routing)
-    fuse_systems(own, **cached, routing=places.routing, calibration=places.calibration, out=places.fused)
-    return places
-
-
-STAGES = [evaluate_heldout, calibrate_systems, fuse_systems, score]
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
-def test_a_stage_writes_the_same_bytes_on_the_cluster(places, tmp_path, stage):
-    inputs = ("prepared", "predictions", "routing", "calibration", "fused", "overlays")
-    for backend, params in places.params.items():
-        folders = vars(places) | {"overlays": tmp_path / backend / "overlays"}
-        taken = [name for name in inputs if name in stage.__annotations__]
-        stage(params, **{name: folders[name] for name in taken}, out=tmp_path / backend / "out")
+    for backend, params in {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}.items():
+        places = {name: done.root / name for name in INPUTS if name in stage.__annotations__}
+        if "overlays" in places:
+            places["overlays"] = tmp_path / backend / "overlays"
+        stage(params, **places, out=tmp_path / backend / "out")
     assert bytes_below(tmp_path / "dask") == bytes_below(tmp_path / "processes") != {}
