@@ -26,14 +26,12 @@ def write_image(root, split, city, name, rng, instance_ids=None):
         values = [7, SKY, EGO_VEHICLE, 0, CAR, 1000 * CAR, 1000 * CAR + 1, 1000 * PERSON, CARAVAN, 1000 * CARAVAN]
         instance_ids = np.kron(rng.choice(values, (4, 8)), np.ones((8, 8))).astype(np.uint16)
     photo = rng.integers(0, 256, (*instance_ids.shape, 3), np.uint8)
-    for kind, suffix, picture in (
-        ("leftImg8bit", "leftImg8bit", photo),
-        ("gtFine", "gtFine_instanceIds", instance_ids),
-    ):
-        folder = root / kind / split / city
-        folder.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(folder / f"{name}_{suffix}.png"), picture)
-    (root / "gtFine" / split / city / f"{name}_gtFine_polygons.json").write_text("{}")
+    place = f"{split}/{city}/{name}"
+    pictures = {f"leftImg8bit/{place}_leftImg8bit.png": photo, f"gtFine/{place}_gtFine_instanceIds.png": instance_ids}
+    for path, picture in pictures.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(root / path), picture)
+    (root / f"gtFine/{place}_gtFine_polygons.json").write_text("{}")
 
 
 @pytest.fixture
