@@ -19,9 +19,7 @@ from antvisionps.inspection.predictions import open_predictions
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _in_the_run(tiny_run, monkeypatch):
-    monkeypatch.chdir(tiny_run)
+pytestmark = pytest.mark.usefixtures("in_the_run")
 
 
 @pytest.fixture
@@ -32,21 +30,6 @@ def inspect(capsys):
         cli.main(["inspect", *map(str, arguments)])
         printed = capsys.readouterr().out
         return json.loads(printed) if "--json" in arguments else printed
-
-    return run
-
-
-@pytest.fixture
-def refuse(capsys):
-    """Runs the command, which has to fail with one line, and returns that."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["inspect", *map(str, arguments)])
-        assert stopped.value.code == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ")
-        return line
 
     return run
 
@@ -255,8 +238,8 @@ E_UPS, FUSION = "data/predictions/e_ups/val", "data/fused/fusion"
         (f"diff {FUSION} --rev HEAD", "not in a DVC repository"),
     ],
 )
-def test_what_is_not_there_is_one_line_that_says_what_is(refuse, image_id, tmp_path, arguments, complaint):
-    assert complaint in refuse(*arguments.format(empty=tmp_path, image=image_id).split())
+def test_what_is_not_there_is_one_line_that_says_what_is(refused, image_id, tmp_path, arguments, complaint):
+    assert complaint in refused("inspect", *arguments.format(empty=tmp_path, image=image_id).split())
 
 
 def test_names_cannot_steer_the_terminal(tiny_run, tmp_path, inspect, image_id):
@@ -279,7 +262,7 @@ def test_a_pipe_gets_whole_lines(tiny_run, image_id):
     assert table_in(ran.stdout, "segment")
 
 
-def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, inspect, refuse):
+def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, inspect, refused):
     """The fused maps of two commits; then what is there at present against the first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
@@ -305,6 +288,6 @@ def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, 
         assert found["a"] == "data/fused/fusion in HEAD~1"
         for column in ("segments A", "segments B"):
             assert [row[column] for row in found["classes"]] == [row[column] for row in expected]
-    assert "of revision nowhere" in refuse("diff", FUSION, "--rev", "nowhere")
+    assert "of revision nowhere" in refused("inspect", "diff", FUSION, "--rev", "nowhere")
     shutil.rmtree(tmp_path / ".dvc" / "cache")
-    assert "`dvc fetch` may get it" in refuse("diff", FUSION, "--rev", "HEAD~1")
+    assert "`dvc fetch` may get it" in refused("inspect", "diff", FUSION, "--rev", "HEAD~1")

@@ -22,13 +22,6 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def error_of(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["use", *arguments])
-    assert stopped.value.code == 1
-    return capsys.readouterr().err
-
-
 def test_every_profile_follows_every_other(project, capsys):
     for profile in (FACADES, FACADES, COCO, FACADES, BUILT_IN, COCO, BUILT_IN):
         cli.main(["use", profile])
@@ -36,11 +29,11 @@ def test_every_profile_follows_every_other(project, capsys):
         assert (project / "params.yaml").read_text() == compose(PROJECT / profile)
 
 
-def test_changes_of_the_users_own_are_refused_and_forced(project, capsys):
+def test_changes_of_the_users_own_are_refused_and_forced(project, refused):
     params = project / "params.yaml"
     own = compose(PROJECT / FACADES).replace("min_score: 0.5", "min_score: 0.2")
     params.write_text(own)
-    assert "changes of your own" in error_of(capsys, BUILT_IN)
+    assert "changes of your own" in refused("use", BUILT_IN)
     assert params.read_text() == own
     cli.main(["use", BUILT_IN, "--force"])
     assert params.read_text() == compose(PROJECT / BUILT_IN)
@@ -62,8 +55,8 @@ def test_a_project_without_params_gets_some(project):
     assert (project / "params.yaml").read_text() == compose(PROJECT / FACADES)
 
 
-def test_an_invalid_profile_is_refused_and_changes_nothing(project, capsys):
+def test_an_invalid_profile_is_refused_and_changes_nothing(project, refused):
     (project / "bad.yaml").write_text(f"extends: {BUILT_IN}\nspeed: 1\n")
-    assert error_of(capsys, "bad.yaml", "--force").startswith("error: bad.yaml: speed: unknown key")
-    assert error_of(capsys, "none.yaml").startswith("error: none.yaml: no such file")
+    assert refused("use", "bad.yaml", "--force").startswith("error: bad.yaml: speed: unknown key")
+    assert refused("use", "none.yaml").startswith("error: none.yaml: no such file")
     assert (project / "params.yaml").read_text() == compose(PROJECT / BUILT_IN)

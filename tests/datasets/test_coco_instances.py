@@ -20,6 +20,7 @@ from antvisionps.datasets.scenes import CATEGORIES, write_scenes
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
 from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.panoptic.splits import SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
 
 SIDE = 64
@@ -32,15 +33,8 @@ PACKED["counts"] = PACKED["counts"].decode()
 
 
 def annotation(number, image_id, category_id, segmentation, iscrowd=0):
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category_id,
-        "segmentation": segmentation,
-        "iscrowd": iscrowd,
-        "area": 1.0,
-        "bbox": [0, 0, 1, 1],
-    }
+    place = {"id": number, "image_id": image_id, "category_id": category_id, "area": 1.0, "bbox": [0, 0, 1, 1]}
+    return place | {"segmentation": segmentation, "iscrowd": iscrowd}
 
 
 def instances_json():
@@ -88,11 +82,6 @@ def prepare(folder: Path, *, instances: str | None = "instances.json", out: str 
     return prepared
 
 
-def decoded(instances: GtInstances) -> np.ndarray:
-    runs = parse_runs(instances.rles, height=SIDE, width=SIDE)
-    return np.array([runs.mask(index) for index in range(len(runs))])
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own decoder
 def test_masks_categories_and_crowds_are_pycocotools_own(folder):
     prepared = prepare(folder)
@@ -107,8 +96,9 @@ def test_masks_categories_and_crowds_are_pycocotools_own(folder):
             found = reader.read(image.image_id)
             assert found.category_ids.tolist() == [row["category_id"] for row in wanted]
             assert found.is_crowd.tolist() == [bool(row["iscrowd"]) for row in wanted]
-            for mask, row in zip(decoded(found), wanted, strict=True):
-                np.testing.assert_array_equal(mask, oracle.annToMask(row))
+            runs = parse_runs(found.rles, height=SIDE, width=SIDE)
+            for index, row in enumerate(wanted):
+                np.testing.assert_array_equal(runs.mask(index), oracle.annToMask(row))
             seen.append(image.image_id)
     assert sorted(seen) == [1, 2, 3, 4, 5]
     assert open_split(prepared, "val").instances is None
@@ -144,6 +134,10 @@ def change_annotation(**values):
     return lambda document: document["annotations"][1].update(values)
 
 
+def change_segmentation(segmentation):
+    return change_annotation(segmentation=segmentation)
+
+
 ANNOTATION = r"annotation 3 of image 1: "
 
 
@@ -156,19 +150,16 @@ ANNOTATION = r"annotation 3 of image 1: "
         (change_annotation(category_id=77), ANNOTATION + "expected a category that is a thing, got 77"),
         (change_annotation(iscrowd="0"), ANNOTATION + "iscrowd: expected 0, 1, false or true, got '0'"),
         (change_annotation(id=9), "annotation 9 is there twice"),
-        (change_annotation(segmentation=None), ANNOTATION + "segmentation: expected polygons"),
-        (change_annotation(segmentation=[]), ANNOTATION + "segmentation: expected at least one polygon"),
-        (change_annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + r"segmentation: expected polygons \[x, y"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
-        (
-            change_annotation(segmentation={**CROWD, "size": [64, 63]}),
-            r"run lengths of size \[64, 64\], got \[64, 63\]",
-        ),
-        (change_annotation(segmentation={**CROWD, "counts": [1, 2]}), "expected run lengths of 4096 px"),
-        (change_annotation(segmentation={**CROWD, "counts": "\u00e9"}), ANNOTATION + "segmentation: .*malformed"),
-        (change_annotation(segmentation={**CROWD, "counts": "11"}), ANNOTATION + "segmentation: .*another size"),
+        (change_segmentation(None), ANNOTATION + "segmentation: expected polygons"),
+        (change_segmentation([]), ANNOTATION + "segmentation: expected at least one polygon"),
+        (change_segmentation([[1, 2, 3, 4]]), ANNOTATION + r"segmentation: expected polygons \[x, y"),
+        (change_segmentation([[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
+        (change_segmentation([[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
+        (change_segmentation([[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
+        (change_segmentation({**CROWD, "size": [64, 63]}), r"run lengths of size \[64, 64\], got \[64, 63\]"),
+        (change_segmentation({**CROWD, "counts": [1, 2]}), "expected run lengths of 4096 px"),
+        (change_segmentation({**CROWD, "counts": "\u00e9"}), ANNOTATION + "segmentation: .*malformed"),
+        (change_segmentation({**CROWD, "counts": "11"}), ANNOTATION + "segmentation: .*another size"),
         (lambda d: d["images"][2].update(height=60), r"image 3: expected 64x64 pixels .*, got 64x60"),
         (lambda d: d["images"].pop(2), r"image 3 of the panoptic annotations \(1 like it\) is not among `images`"),
         (lambda d: d["categories"][0].update(name="cat"), "category 3: expected the name 'ball' .*, got 'cat'"),
@@ -203,45 +194,41 @@ def test_a_missing_json_is_named(folder):
 # The file
 
 
-def many(dataset_images):
+def many(images):
     """Of each image as many instances as its id says."""
-    for image in dataset_images:
-        count = image.image_id
-        rles = [f"{image.image_id}-{index}".encode() for index in range(count)]
-        yield image.image_id, GtInstances(np.arange(count, dtype=np.int32), rles, np.arange(count) % 2 == 1)
+    for count in (image.image_id for image in images):
+        rles = [f"{count}-{index}".encode() for index in range(count)]
+        yield count, GtInstances(np.arange(count, dtype=np.int32), rles, np.arange(count) % 2 == 1)
 
 
-@pytest.fixture
-def images(tmp_path):
-    """70 images, more than a row group."""
-    written = write_scenes(tmp_path / "many", seed=0, image_ids=range(1, 2), height=SIDE, width=SIDE)[0]
-    return [type(written)(n, f"{n}.png", f"{n}.png", SIDE, SIDE, ()) for n in range(70)]
+IMAGES = [PanopticImage(n, f"{n}.png", f"{n}.png", SIDE, SIDE, ()) for n in range(70)]
+"""More than a row group."""
 
 
-def test_any_image_comes_back_in_any_order_and_process(tmp_path, images):
-    write_gt_instances(tmp_path / "a.parquet", many(images))
-    reader = GtInstancesReader(tmp_path / "a.parquet", images)
+def test_any_image_comes_back_in_any_order_and_process(tmp_path):
+    write_gt_instances(tmp_path / "a.parquet", many(IMAGES))
+    reader = GtInstancesReader(tmp_path / "a.parquet", IMAGES)
     for copy in (reader, pickle.loads(pickle.dumps(reader))):
         for image_id in (69, 0, 64, 63, 1):
-            found, (_, wanted) = copy.read(image_id), next(many([images[image_id]]))
+            found, (_, wanted) = copy.read(image_id), next(many([IMAGES[image_id]]))
             assert found.category_ids.tolist() == wanted.category_ids.tolist()
             assert (found.rles, found.is_crowd.tolist()) == (wanted.rles, wanted.is_crowd.tolist())
 
 
-def test_a_file_of_other_images_or_a_damaged_one_is_refused(tmp_path, images):
+def test_a_file_of_other_images_or_a_damaged_one_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     with pytest.raises(DataError, match=r"a\.parquet: no such file; run `dvc repro -f prepare`"):
-        GtInstancesReader(path, images)
-    write_gt_instances(path, many(images))
+        GtInstancesReader(path, IMAGES)
+    write_gt_instances(path, many(IMAGES))
     with pytest.raises(DataError, match="expected the instances of 69 images, got 70"):
-        GtInstancesReader(path, images[1:])
+        GtInstancesReader(path, IMAGES[1:])
     with pytest.raises(DataError, match="expected image 69, got image 0"):
-        GtInstancesReader(path, images[::-1]).read(69)
+        GtInstancesReader(path, IMAGES[::-1]).read(69)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="not a whole Parquet file"):
-        GtInstancesReader(path, images)
+        GtInstancesReader(path, IMAGES)
     path.write_bytes(whole[:200] + bytes(64) + whole[264:])
-    reader = GtInstancesReader(path, images)
+    reader = GtInstancesReader(path, IMAGES)
     with pytest.raises(DataError, match="row group 0 is damaged"):
         reader.read(5)

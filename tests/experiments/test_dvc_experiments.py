@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -152,10 +153,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_
     stuck, broken = (stub_project.parent / name for name in ("stuck", "broken"))
     stuck.touch()
     running = start(stub_project)
-    deadline = time.monotonic() + 240
     while steps_trained(stub_project) != "1 2 ":
         assert running.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
@@ -244,7 +243,6 @@ def test_the_pipeline_itself_makes_a_row(dvc_run, tmp_path):
     (name,) = experiments(folder)
     trained = folder / "data" / "tables" / "data" / "models"
     assert [path.name for path in trained.iterdir()] == ["e_ups"]
-    text = (folder / "docs" / "tables" / "params.md").read_text()
-    assert "| 45.0 | −" in text
-    assert f"`{name}` |" in text
+    (row,) = re.findall(r".*\| 45\.0 \| −.*", (folder / "docs" / "tables" / "params.md").read_text())
+    assert row.endswith(f"`{name}` |")
     assert git(folder, "status", "--porcelain") == "?? docs/tables/\n"

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
 from antvisionps.experiments.tables import TABLES, changes_of
+from antvisionps.params.profiles import compose
 from antvisionps.params.whole import Params, load_params
 
 PROJECT = Path(__file__).parents[2]
-PAPER, BUILT_IN, FACADES = (
-    PROJECT / name for name in ("profiles/coco_paper.yaml", "params.yaml", "profiles/facades.yaml")
-)
+PAPER, BUILT_IN, FACADES = (PROJECT / "profiles" / f"{name}.yaml" for name in ("coco_paper", "built_in", "facades"))
 
 
 def changed(profile: Path, changes: tuple[str, ...], folder: Path) -> Params:
     """The params as `dvc exp run -S` leaves them."""
-    copy = shutil.copyfile(profile, folder / "params.yaml")
-    apply_overrides(copy, list(changes))
-    return load_params(copy)
+    params = folder / "params.yaml"
+    params.write_text(compose(profile))
+    apply_overrides(params, list(changes))
+    return load_params(params)
 
 
 def table_on(profile, name):
     return TABLES[name](load_params(profile))
 
 
-def params_of_rows(profile, name, folder, *, seed=None):
+def params_of_rows(profile, name, folder):
     params = load_params(profile)
-    rows = TABLES[name](params).rows
-    return [changed(profile, changes_of(row, params, seed=seed), folder) for row in rows]
+    return [changed(profile, changes_of(row, params, seed=None), folder) for row in TABLES[name](params).rows]
 
 
 @pytest.mark.parametrize("profile", [PAPER, BUILT_IN, FACADES], ids=lambda path: path.stem)
@@ -50,12 +48,10 @@ def test_every_row_makes_valid_params_that_predict_the_rows_ends_alone(profile, 
 def test_on_the_papers_profile_a_row_of_table_1_is_the_member_of_that_name(tmp_path):
     assert not table_on(PAPER, "1").left_out
     *single, ensemble = params_of_rows(PAPER, "1", tmp_path)
-    members = [params.train_e_ups.members for params in single]
-    assert members == [
-        *(("r101_dcn",), ("r101_dcn_bfp",), ("r101_dcn_lsh",), ("r101_dcn_bfp_lsh",)),
-        *(("se154",), ("se154_lsh",), ("se154_bfp",), ("se154_bfp_lsh",)),
-    ]
-    assert [params.predict.member_weights["e_ups"] for params in single] == [{name: 1.0} for (name,) in members]
+    members = [name for params in single for name in params.train_e_ups.members]
+    own = [f"r101_dcn{v}" for v in ("", "_bfp", "_lsh", "_bfp_lsh")]
+    assert members == own + [f"se154{v}" for v in ("", "_lsh", "_bfp", "_bfp_lsh")]
+    assert [params.predict.member_weights["e_ups"] for params in single] == [{name: 1.0} for name in members]
     weights = {"r50": 0.4, "r101_dcn": 1.2, "r101_dcn_bfp_lsh": 1.1, "se154_lsh": 1.3}
     assert ensemble.predict.member_weights["e_ups"] == weights
 
@@ -70,15 +66,10 @@ def test_the_papers_networks_stay_what_they_are(tmp_path):
 def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network(tmp_path):
     table = table_on(BUILT_IN, "1")
     networks = [params.train_e_ups.networks["base"] for params in params_of_rows(BUILT_IN, "1", tmp_path)]
-    assert [(n.balanced_pyramid_level, n.location_sensitive_header) for n in networks] == [
-        (None, False),
-        (2, False),
-        (None, True),
-        (2, True),
-    ]
-    assert [row.name for row in table.rows] == [
-        f"efficientnet_lite0 {v}" for v in ("vanilla", "+ BFP", "+ LSH", "+ BFP + LSH")
-    ]
+    levels_and_headers = [(n.balanced_pyramid_level, n.location_sensitive_header) for n in networks]
+    assert levels_and_headers == [(None, False), (2, False), (None, True), (2, True)]
+    names = [row.name.removeprefix("efficientnet_lite0 ") for row in table.rows]
+    assert names == ["vanilla", "+ BFP", "+ LSH", "+ BFP + LSH"]
     assert table.left_out[0] == "SENet-154 vanilla (train_e_ups.networks describes no se154)"
     assert len(table.left_out) == 5
 

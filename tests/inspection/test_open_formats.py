@@ -8,20 +8,16 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-INSTANCES = "data/predictions/e_ups/val/instances.parquet"
-SEMANTIC = "data/predictions/lwl_htc/heldout/semantic.parquet"
+CACHES = ["data/predictions/e_ups/val/instances.parquet", "data/predictions/lwl_htc/heldout/semantic.parquet"]
+OTHERS = [
+    "data/fused/fusion/segments.parquet",
+    "data/fused/fusion/candidates.parquet",
+    "data/routing/class_ap.parquet",
+    "metrics/per_image.parquet",
+]
 
 
-@pytest.fixture(
-    params=[
-        INSTANCES,
-        SEMANTIC,
-        "data/fused/fusion/segments.parquet",
-        "data/fused/fusion/candidates.parquet",
-        "data/routing/class_ap.parquet",
-        "metrics/per_image.parquet",
-    ]
-)
+@pytest.fixture(params=CACHES + OTHERS)
 def path(tiny_run, request):
     return tiny_run / request.param
 
@@ -49,7 +45,7 @@ def test_pandas_reads_the_columns(path):
         assert frame[name].tolist() == [row[name] for row in rows]
 
 
-@pytest.mark.parametrize("name", [INSTANCES, SEMANTIC])
+@pytest.mark.parametrize("name", CACHES)
 def test_hugging_face_datasets(tiny_run, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from datasets import Dataset

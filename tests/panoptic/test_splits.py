@@ -80,6 +80,15 @@ def test_scenes_are_split_into_train_heldout_and_val(prepared):
     assert not set(ids["val"]) & {1, 2, 3, 4, 5, 6}
 
 
+def test_every_file_of_every_split_can_be_loaded(prepared):
+    for name in SPLITS:
+        dataset = open_split(prepared, name)
+        assert dataset.categories == CATEGORIES
+        for image in dataset.images:
+            assert dataset.load_photo(image).shape == (64, 64, 3)
+            assert dataset.load_segment_ids(image).shape == (64, 64)
+
+
 def test_the_same_inputs_give_the_same_bytes_with_any_number_of_workers(prepared, tmp_path):
     again = prepare_few_scenes(tmp_path / "elsewhere" / "again", workers=3)
     assert contents(again) == contents(prepared)
@@ -92,24 +101,26 @@ def test_another_number_of_train_scenes_leaves_the_others_as_they_were(prepared,
     assert len([name for name in more if name.endswith(".png")]) == len(pictures) + 2
 
 
-def test_every_file_can_be_loaded_after_the_folder_was_moved(prepared, tmp_path):
+def test_a_prepared_folder_can_be_moved(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "moved")
-    for name in SPLITS:
-        dataset = open_split(tmp_path / "moved", name)
-        assert dataset.categories == CATEGORIES
-        for image in dataset.images:
-            assert dataset.photo_path(image).is_relative_to(tmp_path / "moved")
-            assert dataset.load_photo(image).shape == (64, 64, 3)
-            assert dataset.load_segment_ids(image).shape == (64, 64)
+    dataset = open_split(tmp_path / "moved", "heldout")
+    assert dataset.photo_path(dataset.images[0]).is_relative_to(tmp_path / "moved")
+    assert dataset.load_photo(dataset.images[0]).shape == (64, 64, 3)
 
 
-def test_a_users_photos_and_annotations_are_used_where_and_as_they_are(folder):
+def test_a_users_photos_are_used_where_they_lie(folder):
     prepared = prepare_folder(folder)
     assert sorted(contents(prepared)) == ["dataset.json", "heldout.json", "train.json", "val.json", "val_runs.parquet"]
-    train, heldout = (open_split(prepared, name) for name in ("train", "heldout"))
-    assert heldout.photo_path(heldout.images[0]).parent == folder / "images"
+    dataset = open_split(prepared, "heldout")
+    assert dataset.photo_path(dataset.images[0]).parent == folder / "images"
+    assert dataset.load_segment_ids(dataset.images[0]).shape == (64, 64)
+
+
+def test_splits_keep_the_users_annotations(folder):
+    prepared = prepare_folder(folder)
     source = read_panoptic(folder / "train.json", images_dir=folder / "images", panoptic_dir=folder / "panoptic")
-    assert sorted(train.images + heldout.images, key=lambda image: image.image_id) == list(source.images)
+    kept = open_split(prepared, "train").images + open_split(prepared, "heldout").images
+    assert sorted(kept, key=lambda image: image.image_id) == list(source.images)
 
 
 def test_a_relative_root_stays_relative(folder, monkeypatch):
@@ -160,6 +171,11 @@ def brighten(folder: Path) -> None:
     Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
 
 
+def recode(folder: Path) -> None:
+    path = folder / "panoptic" / f"{11:012d}.png"
+    Image.open(path).save(path, compress_level=0)
+
+
 def rename_category(folder: Path) -> None:
     for name in ("train.json", "val.json"):
         edit(folder / name, lambda document: document["categories"][0].update(name="heaven"))
@@ -167,11 +183,6 @@ def rename_category(folder: Path) -> None:
 
 def make_crowd(folder: Path) -> None:
     edit(folder / "val.json", lambda document: document["annotations"][0]["segments_info"][-1].update(iscrowd=1))
-
-
-def recode(folder: Path) -> None:
-    path = folder / "panoptic" / f"{11:012d}.png"
-    recompress(path, path)
 
 
 @pytest.mark.parametrize("change", [brighten, recode, rename_category, make_crowd])
@@ -188,13 +199,17 @@ def recompress(source: Path, copy: Path) -> None:
     Image.open(source).save(copy, compress_level=0)
 
 
-def change_format(source: Path, copy: Path) -> None:
+def add_orientation(source: Path, copy: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # an orientation, which is not applied
-    Image.open(source).save(copy, format="WEBP", lossless=True, exif=exif)
+    exif[0x0112] = 6
+    Image.open(source).save(copy, exif=exif)
 
 
-@pytest.mark.parametrize("encode", [shutil.copy, recompress, change_format])
+def change_format(source: Path, copy: Path) -> None:
+    Image.open(source).save(copy, format="WEBP", lossless=True)
+
+
+@pytest.mark.parametrize("encode", [shutil.copy, recompress, add_orientation, change_format])
 def test_the_same_pixels_in_another_file_are_a_leak(folder, encode):
     source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
     encode(source, copy)
@@ -219,7 +234,8 @@ def test_the_same_photo_twice_in_one_split_is_no_leak(folder):
     prepare_folder(folder)
 
 
-def truncate(path: Path) -> None:
+def truncate_photo(folder: Path) -> None:
+    path = folder / "images" / f"{4:012d}.png"
     path.write_bytes(path.read_bytes()[:-500])
 
 
@@ -228,26 +244,28 @@ def share_an_id(val):
     val["annotations"][0].update(image_id=2)
 
 
-SPOILED_VAL = [
-    (share_an_id, r"leak: image 2 .*train\.json.* in val .*val\.json"),
-    (lambda val: val["annotations"][1]["segments_info"].pop(), "segments_info of image 12 does not list"),
-    (lambda val: val["categories"].append({"id": 99, "name": "moon", "isthing": 1}), r"'moon', thing\) is only in val"),
-    (lambda val: [val[key].clear() for key in ("images", "annotations")], r"val\.json: .* this split is empty"),
-]
+def add_a_moon(val):
+    val["categories"].append({"id": 99, "name": "moon", "isthing": 1})
+
+
+def empty(val):
+    val["images"].clear()
+    val["annotations"].clear()
+
+
+def edit_val(change):
+    return lambda folder: edit(folder / "val.json", change)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        *(
-            (lambda folder, change=change: edit(folder / "val.json", change), message)
-            for change, message in SPOILED_VAL
-        ),
-        (
-            lambda folder: truncate(folder / "images" / f"{4:012d}.png"),
-            r"000004\.png: photo of image 4 .* cannot be read",
-        ),
+        (edit_val(share_an_id), r"leak: image 2 .*train\.json.* in val .*val\.json"),
+        (truncate_photo, r"000004\.png: photo of image 4 .* cannot be read whole"),
         (lambda folder: (folder / "panoptic" / f"{11:012d}.png").unlink(), "1 of 2 panoptic PNG files"),
+        (edit_val(lambda val: val["annotations"][1]["segments_info"].pop()), "segments_info of image 12 does not list"),
+        (edit_val(add_a_moon), r"category 99 \('moon', thing\) is only in val"),
+        (edit_val(empty), r"val\.json: .* this split is empty"),
     ],
 )
 def test_what_would_spoil_a_training_is_found_before_it(folder, spoil, message):
@@ -295,20 +313,20 @@ def test_a_missing_or_broken_manifest_is_refused(tmp_path, text, reason):
 # The stage
 
 
-def run_stage(folder: Path, changes: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs it with a changed params.yaml, into folder/prepared."""
-    params = (ROOT / "params.yaml").read_text()
-    for old, new in changes.items():
-        assert old in params
-        params = params.replace(old, new, 1)
-    (folder / "params.yaml").write_text(params)
-    command = [sys.executable, ROOT / "stages" / "prepare.py", "--params", "params.yaml", "--out", "prepared"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+def run_stage(params: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "stages/prepare.py", "--params", str(params), "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_stage_writes_the_scenes_of_params_yaml(tmp_path):
-    ran = run_stage(tmp_path, {"train_images: 360": "train_images: 41", "val_images: 60": "val_images: 2"})
+    params = (ROOT / "params.yaml").read_text().replace("train_images: 360", "train_images: 41")
+    (tmp_path / "params.yaml").write_text(params.replace("val_images: 60", "val_images: 2"))
+    ran = run_stage(tmp_path / "params.yaml", tmp_path / "prepared")
     assert ran.returncode == 0, ran.stderr
     assert [len(open_split(tmp_path / "prepared", name).images) for name in SPLITS] == [1, 40, 2]
 
@@ -323,13 +341,17 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     root = folder if exists else tmp_path / "nowhere"
     files = "{annotations: NAME.json, panoptic_dir: panoptic, images_dir: images}"
     coco = f"{{root: {root}, train: {files.replace('NAME', 'train')}, val: {files.replace('NAME', 'val')}}}"
-    changes = {
-        "source: scenes": "source: coco_panoptic",
-        "coco_panoptic: #": f"coco_panoptic: {coco} #",
-        "heldout_images: 40": "heldout_images: 2",
-        "instances: panoptic": f"instances: {instances}",
-    }
-    ran = run_stage(tmp_path, changes)
+    params = (ROOT / "params.yaml").read_text()
+    for old, new in (
+        ("source: scenes", "source: coco_panoptic"),
+        ("coco_panoptic: #", f"coco_panoptic: {coco} #"),
+        ("heldout_images: 40", "heldout_images: 2"),
+        ("instances: panoptic", f"instances: {instances}"),
+    ):
+        assert old in params
+        params = params.replace(old, new, 1)
+    (tmp_path / "params.yaml").write_text(params)
+    ran = run_stage(tmp_path / "params.yaml", tmp_path / "prepared")
     if exists:
         assert ran.returncode == 0, ran.stderr
         splits = [open_split(tmp_path / "prepared", name) for name in SPLITS]
@@ -339,11 +361,20 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     else:
         assert ran.returncode == 1
         (line,) = ran.stderr.splitlines()
-        assert line.startswith(f"error: {root}/train.json: no readable COCO panoptic JSON (no such file); check the")
+        assert line.startswith(
+            f"error: {root}/train.json: no readable COCO panoptic JSON (no such file); check the paths"
+        )
 
 
 def test_real_facades_are_prepared(tmp_path, real_data):
-    train, val = (SplitFiles(f"panoptic_{name}.json", f"panoptic_{name}", "images") for name in ("train", "val"))
-    root = str(real_data / "cmp_facade")
-    prepare_coco_panoptic(tmp_path / "out", root=root, train=train, val=val, heldout_images=40, seed=0, workers=2)
+    files = [SplitFiles(f"panoptic_{name}.json", f"panoptic_{name}", "images") for name in ("train", "val")]
+    prepare_coco_panoptic(
+        tmp_path / "out",
+        root=str(real_data / "cmp_facade"),
+        train=files[0],
+        val=files[1],
+        heldout_images=40,
+        seed=0,
+        workers=2,
+    )
     assert [len(open_split(tmp_path / "out", name).images) for name in SPLITS] == [260, 40, 40]

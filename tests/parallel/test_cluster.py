@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
@@ -11,15 +10,10 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
-import dask
 import pytest
-from distributed import LocalCluster
-from tests.pipeline.test_evaluate_fuse_score import bytes_below, write_caches, write_params
 
-from antvisionps.core.errors import CacheError, WorkersError
-from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.core.errors import WorkersError
 from antvisionps.parallel import cluster
 from antvisionps.parallel.cluster_worker import PACKAGE, refuse_other_versions, run_chunk, versions
 from antvisionps.parallel.images import map_images, open_workers
@@ -28,20 +22,10 @@ from antvisionps.pipeline.calibrate import calibrate_systems
 from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
-from tests.parallel.test_images import open_dying, open_failing, open_power
+from tests.parallel.test_images import open_power
+from tests.pipeline.workspace import bytes_below
 
 PROJECT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def address():
-    """Of a cluster that gives a task up when its worker dies."""
-    size = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(**size, silence_logs=logging.CRITICAL) as running,
-    ):
-        yield running.scheduler_address
 
 
 @pytest.fixture
@@ -69,29 +53,10 @@ def open_folder():
     return lambda _: os.getcwd()
 
 
-def test_results_come_in_the_order_of_the_items_from_two_processes_that_open_their_work_once(workers):
-    results = list(map_images(partial(open_power, 2), range(300), workers=workers, description="square"))
-    assert [square for square, _, _ in results] == [number**2 for number in range(300)]
-    assert len({process for _, process, _ in results} - {os.getpid()}) == 2
-    assert len({(process, first) for _, process, first in results}) == 2
-
-
-def test_nothing_to_do_gives_nothing(workers):
-    assert list(map_images(partial(open_power, 2), [], workers=workers, description="")) == []
-
-
 def test_the_workers_stand_in_the_folder_of_the_stage_and_leave_nothing_there(workers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert set(map_images(open_folder, range(4), workers=workers, description="")) == {str(tmp_path)}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_comes_through_as_it_is_and_the_cluster_works_on(workers):
-    taken = []
-    with pytest.raises(CacheError, match="image 7 is missing"):
-        taken.extend(map_images(open_failing, range(50), workers=workers, description=""))
-    assert taken == list(range(7))
-    assert list(map_images(partial(open_power, 3), range(5), workers=workers, description=""))[-1][0] == 64
 
 
 def test_workers_run_no_further_ahead_than_a_few_chunks_and_close_what_they_opened(workers, tmp_path):
@@ -112,14 +77,6 @@ def test_results_that_are_not_taken_stop_the_work(workers, tmp_path):
     done = len(list(tmp_path.iterdir()))
     time.sleep(0.5)
     assert len(list(tmp_path.iterdir())) == done < 640
-
-
-def test_a_worker_that_dies_is_one_error_and_the_cluster_works_on(workers):
-    with pytest.raises(
-        WorkersError, match=r"Dask cluster at tcp://127.* lost work: KilledWorker: .*; see its workers'"
-    ):
-        list(map_images(open_dying, range(50), workers=workers, description=""))
-    assert len(list(map_images(partial(open_power, 3), range(5), workers=workers, description=""))) == 5
 
 
 def test_workers_of_other_versions_are_refused(workers, monkeypatch):
@@ -201,15 +158,10 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
     script, marks = tmp_path / "slow.py", tmp_path / "marks"
     script.write_text(SLOW)
     marks.mkdir()
-    slow = subprocess.Popen(
-        [sys.executable, str(script), str(marks)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-        start_new_session=True,
-    )
+    command = [sys.executable, str(script), str(marks)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    slow = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes)
     while slow.poll() is None and not any(marks.iterdir()):
         time.sleep(0.02)
     if end == signal.SIGINT:
@@ -223,32 +175,16 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
         assert "Traceback" not in stderr
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory, address):
-    """Params for this process and for the cluster, and the folders that the stages read."""
-    root = tmp_path_factory.mktemp("stages")
-    names = ("prepared", "predictions", "routing", "calibration", "fused")
-    places = SimpleNamespace(**{name: root / name for name in names})
-    sizes = {"train_images": 10, "val_images": 40, "heldout_images": 6, "height": 64, "width": 96}
-    prepare_scenes(places.prepared, **sizes, seed=3, workers=1)
-    write_caches(places.prepared, places.predictions)
-    own = load_params(write_params(root / "params.yaml", systems=["fusion"]))
+INPUTS = ("prepared", "predictions", "routing", "calibration", "fused", "overlays")
+
+
+@pytest.mark.parametrize("stage", [evaluate_heldout, calibrate_systems, fuse_systems, score], ids=lambda f: f.__name__)
+def test_a_stage_writes_the_same_bytes_on_the_cluster(stage, done, address, tmp_path):
+    own = load_params(done.params)
     runtime = own.runtime.model_copy(update={"backend": "dask", "cluster": address})
-    places.params = {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}
-    cached = {"prepared": places.prepared, "predictions": places.predictions}
-    evaluate_heldout(own, **cached, out=places.routing)
-    fuse_systems(own, **cached, routing=places.routing, calibration=places.calibration, out=places.fused)
-    return places
-
-
-STAGES = [evaluate_heldout, calibrate_systems, fuse_systems, score]
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
-def test_a_stage_writes_the_same_bytes_on_the_cluster(places, tmp_path, stage):
-    inputs = ("prepared", "predictions", "routing", "calibration", "fused", "overlays")
-    for backend, params in places.params.items():
-        folders = vars(places) | {"overlays": tmp_path / backend / "overlays"}
-        taken = [name for name in inputs if name in stage.__annotations__]
-        stage(params, **{name: folders[name] for name in taken}, out=tmp_path / backend / "out")
+    for backend, params in {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}.items():
+        places = {name: done.root / name for name in INPUTS if name in stage.__annotations__}
+        if "overlays" in places:
+            places["overlays"] = tmp_path / backend / "overlays"
+        stage(params, **places, out=tmp_path / backend / "out")
     assert bytes_below(tmp_path / "dask") == bytes_below(tmp_path / "processes") != {}

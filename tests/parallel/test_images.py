@@ -1,3 +1,7 @@
+"""map_images in this process, on processes of this machine and on a Dask cluster."""
+
+from __future__ import annotations
+
 import os
 import signal
 import time
@@ -7,7 +11,19 @@ import pytest
 
 from antvisionps.core.errors import CacheError, WorkersError
 from antvisionps.parallel import images as parallel
-from antvisionps.parallel.images import map_images
+from antvisionps.parallel.images import map_images, open_workers
+
+
+@pytest.fixture(params=[1, 2, "dask"])
+def workers(request):
+    if request.param == "dask":
+        with open_workers(workers=1, backend="dask", cluster=request.getfixturevalue("address")) as workers:
+            yield workers
+    else:
+        yield request.param
+
+
+several = pytest.mark.parametrize("workers", [2, "dask"], indirect=True)
 
 
 def open_power(exponent):
@@ -49,37 +65,41 @@ def open_waiting(folder):
     return mark
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def powers(workers, *, exponent=3, items=range(5)):
+    results = map_images(partial(open_power, exponent), items, workers=workers, description="power")
+    return [power for power, _, _ in results]
+
+
 def test_results_come_in_the_order_of_the_items(workers):
-    results = map_images(partial(open_power, 2), range(100), workers=workers, description="square")
-    assert [square for square, _, _ in results] == [number**2 for number in range(100)]
+    assert powers(workers, exponent=2, items=range(100)) == [number**2 for number in range(100)]
+    assert powers(workers, items=[]) == []
 
 
 def test_one_worker_is_this_process():
-    assert {process for _, process, _ in map_images(partial(open_power, 2), range(9), workers=1, description="")} == {
-        os.getpid()
-    }
+    results = map_images(partial(open_power, 2), range(9), workers=1, description="")
+    assert {process for _, process, _ in results} == {os.getpid()}
 
 
-def test_each_process_opens_its_work_once():
-    results = list(map_images(partial(open_power, 2), range(200), workers=2, description=""))
+@several
+def test_each_process_opens_its_work_once(workers):
+    results = list(map_images(partial(open_power, 2), range(300), workers=workers, description=""))
     assert len({(process, first) for _, process, first in results}) == len({process for _, process, _ in results})
     assert os.getpid() not in {process for _, process, _ in results}
 
 
-def test_nothing_to_do_needs_no_process():
-    assert list(map_images(partial(open_power, 2), [], workers=4, description="")) == []
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_comes_through_as_it_is(workers):
+def test_an_error_comes_through_as_it_is_and_the_next_call_works(workers):
     with pytest.raises(CacheError, match="image 7 is missing"):
         list(map_images(open_failing, range(50), workers=workers, description=""))
+    assert powers(workers)[-1] == 64
 
 
-def test_a_worker_that_dies_is_one_error():
-    with pytest.raises(WorkersError, match="a worker process died, most likely for want of memory"):
-        list(map_images(open_dying, range(50), workers=2, description=""))
+@several
+def test_a_worker_that_dies_is_one_error_and_the_next_call_works(workers):
+    died = "a worker process died, most likely for want of memory"
+    lost = r"Dask cluster at tcp://127.* lost work: KilledWorker: .*; see its workers'"
+    with pytest.raises(WorkersError, match=died if workers == 2 else lost):
+        list(map_images(open_dying, range(50), workers=workers, description=""))
+    assert powers(workers)[-1] == 64
 
 
 def test_results_that_are_not_taken_stop_the_work_within_a_chunk(tmp_path, monkeypatch):

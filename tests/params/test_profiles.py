@@ -58,11 +58,7 @@ def composed(folder: Path, text: str) -> str:
         ("train: {lr: null}", "lr: 1e-3", "lr:"),
         ("train: {lr: 1e-4}", "lr: 1e-3", "lr: 1e-4"),
         ("train: {networks: {base: {width: 2}}}", "width: 1 #", "width: 2 #"),
-        (
-            "train: {networks: {b: {width: 2}}}",
-            "  levels:",
-            "    b:\n      width: 2\n  levels:",
-        ),
+        ("train: {networks: {b: {width: 2}}}", "  levels:", "    b:\n      width: 2\n  levels:"),
         (
             "train:\n  networks: !override # two\n    a: &a {width: 2, k: 3}\n    b: {<<: *a, k: 4}\n",
             "networks: # one each\n    base:\n      width: 1 # in channels\n",
@@ -146,10 +142,7 @@ def diff_of(text: str, change: str, path: Path) -> list[str]:
         ("predict.separate_ends=[]", ["-separate_ends:", "-- e_ups", "-- lwl_htc", "+separate_ends: []"]),
         ("fuse.systems=[e_ups,fusion]", ["-- lwl_htc"]),
         ("import_end.ends=[mine]", ["-ends: []", "+ends:", "+- mine"]),
-        (
-            "+fuse.semantic_weights.lwl_htc=0.1",
-            ["-semantic_weights: {}", "+semantic_weights:", "+lwl_htc: 0.1"],
-        ),
+        ("+fuse.semantic_weights.lwl_htc=0.1", ["-semantic_weights: {}", "+semantic_weights:", "+lwl_htc: 0.1"]),
     ],
 )
 def test_dvc_changes_the_lines_of_its_key_alone(change, expected, tmp_path):

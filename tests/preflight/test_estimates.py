@@ -14,28 +14,21 @@ from antvisionps.preflight.estimates import (
 )
 
 
-def test_a_peak_lies_on_the_line_through_two_measured_ones():
-    small, large = (6_000, 1_060), (24_000, 1_240)  # 1,000 bytes and a hundredth of a byte a pixel
-    assert extrapolated_peak_bytes(small, large, pixels=600_000, training_bytes=10) == 7_000
-
-
-def test_a_peak_is_at_least_what_training_holds():
-    assert extrapolated_peak_bytes((1, 10), (2, 11), pixels=3, training_bytes=500) == 500
-
-
-def test_peaks_that_do_not_grow_tell_nothing():
-    assert extrapolated_peak_bytes((1, 10), (2, 10), pixels=3, training_bytes=5) is None
+@pytest.mark.parametrize(
+    ("small", "large", "pixels", "training_bytes", "peak"),
+    [
+        ((6_000, 1_060), (24_000, 1_240), 600_000, 10, 7_000),  # 1,000 bytes and a hundredth of a byte a pixel
+        ((1, 10), (2, 11), 3, 500, 500),  # at least what training holds
+        ((1, 10), (2, 10), 3, 5, None),  # peaks that do not grow tell nothing
+    ],
+)
+def test_a_peak_lies_on_the_line_through_two_measured_ones(small, large, pixels, training_bytes, peak):
+    assert extrapolated_peak_bytes(small, large, pixels=pixels, training_bytes=training_bytes) == peak
 
 
 def test_disk_needs_add_up():
-    needs = disk_needs(
-        weights_bytes=[100, 300],
-        checkpoint_bytes=[200, 600],
-        ends=2,
-        images=10_000,
-        hw=(480, 640),
-        download_bytes=42,
-    )
+    sizes = {"weights_bytes": [100, 300], "checkpoint_bytes": [200, 600], "download_bytes": 42}
+    needs = disk_needs(**sizes, ends=2, images=10_000, hw=(480, 640))
     assert {need.what: need.num_bytes for need in needs} == {
         "data to download": 42,
         "checkpoints of a training": 1_800,
@@ -46,16 +39,12 @@ def test_disk_needs_add_up():
 
 
 @pytest.mark.parametrize(
-    ("num_bytes", "formatted"),
-    [(0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (5e15, "5e+03 TB")],
+    ("function", "number", "formatted"),
+    [
+        *((format_bytes, *row) for row in ((0, "0 B"), (999, "999 B"), (46_100_000, "46.1 MB"), (5e15, "5e+03 TB"))),
+        *((format_s, *row) for row in ((1.4, "1.4 s"), (119, "119 s"), (120, "2.0 minutes"), (9000, "2.5 hours"))),
+        (format_s, 864_000, "10.0 days"),
+    ],
 )
-def test_bytes_are_formatted_in_decimal_units(num_bytes, formatted):
-    assert format_bytes(num_bytes) == formatted
-
-
-@pytest.mark.parametrize(
-    ("seconds", "formatted"),
-    [(1.4, "1.4 s"), (119, "119 s"), (120, "2.0 minutes"), (9000, "2.5 hours"), (864_000, "10.0 days")],
-)
-def test_seconds_are_formatted_in_the_largest_unit_that_fits_twice(seconds, formatted):
-    assert format_s(seconds) == formatted
+def test_bytes_are_in_decimal_units_and_seconds_in_the_largest_that_fits_twice(function, number, formatted):
+    assert function(number) == formatted

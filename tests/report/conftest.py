@@ -21,7 +21,7 @@ from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, open_fused
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
@@ -84,96 +84,96 @@ def write_split(annotations, panoptic_dir, maps, categories):
 
 def write_fused(folder, maps, categories):
     write_split(folder / "panoptic.json", folder / "panoptic", maps, categories)
-    segments, rejected = [], []
+    segments = []
     for image_id, (ids, category_ids) in maps.items():
         for segment in measure_segments(ids, category_ids=category_ids):
             number, category_id = segment.segment_id, segment.category_id
             score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
             segments.append((image_id, number, category_id, segment.area_px, score, end))
     # As in a union: of what one end alone found it has a part of the score, what both found is nobody's own.
-    rejected.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
-    rejected.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
-    rejected.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
+    rejected = [
+        (12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1),
+        (12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None),
+        (12, SKY, 448, 3, None, "e_ups+hrnet", "area", None),
+    ]
     for rows, (name, schema) in ((segments, SEGMENTS), (rejected, CANDIDATES)):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
         pq.write_table(pa.table(columns, schema=schema), folder / name)
 
 
-def found(image_id, *rows):
-    """Instances from (category, score, region)."""
-    masks = np.array([drawn(region) for *_, region in rows])
+INSTANCES = {"e_ups": [(RING, 0.9, LEFT_BY_ONE), (CRATE, 0.4, RIGHT)], "lwl_htc": [(RING, 0.8, RIGHT)]}
+"""Of image 12, as (category, score, region); the others have none."""
+
+
+def found(image_id, rows):
+    category_ids, scores, regions = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageInstances(
         image_id=image_id,
         height=HEIGHT,
         width=WIDTH,
-        category_ids=np.array([category_id for category_id, *_ in rows], np.int32),
-        scores=np.array([score for _, score, _ in rows], np.float32),
+        category_ids=np.array(category_ids, np.int32),
+        scores=np.array(scores, np.float32),
         boxes_xywh=np.zeros((len(rows), 4), np.float32),
-        rles=encode_masks(masks) if rows else [],
+        rles=encode_masks(np.array([drawn(region) for region in regions])) if rows else [],
         mask_probs=None,
     )
 
 
-INSTANCES = {
-    "e_ups": {12: [(RING, 0.9, LEFT_BY_ONE), (CRATE, 0.4, RIGHT)]},
-    "lwl_htc": {12: [(RING, 0.8, RIGHT)]},
-}
-
-
 def write_caches(predictions, categories):
+    # Upper half sky, lower half the other one, and rings along the foot.
+    planes = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    planes[0, 22:] = planes[1, :12] = planes[2, 12:22] = 255
+    shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH, "stride": 1.0}
+    ids = np.array([RING, SKY, PROTO], np.int32)
     for end in ENDS:
         header = CacheHeader(end, "val", "fingerprint", categories, "weights")
+        folder = predictions / end / "val"
         if end in INSTANCES:
-            path = cache_path(predictions, end=end, split="val", file_name=INSTANCES_FILE)
-            with InstancesWriter(path, header) as writer:
+            with InstancesWriter(folder / INSTANCES_FILE, header) as writer:
                 for image_id in TRUTH:
-                    writer.write(found(image_id, *INSTANCES[end].get(image_id, [])))
+                    writer.write(found(image_id, INSTANCES[end] if image_id == 12 else []))
         if end != "lwl_htc":
-            path = cache_path(predictions, end=end, split="val", file_name=SEMANTIC_FILE)
-            with SemanticWriter(path, header) as writer:
+            with SemanticWriter(folder / SEMANTIC_FILE, header) as writer:
                 for image_id in TRUTH:
-                    # Upper half sky, lower half the other one, and rings along the foot.
-                    planes = np.zeros((3, HEIGHT, WIDTH), np.uint8)
-                    planes[0, 22:] = planes[1, :12] = planes[2, 12:22] = 255
-                    shape = {"height": HEIGHT, "width": WIDTH, "input_height": HEIGHT, "input_width": WIDTH}
-                    ids = np.array([RING, SKY, PROTO], np.int32)
-                    writer.write(ImageSemantics(image_id, **shape, stride=1.0, category_ids=ids, planes=planes))
+                    writer.write(ImageSemantics(image_id, **shape, category_ids=ids, planes=planes))
 
 
 def write_numbers(root):
     """Metrics, routing and curves: of the page's numbers only that it shows them is of interest."""
-    for name in ("metrics", "routing", "models/e_ups/base/curves/plots/metrics"):
-        (root / name).mkdir(parents=True)
     quality = {"PQ": 63.4, "SQ": 80.0, "RQ": 71.9}
-    nothing = dict.fromkeys(quality)
-    summary = {system: {"All": quality, "Things": quality, "Stuff": nothing} for system in SYSTEMS}
-    (root / "metrics/panoptic.json").write_text(json.dumps(summary))
-    (root / "metrics/intervals.csv").write_text(
-        "group,system,minus,PQ,low,high\nAll,e_ups,,63.4,60.0,66.0\nAll,fusion,,63.4,61.0,65.0\n"
-        "All,fusion,e_ups,0.0,-2.5,1.5\nStuff,fusion,,,,\n"
-    )
-    rows = ["category,system,PQ,SQ,RQ,tp,fp,fn"]
+    groups = {"All": quality, "Things": quality, "Stuff": dict.fromkeys(quality)}
+    per_class = ["category,system,PQ,SQ,RQ,tp,fp,fn"]
     for system, values in (("e_ups", {RING: 20, CRATE: 90, SKY: 50}), ("fusion", {RING: 70, CRATE: 10, SKY: 50})):
         for category_id, value in values.items():
             quoted = NAMES[category_id].replace('"', '""')
-            rows.append(f'"{quoted}",{system},{value}.5,80.0,70.0,3,2,1')
-    (root / "metrics/per_class.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (root / "metrics/per_size.csv").write_text("system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,50.0,80.0,60.0,3,2,1\n")
-    (root / "metrics/error_budget.csv").write_text(
-        "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\ntrue semantics,70.4,40.0,\n"
-    )
+            per_class.append(f'"{quoted}",{system},{value}.5,80.0,70.0,3,2,1')
     lead = {"over": "lwl_htc", "AP": 0.125, "low": -0.05, "high": None}
     routes = [
         {"category_id": RING, "name": "x", "end": "e_ups", "reason": "better_ap", "lead": lead},
         {"category_id": CRATE, "name": "x", "end": "e_ups", "reason": "only_end", "lead": None},
     ]
-    (root / "routing/routing.json").write_text(
-        json.dumps({"mean_ap": {"e_ups": 0.3}, "better_overall": "e_ups", "categories": routes})
-    )
-    ap = [(RING, "e_ups", 0.25, 9), (RING, "lwl_htc", 0.125, 9), (CRATE, "e_ups", float("nan"), 0)]
-    columns = dict(zip(("category_id", "end", "AP", "n_gt"), map(list, zip(*ap, strict=True)), strict=True))
+    texts = {
+        "metrics/panoptic.json": json.dumps(dict.fromkeys(SYSTEMS, groups)),
+        "metrics/intervals.csv": "group,system,minus,PQ,low,high\nAll,e_ups,,63.4,60.0,66.0\n"
+        "All,fusion,,63.4,61.0,65.0\nAll,fusion,e_ups,0.0,-2.5,1.5\nStuff,fusion,,,,\n",
+        "metrics/per_class.csv": "\n".join(per_class) + "\n",
+        "metrics/per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,50.0,80.0,60.0,3,2,1\n",
+        "metrics/error_budget.csv": "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\ntrue semantics,70.4,40.0,\n",
+        "routing/routing.json": json.dumps(
+            {"mean_ap": {"e_ups": 0.3}, "better_overall": "e_ups", "categories": routes}
+        ),
+        "models/e_ups/base/curves/plots/metrics/loss.tsv": "step\tloss\n10\t3.5\n20\t1.25\n",
+    }
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    columns = {
+        "category_id": [RING, RING, CRATE],
+        "end": ["e_ups", "lwl_htc", "e_ups"],
+        "AP": [0.25, 0.125, float("nan")],
+        "n_gt": [9, 9, 0],
+    }
     pq.write_table(pa.table(columns), root / "routing/class_ap.parquet")
-    (root / "models/e_ups/base/curves/plots/metrics/loss.tsv").write_text("step\tloss\n10\t3.5\n20\t1.25\n")
 
 
 class SmallReport:
@@ -192,31 +192,19 @@ class SmallReport:
         write_caches(root / "predictions", self.categories)
         write_numbers(root)
 
-    def sources(self) -> ReportSources:
-        truth = read_panoptic(
-            self.root / "val.json", images_dir=self.root / "photos", panoptic_dir=self.root / "panoptic"
-        )
-        return ReportSources(
+    def write(self, out: Path) -> Path:
+        root = self.root
+        truth = read_panoptic(root / "val.json", images_dir=root / "photos", panoptic_dir=root / "panoptic")
+        sources = ReportSources(
             truth=truth,
-            fused={system: open_fused(self.root / "fused" / system, truth) for system in SYSTEMS},
-            fused_dir=self.root / "fused",
-            caches=SplitCaches(self.root / "predictions", "val", "fingerprint", truth),
+            fused={system: open_fused(root / "fused" / system, truth) for system in SYSTEMS},
+            fused_dir=root / "fused",
+            caches=SplitCaches(root / "predictions", "val", "fingerprint", truth),
             ends=ENDS,
         )
-
-    def write(self, out: Path, *, workers: int = 1) -> Path:
-        write_report(
-            out,
-            self.sources(),
-            metrics=self.root / "metrics",
-            routing=self.root / "routing",
-            models=self.root / "models",
-            min_score=0.3,
-            photo_long_side_px=20,
-            thumbnail_long_side_px=10,
-            photo_quality=90,
-            workers=workers,
-        )
+        numbers = {name: root / name for name in ("metrics", "routing", "models")}
+        sizes = {"photo_long_side_px": 20, "thumbnail_long_side_px": 10, "photo_quality": 90}
+        write_report(out, sources, **numbers, min_score=0.3, **sizes, workers=1)
         return out
 
 
@@ -253,9 +241,8 @@ class Tab:
         self.base = base
         self.problems: list[str] = []
         self.requested: list[str] = []
-        self.page.on("console", lambda message: self.problems.append(message.text))
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.problems.append(request.url))
+        for event, name in (("console", "text"), ("pageerror", "message"), ("requestfailed", "url")):
+            self.page.on(event, lambda what, name=name: self.problems.append(getattr(what, name)))
         self.page.on("request", lambda request: self.requested.append(request.url))
 
     def go(self, fragment: str, ready: str = "html[data-ready]") -> Page:

@@ -25,10 +25,14 @@ def colors_in(name):
     return np.array([list(bytes.fromhex(color)) for color in re.findall(r'"#([0-9a-f]{6})"', body)])
 
 
+def linear_rgb(rgb):
+    """Of sRGB from 0 to 255, from 0 to 1."""
+    return np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+
+
 def smallest_difference(rgb, matrix):
     """CIE 1976 colour difference of the two nearest colours; about 2 is just visible."""
-    linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.transpose(matrix), 0, 1)
+    seen = np.clip(linear_rgb(rgb) @ np.transpose(matrix), 0, 1)
     lab = rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)[None])[0]
     return min(np.linalg.norm(one - other) for one, other in itertools.combinations(lab, 2))
 

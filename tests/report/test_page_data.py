@@ -14,19 +14,15 @@ import pytest
 from PIL import Image
 
 from antvisionps.core.errors import CacheError, DataError
-from antvisionps.panoptic.segments import Segment
-from antvisionps.report.image_data import index_runs, runs
 from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
+from tests.pipeline.workspace import bytes_below
+from tests.report.conftest import TRUTH
 
 ONE_CALL = re.compile(r'antvisionps\.receive\("([A-Za-z0-9+/=]+)"\);\n')
 
 
 def unpacked(script):
     return json.loads(zlib.decompress(base64.b64decode(ONE_CALL.fullmatch(script.read_text())[1])))
-
-
-def bytes_below(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def painted(lengths_and_values):
@@ -46,17 +42,14 @@ def test_no_text_of_the_data_set_stands_in_the_html_or_names_a_file(page_folder)
 def test_the_page_without_images_is_small_and_photos_are_shrunk(page_folder):
     fixed = [path for path in page_folder.rglob("*.*") if path.parent.name not in ("images", "thumbnails")]
     assert sum(path.stat().st_size for path in fixed) < 150_000
-    with Image.open(page_folder / "images" / "12.jpg") as photo:
-        assert photo.size == (20, 15)
-    with Image.open(page_folder / "thumbnails" / "12.jpg") as photo:
-        assert photo.size == (10, 8)
+    for folder, size in (("images", (20, 15)), ("thumbnails", (10, 8))):
+        with Image.open(page_folder / folder / "12.jpg") as photo:
+            assert photo.size == size
 
 
 def test_maps_and_segments_are_those_of_the_files(page_folder):
     page = unpacked(page_folder / "images" / "12.js")
-    truth = painted(page["map"]).reshape(24, 32)
-    assert (truth[2:10, 2:10] == 2).all()
-    assert (truth[18:] == 0).all()
+    assert np.array_equal(painted(page["map"]).reshape(24, 32), TRUTH[12][0])
     assert [segment["area"] for segment in page["segments"]] == [18 * 32 - 128, 64, 64]
     semantic = painted(page["ends"]["hrnet"]["semantic"]).reshape(24, 32)
     assert np.unique(semantic[:11]).tolist() == [3]  # 1 + class index of the sky
@@ -95,13 +88,6 @@ def test_the_confusion_counts_every_pixel_once(page_folder):
     with (page_folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["system"] == "fusion" and row["truth"].startswith('"crate"')]
     assert [(int(row["pixels"]), float(row["share"])) for row in rows] == [(64, 1.0)]
-
-
-def test_runs_repeat_to_the_map():
-    values = np.random.default_rng(0).integers(0, 3, (7, 5))
-    assert painted(runs(values)).tolist() == values.ravel().tolist()
-    segments = [Segment(segment_id, 1, 1, (0, 0, 1, 1), False) for segment_id in (2, 1)]
-    assert painted(index_runs(values, segments)).tolist() == np.array([0, 2, 1])[values].ravel().tolist()
 
 
 def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
