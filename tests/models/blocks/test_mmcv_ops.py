@@ -42,10 +42,6 @@ def names(prefix: str) -> list[str]:
     return sorted({key.split("/")[0] for key in RECORDED.files if key.startswith(prefix)})
 
 
-def require_grad(case: dict[str, torch.Tensor], *keys: str) -> list[torch.Tensor]:
-    return [case[key].clone().requires_grad_() for key in keys]
-
-
 def assert_close(actual: torch.Tensor | None, expected: torch.Tensor, atol: float = 2e-5) -> None:
     assert actual is not None
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=atol)
@@ -98,7 +94,7 @@ def test_nms_takes_arrays_score_threshold_limit_and_no_boxes():
 @pytest.mark.parametrize("name", names("roi_align"))
 def test_roi_align_gives_the_numbers_of_compiled_mmcv(name, device):
     case = recorded(name, device)
-    (features,) = require_grad(case, "input")
+    features = case["input"].clone().requires_grad_()
     layer = mmcv.ops.RoIAlign(
         int(case["output_size"]),
         spatial_scale=float(case["spatial_scale"]),
@@ -126,23 +122,25 @@ def test_roi_align_of_maxima_is_refused():
 
 
 @devices
-@pytest.mark.parametrize("name", names("deform_conv"))
-def test_deform_conv_gives_the_numbers_of_compiled_mmcv(name, device):
+@pytest.mark.parametrize("name", [*names("deform_conv"), *names("modulated_deform_conv")])
+def test_deformable_convolutions_give_the_numbers_of_compiled_mmcv(name, device):
     case = recorded(name, device)
-    features, offset, weight = require_grad(case, "input", "offset", "weight")
-    output = mmcv.ops.deform_conv2d(features, offset, weight, *(int(case[key]) for key in CONV_GEOMETRY))
+    keys = ("input", "offset", "mask", "weight", "bias") if "mask" in case else ("input", "offset", "weight")
+    convolve = mmcv.ops.modulated_deform_conv2d if "mask" in case else mmcv.ops.deform_conv2d
+    tensors = [case[key].clone().requires_grad_() for key in keys]
+    output = convolve(*tensors, *(int(case[key]) for key in CONV_GEOMETRY))
     output.backward(case["grad_output"])
     assert_close(output, case["output"])
-    assert_close(features.grad, case["grad_input"])
-    assert_close(offset.grad, case["grad_offset"], atol=1e-4)
-    assert_close(weight.grad, case["grad_weight"], atol=1e-4)
+    for key, tensor in zip(keys, tensors, strict=True):
+        assert_close(tensor.grad, case[f"grad_{key}"], atol=1e-4)
 
 
-def test_a_deformable_layer_with_zero_offsets_is_a_convolution():
-    layer = build_conv_layer({"type": "DCN"}, 4, 6, 3, padding=1, stride=2, bias=False)
+@pytest.mark.parametrize(("kind", "modulation"), [("DCN", 1.0), ("DCNv2", 0.5)])
+def test_a_fresh_deformable_layer_is_a_convolution(kind, modulation):
+    layer = build_conv_layer({"type": kind}, 4, 6, 3, padding=1, stride=2, bias=False)
     features = torch.rand(3, 4, 9, 8)
     convolved = torch.nn.functional.conv2d(features, layer.weight, stride=2, padding=1)
-    assert_close(layer(features), convolved)
+    assert_close(layer(features), modulation * convolved)
 
 
 def test_a_deformable_layer_takes_batches_of_any_size():
@@ -193,8 +191,6 @@ def test_a_bias_of_deform_conv_v1_is_refused():
 def test_an_operator_that_nobody_serves_is_refused_when_called():
     with pytest.raises(ModelError, match="operator softnms needs a compiled mmcv"):
         mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))
-    with pytest.raises(ModelError, match="operator modulated_deform_conv_forward needs a compiled mmcv"):
-        mmcv.ops.ModulatedDeformConv2dPack(1, 1, 3, padding=1)(torch.zeros(1, 1, 4, 4))
 
 
 def test_mmengine_and_mmcv_can_describe_the_environment():
