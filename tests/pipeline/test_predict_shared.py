@@ -68,8 +68,9 @@ def test_dvc_makes_a_stage_of_each_end_that_is_separate_and_of_each_pair(tmp_pat
     change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", predict=predict)
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     dvc(tmp_path, "init", "--no-scm", "--quiet")
-    rows = dict(line.split(maxsplit=1) for line in dvc(tmp_path, "stage", "list").splitlines())
-    stages = {name for name in rows if name.startswith("predict") and name.endswith("-val")}
+    listed = dvc(tmp_path, "stage", "list").splitlines()
+    rows = dict(line.split(maxsplit=1) for line in listed if line.startswith("predict"))
+    stages = {name for name in rows if name.endswith("-val")}
     assert stages == {"predict@other-val", "predict_shared@pair0-val"}
     outs = {out.strip(",") for name in stages for out in rows[name].split()}
     assert {f"data/predictions/{end}/val" for end in ("other", *PAIR.values())} <= outs

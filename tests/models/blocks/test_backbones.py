@@ -119,9 +119,9 @@ def test_deformable_resnets_start_as_plain_ones_and_deform_from_res3_on():
     deformable.init_weights()
     plain = ResNet(50, norm_cfg={"type": "BN", "requires_grad": False})
     plain.load_state_dict(deformable.state_dict(), strict=False)
+    deformable.eval(), plain.eval()
     with torch.inference_mode():
-        got, want = deformable.eval()(images()), plain.eval()(images())
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(deformable(images()), plain(images()), rtol=1e-4, atol=1e-5)
     kinds = {name[:6] for name, module in deformable.named_modules() if type(module).__name__ == "DeformConv2dPack"}
     assert kinds == {"layer2", "layer3", "layer4"}
 
