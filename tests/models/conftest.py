@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
 from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.models.inference.views import PredictionSettings
+from antvisionps.models.training.optimization import optim_wrapper
 from antvisionps.models.training.samples import TrainingSamples, collate
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.panoptic.categories import CategorySet
@@ -213,6 +215,20 @@ def reached_by(loss: torch.Tensor, network: Any, parts: Mapping[str, Sequence[to
         return any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters())
 
     return {name for name, modules in parts.items() if any(learns(module) for module in modules)}
+
+
+def take_steps(network: Any, dataset: PanopticDataset, count: int, **optimizer: Any) -> list[dict[str, Any]]:
+    """What training steps on the first picture log."""
+    wrapper = build_optim_wrapper(network, optim_wrapper(**optimizer))
+    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
+    network.train()
+    return [network.train_step(collate([samples[step, 0]]), wrapper) for step in range(count)]
+
+
+def pyramid(channels: int) -> list[torch.Tensor]:
+    """Two images' levels, of strides 1 to 16."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, channels, 32 // s, 48 // s, generator=generator) for s in (1, 2, 4, 8, 16)]
 
 
 def photo(hw: tuple[int, int] = (64, 80)) -> np.ndarray:

@@ -14,7 +14,7 @@ from antvisionps.panoptic.splits import open_split
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate, cross_validated_pq, starting_settings
 from antvisionps.predictions.split_caches import SplitCaches
-from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, succeed, write_params
+from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, succeed, write_params
 
 
 def test_calibration_never_loses_on_held_out(done):
@@ -110,12 +110,9 @@ def test_the_learned_order_is_fused_without_what_else_was_fitted(done, tmp_path)
 
 
 def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):
-    places = {"params": union / "params.yaml", "out": tmp_path / "calibration"}
-    succeed(done.run("calibrate", **places))
+    succeed(done.run("calibrate", params=union / "params.yaml", out=tmp_path / "calibration"))
     found = json.loads((tmp_path / "calibration" / "fusion.json").read_text())["heldout_pq"]
     assert found["calibrated"] > found["plain"] > 0
-    calibrated = (union / "params.yaml").read_text().replace("calibrated: false", "calibrated: true")
-    (tmp_path / "params.yaml").write_text(calibrated)
-    places = {"params": tmp_path / "params.yaml", "calibration": tmp_path / "calibration"}
-    succeed(done.run("fuse", **places, out=tmp_path / "fused"))
+    params = change_params(union / "params.yaml", tmp_path / "params.yaml", fuse={"calibrated": True})
+    succeed(done.run("fuse", params=params, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
     assert bytes_below(tmp_path / "fused") != bytes_below(union / "fused")

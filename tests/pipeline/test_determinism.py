@@ -9,7 +9,7 @@ import sys
 import time
 
 from antvisionps.panoptic.splits import open_split
-from tests.pipeline.workspace import PROJECT, bytes_below, succeed, write_params
+from tests.pipeline.workspace import PROJECT, bytes_below, change_params, succeed, write_params
 
 
 def test_the_number_of_workers_changes_no_byte(done, tmp_path):
@@ -18,20 +18,14 @@ def test_the_number_of_workers_changes_no_byte(done, tmp_path):
     for stage in ("evaluate_heldout", "fuse"):
         succeed(done.run(stage, params=params, out=tmp_path / stage))
     succeed(done.run("score", params=params, out=tmp_path / "metrics", overlays=tmp_path / "overlays"))
-    for folder, expected in (
-        ("evaluate_heldout", done.routing),
-        ("fuse", done.fused),
-        ("metrics", done.metrics),
-        ("overlays", done.overlays),
-    ):
-        assert bytes_below(tmp_path / folder) == bytes_below(expected)
+    expected = {"evaluate_heldout": "routing", "fuse": "fused", "metrics": "metrics", "overlays": "overlays"}
+    for folder, own in expected.items():
+        assert bytes_below(tmp_path / folder) == bytes_below(done.root / own)
 
 
-def test_the_number_of_workers_changes_no_byte_of_a_union(done, union, tmp_path):
-    text = (union / "params.yaml").read_text()
-    assert "workers: 1" in text
-    (tmp_path / "params.yaml").write_text(text.replace("workers: 1", "workers: 2"))
-    succeed(done.run("fuse", params=tmp_path / "params.yaml", out=tmp_path / "fused"))
+def test_a_union_needs_no_routing_and_the_number_of_workers_changes_no_byte_of_it(done, union, tmp_path):
+    params = change_params(union / "params.yaml", tmp_path / "params.yaml", runtime={"workers": 2})
+    succeed(done.run("fuse", params=params, routing=tmp_path / "nowhere", out=tmp_path / "fused"))
     assert bytes_below(tmp_path / "fused") == bytes_below(union / "fused")
 
 

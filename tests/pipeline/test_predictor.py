@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from ruamel.yaml import YAML
 
 from antvisionps.cli.main import main as cli
 from antvisionps.core.errors import CacheError, DataError, ModelError, ParamsError
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.panoptic.splits import open_split
 from antvisionps.pipeline.predictor import open_predictor
-from tests.pipeline.workspace import Workspace, succeed
+from tests.pipeline.workspace import Workspace, change_params, succeed
 
 
 @pytest.fixture(autouse=True)
@@ -35,29 +34,17 @@ def val(tiny_run):
     return open_split(tiny_run / "data" / "prepared", "val")
 
 
-def changed_params(path, **sections):
-    """The run's params, with other values of sections."""
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(Path("params.yaml"))
-    for name, changes in sections.items():
-        params[name] = params[name] | changes if isinstance(changes, dict) else changes
-    yaml.dump(params, path)
-    return path
+def described(fused):
+    segments = [
+        (s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.end, s.score and np.float32(s.score))
+        for s in fused.segments
+    ]
+    return fused.segment_ids.tolist(), segments, [(c.category_id, c.end, c.reason) for c in fused.rejected]
 
 
 def assert_same_maps(predict, maps, dataset):
     for image in dataset.images:
-        found, expected = predict(dataset.load_photo(image)), maps[image.image_id]
-        assert np.array_equal(found.segment_ids, expected.segment_ids)
-        assert [(s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.end) for s in found.segments] == [
-            (s.segment_id, s.category_id, s.area_px, s.bbox_xywh, s.end) for s in expected.segments
-        ]
-        assert [None if s.score is None else np.float32(s.score) for s in found.segments] == [
-            None if s.score is None else np.float32(s.score) for s in expected.segments
-        ]
-        assert [(c.category_id, c.end, c.reason) for c in found.rejected] == [
-            (c.category_id, c.end, c.reason) for c in expected.rejected
-        ]
+        assert described(predict(dataset.load_photo(image))) == described(maps[image.image_id])
 
 
 @pytest.mark.parametrize("system", ["fusion", "lwl_htc"])
@@ -78,11 +65,10 @@ def test_a_photo_gets_the_pipelines_own_map(val, system):
     ids=["calibrated", "panoptic_head", "one_semantics", "union"],
 )
 def test_so_it_does_with_other_ways_to_fuse(val, tiny_run, tmp_path, settings):
-    params = changed_params(tmp_path / "params.yaml", fuse={"systems": ["fusion"], **settings})
+    params = change_params(Path("params.yaml"), tmp_path / "params.yaml", fuse={"systems": ["fusion"], **settings})
     succeed(Workspace(tiny_run / "data").run("fuse", params=params, out=tmp_path / "fused"))
-    assert_same_maps(
-        open_predictor("data/models", params_path=params), open_fused_maps(tmp_path / "fused" / "fusion"), val
-    )
+    maps = open_fused_maps(tmp_path / "fused" / "fusion")
+    assert_same_maps(open_predictor("data/models", params_path=params), maps, val)
 
 
 def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
@@ -98,10 +84,9 @@ def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, c
     assert written["categories"] == expected["categories"]
     for image, ours, theirs in zip(val.images, written["annotations"], expected["annotations"], strict=True):
         name = Path(image.file_name).with_suffix(".png").name
-        assert ours["segments_info"] == theirs["segments_info"]
-        png = out / "panoptic" / ours["file_name"]
-        assert png.name == name
-        assert png.read_bytes() == (Path("data/fused/fusion/panoptic") / theirs["file_name"]).read_bytes()
+        assert (ours["segments_info"], ours["file_name"]) == (theirs["segments_info"], name)
+        expected_png = Path("data/fused/fusion/panoptic", theirs["file_name"])
+        assert (out / "panoptic" / name).read_bytes() == expected_png.read_bytes()
         overlay = cv2.imread(str(out / "overlays" / name))
         assert overlay.shape[0] % image.height == 0
         assert overlay.shape[1] > image.width * (overlay.shape[0] // image.height)  # the legend
@@ -118,20 +103,14 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
     exif[0x0112] = 6
     photo.rotate(90, expand=True).save(pictures / "turned.png", exif=exif)
     photo.convert("L").save(pictures / "grey é.png")
-    photo.resize((1, 1)).save(pictures / "dot.png")
-    photo.resize((700, 3)).save(pictures / "line.png")
-    photo.resize((1024, 768)).save(pictures / "large.jpg")
+    expected = {"turned.png": photo.size, "grey é.png": photo.size}
+    for name, size in (("dot.png", (1, 1)), ("large.jpg", (1024, 768)), ("line.png", (700, 3))):
+        photo.resize(size).save(pictures / name)
+        expected[name] = size
     cli(["predict", str(pictures), "--out", str(tmp_path / "out")])
     assert "5 panoptic maps" in capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "panoptic.json").read_text())
-    sizes = {image["file_name"]: (image["width"], image["height"]) for image in document["images"]}
-    assert sizes == {
-        "dot.png": (1, 1),
-        "grey é.png": photo.size,
-        "large.jpg": (1024, 768),
-        "line.png": (700, 3),
-        "turned.png": photo.size,
-    }
+    assert {image["file_name"]: (image["width"], image["height"]) for image in document["images"]} == expected
     for annotation in document["annotations"]:
         with Image.open(tmp_path / "out" / "panoptic" / annotation["file_name"]) as png:
             ids = np.asarray(png).astype(int) @ [1, 256, 256**2]
@@ -149,20 +128,19 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     good = f"data/prepared/images/{1_000_001:012d}.png"
 
-    def refuse(*arguments):
+    def refuse(message, *arguments):
         with pytest.raises(SystemExit) as stopped:
-            cli(["predict", *map(str, arguments)])
+            cli(["predict", good, *map(str, arguments)])
         assert stopped.value.code == 1
-        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert message in line
 
-    (line,) = refuse(good, tmp_path / "broken.jpg", "--out", tmp_path / "out")
-    assert "broken.jpg: cannot be read as a picture" in line
-    (line,) = refuse(good, "--out", tmp_path / "mine")
-    assert "holds thesis.txt, and --out is replaced whole" in line
-    (line,) = refuse(good, "--out", tmp_path / "broken.jpg")
-    assert "expected a folder for --out" in line
-    (line,) = refuse(good, "--out", tmp_path / "out", "--models", tmp_path)
-    assert "network.json: no readable network (no such file); train that network first" in line
+    out = tmp_path / "out"
+    refuse("broken.jpg: cannot be read as a picture", tmp_path / "broken.jpg", "--out", out)
+    refuse("holds thesis.txt, and --out is replaced whole", "--out", tmp_path / "mine")
+    refuse("expected a folder for --out", "--out", tmp_path / "broken.jpg")
+    untrained = "network.json: no readable network (no such file); train that network first"
+    refuse(untrained, "--out", out, "--models", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
@@ -179,22 +157,20 @@ def test_arrays_and_settings_that_do_not_fit_are_refused(tmp_path):
     for photo in (np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(DataError, match="expected a photo"):
             predict(photo)
-    with pytest.raises(ParamsError, match=r"--system hrnet_aspp: it has semantics but no instances"):
-        open_predictor("data/models", system="hrnet_aspp")
     alone = {
         "ends": ["hrnet_aspp"],
         "predict": {"separate_ends": ["hrnet_aspp"]},
         "fuse": {"systems": ["fusion"], "instance_ensemble": "union"},
     }
-    params = changed_params(tmp_path / "params.yaml", **alone)
-    with pytest.raises(ParamsError, match="hrnet_aspp: predicts no instances, so there is no panoptic map"):
-        open_predictor("data/models", params_path=params)
-    params = changed_params(tmp_path / "params.yaml", import_end={"ends": ["mine"]})
-    with pytest.raises(ParamsError, match="fusion: mine is imported, with no network to run; name another system"):
-        open_predictor("data/models", params_path=params)
-    with pytest.raises(ParamsError, match="expected fusion or one of ends"):
-        open_predictor("data/models", system="nobody")
-    with pytest.raises(CacheError, match="no readable routing table"):
-        open_predictor("data/models", routing_dir=tmp_path)
-    with pytest.raises(ModelError, match="sees no CUDA device"):
-        open_predictor("data/models", device="cuda")
+    alone = change_params(Path("params.yaml"), tmp_path / "alone.yaml", **alone)
+    imported = change_params(Path("params.yaml"), tmp_path / "imported.yaml", import_end={"ends": ["mine"]})
+    for error, message, choice in (
+        (ParamsError, "--system hrnet_aspp: it has semantics but no instances", {"system": "hrnet_aspp"}),
+        (ParamsError, "hrnet_aspp: predicts no instances, so there is no panoptic map", {"params_path": alone}),
+        (ParamsError, "mine is imported, with no network to run; name another system", {"params_path": imported}),
+        (ParamsError, "expected fusion or one of ends", {"system": "nobody"}),
+        (CacheError, "no readable routing table", {"routing_dir": tmp_path}),
+        (ModelError, "sees no CUDA device", {"device": "cuda"}),
+    ):
+        with pytest.raises(error, match=message):
+            open_predictor("data/models", **choice)

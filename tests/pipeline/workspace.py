@@ -117,17 +117,35 @@ def write_caches(prepared, predictions):
                     semantics.write(noisy_semantics(dataset, image, stride, rng))
 
 
-def write_params(path, *, workers=1, **fuse):
+def change_params(source, path, **changes):
+    """Writes params with other values, at any depth."""
     yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(PROJECT / "params.yaml")
-    document["ends"] = list(ENDS)
-    settings = {"systems": list(SYSTEMS), "min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32}
-    document["fuse"] |= settings | {"semantic_weights": {"e_ups": 1.0, "lwl_htc": 0.5}} | fuse
-    document["evaluate_heldout"] |= {"min_heldout_instances": 2, "bootstrap_samples": 50}
-    document["score"] |= {"overlay_images": 2, "bootstrap_samples": 200}
-    document["runtime"]["workers"] = workers
+    document = yaml.load(source)
+    update(document, changes)
     yaml.dump(document, path)
     return path
+
+
+def update(settings, changes):
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(settings[name], dict):
+            update(settings[name], value)
+        else:
+            settings[name] = value
+
+
+def write_params(path, *, workers=1, **fuse):
+    settings = {"systems": list(SYSTEMS), "min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32}
+    settings["semantic_weights"] = {"e_ups": 1.0, "lwl_htc": 0.5}
+    return change_params(
+        PROJECT / "params.yaml",
+        path,
+        ends=list(ENDS),
+        fuse=settings | fuse,
+        evaluate_heldout={"min_heldout_instances": 2, "bootstrap_samples": 50},
+        score={"overlay_images": 2, "bootstrap_samples": 200},
+        runtime={"workers": workers},
+    )
 
 
 def methods(**of_system):

@@ -25,12 +25,19 @@ class Geometry(NamedTuple):
     offset_groups: int
 
 
-def deform_conv2d(geometry: Geometry, features: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+def deform_conv2d(
+    geometry: Geometry,
+    features: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
     """(N, C_out, H_out, W_out) of features (N, C, H, W), differentiable; Dai et al., "Deformable Convolutional
-    Networks", eqs. 2 and 3.
+    Networks", eqs. 2 and 3, and with a mask Zhu et al., "Deformable ConvNets v2", eq. 1.
 
-    weight is (C_out, C / groups, K_y, K_x); offset (N, offset_groups x K_y K_x x 2, H_out, W_out) in cells, y before x.
-    What lies outside is zero.
+    weight is (C_out, C / groups, K_y, K_x); offset (N, offset_groups x K_y K_x x 2, H_out, W_out) in cells, y before x;
+    mask (N, offset_groups x K_y K_x, H_out, W_out). What lies outside is zero.
     """
     images, channels, height, width = features.shape
     out_channels, _, *kernel = weight.shape
@@ -52,9 +59,12 @@ def deform_conv2d(geometry: Geometry, features: Tensor, weight: Tensor, offset: 
         padding_mode="zeros",
         align_corners=False,
     )
+    if mask is not None:
+        sampled = sampled * mask.view(images * offset_groups, 1, taps * out_height, out_width)
     columns = sampled.reshape(images, groups, channels // groups * taps, out_height * out_width)
     product = weight.reshape(groups, out_channels // groups, -1) @ columns
-    return product.view(images, out_channels, out_height, out_width)
+    output = product.view(images, out_channels, out_height, out_width)
+    return output if bias is None else output + bias.view(-1, 1, 1)
 
 
 def _power_of_two(size: int) -> int:

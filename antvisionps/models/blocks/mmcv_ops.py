@@ -16,7 +16,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -25,11 +25,11 @@ from typing import Any, Never
 import torch
 import torchvision
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks.deform_conv_cpu import Geometry, deform_conv2d
+from antvisionps.models.blocks import deform_conv_cpu
+from antvisionps.models.blocks.deform_conv_cpu import Geometry
 from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 EXT_NAME = "mmcv._ext"
@@ -45,13 +45,13 @@ def install_ops() -> str:
     if _compiled_ext_loads():
         return f"compiled mmcv {importlib.import_module('mmcv').__version__}"
     sys.modules[EXT_NAME] = _StandIn()
-    _serve_deformable_convolution()
+    _serve_deformable_convolutions()
     return f"torchvision {torchvision.__version__.partition('+')[0]}"
 
 
 def served_ops() -> tuple[str, ...]:
     """Names of the operators that torchvision serves in place of a compiled mmcv, as mmcv.ops spells them."""
-    return ("batched_nms", "deform_conv2d", "nms", "roi_align")
+    return ("batched_nms", "deform_conv2d", "modulated_deform_conv2d", "nms", "roi_align")
 
 
 def _compiled_ext_loads() -> bool:
@@ -149,21 +149,23 @@ def _refuse_max_mode(pool_mode: int) -> None:
         raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
 
 
-def _serve_deformable_convolution() -> None:
-    """Replaces what mmcv's autograd function computes.
+def _serve_deformable_convolutions() -> None:
+    """Puts the two functions below wherever mmcv's modules hold its own.
 
-    Replaced here and not in the stand-in, because mmcv asks for the gradients in two calls where torchvision's kernel
-    gives all of them in one, and refuses batches that its own kernel's `im2col_step` does not divide.
+    Replaced here and not in the stand-in, because torchvision's kernel gives all gradients in one call where mmcv asks
+    for some at a time, and takes batches of any size.
     """
-    function: Any = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
-    function.forward, function.backward = staticmethod(_deform_conv_forward), staticmethod(_deform_conv_backward)
+    importlib.import_module("mmcv.ops")
+    for module in [module for name, module in sys.modules.items() if name.startswith("mmcv.ops")]:
+        for function in (deform_conv2d, modulated_deform_conv2d):
+            if hasattr(module, function.__name__):
+                setattr(module, function.__name__, function)
 
 
 _Pair = int | tuple[int, int]
 
 
-def _deform_conv_forward(
-    ctx: Any,
+def deform_conv2d(
     features: Tensor,
     offset: Tensor,
     weight: Tensor,
@@ -175,41 +177,36 @@ def _deform_conv_forward(
     bias: bool = False,
     im2col_step: int = 32,
 ) -> Tensor:
-    """(N, C_out, H_out, W_out) of the offset's dtype, which is what autocast chose, as in mmcv."""
+    """modulated_deform_conv2d without mask and bias, by mmcv's arguments."""
     if bias:
-        raise ModelError("deformable convolution v1 has no bias; add one after it")
+        raise ModelError("deformable convolution v1 has no bias; add one after it or take the modulated one (DCNv2)")
+    return modulated_deform_conv2d(
+        features, offset, None, weight, None, stride, padding, dilation, groups, deform_groups
+    )
+
+
+def modulated_deform_conv2d(
+    features: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    deform_groups: int = 1,
+) -> Tensor:
+    """(N, C_out, H_out, W_out) of the offset's dtype, which is what autocast chose, as in mmcv; differentiable."""
     if features.dim() != 4:
         raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
     _refuse_wild_positions(offset, "deformable convolution: an offset")
-    (stride_y, stride_x), (padding_y, padding_x), (dilation_y, dilation_x) = map(_pair, (stride, padding, dilation))
-    ctx.geometry = Geometry(stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups, deform_groups)
-    ctx.dtypes = [t.dtype for t in (features, offset, weight)]
-    dtype = torch.promote_types(offset.dtype, torch.float32)
-    tensors = [t.to(dtype).contiguous() for t in (features, weight, offset)]
-    ctx.save_for_backward(*tensors)
+    out_dtype = offset.dtype
+    dtype = torch.promote_types(out_dtype, torch.float32)
+    features, weight, offset = (t.to(dtype).contiguous() for t in (features, weight, offset))
+    mask, bias = (None if t is None else t.to(dtype).contiguous() for t in (mask, bias))
+    geometry = Geometry._make([*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups])
     if features.device.type == "cpu":
-        return deform_conv2d(ctx.geometry, *tensors).to(offset.dtype)
-    return torch.ops.torchvision.deform_conv2d(*tensors, *_unread(tensors), *ctx.geometry, False).to(offset.dtype)
-
-
-@once_differentiable
-def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
-    grad_output = grad_output.to(tensors[0].dtype).contiguous()
-    if grad_output.device.type == "cpu":
-        with torch.enable_grad():
-            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
-            output = deform_conv2d(ctx.geometry, *inputs)
-        features, weight, offset = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
-    else:
-        features, weight, offset, _, _ = torch.ops.torchvision._deform_conv2d_backward(
-            grad_output, *tensors, *_unread(tensors), *ctx.geometry, False
-        )
-    gradients = (features, offset, weight)
-    return *(grad.to(dtype) for grad, dtype in zip(gradients, ctx.dtypes, strict=True)), *[None] * 7
-
-
-def _unread(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A mask and a bias: torchvision's kernel takes them in any case, and reads no mask and adds zeros here."""
-    features, weight, _ = tensors
-    return features.new_zeros(len(features), 1), features.new_zeros(len(weight))
+        return deform_conv_cpu.deform_conv2d(geometry, features, weight, offset, mask, bias).to(out_dtype)
+    steps = geometry[:2], geometry[2:4], geometry[4:6]
+    return torchvision.ops.deform_conv2d(features, offset, weight, bias, *steps, mask).to(out_dtype)

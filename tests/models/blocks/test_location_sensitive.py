@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveRoIHead
-from tests.models.conftest import batch_of, build, reached_by
+from tests.models.conftest import batch_of, build, losses_of, reached_by
 
 
 @pytest.fixture(scope="module")
@@ -22,43 +22,34 @@ def losses(network, dataset):
     return network.train()(**batch_of(network, dataset, (0, 1)), mode="loss")
 
 
-def reached(network, loss: torch.Tensor) -> set[str]:
-    """Parts of the RoI head that this loss has a gradient for."""
-    box = network.roi_head.bbox_head
-    parts = {
-        "tower": [network.roi_head.tower],
-        "class layers": [box.cls_fcs],
-        "class scores": [box.fc_cls],
-        "box deltas": [box.fc_reg],
-        "mask": [network.roi_head.mask_head],
-    }
-    return reached_by(loss, network, parts)
-
-
 @pytest.mark.parametrize(
-    ("loss", "parts"),
+    ("loss", "reached"),
     [
         ("loss_cls", {"class layers", "class scores"}),
         ("loss_bbox", {"tower", "box deltas"}),
         ("loss_mask", {"tower", "mask"}),
     ],
 )
-def test_boxes_and_masks_train_the_shared_tower_and_classes_their_own_layers(network, losses, loss, parts):
-    assert reached(network, losses[loss]) == parts
+def test_boxes_and_masks_train_the_shared_tower_and_classes_their_own_layers(network, losses, loss, reached):
+    head = network.roi_head
+    parts = {
+        "tower": [head.tower],
+        "class layers": [head.bbox_head.cls_fcs],
+        "class scores": [head.bbox_head.fc_cls],
+        "box deltas": [head.bbox_head.fc_reg],
+        "mask": [head.mask_head],
+    }
+    assert reached_by(losses[loss], network, parts) == reached
     assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
 
 
 def test_the_mask_loss_on_shared_features_is_that_of_features_computed_anew(network, dataset, monkeypatch):
     network.train()
     batch = batch_of(network, dataset, (0, 1))
-    found = {}
-    for way in ("shared", "anew"):
-        if way == "anew":
-            # mmdet's own: RoIs of the positive boxes, features and masks from them.
-            monkeypatch.setattr(LocationSensitiveRoIHead, "mask_loss", LocationSensitiveRoIHead.__base__.mask_loss)
-        torch.manual_seed(4)
-        found[way] = network(**batch, mode="loss")["loss_mask"]
-    torch.testing.assert_close(found["shared"], found["anew"])
+    shared = losses_of(network, batch)["loss_mask"]
+    # mmdet's own: RoIs of the positive boxes, features and masks from them.
+    monkeypatch.setattr(LocationSensitiveRoIHead, "mask_loss", LocationSensitiveRoIHead.__base__.mask_loss)
+    torch.testing.assert_close(losses_of(network, batch)["loss_mask"], shared)
 
 
 @torch.inference_mode()

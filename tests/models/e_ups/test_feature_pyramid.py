@@ -15,6 +15,7 @@ from antvisionps.models.e_ups.feature_pyramid import ContextFPN, FusedNonLocal, 
 
 CHANNELS = 12
 SPEC = describe_backbone(name="efficientnet_lite0", weights=None, frozen_stages=0, frozen_norm=True, deformable=False)
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def features() -> list[torch.Tensor]:
@@ -48,8 +49,7 @@ def test_the_balanced_pyramid_is_mmdets(level):
     fpn, bfp = ours
     theirs = BFP(CHANNELS, 5, refine_level=level, refine_type="non_local")
     theirs.load_state_dict(bfp.state_dict(), strict=True)
-    for got, want in zip(ours(features()), theirs(fpn(features())), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours(features()), theirs(fpn(features())), **CLOSE)
 
 
 def test_the_fused_non_local_block_has_mmcvs_output_and_gradients():
@@ -64,8 +64,7 @@ def test_the_fused_non_local_block_has_mmcvs_output_and_gradients():
         output = block(leaf)
         output.square().sum().backward()
         gradients.append([output, leaf.grad, *(p.grad for p in block.parameters())])
-    for got, want in zip(*gradients, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*gradients, **CLOSE)
 
 
 def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_lateral():
@@ -74,8 +73,7 @@ def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_la
     randomise(ours)
     top = ours.lateral_convs[-1]
     inputs = features()
-    mean = inputs[-1].flatten(2).mean(dim=2)
-    context = F.linear(mean, top.project.weight.flatten(1), top.project.bias)
+    context = F.linear(inputs[-1].flatten(2).mean(dim=2), top.project.weight.flatten(1), top.project.bias)
     # The same FPN, with the context as a bias of the top lateral: one image at a time, for the bias is the image's own.
     for index in range(2):
         plain = FPN(list(SPEC.channels), CHANNELS, 5)
@@ -83,8 +81,7 @@ def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_la
         plain.load_state_dict({key: value for key, value in state.items() if "project" not in key}, strict=True)
         plain.lateral_convs[-1].conv.bias.data += context[index]
         expected = plain([x[index : index + 1] for x in inputs])
-        for got, want in zip(ours(inputs), expected, strict=True):
-            torch.testing.assert_close(got[index : index + 1], want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(tuple(got[index : index + 1] for got in ours(inputs)), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("level", [5, -1])

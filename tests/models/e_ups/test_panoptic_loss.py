@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes
 
 from antvisionps.models.e_ups.panoptic_loss import (
     IGNORED,
@@ -37,17 +38,13 @@ PICTURE = """
 def sample_of(picture: str) -> DetDataSample:
     rows = [list(line.strip()) for line in picture.split()]
     pixels = np.array(rows).repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)
-    classes = {"2": 2, "3": 3, "4": 4, "a": 0, "b": 1, "c": 1, "x": 1, ".": 255}
+    classes = {"3": 3, "4": 4, "a": 0, "b": 1, "c": 1, "x": 1, ".": 255}
     semantic = np.vectorize(classes.get)(pixels)
     names = [name for name in "abc" if (pixels == name).any()]
     masks = np.array([pixels == name for name in names], dtype=np.uint8).reshape(-1, *pixels.shape)
-    boxes = []
-    for mask in masks:
-        y, x = np.nonzero(mask)
-        boxes.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
     sample = DetDataSample()
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        bboxes=masks_to_boxes(torch.from_numpy(masks)) + torch.tensor([0, 0, 1, 1]),
         labels=torch.tensor([classes[name] for name in names], dtype=torch.long),
         masks=BitmapMasks(masks, *pixels.shape),
     )
@@ -91,38 +88,30 @@ def random_logits(num_masks: int, hw=(6, 8), seed=0):
     return semantic, torch.randn(num_masks, 28, 28, generator=generator, requires_grad=True)
 
 
-@pytest.mark.parametrize("known", [(True, True, True), (True, False, True), (False, False, False)])
-def test_logits_are_those_of_the_literal_version(known):
-    known = torch.tensor(known)
-    sample = sample_of(PICTURE)
-    semantic, masks = random_logits(int(known.sum()))
-    boxes, labels = sample.gt_instances.bboxes[known] / STRIDE, sample.gt_instances.labels[known]
-    got = panoptic_logits(semantic, masks, boxes, labels, num_things=THINGS)
-    expected = literal_logits(semantic.detach().numpy(), masks.detach().numpy(), boxes.tolist(), labels.tolist())
-    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+BOXES = [[2, 1, 5, 3], [1, 2, 6, 5], [1.4, 0.6, 5.5, 4.49], [0, 0, 8, 6]]
+"""On cells, between them, and the whole grid."""
 
 
-def test_boxes_between_cells_crop_by_the_cells_centres():
-    semantic, masks = random_logits(2)
-    boxes = torch.tensor([[1.4, 0.6, 5.5, 4.49], [0.0, 0.0, 8.0, 6.0]])
-    labels = torch.tensor([1, 0])
-    got = panoptic_logits(semantic, masks, boxes, labels, num_things=THINGS)
-    expected = literal_logits(semantic.detach().numpy(), masks.detach().numpy(), boxes.tolist(), labels.tolist())
-    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
-    # A box of the whole grid is torch's own resizing.
-    resized = F.interpolate(masks[1][None, None], size=(6, 8), mode="bilinear", align_corners=False)[0, 0]
-    torch.testing.assert_close(got[STUFF + 1] - semantic[0], resized, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(("boxes", "labels"), [(BOXES, [0, 1, 1, 0]), ([], [])])
+def test_logits_are_those_of_the_literal_version(boxes, labels):
+    semantic, masks = (logits.detach() for logits in random_logits(len(boxes)))
+    xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    got = panoptic_logits(semantic, masks, xyxy, torch.tensor(labels, dtype=torch.long), num_things=THINGS)
+    expected = literal_logits(semantic.numpy(), masks.numpy(), boxes, labels)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-5)
+    if boxes:  # that of the whole grid is torch's own resizing
+        resized = F.interpolate(masks[-1][None, None], size=(6, 8), mode="bilinear", align_corners=False)[0, 0]
+        torch.testing.assert_close(got[-2] - semantic[0], resized, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("known", [(True, True, True), (True, False, True), (False, False, False)])
 def test_truth_is_the_channel_at_each_cells_centre(known):
-    channels = {"2": 0, "3": 1, "4": 2, ".": IGNORED, "x": IGNORED}
+    channels = {"3": 1, "4": 2, ".": IGNORED, "x": IGNORED}
     for name, kept in zip("abc", known, strict=True):
         channels[name] = STUFF + sum(known[: "abc".index(name)]) if kept else STUFF + sum(known)
     expected = [[channels[cell] for cell in line.strip()] for line in PICTURE.split()]
-    truth = panoptic_truth(
-        sample_of(PICTURE), torch.tensor(known), num_things=THINGS, semantic_shape=(THINGS + STUFF, 6, 8)
-    )
+    shape = (THINGS + STUFF, 6, 8)
+    truth = panoptic_truth(sample_of(PICTURE), torch.tensor(known), num_things=THINGS, semantic_shape=shape)
     assert truth.tolist() == expected
 
 
@@ -139,8 +128,7 @@ def test_loss_is_the_mean_cross_entropy_over_the_cells_of_the_batch():
         scores = literal_logits(sem.detach().numpy(), masks.detach().numpy(), boxes.tolist(), labels.tolist())
         truth = panoptic_truth(sample, kept, num_things=THINGS, semantic_shape=tuple(sem.shape)).numpy()
         for y, x in zip(*np.nonzero(truth != IGNORED), strict=True):
-            shifted = scores[:, y, x] - scores[:, y, x].max()
-            losses.append(math.log(np.exp(shifted).sum()) - shifted[truth[y, x]])
+            losses.append(math.log(np.exp(scores[:, y, x]).sum()) - scores[truth[y, x], y, x])
     assert float(got.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
     got.backward()
     # Both heads learn from it, and each instance's mask.
@@ -155,18 +143,13 @@ def test_pictures_without_instances_or_truth_cost_a_finite_amount(picture):
     nothing = torch.zeros(0, dtype=torch.bool)
     loss = panoptic_loss(semantic, [torch.zeros(0, 28, 28)], [sample], [nothing], num_things=THINGS)
     loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(semantic.grad).all()
     assert (loss.item() == 0) == ("3" not in picture)
+    assert torch.isfinite(torch.cat([loss[None], semantic.grad.flatten()])).all()
 
 
-def test_the_asked_fraction_becomes_unknown_by_torchs_seed():
+def test_the_asked_fraction_becomes_unknown():
     sample = DetDataSample()
     sample.gt_instances = InstanceData(bboxes=torch.zeros(20000, 4))
-    torch.manual_seed(0)
     (known,) = choose_known_instances([sample], unknown_frac=0.3)
-    torch.manual_seed(0)
-    (again,) = choose_known_instances([sample], unknown_frac=0.3)
-    assert float(known.float().mean()) == pytest.approx(0.7, abs=0.01)
-    assert torch.equal(known, again)
+    assert float(known.float().mean()) == pytest.approx(0.7, abs=0.02)
     assert choose_known_instances([sample], unknown_frac=0.0)[0].all()

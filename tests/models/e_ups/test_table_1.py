@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
 
 from antvisionps.models.e_ups.network import build_e_ups
-from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.models.training.samples import TrainingSamples, collate
+from antvisionps.models.training.optimization import save_memory
 from antvisionps.params.whole import load_params
-from tests.models.conftest import AUGMENTATION
+from tests.models.conftest import take_steps
 
 PAPER = load_params(Path(__file__).parents[3] / "profiles" / "coco_paper.yaml").train_e_ups
 TABLE_1 = {
@@ -36,13 +34,8 @@ def build(variant: str):
 
 def test_the_profile_describes_table_1_and_the_ensemble():
     found = {
-        name: (
-            network.backbone.name,
-            network.backbone.deformable,
-            network.balanced_pyramid_level,
-            network.location_sensitive_header,
-        )
-        for name, network in PAPER.networks.items()
+        name: (n.backbone.name, n.backbone.deformable, n.balanced_pyramid_level, n.location_sensitive_header)
+        for name, n in PAPER.networks.items()
     }
     assert found == TABLE_1 | {"r50": ("resnet50", False, None, False)}
     assert PAPER.members == ("r50", "r101_dcn", "r101_dcn_bfp_lsh", "se154_lsh")
@@ -69,12 +62,9 @@ def test_the_largest_network_of_each_backbone_takes_a_training_step(variant, dat
     # What a step costs on a CPU: RoIs through the heads. Their number changes no shape of the network.
     network.roi_head.bbox_sampler.num = 4
     settings = PAPER.optimizer.model_dump() | {"learning_rate": 1e-6, "autocast": None, "accumulated_batches": 1}
-    wrapper = build_optim_wrapper(network, optim_wrapper(**settings))
-    samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
-    network.train()
     learning = {"semantic_head.classifier.weight", "roi_head.bbox_head.fc_cls.weight", "rpn_head.rpn_cls.weight"}
     before = {name: p.detach().clone() for name, p in network.named_parameters() if name in learning}
-    logged = network.train_step(collate([samples[0, 0]]), wrapper)
+    (logged,) = take_steps(network, dataset, 1, **settings)
     assert all(torch.isfinite(value).all() for value in logged.values())
     assert {"loss_semantic", "loss_semantic_roi", "loss_panoptic", "loss_mask"} <= logged.keys()
     after = dict(network.named_parameters())

@@ -31,6 +31,12 @@ def networks():
     return {end: build(end, seed=3, sharp=True).eval() for end in ENDS}
 
 
+def mmdets_boxes(network, features, sample, proposals, extra):
+    settings = {"rcnn_test_cfg": MMDET_TEST_CFG, "rescale": False}
+    (found,) = network.roi_head.predict_bbox(features, [sample.metainfo], proposals, **settings, **extra)
+    return found
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("hw", [(64, 80), (97, 130)])
 @pytest.mark.parametrize("end", ENDS)
@@ -42,9 +48,7 @@ def test_boxes_scores_and_classes_are_mmdets(networks, end, hw):
     features = network.extract_feat(images)
     proposals = network.rpn_head.predict(features, [sample], rescale=False)
     extra = {"semantic_feat": network.roi_head.semantic_head(features)[1]} if end == "lwl_htc" else {}
-    (expected,) = network.roi_head.predict_bbox(
-        features, [sample.metainfo], proposals, rcnn_test_cfg=MMDET_TEST_CFG, rescale=False, **extra
-    )
+    expected = mmdets_boxes(network, features, sample, proposals, extra)
     scale = np.array([hw[1] / input_hw[1], hw[0] / input_hw[0]] * 2)
     assert len(got.scores) == len(expected.scores) > 3
     np.testing.assert_allclose(got.boxes_xyxy, expected.bboxes.numpy() * scale, rtol=1e-4, atol=1e-3)
@@ -72,17 +76,16 @@ def test_masks_are_mmdets_and_those_of_lwl_htc_the_mean_over_its_stages(networks
 
 
 def test_htcs_branch_learns_from_every_pixel_of_the_photo_or_from_one_a_cell(dataset):
-    losses = {}
     for loss_on in ("photo", "grid"):
         network = build("lwl_htc", semantic_loss_on=loss_on, semantic_loss_weight=0.5).eval()
         batch = batch_of(network, dataset, flip=True)
         logits = network.extract(batch["inputs"]).semantic_logits
-        losses[loss_on] = losses_of(network, batch)["loss_semantic_seg"]
-    truth = torch.stack([sample.gt_sem_seg.sem_seg[0] for sample in batch["data_samples"]]).long()
-    stride = batch["inputs"].shape[-1] // logits.shape[-1]
-    upsampled = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
-    for loss_on, seen, wanted in (("photo", upsampled, truth), ("grid", logits, truth[:, ::stride, ::stride])):
-        torch.testing.assert_close(losses[loss_on], 0.5 * F.cross_entropy(seen, wanted, ignore_index=255))
+        truth = torch.stack([sample.gt_sem_seg.sem_seg[0] for sample in batch["data_samples"]]).long()
+        if loss_on == "photo":
+            logits = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+        stride = truth.shape[-1] // logits.shape[-1]
+        expected = 0.5 * F.cross_entropy(logits, truth[:, ::stride, ::stride], ignore_index=255)
+        torch.testing.assert_close(losses_of(network, batch)["loss_semantic_seg"], expected)
 
 
 def test_htcs_branch_begins_with_small_logits():
@@ -167,14 +170,7 @@ def test_with_stage_averaging_off_boxes_and_masks_are_those_of_mmdets_config():
     features = stock.extract_feat(images)
     proposals = ours.rpn_head.predict(ours.extract_feat(images), [sample], rescale=False)
     embedding = stock.roi_head.semantic_head(features)[1]
-    (found,) = stock.roi_head.predict_bbox(
-        features,
-        [sample.metainfo],
-        proposals,
-        rcnn_test_cfg=MMDET_TEST_CFG,
-        rescale=False,
-        semantic_feat=embedding,
-    )
+    found = mmdets_boxes(stock, features, sample, proposals, {"semantic_feat": embedding})
     assert len(got.scores) == len(found.scores) > 3
     np.testing.assert_allclose(got.boxes_xyxy, found.bboxes.numpy(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(got.scores, found.scores.numpy(), rtol=1e-5)

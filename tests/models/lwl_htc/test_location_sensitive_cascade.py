@@ -23,8 +23,9 @@ def losses(network, dataset):
     return network.train()(**batch_of(network, dataset, (0, 1)), mode="loss")
 
 
-def reached(network, loss: torch.Tensor) -> set[str]:
-    """Parts of the RoI head, each with its stage, that this loss has a gradient for."""
+@pytest.fixture(scope="module")
+def parts(network):
+    """Parts of the RoI head, each with its stage."""
     parts = {}
     for stage, (box, mask) in enumerate(zip(network.roi_head.bbox_head, network.roi_head.mask_head, strict=True)):
         parts |= {
@@ -35,17 +36,14 @@ def reached(network, loss: torch.Tensor) -> set[str]:
         }
         if stage > 0:
             parts[f"flow {stage}"] = (mask.conv_res,)
-    return reached_by(loss, network, parts)
+    return parts
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_boxes_and_masks_of_a_stage_train_its_tower_and_classes_their_own_layers(network, losses, stage):
+def test_boxes_and_masks_of_a_stage_train_its_tower_and_classes_their_own_layers(network, losses, parts, stage):
     towers = {f"tower {s}" for s in range(stage + 1)} | {f"flow {s}" for s in range(1, stage + 1)}
-    assert reached(network, losses[f"s{stage}.loss_cls"]) == {f"class {stage}"}
-    assert reached(network, losses[f"s{stage}.loss_bbox"]) == {f"deltas {stage}"} | towers
-    assert reached(network, losses[f"s{stage}.loss_mask"]) == {f"mask {stage}"} | towers
-    for term in ("cls", "bbox", "mask"):
-        reached(network, losses[f"s{stage}.loss_{term}"])
+    for term, part, through in (("cls", "class", set()), ("bbox", "deltas", towers), ("mask", "mask", towers)):
+        assert reached_by(losses[f"s{stage}.loss_{term}"], network, parts) == {f"{part} {stage}"} | through
         assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
         assert network.roi_head.semantic_head.conv_embedding.conv.weight.grad.abs().sum() > 0
 

@@ -52,29 +52,33 @@ def loss_curve(folder):
     return {int(step): float(loss) for step, loss in (row.split("\t") for row in rows)}
 
 
-def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_path):
-    whole = run("whole")
+KILLS = {
+    "after a checkpoint": ({}, 2, [1, 2, 3, 4]),
+    "between points of the curves": ({"checkpoint_interval": 1, "curve_interval": 2}, 3, [2, 4]),
+    "between accumulated batches": (  # three batches are one step, and half of the next
+        {
+            "checkpoint_interval": 1,
+            "schedule": SCHEDULE | {"iterations": 2},
+            "memory": SETTINGS.memory | {"checkpointed_stages": [1, 4]},
+            "optimizer": SETTINGS.optimizer | {"accumulated_batches": 2},
+        },
+        2,
+        [2, 4],
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "checkpoint", "steps"), KILLS.values(), ids=KILLS)
+def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_path, settings, checkpoint, steps):
+    whole = run("whole", **settings)
     with pytest.raises(Killed):
-        run("killed", last_sample=5)  # the third batch of two is trained on, the fourth is not
-    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
-    state = torch.load(tmp_path / "killed" / "iter_2.pth", weights_only=True)
-    assert state["meta"]["iter"] == 2
-    resumed = run("killed")
+        run("killed", last_sample=5, **settings)  # the third batch of two is trained on, the fourth is not
+    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith(f"iter_{checkpoint}.pth")
+    resumed = run("killed", **settings)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
-    assert list(loss_curve(tmp_path / "whole")) == [1, 2, 3, 4]
-
-
-def test_a_run_killed_between_two_points_of_its_curves_draws_the_same(run, tmp_path):
-    settings = {"checkpoint_interval": 1, "curve_interval": 2}
-    run("whole", **settings)
-    with pytest.raises(Killed):
-        run("killed", last_sample=5, **settings)
-    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_3.pth")
-    run("killed", **settings)
-    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
-    assert list(loss_curve(tmp_path / "whole")) == [2, 4]
+    assert list(loss_curve(tmp_path / "whole")) == steps
 
 
 def test_another_seed_gives_other_weights(run):
@@ -83,17 +87,16 @@ def test_another_seed_gives_other_weights(run):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("damaged", [(3,), (2, 3)])
-def test_a_checkpoint_that_a_kill_left_half_written_is_left_out(run, tmp_path, capsys, damaged):
+def test_checkpoints_that_a_kill_left_half_written_are_left_out(run, tmp_path, capsys):
     every = {"checkpoint_interval": 1}
     whole = run("whole", **every)
     with pytest.raises(Killed):
         run("killed", last_sample=5, **every)
-    for iteration in damaged:
+    for iteration in (2, 3):
         checkpoint = tmp_path / "killed" / f"iter_{iteration}.pth"
         checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     again = run("killed", **every)
-    assert capsys.readouterr().err.count("cannot be read and is left out") == len(damaged)
+    assert capsys.readouterr().err.count("cannot be read and is left out") == 2
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
@@ -107,21 +110,3 @@ def test_sgd_with_steps_trains_too(run):
     sgd = SETTINGS.optimizer | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
     weights = run("sgd", optimizer=sgd, schedule=SCHEDULE | {"policy": "step", "milestones": (2, 3)})
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
-
-
-def test_a_run_killed_between_accumulated_batches_ends_in_the_same_weights(run, tmp_path):
-    memory = SETTINGS.memory | {"checkpointed_stages": [1, 4]}
-    optimizer = SETTINGS.optimizer | {"accumulated_batches": 2}
-    settings = {
-        "memory": memory,
-        "optimizer": optimizer,
-        "schedule": SCHEDULE | {"iterations": 2},
-        "checkpoint_interval": 1,
-    }
-    whole = run("whole", **settings)
-    with pytest.raises(Killed):
-        run("killed", last_sample=5, **settings)  # three batches: one step, and half of the next
-    assert (tmp_path / "killed" / "last_checkpoint").read_text().endswith("iter_2.pth")
-    resumed = run("killed", **settings)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert list(loss_curve(tmp_path / "whole")) == [2, 4]

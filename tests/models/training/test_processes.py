@@ -26,8 +26,10 @@ def _environment(monkeypatch):
 @pytest.mark.parametrize("launcher", ["none", "pytorch", "slurm"])
 def test_one_process_starts_and_joins_nothing(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    with stage_processes(launcher=launcher, processes=1, device="cpu", cpu_threads=1) as device:
+    with stage_processes(launcher=launcher, processes=1, device="cpu", cpu_threads=3) as device:
         assert device == torch.device("cpu")
+        assert torch.get_num_threads() == 3  # whatever OMP_NUM_THREADS says
+        assert torch.are_deterministic_algorithms_enabled()
         assert not torch.distributed.is_initialized()
 
 
@@ -60,7 +62,7 @@ PROGRAM = """
 import os, time
 from antvisionps.models.training.processes import exit_with_parent
 exit_with_parent(os.getppid())
-time.sleep(1)
+time.sleep(0.3)
 print("goes on", flush=True)
 exit_with_parent(os.getppid() + 1)
 time.sleep(60)

@@ -48,12 +48,10 @@ def test_missing_truncated_and_unsafe_files_are_refused(tmp_path):
         read_network(tmp_path)
     save_weights(tmp_path, layer(), network={})
     file = tmp_path / "weights.pth"
-    file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(ModelError, match="cannot be read as a state dict"):
-        load_weights(tmp_path, layer())
-    torch.save({"weight": tmp_path}, file)
-    with pytest.raises(ModelError, match="cannot be read as a state dict"):
-        load_weights(tmp_path, layer())
+    for spoil in (lambda: file.write_bytes(file.read_bytes()[:-200]), lambda: torch.save({"weight": tmp_path}, file)):
+        spoil()
+        with pytest.raises(ModelError, match="cannot be read as a state dict"):
+            load_weights(tmp_path, layer())
     (tmp_path / "network.json").write_text("{")
     with pytest.raises(ModelError, match=r"network\.json: no readable network"):
         read_network(tmp_path)
