@@ -101,15 +101,3 @@ def test_how_to_run_is_no_stages_param():
     params = [str(param) for stage in STAGES.values() for param in stage.get("params", [])]
     assert "fuse" in params
     assert [param for param in params if param.split(".")[0] == "runtime"] == []
-
-
-def test_imports_are_found_in_functions_but_not_for_type_checking(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from antvisionps.params.whole import Params\n"
-        "def main():\n    from antvisionps.panoptic import categories\n    import antvisionps.core.atomic\n"
-        "    importlib.import_module('antvisionps.core.stage')\n"
-    )
-    found = {str(file) for file in imported_files(script)}
-    assert found == {f"antvisionps/{name}.py" for name in ("panoptic/categories", "core/atomic", "core/stage")}

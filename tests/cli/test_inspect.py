@@ -52,12 +52,6 @@ def table_in(text, first_column):
     return [line.split() for line in lines[start + 2 : stop]]
 
 
-def picture(path):
-    read = cv2.imread(str(path))
-    assert read is not None
-    return read
-
-
 def test_the_list_names_all_that_the_stages_left(inspect, tiny_run):
     splits = {row[0]: row for row in table_in(inspect(), "split")}
     assert {name: int(row[1]) for name, row in splits.items()} == {"train": 6, "heldout": 3, "val": 4}
@@ -119,8 +113,8 @@ def test_instances_are_drawn_where_they_are(inspect, image_id, tmp_path):
     ask = ("instances", "e_ups", "val", "--image", image_id)
     inspect(*ask, "--min-score", 2, "--png", tmp_path / "none.png")
     (row,) = inspect(*ask, "--limit", 1, "--png", tmp_path / "one.png", "--json")
-    none, one = picture(tmp_path / "none.png"), picture(tmp_path / "one.png")
-    photo = picture(f"data/prepared/images/{image_id:012d}.png")
+    none, one = cv2.imread(tmp_path / "none.png"), cv2.imread(tmp_path / "one.png")
+    photo = cv2.imread(f"data/prepared/images/{image_id:012d}.png")
     factor = none.shape[0] // photo.shape[0]
     assert np.array_equal(none[::factor, ::factor], photo)
     changed = (none != one).any(axis=2)
@@ -141,7 +135,7 @@ def test_semantic_shares_are_of_all_pixels_and_the_map_has_the_colours(inspect, 
         means = {c.name: plane.mean() for c, plane in zip(semantic.categories, semantic.probs, strict=True)}
     assert {row["category"]: row["mean probability"] for row in rows} == pytest.approx(means)
     colors = {category["name"]: category["color"] for category in val["categories"]}
-    drawn = picture(tmp_path / "map.png")[..., ::-1][:, :480]
+    drawn = cv2.imread(tmp_path / "map.png")[..., ::-1][:, :480]
     for row in rows:
         share = (drawn == colors[row["category"]]).all(axis=2).mean()
         assert share <= row["share"] + 1e-9
@@ -159,7 +153,7 @@ def test_fused_shows_segments_and_why_candidates_are_rejected(inspect, image_id,
     assert [row["reason"] for row in found["rejected"]] == frame[frame["image_id"] == image_id]["reason"].tolist()
     counts = pd.read_parquet("metrics/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
     assert [(row["TP"], row["FN"]) for row in found["quality"]] == list(zip(counts["tp"], counts["fn"], strict=True))
-    assert picture(tmp_path / "fused.png").shape[0] > 64
+    assert cv2.imread(tmp_path / "fused.png").shape[0] > 64
     printed = inspect("fused", "fusion", "--image", image_id)
     for title in ("rejected candidates, and why", "against the truth"):
         assert title in printed

@@ -9,6 +9,7 @@ import pytest
 
 from antvisionps.cli import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
+from antvisionps.core.errors import ParamsError
 from antvisionps.pipeline.sweep import best
 from antvisionps.report.sweep_report import sweep_svg
 from tests.pipeline.workspace import ENDS, PROJECT
@@ -72,7 +73,6 @@ def test_it_is_held_out_by_default_and_val_is_never_read(project, capsys):
         ("fuse.max_overlap_frac", "expected fuse.KEY=VALUE"),
         ("predict.min_score=0.1,0.2", "expected fuse.KEY=VALUE"),
         ("fuse.min_score=0.1 fuse.min_score=0.2", "each key once"),
-        ("fuse.min_score=0.1,[", "no YAML"),
         ("fuse.min_skore=0.1,0.2", "fuse.min_skore: unknown key"),
         ("fuse.min_score.deep=0.1", "no such key"),
         ("fuse.min_score=0.1,1.5", "less than or equal to 1"),
@@ -89,6 +89,8 @@ def test_what_cannot_be_swept_is_one_line(arguments, complaint, refused):
 
 def test_values_are_read_as_dvc_reads_them():
     assert parse_sweeps(["fuse.a=1e-4,no,null,true,3"]) == {"fuse.a": [1e-4, "no", None, True, 3]}
+    with pytest.raises(ParamsError, match="a value is no YAML"):
+        parse_sweeps(["fuse.min_score=0.1,["])
     assert experiment_line({"fuse.a": None, "fuse.b": True, "fuse.c": 0.5, "fuse.d": "x y"}) == (
         "dvc exp run -S fuse.a=null -S fuse.b=true -S fuse.c=0.5 -S 'fuse.d=x y'"
     )

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from antvisionps.core.errors import DataError
@@ -38,14 +35,3 @@ def test_errors_of_ours_and_ctrl_c_are_lines_on_stderr_and_a_status(capsys, erro
 def test_an_error_that_is_not_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_stage(lambda: raise_error(ZeroDivisionError()))
-
-
-def test_a_script_that_fails_prints_no_traceback():
-    script = (
-        "from antvisionps.core.stage import run_stage; from antvisionps.core.errors import CacheError\n"
-        "def main():\n    try:\n        1 / 0\n    except ZeroDivisionError as error:\n"
-        "        raise CacheError('a.parquet: truncated') from error\n"
-        "run_stage(main)"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "error: a.parquet: truncated\n")

@@ -25,62 +25,50 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Server:
-    """Serves `files` (path → bytes); `faults` are taken one a request, and then it behaves."""
-
-    def __init__(self):
-        self.files = {"/file.zip": CONTENT}
-        self.faults = []
-        self.requests = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.requests.append((self.path, self.headers.get("Range")))
-                fault = outer.faults.pop(0) if outer.faults else {}
-                outer.answer(self, fault)
-                self.close_connection = True
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
-
-    def answer(self, handler, fault):
-        content = self.files.get(handler.path)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        fault = self.server.faults.pop(0) if self.server.faults else {}
+        content = self.server.files.get(self.path)
         if content is None or "status" in fault:
-            handler.send_error(fault.get("status", 404))
+            self.send_error(fault.get("status", 404))
             return
         body, total = content, fault.get("total", len(content))
         if "no_ranges" in fault:
-            handler.send_response(200)
+            self.send_response(200)
             if "chunked" not in fault:
-                handler.send_header("Content-Length", str(total))
+                self.send_header("Content-Length", str(total))
         else:
-            first = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
             body = content[first:]
-            handler.send_response(206)
-            handler.send_header("Content-Range", f"bytes {fault.get('first', first)}-{len(content) - 1}/{total}")
-            handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {fault.get('first', first)}-{len(content) - 1}/{total}")
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
         body = fault.get("body", body)
-        handler.wfile.write(body[: fault.get("stop_after", len(body))])
+        self.wfile.write(body[: fault.get("stop_after", len(body))])
 
-    def close(self):
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+    def log_message(self, *_):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files` (path → bytes); `faults` are taken one a request, and then it behaves."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.faults, self.requests = {"/file.zip": CONTENT}, [], []
+        self.address = f"http://127.0.0.1:{self.server_port}"
 
 
 @pytest.fixture
 def server():
-    server = Server()
-    yield server
-    server.close()
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def remote(server, **changes):
@@ -131,7 +119,7 @@ def test_a_difficult_server_is_borne_with(server, tmp_path, faults):
 
 def test_a_server_that_is_not_there_is_given_up(tmp_path, server):
     gone = remote(server)
-    server.http.server_close()
+    server.server_close()
     with pytest.raises(DownloadError, match="brought nothing"):
         fetch(RemoteFile(gone.url, 5, "0" * 64), tmp_path / "a.zip", wait_s=0)
 
@@ -241,23 +229,18 @@ def test_a_corrupt_archive_leaves_nothing(tmp_path, content):
 # COCO.
 
 
-def small_coco(server, *, train_files=3, change=lambda archives: None):
-    """Parts of COCO's shape with a few files each, served under COCO's paths."""
-    maps = {
-        split: zipped([(f"panoptic_{split}/", b""), *((f"panoptic_{split}/{i}.png", b"png") for i in range(count))])
-        for split, count in (("train2017", 3), ("val2017", 2))
-    }
-    members = [(f"annotations/panoptic_{split}.zip", content) for split, content in maps.items()]
-    members += [(f"annotations/panoptic_{split}.json", split.encode()) for split in maps]
-    archives = {
-        "panoptic": zipped(members),
-        "instances": zipped(
-            [(f"annotations/{kind}_train2017.json", kind.encode()) for kind in ("captions", "instances")]
-        ),
-        "val2017": zipped([(f"val2017/{i}.jpg", b"jpg") for i in range(2)]),
-        "train2017": zipped([(f"train2017/{i}.jpg", CONTENT) for i in range(train_files)]),
-    }
-    change(archives)
+def pictures(folder, count, content=b"picture"):
+    return zipped([(f"{folder}/", b""), *((f"{folder}/{i}.png", content) for i in range(count))])
+
+
+def small_coco(server, **other):
+    """Parts of COCO's shape with a few files each, served under COCO's paths; `other` takes the place of archives."""
+    splits = {"train2017": 3, "val2017": 2}
+    maps = [(f"annotations/panoptic_{split}.zip", pictures(f"panoptic_{split}", n)) for split, n in splits.items()]
+    jsons = [(f"annotations/panoptic_{split}.json", split.encode()) for split in splits]
+    instances = [(f"annotations/{kind}_train2017.json", kind.encode()) for kind in ("captions", "instances")]
+    photos = {split: zipped([(f"{split}/{i}.jpg", CONTENT) for i in range(n)]) for split, n in splits.items()}
+    archives = {"panoptic": zipped(maps + jsons), "instances": zipped(instances)} | photos | other
     parts = {}
     for name, part in PARTS.items():
         content = archives[name]
@@ -267,11 +250,15 @@ def small_coco(server, *, train_files=3, change=lambda archives: None):
     return parts
 
 
+def download_parts(server, to, parts, *names):
+    download_coco(to, names=names or list(parts), server=server.address, parts=parts, wait_s=0)
+
+
 def test_coco_is_laid_out_as_its_profile_reads_it(server, tmp_path):
     parts = small_coco(server)
     server.faults = [{}, {"stop_after": 50}, {}, {"stop_after": 200_000}]
     to = tmp_path / "data" / "coco"
-    download_coco(to, names=list(parts), server=server.address, parts=parts, wait_s=0)
+    download_parts(server, to, parts)
     assert names_in(to) == ["annotations", "download.json", "train2017", "val2017"]
     panoptic = [f"panoptic_{split}" for split in ("train2017", "val2017")]
     jsons = [f"{name}.json" for name in (*panoptic, "instances_train2017")]
@@ -282,7 +269,7 @@ def test_coco_is_laid_out_as_its_profile_reads_it(server, tmp_path):
     assert (to / "train2017" / "2.jpg").read_bytes() == CONTENT
     assert json.loads((to / "download.json").read_text())["train2017"]["files"] == {"train2017": 3}
     asked = len(server.requests)
-    download_coco(to, names=list(parts), server=server.address, parts=parts, wait_s=0)
+    download_parts(server, to, parts)
     assert len(server.requests) == asked
 
 
@@ -291,10 +278,10 @@ def test_what_was_interrupted_after_unpacking_is_finished(server, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(coco, "atomic_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            download_coco(tmp_path, names=["val2017"], server=server.address, parts=parts, wait_s=0)
+            download_parts(server, tmp_path, parts, "val2017")
     assert names_in(tmp_path) == ["val2017", "val2017.zip"]
     asked = len(server.requests)
-    download_coco(tmp_path, names=["val2017"], server=server.address, parts=parts, wait_s=0)
+    download_parts(server, tmp_path, parts, "val2017")
     assert len(server.requests) == asked
     assert names_in(tmp_path) == ["download.json", "val2017"]
 
@@ -303,25 +290,25 @@ def test_a_folder_of_somebody_else_is_left_alone(server, tmp_path):
     parts = small_coco(server)
     (tmp_path / "train2017").mkdir()
     with pytest.raises(DownloadError, match="train2017: there already, but not put there by this command"):
-        download_coco(tmp_path, names=list(parts), server=server.address, parts=parts, wait_s=0)
+        download_parts(server, tmp_path, parts)
     assert not server.requests
 
 
-def without_json(archives):
-    archives["panoptic"] = zipped([("annotations/panoptic_train2017.zip", b"")])
-
-
 @pytest.mark.parametrize(
-    ("name", "changes", "message"),
+    ("name", "archive", "message"),
     [
-        ("train2017", {"train_files": 4}, r"expected \{'train2017': 3\} files in it, got \{'train2017': 4\}"),
-        ("panoptic", {"change": without_json}, r"expected annotations/panoptic_train2017\.json in it"),
+        ("train2017", [(f"train2017/{i}.jpg", b"") for i in range(4)], r"expected \{'train2017': 3\} files in it, got"),
+        (
+            "panoptic",
+            [("annotations/panoptic_train2017.zip", b"")],
+            r"expected annotations/panoptic_train2017\.json in",
+        ),
     ],
 )
-def test_an_archive_of_other_files_is_refused(server, tmp_path, name, changes, message):
-    parts = small_coco(server, **changes)
+def test_an_archive_of_other_files_is_refused(server, tmp_path, name, archive, message):
+    parts = small_coco(server, **{name: zipped(archive)})
     with pytest.raises(DownloadError, match=message):
-        download_coco(tmp_path, names=[name], server=server.address, parts=parts, wait_s=0)
+        download_parts(server, tmp_path, parts, name)
     assert "download.json" not in names_in(tmp_path)
 
 
@@ -338,7 +325,7 @@ def test_a_full_disk_is_noticed_before_the_first_byte(server, tmp_path, monkeypa
 def test_a_broken_manifest_is_named(server, tmp_path, text):
     (tmp_path / "download.json").write_text(text)
     with pytest.raises(DownloadError, match=r"download\.json: "):
-        download_coco(tmp_path, names=["val2017"], server=server.address, parts=small_coco(server))
+        download_parts(server, tmp_path, small_coco(server), "val2017")
 
 
 def test_it_is_a_command(server, tmp_path, monkeypatch, capsys):

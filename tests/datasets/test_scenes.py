@@ -58,15 +58,11 @@ def test_larger_scenes_show_the_same_things_in_more_pixels():
     assert growth[1] == pytest.approx(4 * growth[0], rel=0.25)
 
 
-def test_segments_describe_the_map(scenes):
+def test_segments_describe_the_map_and_stuff_is_one_a_category_and_never_a_crowd(scenes):
     for scene in scenes:
         category_ids = {segment.segment_id: segment.category_id for segment in scene.segments}
         crowd_ids = {segment.segment_id for segment in scene.segments if segment.is_crowd}
         assert measure_segments(scene.segment_ids, category_ids=category_ids, crowd_ids=crowd_ids) == scene.segments
-
-
-def test_stuff_is_one_segment_a_category_and_never_a_crowd(scenes):
-    for scene in scenes:
         stuff = [s for s in scene.segments if not CATEGORIES.by_id(s.category_id).is_thing]
         assert len({segment.category_id for segment in stuff}) == len(stuff)
         assert not any(segment.is_crowd for segment in stuff)

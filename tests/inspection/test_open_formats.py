@@ -28,20 +28,16 @@ def listed(rows):
     return [{name: list(value) if isinstance(value, nested) else value for name, value in row.items()} for row in rows]
 
 
-def test_polars_and_duckdb_read_the_rows(path):
+def test_polars_duckdb_and_pandas_read_the_rows(path):
     rows = pq.read_table(path).to_pylist()
     assert listed(pl.read_parquet(path).to_dicts()) == rows
     with duckdb.connect() as connection:
         cursor = connection.execute("select * from read_parquet(?)", [str(path)])
         names = [column[0] for column in cursor.description]
         assert listed(dict(zip(names, row, strict=True)) for row in cursor.fetchall()) == rows
-
-
-def test_pandas_reads_the_columns(path):
-    rows = pq.read_table(path).to_pylist()
     frame = pd.read_parquet(path)
-    assert list(frame.columns) == list(rows[0])
-    for name in {"image_id", "category_id", "height", "end", "tp"} & set(rows[0]):
+    assert list(frame.columns) == names
+    for name in {"image_id", "category_id", "height", "end", "tp"} & set(names):
         assert frame[name].tolist() == [row[name] for row in rows]
 
 

@@ -16,7 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "antvisionps" / "report" / "site" / "colors
 
 def test_the_distinct_colours_are_the_scripts():
     listed = re.search(r"const DISTINCT_RGB = (.*?);\n", SCRIPT.read_text(), re.DOTALL)[1]
-    assert [tuple(bytes.fromhex(color)) for color in re.findall("#([0-9a-f]{6})", listed)] == [*DISTINCT_RGB]
+    rows = re.findall(r"\[(\d+), (\d+), (\d+)\]", listed)
+    assert [tuple(map(int, row)) for row in rows] == [*DISTINCT_RGB]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")

@@ -344,7 +344,7 @@ def test_the_stage_prepares_a_folder_or_says_in_one_line_why_not(tmp_path, folde
     params = (ROOT / "params.yaml").read_text()
     for old, new in (
         ("source: scenes", "source: coco_panoptic"),
-        ("coco_panoptic: #", f"coco_panoptic: {coco} #"),
+        ("coco_panoptic: null", f"coco_panoptic: {coco}"),
         ("heldout_images: 40", "heldout_images: 2"),
         ("instances: panoptic", f"instances: {instances}"),
     ):

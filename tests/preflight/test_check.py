@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
 from antvisionps.preflight import dry_run
 from antvisionps.preflight.images import find_images
-from antvisionps.preflight.networks import PretrainedWeights, imagenet_weights, networks_of
+from antvisionps.preflight.networks import networks_of
 from tests.tiny_run import write_tiny_params
 
 PAPER = Path(__file__).parents[2] / "profiles" / "coco_paper.yaml"
@@ -81,7 +82,7 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
         params["predict"]["member_weights"]["e_ups"] = {"r50": 1.0}
         params["ends"] = params["predict"]["separate_ends"] = params["fuse"]["systems"] = ["e_ups"]
 
-    monkeypatch.setattr(dry_run, "imagenet_weights", lambda name: PretrainedWeights(None, f"https://x/{name}"))
+    monkeypatch.setattr(dry_run, "imagenet_weights", lambda name: SimpleNamespace(file=None, url=f"https://x/{name}"))
     status, out = check(PAPER, one_member)
     assert status == 1
     for words in (
@@ -117,13 +118,13 @@ def test_every_network_that_the_paper_trains_is_listed_with_its_weights():
 def test_imagenet_weights_that_are_not_here_have_an_address(backbone, host, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    weights = imagenet_weights(backbone)
+    weights = dry_run.imagenet_weights(backbone)
     assert weights.file is None
     assert weights.url.split("/")[2] == host
 
 
 def test_imagenet_weights_that_a_package_carries_are_here():
-    assert imagenet_weights("efficientnet_lite0").file.is_file()
+    assert dry_run.imagenet_weights("efficientnet_lite0").file.is_file()
 
 
 def test_images_of_a_folder_are_those_that_lie_there(tmp_path):

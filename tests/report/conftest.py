@@ -17,15 +17,15 @@ from playwright.sync_api import Page, expect, sync_playwright
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, open_fused
-from antvisionps.predictions.instances import ImageInstances, InstancesWriter
+from antvisionps.predictions.instances import InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
 from antvisionps.report.page import write_report
+from tests.drawing import found
 
 PATIENCE_MS = 30_000
 """For a busy machine: nothing is known by how long it takes."""
@@ -84,39 +84,26 @@ def write_split(annotations, panoptic_dir, maps, categories):
 
 def write_fused(folder, maps, categories):
     write_split(folder / "panoptic.json", folder / "panoptic", maps, categories)
-    segments = []
+    segments, rejected = [], []
     for image_id, (ids, category_ids) in maps.items():
         for segment in measure_segments(ids, category_ids=category_ids):
             number, category_id = segment.segment_id, segment.category_id
             score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
             segments.append((image_id, number, category_id, segment.area_px, score, end))
     # As in a union: of what one end alone found it has a part of the score, what both found is nobody's own.
-    rejected = [
-        (12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1),
-        (12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None),
-        (12, SKY, 448, 3, None, "e_ups+hrnet", "area", None),
-    ]
+    rejected.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
+    rejected.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))
+    rejected.append((12, SKY, 448, 3, None, "e_ups+hrnet", "area", None))
     for rows, (name, schema) in ((segments, SEGMENTS), (rejected, CANDIDATES)):
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
         pq.write_table(pa.table(columns, schema=schema), folder / name)
 
 
-INSTANCES = {"e_ups": [(RING, 0.9, LEFT_BY_ONE), (CRATE, 0.4, RIGHT)], "lwl_htc": [(RING, 0.8, RIGHT)]}
-"""Of image 12, as (category, score, region); the others have none."""
-
-
-def found(image_id, rows):
-    category_ids, scores, regions = zip(*rows, strict=True) if rows else ((), (), ())
-    return ImageInstances(
-        image_id=image_id,
-        height=HEIGHT,
-        width=WIDTH,
-        category_ids=np.array(category_ids, np.int32),
-        scores=np.array(scores, np.float32),
-        boxes_xywh=np.zeros((len(rows), 4), np.float32),
-        rles=encode_masks(np.array([drawn(region) for region in regions])) if rows else [],
-        mask_probs=None,
-    )
+INSTANCES = {
+    "e_ups": [(RING, 0.9, drawn(LEFT_BY_ONE)), (CRATE, 0.4, drawn(RIGHT))],
+    "lwl_htc": [(RING, 0.8, drawn(RIGHT))],
+}
+"""Of image 12; the others have none."""
 
 
 def write_caches(predictions, categories):
@@ -131,7 +118,8 @@ def write_caches(predictions, categories):
         if end in INSTANCES:
             with InstancesWriter(folder / INSTANCES_FILE, header) as writer:
                 for image_id in TRUTH:
-                    writer.write(found(image_id, INSTANCES[end] if image_id == 12 else []))
+                    rows = INSTANCES[end] if image_id == 12 else ()
+                    writer.write(found(*rows, hw=(HEIGHT, WIDTH), image_id=image_id))
         if end != "lwl_htc":
             with SemanticWriter(folder / SEMANTIC_FILE, header) as writer:
                 for image_id in TRUTH:

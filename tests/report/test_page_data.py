@@ -58,27 +58,6 @@ def test_maps_and_segments_are_those_of_the_files(page_folder):
     assert page["ends"]["hrnet"]["instances"] is None
 
 
-def test_outcomes_and_rejected_candidates_of_a_known_image(page_folder):
-    fusion = unpacked(page_folder / "images" / "12.js")["systems"]["fusion"]
-    sky, ring, called_ring, on_void = fusion["segments"]
-    assert (ring["outcome"], ring["iou"], ring["partner"]) == ("matched", round(56 / 72, 4), 1)
-    assert (ring["score"], ring["end"]) == (0.9, "e_ups")
-    assert (called_ring["outcome"], called_ring["iou"], called_ring["partner"]) == ("wrong_class", 1.0, 2)
-    assert on_void["outcome"] == "ignored"
-    assert (sky["outcome"], sky["score"], sky["end"]) == ("matched", None, "e_ups+hrnet")
-    assert [outcome["outcome"] for outcome in fusion["gt_outcomes"]] == ["matched", "matched", "wrong_class"]
-    low, joined, small = fusion["rejected"]
-    assert (low["reason"], low["instance"], low["free"]) == ("low_score", 1, None)
-    assert (joined["end"], joined["instance"]) == ("e_ups+lwl_htc", None)
-    assert (small["reason"], small["instance"], small["free"], small["score"]) == ("area", None, 3, None)
-
-
-def test_an_image_without_anything_has_a_page(page_folder):
-    page = unpacked(page_folder / "images" / "40.js")
-    assert page["map"] == [24 * 32, 0]
-    assert page["segments"] == page["systems"]["fusion"]["segments"] == []
-
-
 def test_the_confusion_counts_every_pixel_once(page_folder):
     overview = unpacked(page_folder / "data" / "overview.js")
     pixels = {(true, predicted): number for true, predicted, number in overview["confusion"]["fusion"]}
