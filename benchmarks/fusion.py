@@ -37,11 +37,7 @@ import numpy as np
 
 from antvisionps.fusion.system import load_kernels
 from antvisionps.panoptic.png import encode_runs
-from antvisionps.panoptic.segment_runs import (
-    IMAGES_PER_GROUP,
-    SegmentRunsReader,
-    find_runs,
-)
+from antvisionps.panoptic.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, find_runs
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
 from antvisionps.pipeline.score import match_systems

@@ -49,11 +49,7 @@ def plain_steps(root: Path, images: int, workers: int) -> dict[str, Callable[[],
         for _ in map_images(partial(_open_pq, root), pairs, workers=workers, description="PQ"):
             pass
 
-    return {
-        "plain: average, argmax, RLE": average,
-        "plain: panopticapi combine": paste,
-        "plain: panopticapi PQ": score,
-    }
+    return {"plain: average, argmax, RLE": average, "plain: panopticapi combine": paste, "plain: panopticapi PQ": score}
 
 
 def _open_average(root: Path) -> Callable[[int], tuple[list[Row], list[Row]]]:

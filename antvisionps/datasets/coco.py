@@ -95,12 +95,7 @@ PARTS: Mapping[str, Part] = {
 
 
 def download_coco(
-    to: Path,
-    *,
-    names: Sequence[str],
-    server: str = SERVER,
-    parts: Mapping[str, Part] = PARTS,
-    wait_s: float = 2.0,
+    to: Path, *, names: Sequence[str], server: str = SERVER, parts: Mapping[str, Part] = PARTS, wait_s: float = 2.0
 ) -> None:
     """Fetches and unpacks the named parts into `to`, and skips what its manifest lists as done.
 

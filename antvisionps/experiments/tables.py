@@ -139,12 +139,7 @@ def fusion_table(params: Params) -> Table:
     return Table("Ends alone and fused", rows)
 
 
-TABLES: Mapping[str, Callable[[Params], Table]] = {
-    "1": table_1,
-    "2": table_2,
-    "3": table_3,
-    "fusion": fusion_table,
-}
+TABLES: Mapping[str, Callable[[Params], Table]] = {"1": table_1, "2": table_2, "3": table_3, "fusion": fusion_table}
 """The report's tables, and what fusion gains in more detail."""
 
 

@@ -146,10 +146,7 @@ def fuse_image(
 
 
 def choose_candidates(
-    instances: Mapping[str, ImageInstances],
-    *,
-    end_of_category: Mapping[int, str] | None,
-    rules: HeuristicRules,
+    instances: Mapping[str, ImageInstances], *, end_of_category: Mapping[int, str] | None, rules: HeuristicRules
 ) -> tuple[list[Candidate], RejectedCandidates]:
     """Who may enter the map, best first, and who is rejected before masks were looked at."""
     alive: list[Candidate] = []

@@ -14,14 +14,7 @@ import cv2
 import numpy as np
 
 from antvisionps.core.errors import CacheError
-from antvisionps.fusion.heuristic import (
-    Candidate,
-    FusedImage,
-    HeuristicRules,
-    add_stuff,
-    choose_candidates,
-    crop_masks,
-)
+from antvisionps.fusion.heuristic import Candidate, FusedImage, HeuristicRules, add_stuff, choose_candidates, crop_masks
 from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet

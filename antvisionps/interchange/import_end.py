@@ -25,12 +25,7 @@ from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 LABELS, INSTANCES, SEMANTIC = "labels.json", "instances.json", "semantic"
 PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 
-ALLOWED = (
-    {INSTANCES},
-    {SEMANTIC},
-    {INSTANCES, SEMANTIC},
-    {PANOPTIC, PANOPTIC_MAPS},
-)
+ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_MAPS})
 """What may stand in the folder together, beside LABELS."""
 
 

@@ -199,11 +199,7 @@ class TrainHrnetAspp(Ensemble):
         return self
 
 
-TRAINING_OF_END: dict[str, type[Training]] = {
-    "e_ups": TrainEUps,
-    "lwl_htc": TrainLwlHtc,
-    "hrnet_aspp": TrainHrnetAspp,
-}
+TRAINING_OF_END: dict[str, type[Training]] = {"e_ups": TrainEUps, "lwl_htc": TrainLwlHtc, "hrnet_aspp": TrainHrnetAspp}
 """The ends that are trained here, each with its section `train_END`."""
 
 

@@ -15,14 +15,7 @@ from antvisionps.params.prepare import Prepare
 from antvisionps.params.profiles import read_params
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import Name, Section, check, refuse_empty, refuse_repeats, refuse_zeros
-from antvisionps.params.training import (
-    ONLY_MEMBER,
-    TRAINING_OF_END,
-    TrainEUps,
-    TrainHrnetAspp,
-    TrainLwlHtc,
-    members_of,
-)
+from antvisionps.params.training import ONLY_MEMBER, TRAINING_OF_END, TrainEUps, TrainHrnetAspp, TrainLwlHtc, members_of
 
 FUSION_SYSTEM = "fusion"
 """Name of the system that takes all ends; every other system is the end it is named after."""

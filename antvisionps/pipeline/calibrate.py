@@ -164,10 +164,7 @@ def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldo
         for found in (*alike, best)
     }
     min_scores = choose_min_scores(
-        pq_of_class,
-        n_gt=heldout.gt_things(begin.counts),
-        min_instances=heldout.min_instances,
-        default=rules.min_score,
+        pq_of_class, n_gt=heldout.gt_things(begin.counts), min_instances=heldout.min_instances, default=rules.min_score
     )
     return [replace(best.settings, rules=replace(rules, min_scores=min_scores))] if min_scores else []
 

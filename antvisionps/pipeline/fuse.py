@@ -34,13 +34,7 @@ IMAGES_PER_ROW_GROUP = 1024
 
 
 def fuse_systems(
-    params: Params,
-    *,
-    prepared: Path,
-    predictions: Path,
-    routing: Path,
-    calibration: Path,
-    out: Path,
+    params: Params, *, prepared: Path, predictions: Path, routing: Path, calibration: Path, out: Path
 ) -> None:
     """Writes the maps of each of fuse.systems to OUT/<system>."""
     caches = SplitCaches.open(predictions, prepared, "val")

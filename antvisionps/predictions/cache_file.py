@@ -19,14 +19,7 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import CacheError
 from antvisionps.core.parquet_files import ParquetReader
-from antvisionps.predictions.schema import (
-    PREFIX,
-    REMEDY,
-    SCHEMA_VERSION,
-    VERSION_REMEDY,
-    CacheHeader,
-    CacheIdentity,
-)
+from antvisionps.predictions.schema import PREFIX, REMEDY, SCHEMA_VERSION, VERSION_REMEDY, CacheHeader, CacheIdentity
 
 _IMAGES_PER_ROW_GROUP = 32
 _BYTES_PER_ROW_GROUP = 4 * 2**20

@@ -131,11 +131,7 @@ class SemanticReader(CacheReader[ImageSemantics]):
     """Reads `semantic.parquet`: iterate over it, or `read(image_id)`."""
 
     def __init__(
-        self,
-        path: Path,
-        expect: CacheIdentity | None = None,
-        *,
-        images: Mapping[int, tuple[int, int]] | None = None,
+        self, path: Path, expect: CacheIdentity | None = None, *, images: Mapping[int, tuple[int, int]] | None = None
     ) -> None:
         columns = [name for name in SEMANTIC_SCHEMA.names if name != "preview"]
         super().__init__(path, SEMANTIC_SCHEMA, expect=expect, images=images, columns=columns)

@@ -99,10 +99,7 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     true = segments_of(ids, {1: CAT, 2: CAT, 3: SKY})
     found = segments_of(predicted, {1: CAT, 2: DOG})
     matches = match_segments(
-        gt_runs=find_runs(ids, true),
-        true=[true],
-        predicted_runs=find_runs(predicted, found),
-        predicted=[found],
+        gt_runs=find_runs(ids, true), true=[true], predicted_runs=find_runs(predicted, found), predicted=[found]
     )
     found = {size: rows(*matches.of_size(size, [CAT, DOG]).counts()) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}

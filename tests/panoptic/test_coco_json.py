@@ -323,10 +323,7 @@ def test_a_photo_of_another_kind_is_refused(split, write, message):
         (np.zeros((2, 2), dtype=np.uint8), "8-bit RGB expected .* got 1 channels of uint8"),
         (np.zeros((2, 2, 4), dtype=np.uint8), "8-bit RGB expected .* got 4 channels of uint8"),
         (np.zeros((2, 2, 3), dtype=np.uint16), "8-bit RGB expected .* got 3 channels of uint16"),
-        (
-            id2rgb(segment_map("SS DE"))[..., ::-1],
-            r"3\.png: has pixels of segment 70000, which segments_info of",
-        ),
+        (id2rgb(segment_map("SS DE"))[..., ::-1], r"3\.png: has pixels of segment 70000, which segments_info of"),
         (np.zeros((2, 2, 3), dtype=np.uint8), r"no pixel of segment 5, which .* image 3 lists \(and 1 more like it\)"),
     ],
 )

@@ -40,12 +40,7 @@ def roi_align_backward(
 
 
 def _box_matrices(
-    rois: Tensor,
-    hw: tuple[int, int],
-    out_hw: tuple[int, int],
-    scale: float,
-    sampling_ratio: int,
-    aligned: bool,
+    rois: Tensor, hw: tuple[int, int], out_hw: tuple[int, int], scale: float, sampling_ratio: int, aligned: bool
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Of some boxes of one image at a time: the image, the boxes' places in `rois`, and their row (boxes, H_out, H) and
     column (boxes, W_out, W) matrices."""
