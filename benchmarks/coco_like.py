@@ -5,8 +5,6 @@ COCO's. Each end: 100 instances an image, some 9 of them above a score of 0.5, w
 stride 4 and 8 of an 800 px input, soft at edges, with half a dozen confused classes and grain.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs stages on what `write_coco_like` made below a folder, as DVC does: each in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

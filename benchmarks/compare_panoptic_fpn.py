@@ -7,8 +7,6 @@ E-UPS is trained by DVC experiments, as by `antvisionps table`, and Panoptic FPN
 so this may be interrupted. The table goes into docs/ablations.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -15,8 +15,6 @@ Plain and ours are timed in turns, --rounds times: a machine that others share i
 are medians, and of their ratio the least and the most too.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

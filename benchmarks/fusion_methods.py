@@ -7,8 +7,6 @@ does it. The last column is what calibration gains in PQ, with the interval of t
 same resampled images. Nothing is written; the table is Markdown.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

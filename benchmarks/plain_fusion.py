@@ -4,8 +4,6 @@ Full-resolution bilinear maps of all classes from both ends, averaged, argmax; R
 combine; panopticapi's PQ.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

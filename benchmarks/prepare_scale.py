@@ -9,8 +9,6 @@ makes a folder in COCO's panoptic layout: JSONs with the fields and the number o
 its own, `dvc repro prepare` and `dvc status` run as people run them. Writes nothing outside a temporary folder (1 GB).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ times the stage, and drives the page from disk in a headless Chromium (`make chr
 browser's own clock while the list of images is scrolled from end to end; the slowest tenth is what people feel.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import shutil

@@ -3,8 +3,6 @@
 As a program it trains one on a prepared data set and fills a cache, with the settings of a params file's E-UPS.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -11,8 +11,6 @@ precision. 800 px means 800 x 1088 with one image, 1024 px means 1024 x 1376 wit
 of 32). The tables are printed row by row, so that an interrupted run keeps what it has.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import logging

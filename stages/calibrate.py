@@ -1,7 +1,5 @@
 """Stage `calibrate`: the thresholds and semantic weights of every system with the best held-out PQ."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.calibrate import calibrate_systems

@@ -1,7 +1,5 @@
 """Stage `evaluate_heldout`: mask AP of every end on the held-out split, and from it which end has which category."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.evaluate_heldout import evaluate_heldout

@@ -1,7 +1,5 @@
 """Stage `fuse`: the panoptic maps of the val split by every system, of one end alone or of all ends together."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.fuse import fuse_systems

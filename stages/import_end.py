@@ -1,7 +1,5 @@
 """Stage `import_end@end-split`: predictions that another tool wrote for a split, into the cache."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

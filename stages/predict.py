@@ -1,7 +1,5 @@
 """Stage `predict@end-split`: what an end's trained networks say of every image of a split, into the cache."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.views import PredictionSettings

@@ -1,7 +1,5 @@
 """Stage `predict_shared@pair-split`: `predict` of two ends in one pass, whose backbone's features are computed once."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.inference.fill_caches import fill_caches, open_end
 from antvisionps.models.inference.shared_backbone import share_backbone

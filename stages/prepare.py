@@ -1,7 +1,5 @@
 """Stage `prepare`: the data set of params.yaml, checked and split into train, heldout and val."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.prepare import prepare

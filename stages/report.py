@@ -1,7 +1,5 @@
 """Stage `report`: the page that shows every number and every image of the val split in a browser."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.report import report

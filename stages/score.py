@@ -1,7 +1,5 @@
 """Stage `score`: PQ, SQ and RQ of every system on the val split, where the fusion loses PQ, and pictures."""
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from antvisionps.core.stage import run_stage, stage_parser

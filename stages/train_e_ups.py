@@ -1,7 +1,5 @@
 """Stage `train_e_ups@member`: one network of the E-UPS ensemble on the train split."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.training.settings import TrainingSettings

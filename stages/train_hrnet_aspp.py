@@ -1,7 +1,5 @@
 """Stage `train_hrnet_aspp@member`: one network of the HRNet-ASPP ensemble on the train split."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
 from antvisionps.models.training.settings import TrainingSettings

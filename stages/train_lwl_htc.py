@@ -1,7 +1,5 @@
 """Stage `train_lwl_htc`: the LWL-HTC network on the train split."""
 
-from __future__ import annotations
-
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.settings import TrainingSettings

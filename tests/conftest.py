@@ -1,7 +1,5 @@
 """What several test files need: real data where there is some, and panopticapi's score as an oracle."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Masks, maps, category sets and instances of a few pixels, for the tests of every room."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

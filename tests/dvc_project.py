@@ -1,7 +1,5 @@
 """Copies of the project that run by DVC on a few tiny pictures and networks."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

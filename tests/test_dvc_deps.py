@@ -1,7 +1,5 @@
 """DVC does not follow imports: a stage's deps must cover every module of ours that its script can import."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import re

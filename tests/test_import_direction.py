@@ -1,7 +1,5 @@
 """Who may import whom, and that all but antvisionps/models works without torch."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import subprocess

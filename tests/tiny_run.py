@@ -3,8 +3,6 @@
 Run as a script, in the folder to fill: one process runs all stage scripts, so that torch is imported once.
 """
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`antvisionps download …`: public data sets, laid out as `prepare` reads them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

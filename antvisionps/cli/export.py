@@ -1,7 +1,5 @@
 """`antvisionps export …`: what the pipeline has, as files that other tools and servers take."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Commands that need more than the base install say so."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

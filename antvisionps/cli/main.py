@@ -1,7 +1,5 @@
 """The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """`antvisionps sweep …`: fusion parameters tried on the cached predictions, without a stage."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """CSV files whose bytes depend on the rows alone."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path

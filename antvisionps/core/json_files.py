@@ -1,7 +1,5 @@
 """JSON files, read with the remedy in the error."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

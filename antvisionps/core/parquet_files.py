@@ -1,7 +1,5 @@
 """Parquet files of our own stages, read with the remedy in the error."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path

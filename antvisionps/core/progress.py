@@ -1,7 +1,5 @@
 """Progress bars that also make sense in a log file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The options of the stage scripts, and how a program of this package ends: its own errors are lines on stderr."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

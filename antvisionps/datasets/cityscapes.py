@@ -8,8 +8,6 @@ the benchmark ignores, and on things too close to tell apart, which become a cro
 id, as in the benchmark's own conversion to panoptic PNGs. Labels: https://github.com/mcordts/cityscapesScripts.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import partial

@@ -3,8 +3,6 @@
 Archives: https://cocodataset.org/#download. Each is removed when its files are unpacked and counted.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The JSON of COCO's train2017 has 860,000 instances in 470 MB. It is read one ann
 each is its mask as run lengths. Format: https://cocodataset.org/#format-data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -4,8 +4,6 @@ The bytes that came stand beside the target as NAME.part; the next attempt, or t
 caller knows size and checksum, so no other file than the published one is ever used.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http
 import http.client

@@ -4,8 +4,6 @@ Shapes are signed distances (negative inside): one function gives the antialiase
 edge that the map has. Lengths are in units; the shorter side of every picture has 128.
 """
 
-from __future__ import annotations
-
 import colorsys
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Finds, checks and reads pictures without ground truth."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

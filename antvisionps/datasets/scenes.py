@@ -5,8 +5,6 @@ melons differ in their pattern alone, crates and logs in their proportions. Some
 clusters of tiny things are one crowd segment. A picture is a pure function of seed, image id and size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

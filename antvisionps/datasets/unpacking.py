@@ -1,7 +1,5 @@
 """Unpacks zip archives without trusting them."""
 
-from __future__ import annotations
-
 import shutil
 import stat
 import zipfile

@@ -2,8 +2,6 @@
 in an image, all areas, crowds ignored. Equal to pycocotools' COCOeval, from which the order of every tie is taken.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

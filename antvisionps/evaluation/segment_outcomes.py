@@ -5,8 +5,6 @@ comes nearest to a match, as TIDE does for detections (Bolya et al. 2020, sectio
 another category, one whose mask is poor, and one that has no counterpart at all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """PQ, SQ and RQ in percent: of all categories, of things and of stuff."""
 
-from __future__ import annotations
-
 import math
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, Quality, class_quality, group_quality

@@ -6,8 +6,6 @@ whatever ends a run: params.yaml, outputs and dvc.lock are the clone's. What an 
 there too, and the next run goes on from it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Tables in Markdown: PQ of each row, its gain over the ends, and what the report has."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections.abc import Mapping, Sequence

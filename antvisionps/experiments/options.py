@@ -1,7 +1,5 @@
 """Options that every comparison by experiments has."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs the experiments of tables, each once, and gives their results."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@
 other profile has a network of its own, and a row changes that one; rows that ask for another backbone are left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

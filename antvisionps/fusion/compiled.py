@@ -5,8 +5,6 @@ about to call a kernel imports those. A kernel takes and fills arrays; it knows 
 this package. It calls nothing of another module but this one, because the kept code does not notice a change there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 

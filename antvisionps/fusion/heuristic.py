@@ -8,8 +8,6 @@ purpose: a segment without a pixel is never listed (panopticapi lists one when n
 scorer then rejects the file), and segment ids count 1, 2, 3 … within the image instead of being random colours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The inner loop of pasting instances into a panoptic map, run by run, compiled."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

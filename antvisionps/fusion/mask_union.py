@@ -17,8 +17,6 @@ and means weighted by w_i · s_i:
 One end alone is left as it is. Ends that agree to the last byte give one copy of what they found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

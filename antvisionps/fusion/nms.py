@@ -1,7 +1,5 @@
 """Non-maximum suppression of boxes, as torchvision's `nms` does it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -6,8 +6,6 @@ falls to unknown is void. An instance whose region is by half or more one stuff 
 stuff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import cv2

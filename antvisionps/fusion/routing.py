@@ -1,7 +1,5 @@
 """Which end's instances are taken for a category: the one that segments it better on held-out images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

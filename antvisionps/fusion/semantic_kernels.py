@@ -11,8 +11,6 @@ Interpolation on the grid is low + (high - low) · frac, rounded twice, as OpenC
 of two float32 is exact in float64.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,8 +1,6 @@
 """One way from the predictions of all ends to a panoptic map: what stage `fuse` does to every image, and `calibrate`
 tries out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """Images by their id, and the end of an error message about a wrong name or id: what there is instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """PQ of images and categories, out of the counts that stage score wrote of every image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a data folder holds, of every stage, and what in it does not belong together."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

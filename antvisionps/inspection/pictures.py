@@ -1,7 +1,5 @@
 """Pictures of one image's predictions, with legends."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is said of one image, as rows for a table or JSON: column → value."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

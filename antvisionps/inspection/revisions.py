@@ -1,7 +1,5 @@
 """Outputs of DVC as another revision has them: a commit, tag, branch or experiment, out of the local DVC cache."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

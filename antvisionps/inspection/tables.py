@@ -1,7 +1,5 @@
 """Tables for a terminal, and the same whole where output goes into a pipe or a file."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Instances in COCO's results format: one JSON list, a row each. https://cocodataset.org/#format-results."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ Rules: https://cocodataset.org/#upload (names, both at the top of the zip) and h
 truth).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

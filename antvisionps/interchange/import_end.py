@@ -4,8 +4,6 @@ The folder holds `instances.json` (COCO results) or `semantic/` (a file an image
 `panoptic/`; and `labels.json` if the tool numbers categories in a way of its own.
 """
 
-from __future__ import annotations
-
 import hashlib
 from contextlib import ExitStack
 from pathlib import Path

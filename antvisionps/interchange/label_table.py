@@ -5,8 +5,6 @@ Without a table a label is a category id. A table `labels.json` is either {label
 stuff apart; a category is named by its name or its id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,8 +9,6 @@ Things become instances, which do not overlap, with score 1 where none is given.
 map without doubt; so two segments of one stuff category in an image become one, as the format wants it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ photo's size. An npz holds `probs` (C, grid_height, grid_width), floats from 0 t
 them say how the grid lies on the network's input if it is not exactly on the whole photo.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath

@@ -3,8 +3,6 @@
 `read_panoptic` validates; code behind it trusts what it returns. Format: https://cocodataset.org/#format-data.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -3,8 +3,6 @@
 `report/site/colors.js` has the same, and says how they were chosen.
 """
 
-from __future__ import annotations
-
 from antvisionps.panoptic.categories import CategorySet
 
 Rgb = tuple[int, int, int]

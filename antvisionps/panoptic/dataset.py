@@ -1,7 +1,5 @@
 """A split of a data set: its photos and panoptic maps, each checked against the annotation when it is loaded."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Panoptic maps as PNGs: an RGB PNG an image, segment id = R + 256 G + 256² B. https://cocodataset.org/#format-data."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

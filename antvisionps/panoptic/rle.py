@@ -6,8 +6,6 @@ its runs of 0 and 1 alternate (the first is of 0); from the fourth on, a length 
 two before; each number is written as little-endian groups of 5 bits and a continuation bit, in characters from '0' on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

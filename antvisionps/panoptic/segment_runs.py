@@ -6,8 +6,6 @@ and `segment`, 0 for void and n for the n-th of the image's segments in ascendin
 size and with which segments, its COCO panoptic JSON tells.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

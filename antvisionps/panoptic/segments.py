@@ -1,7 +1,5 @@
 """The segments of a panoptic map: what describes them, and how they are measured over the map's runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple

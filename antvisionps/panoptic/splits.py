@@ -9,8 +9,6 @@ Every file is opened, decoded whole and hashed here, once, so that no stage dies
 the same photo under two names, in whatever encoding of its pixels, cannot stand on both sides of a split.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A call is known by its file, which lies in the folder in which the stage runs. T
 what opens the work, which is too large to come with every chunk. Every machine has the folder at the same path.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

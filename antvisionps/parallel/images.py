@@ -1,7 +1,5 @@
 """Work on many images with several processes, whose number and place change the time and nothing else."""
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """What happens to cached predictions: routing, calibration, fusion, scores, the page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 

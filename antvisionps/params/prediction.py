@@ -1,7 +1,5 @@
 """How networks predict, and what other tools predicted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 

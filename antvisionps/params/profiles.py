@@ -5,8 +5,6 @@ Tables merge key by key; anything else, null and lists too, replaces what stood 
 `!override`.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

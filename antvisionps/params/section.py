@@ -4,8 +4,6 @@ No field has a default: a tunable stands in params.yaml and nowhere else. Unknow
 values out of range are refused, each with its place in the file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar

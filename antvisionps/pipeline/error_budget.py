@@ -6,8 +6,6 @@ under the heuristic, whatever the system's method, and calibrated only where sys
 where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

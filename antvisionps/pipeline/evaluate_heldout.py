@@ -1,7 +1,5 @@
 """What stage `evaluate_heldout` does: mask AP of every end on held-out images, and which end has which category."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

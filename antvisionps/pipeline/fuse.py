@@ -1,7 +1,5 @@
 """What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace

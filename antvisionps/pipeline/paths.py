@@ -1,7 +1,5 @@
 """Where the pipeline's folders are, as dvc.yaml says: paths stand there and nowhere else."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 

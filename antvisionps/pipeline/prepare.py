@@ -1,7 +1,5 @@
 """What stage `prepare` does: the data set of params.yaml, checked and split into train, heldout and val."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What stage `report` does: the page that shows every number and every image of the val split in a browser."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from antvisionps.parallel.images import open_workers

@@ -1,7 +1,5 @@
 """What stage `score` does: PQ, SQ and RQ of every fused system on the val split, with tables and pictures."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

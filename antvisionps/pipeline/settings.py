@@ -1,7 +1,5 @@
 """How each system is fused: what params.yaml, the routing table and the calibration say, as FusionSettings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `antvisionps sweep` does: PQ of many values of fusion's params."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 

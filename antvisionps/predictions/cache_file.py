@@ -3,8 +3,6 @@
 It stands under its name only when whole. Its metadata list its images, also those without a row.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack

@@ -1,7 +1,5 @@
 """What a fused system leaves on disk: a split in the COCO panoptic format, its segments, the rejected candidates."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A cache file that several processes predict: each writes a part, and the first merges them into the file of one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path

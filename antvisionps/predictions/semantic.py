@@ -1,7 +1,5 @@
 """Semantic probabilities in the cache: one row an image."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Works in the base install, without torch. What has to be there is read from the package's own metadata.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """What `antvisionps check` does: tries every network of some params, and looks at data, weights and disk."""
 
-from __future__ import annotations
-
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The table that `antvisionps check` prints: what a run needs of disk, memory and time, and how that is known."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """How many images of what size a run works on: from the data where they are, else what is published of them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The networks that some params train, and where their ImageNet weights come from; nothing is downloaded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,6 @@
 """One network for a few steps on random pictures: that it builds, learns and predicts, how much it holds, how long
 it takes."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

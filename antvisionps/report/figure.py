@@ -3,8 +3,6 @@
 Text stays text in a PDF, and the same input gives the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

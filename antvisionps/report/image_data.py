@@ -1,7 +1,5 @@
 """What the report page shows of one image, as plain values: every map as runs, every segment with its outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A legend beside a picture: a swatch and a name for each category that appears."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

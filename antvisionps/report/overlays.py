@@ -1,7 +1,5 @@
 """Pictures of panoptic maps: category colours over the photo, instances of a category told apart by shade."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -1,7 +1,5 @@
 """What the report page shows of a whole split, as plain values, from the files that the stages before it wrote."""
 
-from __future__ import annotations
-
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,6 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
     confusion.csv, curves.csv the overview's confusion of categories and training curves, for DVC's plots
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The table of panoptic quality that people look at first."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A sweep to look at: a table with bars, and a plot as SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from html import escape

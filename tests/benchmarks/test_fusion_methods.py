@@ -1,7 +1,5 @@
 """What the comparison of fusion's methods prints."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

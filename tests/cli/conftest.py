@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from antvisionps.cli import main as cli

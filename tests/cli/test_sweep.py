@@ -1,7 +1,5 @@
 """`antvisionps sweep` beside stages fuse and score, on a small data set whose ends are noisy copies of the truth."""
 
-from __future__ import annotations
-
 import shutil
 from xml.etree import ElementTree
 

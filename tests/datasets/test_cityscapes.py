@@ -1,7 +1,5 @@
 """Cityscapes' official layout in small, with the benchmark's rules as a slow conversion beside ours."""
 
-from __future__ import annotations
-
 import shutil
 
 import cv2

@@ -1,7 +1,5 @@
 """Instances from a COCO JSON against pycocotools, and one clear error for each way to break it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Fetching and unpacking from a local HTTP server that breaks off, lies about sizes and serves corrupt archives."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """The built-in scenes: the same everywhere, valid, and with everything that they promise to hold."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

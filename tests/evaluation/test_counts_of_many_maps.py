@@ -1,7 +1,5 @@
 """Counts and PQ of thousands of random pairs of maps, each in turn and all together, against two other scorers."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Why segments match or do not, on maps drawn as text."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The tables by DVC: with stub stages what is run, kept, resumed and refused, and one row by the pipeline itself."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

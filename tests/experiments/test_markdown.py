@@ -1,7 +1,5 @@
 """What a table says of its results, and where it is written."""
 
-from __future__ import annotations
-
 from antvisionps.experiments.markdown import Result, replace_section, table
 from antvisionps.experiments.tables import Figures, Row
 

@@ -1,7 +1,5 @@
 """Which changes of the params make the rows of the tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

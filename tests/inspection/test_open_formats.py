@@ -1,7 +1,5 @@
 """Every Parquet file of a run opens in other people's programs as it is."""
 
-from __future__ import annotations
-
 import duckdb
 import pandas as pd
 import polars as pl

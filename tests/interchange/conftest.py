@@ -1,7 +1,5 @@
 """A small data set, a cache of it like those of `predict`, and its export."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

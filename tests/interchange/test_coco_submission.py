@@ -1,7 +1,5 @@
 """A submission as COCO's server takes it, with panopticapi in the server's place."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile

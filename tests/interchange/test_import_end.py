@@ -1,7 +1,5 @@
 """Predictions of other tools as an end: written by hand in those tools' formats, or exported from a cache of ours."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

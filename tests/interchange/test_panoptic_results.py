@@ -1,7 +1,5 @@
 """Panoptic results of panopticapi, Hugging Face and detectron2, as an end."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A data set of three small pictures and networks small enough to train in a second."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Mapping, Sequence

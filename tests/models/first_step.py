@@ -4,8 +4,6 @@ Run as a script under torchrun, with the folder to fill. Nothing random is left 
 sampled, nothing is dropped, every instance is known.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """That every network learns everywhere, from any picture."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Things before stuff, class indices and category ids, and what a category list may not hold."""
 
-from __future__ import annotations
-
 import pytest
 
 from antvisionps.core.errors import DataError

@@ -1,7 +1,5 @@
 """The COCO panoptic format against panopticapi and real files, and one clear error for each way to break it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

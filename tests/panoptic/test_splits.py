@@ -1,7 +1,5 @@
 """What `prepare` writes, what its fingerprint covers, and the leaks and gaps that it refuses."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """map_images, and the stages after predict, on a real Dask cluster of two processes of this machine."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """map_images in this process, on processes of this machine and on a Dask cluster."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """What a profile stands for, and what DVC leaves of it."""
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 

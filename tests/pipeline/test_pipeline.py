@@ -1,7 +1,5 @@
 """The whole DAG by DVC, as people run it, and what DVC runs again."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

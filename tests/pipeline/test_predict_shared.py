@@ -1,7 +1,5 @@
 """Stage predict_shared beside stage predict, and that DVC makes either from the params."""
 
-from __future__ import annotations
-
 import runpy
 import shutil
 from pathlib import Path

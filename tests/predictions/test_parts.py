@@ -1,7 +1,5 @@
 """Parts of a cache that several processes write, merged into the file of one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

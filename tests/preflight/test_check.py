@@ -1,7 +1,5 @@
 """`antvisionps check` on tiny params, on params that cannot run, and on a network of the report's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

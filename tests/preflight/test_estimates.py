@@ -1,7 +1,5 @@
 """The arithmetic of `antvisionps check`."""
 
-from __future__ import annotations
-
 import pytest
 
 from antvisionps.preflight.estimates import (

@@ -1,7 +1,5 @@
 """A report of three tiny images whose every segment is known, and whose names would like to be code."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

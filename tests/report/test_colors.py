@@ -1,7 +1,5 @@
 """The page's colours as colour-blind people see them: Machado et al. 2009, severity 1, in linear RGB."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import Path

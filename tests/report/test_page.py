@@ -1,7 +1,5 @@
 """The report page in a real browser, as people open it: from disk, with pointer and keyboard."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import json

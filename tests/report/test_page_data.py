@@ -1,7 +1,5 @@
 """What the page is made of: files, their bytes, and what they say of images whose every segment is known."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import json

@@ -3,8 +3,6 @@
 torchvision's CPU kernel gives the same numbers, one output position at a time in one thread.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

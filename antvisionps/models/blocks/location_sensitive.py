@@ -4,8 +4,6 @@ Where a thing is changes its box and its mask but not its class. So one tower of
 feeds both box regression and mask, and classification sees its own 7x7 RoI features through two fully connected layers.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -10,8 +10,6 @@ A compiled mmcv that loads is left alone. Operators that no network here needs r
 import.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """The size at which the networks see a photo, in training and at test time."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

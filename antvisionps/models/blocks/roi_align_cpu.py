@@ -5,8 +5,6 @@ rows @ features @ columns.T with two small matrices that follow from the box, an
 torchvision's CPU kernel scatters it sample by sample in one thread. The forward pass is torchvision's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

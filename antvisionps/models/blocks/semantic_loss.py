@@ -1,7 +1,5 @@
 """What semantic heads learn from: the true classes of a batch, and cross entropy without void."""
 
-from __future__ import annotations
-
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Weights from files: read as state dicts, and refused where they are of another architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What both two-stage networks share: pyramid, region proposals and RoI heads as mmdet configs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

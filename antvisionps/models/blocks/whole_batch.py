@@ -7,8 +7,6 @@ W n_r / sum(n) times its L_r, whose plain average is the batch's loss, and so is
 look at the whole batch too. With one process, nothing here changes anything.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

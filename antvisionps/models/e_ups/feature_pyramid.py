@@ -1,7 +1,5 @@
 """The feature pyramid of E-UPS: FPN, UPSNet's image context at its top, Libra R-CNN's balancing after it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmcv.cnn.bricks import NonLocal2d

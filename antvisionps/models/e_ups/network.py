@@ -1,7 +1,5 @@
 """E-UPS, the first end: a Mask R-CNN with UPSNet's deformable semantic head over all classes (Xiong et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ logits in ground-truth boxes, so that cross entropy over them teaches both heads
 semantic grid, at stride 4.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample

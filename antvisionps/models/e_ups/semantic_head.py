@@ -1,7 +1,5 @@
 """UPSNet's semantic head: one deformable subnet, shared by all pyramid levels (Xiong et al. 2019, section 3.1)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

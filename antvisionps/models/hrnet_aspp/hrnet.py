@@ -1,7 +1,5 @@
 """HRNet: branches at strides 4, 8, 16 and 32 that run side by side and exchange features (Wang et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

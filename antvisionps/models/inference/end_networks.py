@@ -1,7 +1,5 @@
 """The trained networks of an end, opened from their folders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

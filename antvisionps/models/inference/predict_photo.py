@@ -1,7 +1,5 @@
 """What the cache holds of a photo: the networks' predictions with masks pasted and categories named."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """What a network of an end offers at test time."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol, runtime_checkable
 
 from mmdet.structures import DetDataSample

@@ -4,8 +4,6 @@ Nothing but the backbone's features is shared, and only where a network would ha
 weights and of an input that is equal bit by bit. So the predictions are those of separate passes, to the last bit.
 """
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The DC head: LWL-HTC's semantic branch with deformable convolutions on every level (the report's figure 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -5,8 +5,6 @@ of a stage share features, and mask information flow from the stages before reac
 features of its own. Semantic features are added to the RoI features of both, as in HTC.
 """
 
-from __future__ import annotations
-
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS

@@ -1,7 +1,5 @@
 """LWL-HTC, the second end: Hybrid Task Cascade whose semantic branch predicts all classes (Chen et al. 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Losses balanced by learned uncertainty (Kendall, Gal and Cipolla 2018, equation 10, classification form)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

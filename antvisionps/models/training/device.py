@@ -1,7 +1,5 @@
 """Which device the networks run on, and that they run reproducibly on it."""
 
-from __future__ import annotations
-
 import os
 
 import torch

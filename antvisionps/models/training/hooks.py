@@ -1,7 +1,5 @@
 """What happens at every iteration of a training beside the step: seeds, the progress bar, curves, checkpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

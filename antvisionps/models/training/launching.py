@@ -1,7 +1,5 @@
 """Starts the processes of a stage and waits for them; where one fails, all stop, with one error."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -7,8 +7,6 @@ Several processes share every batch: the images are those of one process, and so
 anchors and RoIs, which each process makes for its own images, is another.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

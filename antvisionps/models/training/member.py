@@ -1,7 +1,5 @@
 """One network of an end, from its settings to weights on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """How a network is optimised, and in how much memory."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial

@@ -5,8 +5,6 @@ srun starts them on the machines of the job. From then on it only waits, and tel
 process that torchrun or srun started joins the others through mmengine's launchers, by the environment it finds.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

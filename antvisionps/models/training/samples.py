@@ -4,8 +4,6 @@ What sample k of a run holds is a pure function of the seed and k, so that worke
 change nothing.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a training follows: the sections of the params with the same names, as plain values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict

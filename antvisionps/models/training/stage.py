@@ -1,7 +1,5 @@
 """The call that the stages that train have in common."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Trained weights on disk: a plain state dict beside a JSON file that tells what network it belongs to."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

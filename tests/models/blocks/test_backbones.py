@@ -1,7 +1,5 @@
 """Backbones against timm's and mmdet's own networks: features, weights, and what is frozen."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

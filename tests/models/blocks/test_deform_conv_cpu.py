@@ -1,7 +1,5 @@
 """Deformable convolution on a CPU against torchvision's own kernel, in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torchvision

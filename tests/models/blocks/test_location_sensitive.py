@@ -1,7 +1,5 @@
 """What reaches what in the location sensitive header, and that E-UPS scores with it as it trains it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmdet.structures.bbox import bbox2roi

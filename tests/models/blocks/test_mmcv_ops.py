@@ -1,7 +1,5 @@
 """mmcv's operators on torchvision's kernels, against numbers recorded from compiled mmcv 2.3 on a CPU."""
 
-from __future__ import annotations
-
 import importlib.machinery
 import importlib.util
 import sys

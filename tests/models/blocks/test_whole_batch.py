@@ -1,7 +1,5 @@
 """Two real processes that share a batch, against one process that has all of it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

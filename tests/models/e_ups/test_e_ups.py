@@ -1,7 +1,5 @@
 """E-UPS's losses against mmdet's, one by one and all together."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmdet.models.detectors import TwoStagePanopticSegmentor

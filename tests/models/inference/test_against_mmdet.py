@@ -1,7 +1,5 @@
 """Both two-stage networks against mmdet's own heads, and its own HTC, on the same weights and boxes."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

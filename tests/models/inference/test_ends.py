@@ -1,7 +1,5 @@
 """From a data set to trained networks to a cache that the readers accept."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Two ends on one frozen backbone: its features computed once, the caches of separate passes to the last byte."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What reaches what in the cascade's location sensitive header, and that LWL-HTC scores with it as it trains it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead

@@ -1,7 +1,5 @@
 """Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

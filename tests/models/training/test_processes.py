@@ -1,7 +1,5 @@
 """What starting several processes asks of the machine, and what it says where that is missing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
