@@ -4,8 +4,6 @@ Run as a script under torchrun, with the folder to fill. Nothing random is left 
 sampled, nothing is dropped, every instance is known.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +47,7 @@ AUGMENTATION = {"short_sides_px": (64, 96, 128), "max_long_side_px": 200, "flip"
 
 
 def build_variant(variant: str) -> Any:
+    torch.use_deterministic_algorithms(True)
     end, changes = VARIANTS[variant]
     network = build(end, seed=3, **changes)
     for module in network.modules():

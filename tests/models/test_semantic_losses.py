@@ -1,7 +1,5 @@
 """Losses of semantic heads against a walk over the pixels."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

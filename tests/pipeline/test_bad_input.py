@@ -1,7 +1,5 @@
 """What is missing, broken or of something else is one line that names it, and nothing is written."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """What calibrate finds on held-out images, and that fuse takes it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The same bytes from any number of workers, from another process, and after a kill."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What score says that a perfect part would give, against stages fuse and score with that part made perfect by hand."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Whose instances each category takes, by the AP of held-out images."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """What each choice of section fuse does to the maps."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Stages that run in two real processes, started by themselves as torchrun does or by srun, interrupted and not."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Any picture through the whole system: the same maps as the pipeline's own."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

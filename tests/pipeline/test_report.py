@@ -1,7 +1,5 @@
 """The page of stage report shows what the stages before it found."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

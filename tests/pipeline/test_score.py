@@ -1,7 +1,5 @@
 """The metrics by other people's scorers and formulas, the tables and the pictures."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """A small data set with two ends that are noisy copies of the truth, and the stages after predict in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

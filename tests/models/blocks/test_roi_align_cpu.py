@@ -1,7 +1,5 @@
 """The gradient of RoIAlign on a CPU against torchvision's own kernel, in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torchvision.ops import roi_align as torchvisions

@@ -1,7 +1,5 @@
 """RoI features against mmdet's own extractor."""
 
-from __future__ import annotations
-
 import torch
 from mmdet.registry import MODELS
 

@@ -1,7 +1,5 @@
 """Two real processes that share a batch, against one process that has all of it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -33,13 +31,6 @@ def two_processes(tmp_path_factory) -> Path:
     )
     assert ran.returncode == 0, ran.stderr
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def refuse_other_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor], *, exact: bool) -> None:

@@ -1,7 +1,5 @@
 """Image context and Libra's balanced pyramid against mmdet's FPN, BFP and mmcv's non-local block."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmcv.cnn.bricks import NonLocal2d

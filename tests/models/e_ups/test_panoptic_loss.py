@@ -1,7 +1,5 @@
 """UPSNet's panoptic head in training against a literal walk over every cell and channel."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every cell of the report's Table 1 at paper size, from params alone: it builds, and the largest ones take a step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

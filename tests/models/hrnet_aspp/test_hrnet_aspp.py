@@ -1,7 +1,5 @@
 """HRNet against timm's, the decoder against formulas, and the end from training to a cache that fusion reads."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Test-time sizes and mirroring: proposals that all views share, and the mean of what they say."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

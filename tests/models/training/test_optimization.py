@@ -1,7 +1,5 @@
 """That what saves memory changes no result, and what cannot work is refused."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest
