@@ -47,6 +47,7 @@ AUGMENTATION = {"short_sides_px": (64, 96, 128), "max_long_side_px": 200, "flip"
 
 
 def build_variant(variant: str) -> Any:
+    torch.use_deterministic_algorithms(True)
     end, changes = VARIANTS[variant]
     network = build(end, seed=3, **changes)
     for module in network.modules():

@@ -9,6 +9,7 @@ import torch
 from ruamel.yaml import YAML
 
 from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.models.blocks.backbones import EfficientNetLite0
 from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.models.training.weights import save_weights
 from antvisionps.panoptic.splits import open_split
@@ -25,7 +26,8 @@ def project(tmp_path, monkeypatch) -> Path:
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(PROJECT / "params.yaml")
     shrink(params)
-    params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR], "flip": True}
+    params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR]}
+    params["predict"] |= {"short_sides_px": [64, 96], "flip": True}
     yaml.dump(params, tmp_path / "params.yaml")
     networks = {"e_ups": params["train_e_ups"]["networks"]["base"], "lwl_htc": params["train_lwl_htc"]["network"]}
     sizes = {"train_images": 3, "val_images": 2, "height": 64, "width": 80}
@@ -52,10 +54,14 @@ def run_stage(name: str, *options: str) -> None:
         runpy.run_path(script, run_name="stage")["main"]()
 
 
-def test_both_stages_write_the_same_caches_to_the_same_places(project):
+def test_both_stages_write_the_same_caches_and_the_shared_one_computes_the_backbone_once_a_view(project, monkeypatch):
+    passes = []
+    forward = EfficientNetLite0.forward
+    monkeypatch.setattr(EfficientNetLite0, "forward", lambda *args: passes.append(1) or forward(*args))
     for end in PAIR.values():
         run_stage("predict", "--end", end, "--models", f"data/models/{end}", "--out", f"separate/{end}/val")
     run_stage("predict_shared", "--ends", "e_ups", "lwl_htc", "--models", "data/models", "--predictions", "shared")
+    assert len(passes) == (2 + 1) * 4 * 2  # ends, views, images
     shared = bytes_below(project / "shared")
     assert len(shared) == 4
     assert shared == bytes_below(project / "separate")

@@ -14,12 +14,12 @@ GEOMETRIES = [
 ]
 KERNEL = (3, 2)
 KINDS = {
-    "a few cells": lambda shape: 2 * torch.randn(shape, dtype=torch.float64),
-    "mostly outside": lambda shape: 30 * torch.randn(shape, dtype=torch.float64),
-    "none": lambda shape: torch.zeros(shape, dtype=torch.float64),
-    "whole cells": lambda shape: torch.randint(-4, 5, shape).double(),
-    "half cells": lambda shape: torch.randint(-9, 10, shape) / 2.0,
-    "out of reach": lambda shape: torch.full(shape, -1e30, dtype=torch.float64),
+    "a few cells": lambda shape: 2 * torch.randn(shape),
+    "mostly outside": lambda shape: 30 * torch.randn(shape),
+    "none": torch.zeros,
+    "whole cells": lambda shape: torch.randint(-4, 5, shape),
+    "half cells": lambda shape: torch.randint(-9, 10, shape) / 2,
+    "out of reach": lambda shape: torch.full(shape, -1e30),
 }
 
 
@@ -29,23 +29,19 @@ def test_output_and_gradients_are_those_of_torchvisions_kernel(geometry, offsets
     torch.manual_seed(11)
     features = torch.randn(3, 8, 7, 10, dtype=torch.float64)
     weight = torch.randn(6, 8 // geometry.groups, *KERNEL, dtype=torch.float64)
-    plain = torch.nn.functional.conv2d(
-        features, weight, None, geometry[:2], geometry[2:4], geometry[4:6], geometry.groups
-    )
+    steps = geometry[:2], geometry[2:4], geometry[4:6]
+    plain = torch.nn.functional.conv2d(features, weight, None, *steps, geometry.groups)
     taps = geometry.offset_groups * KERNEL[0] * KERNEL[1]
     offset = offsets((3, 2 * taps, *plain.shape[2:])).double()
-    inputs = [features, weight, offset]
 
     def output_and_gradients(convolve):
-        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        leaves = [tensor.clone().requires_grad_() for tensor in (features, weight, offset)]
         output = convolve(*leaves)
         torch.manual_seed(12)
         return output, torch.autograd.grad(output, leaves, torch.randn_like(output), materialize_grads=True)
 
     ours = output_and_gradients(lambda *tensors: deform_conv2d(geometry, *tensors))
-    theirs = output_and_gradients(
-        lambda f, w, o: torchvision.ops.deform_conv2d(f, o, w, None, geometry[:2], geometry[2:4], geometry[4:6])
-    )
+    theirs = output_and_gradients(lambda f, w, o: torchvision.ops.deform_conv2d(f, o, w, None, *steps))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 

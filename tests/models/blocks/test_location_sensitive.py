@@ -7,38 +7,12 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveRoIHead
-from tests.models.conftest import batch_of, build, losses_of, reached_by
+from tests.models.conftest import batch_of, build, losses_of
 
 
 @pytest.fixture(scope="module")
 def network():
     return build("e_ups", location_sensitive_header=True, mask_convs=2)
-
-
-@pytest.fixture(scope="module")
-def losses(network, dataset):
-    return network.train()(**batch_of(network, dataset, (0, 1)), mode="loss")
-
-
-@pytest.mark.parametrize(
-    ("loss", "reached"),
-    [
-        ("loss_cls", {"class layers", "class scores"}),
-        ("loss_bbox", {"tower", "box deltas"}),
-        ("loss_mask", {"tower", "mask"}),
-    ],
-)
-def test_boxes_and_masks_train_the_shared_tower_and_classes_their_own_layers(network, losses, loss, reached):
-    head = network.roi_head
-    parts = {
-        "tower": [head.tower],
-        "class layers": [head.bbox_head.cls_fcs],
-        "class scores": [head.bbox_head.fc_cls],
-        "box deltas": [head.bbox_head.fc_reg],
-        "mask": [head.mask_head],
-    }
-    assert reached_by(losses[loss], network, parts) == reached
-    assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
 
 
 def test_the_mask_loss_on_shared_features_is_that_of_features_computed_anew(network, dataset, monkeypatch):

@@ -33,13 +33,6 @@ def two_processes(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def refuse_other_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor], *, exact: bool) -> None:
     """Learning norms magnify float32's rounding, so E-UPS's are compared as one vector; HRNet-ASPP's are in float64."""
     if not exact:

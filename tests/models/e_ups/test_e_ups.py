@@ -1,13 +1,12 @@
 """E-UPS's losses against mmdet's, one by one and all together."""
 
-import pytest
 import torch
 from mmdet.models.detectors import TwoStagePanopticSegmentor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.e_ups.semantic_head import crop_classes
-from tests.models.conftest import E_UPS_EXTRAS, batch_of, build, gradients_of, losses_of, reached_by
+from tests.models.conftest import batch_of, build, gradients_of, losses_of
 
 
 def test_without_extras_losses_and_gradients_are_those_of_mmdets_panoptic_segmentor(dataset, monkeypatch):
@@ -17,27 +16,6 @@ def test_without_extras_losses_and_gradients_are_those_of_mmdets_panoptic_segmen
     monkeypatch.setattr(network, "loss", lambda *data: TwoStagePanopticSegmentor.loss(network, *data))
     torch.testing.assert_close(got, losses_of(network, batch))
     torch.testing.assert_close(gradients, gradients_of(network))
-
-
-@pytest.mark.parametrize(
-    ("loss", "reached"),
-    [
-        ("loss_panoptic", {"classifier", "subnet", "mask head", "tower"}),
-        ("loss_semantic_roi", {"classifier", "subnet"}),
-    ],
-)
-def test_the_extra_losses_reach_their_heads(dataset, loss, reached):
-    network = build("e_ups", **E_UPS_EXTRAS).train()
-    batch = batch_of(network, dataset, (0,))
-    torch.manual_seed(1)
-    parts = {
-        "classifier": [network.semantic_head.classifier],
-        "subnet": [network.semantic_head.subnet],
-        "mask head": [network.roi_head.mask_head],
-        "tower": [network.roi_head.tower],
-        "box head": [network.roi_head.bbox_head],
-    }
-    assert reached_by(network(**batch, mode="loss")[loss], network, parts) == reached
 
 
 def test_the_roi_semantic_loss_is_cross_entropy_in_ground_truth_boxes(dataset):

@@ -97,17 +97,8 @@ def test_an_unknown_backbone_or_bad_rates_are_refused(changes, message):
         build(**changes)
 
 
-@pytest.mark.parametrize(
-    ("of_file", "ours", "message"),
-    [
-        ({"width": 30}, {}, r"transition1\.0\.0\.weight has shape \(30, .*, expected \(18, "),
-        ({"modules": (1, 1, 2)}, {}, r"stage4\.1\..* is not part of this network"),
-        ({"blocks": 2}, {}, r"layer1\.1\..* is not part of this network"),
-        ({}, {"blocks": 2}, r"layer1\.1\..* is missing"),
-    ],
-)
-def test_weights_of_another_architecture_are_refused(tmp_path, of_file, ours, message):
+def test_weights_of_another_architecture_are_refused(tmp_path):
     file = tmp_path / "other.pth"
-    torch.save(build(backbone=SMALL | of_file).backbone.state_dict(), file)
-    with pytest.raises(ModelError, match=f"weights of another architecture: {message}"):
-        build(backbone=SMALL | ours | {"weights": str(file)})
+    torch.save(build(backbone=SMALL | {"blocks": 2}).backbone.state_dict(), file)
+    with pytest.raises(ModelError, match=r"of another architecture: layer1\.1\..* is not part of this network"):
+        build(backbone=SMALL | {"weights": str(file)})

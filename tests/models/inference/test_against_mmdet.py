@@ -29,12 +29,6 @@ def networks():
     return {end: build(end, seed=3, sharp=True).eval() for end in ENDS}
 
 
-def mmdets_boxes(network, features, sample, proposals, extra):
-    settings = {"rcnn_test_cfg": MMDET_TEST_CFG, "rescale": False}
-    (found,) = network.roi_head.predict_bbox(features, [sample.metainfo], proposals, **settings, **extra)
-    return found
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("hw", [(64, 80), (97, 130)])
 @pytest.mark.parametrize("end", ENDS)
@@ -46,7 +40,9 @@ def test_boxes_scores_and_classes_are_mmdets(networks, end, hw):
     features = network.extract_feat(images)
     proposals = network.rpn_head.predict(features, [sample], rescale=False)
     extra = {"semantic_feat": network.roi_head.semantic_head(features)[1]} if end == "lwl_htc" else {}
-    expected = mmdets_boxes(network, features, sample, proposals, extra)
+    (expected,) = network.roi_head.predict_bbox(
+        features, [sample.metainfo], proposals, rcnn_test_cfg=MMDET_TEST_CFG, rescale=False, **extra
+    )
     scale = np.array([hw[1] / input_hw[1], hw[0] / input_hw[0]] * 2)
     assert len(got.scores) == len(expected.scores) > 3
     np.testing.assert_allclose(got.boxes_xyxy, expected.bboxes.numpy() * scale, rtol=1e-4, atol=1e-3)
@@ -55,9 +51,10 @@ def test_boxes_scores_and_classes_are_mmdets(networks, end, hw):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("end", ENDS)
-def test_masks_are_mmdets_and_those_of_lwl_htc_the_mean_over_its_stages(networks, end):
+@pytest.mark.parametrize(("end", "average"), [("e_ups", False), ("lwl_htc", False), ("lwl_htc", True)])
+def test_masks_are_mmdets_and_those_of_lwl_htc_the_last_stages_or_the_mean(networks, monkeypatch, end, average):
     network = networks[end]
+    monkeypatch.setattr(network, "average_mask_stages", average, raising=False)
     got = predict_image(photo(), [network], [1.0], PREDICTION).instances
     features = network.extract_feat(_network_input(photo(), network)[0])
     rois = bbox2roi([torch.from_numpy(got.boxes_xyxy)])
@@ -68,7 +65,8 @@ def test_masks_are_mmdets_and_those_of_lwl_htc_the_mean_over_its_stages(networks
         # mmdet's training pass of stage k runs all mask heads up to k: the slow way to every stage's masks.
         stages = [network.roi_head._mask_forward(k, features, rois, **how)["mask_preds"].sigmoid() for k in range(3)]
         assert not torch.allclose(stages[0], stages[2], atol=1e-3)
-        merged = merge_aug_masks(stages, {"flip": False})
+        # As mmdet 3's predict_mask: of all stages' masks the last one's alone.
+        merged = merge_aug_masks(stages if average else stages[-1:], {"flip": False})
     np.testing.assert_allclose(got.mask_probs, merged[range(len(merged)), got.class_indices].numpy(), atol=1e-5)
     assert got.mask_probs.std() > 0.01
 
@@ -156,24 +154,3 @@ def test_with_everything_off_the_losses_are_those_of_mmdets_config(dataset):
     got, expected = losses_of(ours, batch), losses_of(stock, batch)
     assert len(expected) > 12
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
-
-
-@torch.inference_mode()
-def test_with_stage_averaging_off_boxes_and_masks_are_those_of_mmdets_config():
-    ours, stock = resnet_htc(average_mask_stages=False).eval(), mmdets_htc()
-    stock.load_state_dict(ours.state_dict())
-    stock.eval()
-    got = predict_image(photo(), [ours], [1.0], PREDICTION).instances
-    images, sample = _network_input(photo(), ours)
-    features = stock.extract_feat(images)
-    proposals = ours.rpn_head.predict(ours.extract_feat(images), [sample], rescale=False)
-    embedding = stock.roi_head.semantic_head(features)[1]
-    found = mmdets_boxes(stock, features, sample, proposals, {"semantic_feat": embedding})
-    assert len(got.scores) == len(found.scores) > 3
-    np.testing.assert_allclose(got.boxes_xyxy, found.bboxes.numpy(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(got.scores, found.scores.numpy(), rtol=1e-5)
-    # As mmdet 3's predict_mask: of all stages' masks the last one's alone.
-    how = {"semantic_feat": embedding, "training": True}
-    logits = stock.roi_head._mask_forward(2, features, bbox2roi([found.bboxes]), **how)["mask_preds"]
-    expected = logits.sigmoid()[range(len(logits)), found.labels]
-    np.testing.assert_allclose(got.mask_probs, expected.numpy(), atol=1e-5)

@@ -8,42 +8,12 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from antvisionps.models.inference.views import predict_image
-from tests.models.conftest import PREDICTION, batch_of, build, photo, reached_by
+from tests.models.conftest import PREDICTION, build, photo
 
 
 @pytest.fixture(scope="module")
 def network():
     return build("lwl_htc", location_sensitive_header=True, mask_convs=2, sharp=True)
-
-
-@pytest.fixture(scope="module")
-def losses(network, dataset):
-    return network.train()(**batch_of(network, dataset, (0, 1)), mode="loss")
-
-
-@pytest.fixture(scope="module")
-def parts(network):
-    """Parts of the RoI head, each with its stage."""
-    parts = {}
-    for stage, (box, mask) in enumerate(zip(network.roi_head.bbox_head, network.roi_head.mask_head, strict=True)):
-        parts |= {
-            f"class {stage}": (box.cls_fcs, box.fc_cls),
-            f"deltas {stage}": (box.fc_reg,),
-            f"tower {stage}": (mask.convs,),
-            f"mask {stage}": (mask.upsample, mask.conv_logits),
-        }
-        if stage > 0:
-            parts[f"flow {stage}"] = (mask.conv_res,)
-    return parts
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_boxes_and_masks_of_a_stage_train_its_tower_and_classes_their_own_layers(network, losses, parts, stage):
-    towers = {f"tower {s}" for s in range(stage + 1)} | {f"flow {s}" for s in range(1, stage + 1)}
-    for term, part, through in (("cls", "class", set()), ("bbox", "deltas", towers), ("mask", "mask", towers)):
-        assert reached_by(losses[f"s{stage}.loss_{term}"], network, parts) == {f"{part} {stage}"} | through
-        assert network.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
-        assert network.roi_head.semantic_head.conv_embedding.conv.weight.grad.abs().sum() > 0
 
 
 @torch.inference_mode()

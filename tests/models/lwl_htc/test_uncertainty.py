@@ -18,16 +18,13 @@ def total(weighted):
     return sum(value if torch.is_tensor(value) else sum(value) for name, value in weighted.items() if "loss" in name)
 
 
-def test_fresh_weights_leave_every_loss_as_it_is():
-    weighted = UncertaintyWeighting(balance="task", loss_names=())(tensors(LOSSES))
-    assert {name: weighted[name].item() for name in LOSSES} == pytest.approx(LOSSES)
-    assert weighted["loss_uncertainty"].item() == 0
-
-
 @pytest.mark.parametrize("balance", ["task", "term"])
 def test_the_total_is_kendalls_formula(balance):
     names = tuple(name for name in LOSSES if "loss" in name)
     weighting = UncertaintyWeighting(balance=balance, loss_names=names)
+    fresh = weighting(tensors(LOSSES))
+    assert {name: fresh[name].item() for name in LOSSES} == pytest.approx(LOSSES)
+    assert fresh["loss_uncertainty"].item() == 0
     values = {"instance": 0.4, "semantic": -1.1}
     values |= {"loss_rpn_cls": 0.3, "s0_loss_bbox": 0.9, "loss_semantic_seg": -0.5}
     with torch.no_grad():
@@ -38,18 +35,6 @@ def test_the_total_is_kendalls_formula(balance):
     else:
         expected = math.exp(-0.3) * 0.7 + math.exp(-0.9) * 2.3 + math.exp(0.5) * 1.9 + (0.3 + 0.9 - 0.5) / 2
     assert total(weighting(tensors(LOSSES))).item() == pytest.approx(expected)
-
-
-def test_for_losses_that_stay_log_variances_converge_to_the_log_of_twice_the_loss():
-    # d/ds [exp(-s) L + s/2] = 0 at s = log(2 L)
-    weighting = UncertaintyWeighting(balance="task", loss_names=())
-    optimizer = torch.optim.Adam(weighting.parameters(), lr=0.05)
-    for _ in range(600):
-        optimizer.zero_grad()
-        total(weighting(tensors(LOSSES))).backward()
-        optimizer.step()
-    assert weighting.log_variance["instance"].item() == pytest.approx(math.log(2 * 3.0), abs=1e-3)
-    assert weighting.log_variance["semantic"].item() == pytest.approx(math.log(2 * 1.9), abs=1e-3)
 
 
 @pytest.mark.parametrize("far", [50.0, -50.0])

@@ -1,5 +1,6 @@
 """That what saves memory changes no result, and what cannot work is refused."""
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -37,22 +38,20 @@ def test_checkpointing_and_channels_last_change_neither_loss_nor_gradients(datas
 @backbones
 def test_the_listed_stages_are_computed_twice_and_no_other(dataset, end, backbone):
     network = build(end, backbone=backbone)
-    runs = []
-    stages = network.backbone.blocks_of_stages()
-    for number, blocks in enumerate(stages, start=1):
+    runs = Counter()
+
+    def counted(forward, number, x):
+        runs[number] += 1
+        return forward(x)
+
+    stages = dict(enumerate(network.backbone.blocks_of_stages(), start=1))
+    for number, blocks in stages.items():
         for block in blocks:
             # Hooks see calls; checkpoint calls forward, so what is counted stands inside.
-            block.forward = partial(_counted, block.forward, runs, number)
+            block.forward = partial(counted, block.forward, number)
     save_memory(network, checkpointed_stages=(3,), channels_last=False)
     losses_of(network, batch_of(network, dataset, (0, 0)))
-    assert [runs.count(number) for number in (1, 2, 3, 4)] == [
-        len(blocks) * (2 if number == 3 else 1) for number, blocks in enumerate(stages, start=1)
-    ]
-
-
-def _counted(forward, runs, number, x):
-    runs.append(number)
-    return forward(x)
+    assert runs == {number: len(blocks) * (2 if number == 3 else 1) for number, blocks in stages.items()}
 
 
 def test_checkpointing_a_stage_whose_norms_learn_is_refused():

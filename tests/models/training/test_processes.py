@@ -17,8 +17,6 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("launcher", ["none", "pytorch", "slurm"])
