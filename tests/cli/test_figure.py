@@ -14,10 +14,9 @@ from antvisionps.cli import main as cli
 from antvisionps.panoptic.segments import Segment
 from antvisionps.report.figure import Panel, write_figure
 from tests.drawing import category_set
+from tests.tiny_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 DPI, WIDTH_IN = 300, 7
-
 
 pytestmark = pytest.mark.usefixtures("in_the_run")
 

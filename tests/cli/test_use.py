@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import pytest
 
 from antvisionps.cli import main as cli
 from antvisionps.params.profiles import compose
+from tests.tiny_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 BUILT_IN, FACADES, COCO = (f"profiles/{name}.yaml" for name in ("built_in", "facades", "coco_paper"))
 
 

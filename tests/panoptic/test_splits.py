@@ -29,10 +29,9 @@ TRAIN = SplitFiles("train.json", "panoptic", "images")
 VAL = SplitFiles("val.json", "panoptic", "images")
 
 
-def prepare_few_scenes(out: Path, *, seed: int = 3, train_images: int = 6, workers: int = 1) -> Path:
-    prepare_scenes(
-        out, train_images=train_images, val_images=2, height=64, width=64, heldout_images=2, seed=seed, workers=workers
-    )
+def prepare_few_scenes(out: Path, *, train_images: int = 6, workers: int = 1) -> Path:
+    sizes = {"train_images": train_images, "val_images": 2, "heldout_images": 2, "height": 64, "width": 64}
+    prepare_scenes(out, **sizes, seed=3, workers=workers)
     return out
 
 
@@ -50,11 +49,9 @@ def folder(tmp_path):
     return tmp_path / "mine"
 
 
-def prepare_folder(folder: Path, *, heldout_images: int = 2, val: SplitFiles = VAL, out: str = "prepared") -> Path:
-    prepared = folder.parent / out
-    prepare_coco_panoptic(
-        prepared, root=str(folder), train=TRAIN, val=val, heldout_images=heldout_images, seed=0, workers=2
-    )
+def prepare_folder(folder: Path, *, heldout_images: int = 2) -> Path:
+    prepared = folder.parent / "prepared"
+    prepare_coco_panoptic(prepared, root=str(folder), train=TRAIN, val=VAL, heldout_images=heldout_images, seed=0)
     return prepared
 
 

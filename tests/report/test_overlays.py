@@ -32,6 +32,12 @@ def test_instances_have_shades_of_their_categorys_colour():
     assert picture.dtype == np.uint8
 
 
+def test_an_all_void_map_is_the_photo_darkened():
+    picture = draw_overlay(PHOTO, np.zeros((4, 9), np.int32), [], CATEGORIES)
+    assert len(np.unique(picture)) == 1
+    assert picture[0, 0, 0] < 100
+
+
 def test_panels_stand_side_by_side_and_small_ones_are_enlarged():
     picture = side_by_side([("photo", PHOTO), ("truth", PHOTO)])
     factor = 29  # 9 px are enlarged to 261, the first multiple above 256
