@@ -239,9 +239,6 @@ def test_a_doubtful_part_of_stuff_becomes_void_and_the_rest_stays():
     fused = fuse(found(hw=(2, 5)), paint("sswss sswss"), confidence=confidence, min_stuff_confidence=0.6)
     np.testing.assert_array_equal(fused.segment_ids, [[1, 1, 0, 0, 0]] * 2)
     assert reasons(fused) == [(SEA, RejectReason.LOW_CONFIDENCE)]
-
-
-def test_without_confidence_nothing_can_be_doubtful():
     with pytest.raises(ValueError, match="needs the confidence"):
         fuse(found(), SKY_ONLY, min_stuff_confidence=0.5)
 
