@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from antvisionps.cli import main as cli
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import Segment
 from antvisionps.report.figure import Panel, write_figure
+from tests.drawing import category_set
+from tests.tiny_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 DPI, WIDTH_IN = 300, 7
-
 
 pytestmark = pytest.mark.usefixtures("in_the_run")
 
@@ -63,10 +62,8 @@ def test_a_pdf_has_titles_and_the_legend_of_what_appears_as_text(image_ids, tmp_
     files = ["data/prepared/val.json", *(f"data/fused/{name}/panoptic.json" for name in ("e_ups", "lwl_htc", "fusion"))]
     assert set(shown[5:]) - {"void"} == set().union(*(names_in(path, image_ids[:2]) for path in files))
     assert len(shown[5:]) == len(set(shown[5:]))
-
-
-def test_systems_can_be_chosen(image_ids, tmp_path):
-    assert texts_in(draw(tmp_path / "figure.pdf", image_ids[0], systems=["fusion"]))[:3] == ["Photo", "Fusion", "Truth"]
+    one = draw(tmp_path / "one.pdf", image_ids[0], systems=["fusion"])
+    assert texts_in(one)[:3] == ["Photo", "Fusion", "Truth"]
 
 
 def test_a_png_shows_photo_maps_and_truth_in_rows(image_ids, tmp_path):
@@ -98,15 +95,13 @@ def test_the_same_figure_has_the_same_bytes_in_another_process(image_ids, tmp_pa
 
 
 def test_names_are_shown_as_they_are_and_many_wrap(tmp_path):
-    rows = [{"id": n, "name": f"_$x_{n}$ and a long name", "isthing": 0} for n in range(1, 40)]
-    categories = CategorySet.from_json(rows, where="test")
+    names = {n: f"_$x_{n}$ and a long name" for n in range(1, 40)}
     ids = np.arange(1, 41, dtype=np.int32).reshape(5, 8) % 40
     segments = [Segment(n, n, 1, (0, 0, 1, 1), is_crowd=False) for n in range(1, 40)]
     photo = np.zeros((5, 8, 3), np.uint8)
-    write_figure(
-        tmp_path / "figure.pdf", [[Panel(photo), Panel(photo, ids, segments)]], titles=["a", "b"], categories=categories
-    )
-    assert sorted(texts_in(tmp_path / "figure.pdf")[2:]) == sorted([*(row["name"] for row in rows), "void"])
+    panels = [Panel(photo), Panel(photo, ids, segments)]
+    write_figure(tmp_path / "figure.pdf", [panels], titles=["a", "b"], categories=category_set({}, names))
+    assert sorted(texts_in(tmp_path / "figure.pdf")[2:]) == sorted([*names.values(), "void"])
 
 
 @pytest.mark.parametrize(

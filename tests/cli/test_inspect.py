@@ -13,9 +13,8 @@ import pytest
 
 from antvisionps.cli import main as cli
 from antvisionps.inspection.predictions import open_predictions
-
-PROJECT = Path(__file__).parents[2]
-
+from tests.dvc_project import commit, dvc
+from tests.tiny_run import PROJECT
 
 pytestmark = pytest.mark.usefixtures("in_the_run")
 
@@ -260,20 +259,13 @@ def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, 
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     place = tmp_path / "data" / "fused" / "fusion"
 
-    def run(*command):
-        subprocess.run(command, check=True, cwd=tmp_path)
-
-    def commit(system, message):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    dvc(tmp_path, "init", "--quiet")
+    for system in ("e_ups", "fusion"):
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(tiny_run / "data" / "fused" / system, place)
-        run(sys.executable, "-m", "dvc", "add", "--quiet", "data/fused")  # as stage fuse has it: all systems
-        run("git", "add", "--all")
-        run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", message)
-
-    run("git", "init", "--quiet")
-    run(sys.executable, "-m", "dvc", "init", "--quiet")
-    commit("e_ups", "one")
-    commit("fusion", "two")
+        dvc(tmp_path, "add", "--quiet", "data/fused")  # as stage fuse has it: all systems
+        commit(tmp_path)
     expected = inspect("diff", tiny_run / "data/fused/e_ups", tiny_run / "data/fused/fusion", "--json")["classes"]
     for revisions in (["HEAD~1"], ["HEAD~1", "HEAD"]):
         found = inspect("diff", FUSION, *(word for rev in revisions for word in ("--rev", rev)), "--json")

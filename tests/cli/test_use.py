@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import pytest
 
 from antvisionps.cli import main as cli
 from antvisionps.params.profiles import compose
+from tests.tiny_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 BUILT_IN, FACADES, COCO = (f"profiles/{name}.yaml" for name in ("built_in", "facades", "coco_paper"))
 
 
@@ -20,7 +18,8 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_profile_follows_every_other(project, capsys):
+def test_every_profile_follows_every_other_and_none(project, capsys):
+    (project / "params.yaml").unlink()
     for profile in (FACADES, FACADES, COCO, FACADES, BUILT_IN, COCO, BUILT_IN):
         cli.main(["use", profile])
         assert f"params.yaml is now {profile}" in capsys.readouterr().out
@@ -45,12 +44,6 @@ def test_changes_that_are_kept_as_a_profile_of_their_own_come_back(project):
     cli.main(["use", FACADES])
     cli.main(["use", "profiles/mine.yaml"])
     assert (project / "params.yaml").read_text() == own
-
-
-def test_a_project_without_params_gets_some(project):
-    (project / "params.yaml").unlink()
-    cli.main(["use", FACADES])
-    assert (project / "params.yaml").read_text() == compose(PROJECT / FACADES)
 
 
 def test_an_invalid_profile_is_refused_and_changes_nothing(project, refused):

@@ -40,12 +40,9 @@ def test_thresholds_and_stuff_are_tried_from_where_the_settings_are():
 PQ_OF_CLASS = {0.3: {CAT: 0.6, DOG: 0.5}, 0.5: {CAT: 0.4, DOG: 0.5}, 0.7: {CAT: 0.5, DOG: 0.2}}
 
 
-def test_a_class_gets_the_threshold_of_its_best_quality():
+def test_a_class_gets_the_threshold_of_its_best_quality_unless_it_has_few_instances():
     chosen = choose_min_scores(PQ_OF_CLASS, n_gt={CAT: 12, DOG: 12}, min_instances=10, default=0.5)
     assert chosen == {CAT: 0.3}  # a dog does no better anywhere
-
-
-def test_a_class_with_few_instances_keeps_the_threshold_of_all():
     assert choose_min_scores(PQ_OF_CLASS, n_gt={CAT: 9}, min_instances=10, default=0.5) == {}
 
 

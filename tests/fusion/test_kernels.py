@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,8 +12,8 @@ from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import category_set
+from tests.tiny_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 CATEGORIES = category_set({}, {i: f"class {i}" for i in range(1, 200)})
 
 

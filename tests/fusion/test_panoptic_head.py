@@ -62,14 +62,8 @@ def test_each_pixel_goes_to_the_largest_of_all_channels():
     rng = np.random.default_rng(0)
     for _ in range(8):
         semantic_logits, class_indices, boxes, classes, mask_logits = given = random_channels(rng)
-        channel = panoptic_argmax(
-            semantic_logits,
-            class_indices,
-            things=THINGS,
-            boxes_xywh=boxes,
-            instance_classes=classes,
-            mask_logits=mask_logits,
-        )
+        of_instances = {"boxes_xywh": boxes, "instance_classes": classes, "mask_logits": mask_logits}
+        channel = panoptic_argmax(semantic_logits, class_indices, things=THINGS, **of_instances)
         for y, x in np.ndindex(channel.shape):
             channels = slow_logits(*given, y, x)
             best = max(logit for _, logit in channels)
@@ -88,23 +82,13 @@ def semantics_of(class_map):
     class_map = np.asarray(class_map)
     planes = np.stack([np.where(class_map == c, 249, 2) for c in range(len(CATEGORIES))]).astype(np.uint8)
     height, width = class_map.shape
-    return average_semantics(
-        [ImageSemantics(1, height, width, height, width, 1.0, CATEGORIES.category_ids, planes)],
-        weights=[1.0],
-        categories=CATEGORIES,
-        average_of="probabilities",
-    )
+    image = ImageSemantics(1, height, width, height, width, 1.0, CATEGORIES.category_ids, planes)
+    return average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
 
 
 def fuse(instances, class_map, rules=RULES):
-    return fuse_image_by_head(
-        {"ups": instances},
-        semantics_of(class_map),
-        categories=CATEGORIES,
-        end_of_category=None,
-        semantic_end="ups",
-        rules=rules,
-    )
+    ends = {"end_of_category": None, "semantic_end": "ups"}
+    return fuse_image_by_head({"ups": instances}, semantics_of(class_map), categories=CATEGORIES, rules=rules, **ends)
 
 
 LEFT_CAT = np.array([[0] * 4 + [2] * 4] * 6)
@@ -112,18 +96,19 @@ LEFT_CAT = np.array([[0] * 4 + [2] * 4] * 6)
 
 
 @pytest.mark.parametrize(
-    ("rows", "segments", "reasons"),
+    ("rows", "min_stuff_area_px", "segments", "reasons"),
     [
-        ([(CAT, 0.9, (0, 0, 4, 6))], [(CAT, 24), (SKY, 24)], []),
-        ([], [(SKY, 24)], []),  # things that no instance claims are unknown, and so void
-        ([(DOG, 0.9, (4, 0, 4, 6))], [(SKY, 24)], [RejectReason.OUTVOTED]),
+        ([(CAT, 0.9, (0, 0, 4, 6))], 24, [(CAT, 24), (SKY, 24)], []),
+        ([], 24, [(SKY, 24)], []),  # things that no instance claims are unknown, and so void
+        ([], 25, [], [RejectReason.AREA]),
+        ([(DOG, 0.9, (4, 0, 4, 6))], 24, [(SKY, 24)], [RejectReason.OUTVOTED]),
     ],
 )
-def test_an_instance_needs_semantics_that_agree_and_semantics_of_things_an_instance(rows, segments, reasons):
-    fused = fuse(boxes(*rows), LEFT_CAT)
+def test_an_instance_needs_semantics_that_agree_and_things_an_instance(rows, min_stuff_area_px, segments, reasons):
+    fused = fuse(boxes(*rows), LEFT_CAT, HeuristicRules(0.6, 0.3, min_stuff_area_px, max_nms_iou=0.5))
     assert [(segment.category_id, segment.area_px) for segment in fused.segments] == segments
     assert [rejected.reason for rejected in fused.rejected] == reasons
-    assert (fused.segment_ids[:, :4] == 0).all() == (segments[0][0] == SKY)
+    assert (fused.segment_ids[:, :4] == 0).all() == (CAT not in dict(segments))
 
 
 @pytest.mark.parametrize(("other", "overlaps"), [(CAT, True), (DOG, False)])
@@ -131,12 +116,6 @@ def test_the_overlap_is_measured_within_a_category(other, overlaps):
     instances = boxes((CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))
     fused = fuse(instances, LEFT_CAT, HeuristicRules(0.6, 0.3, 1))
     assert (RejectReason.OVERLAP_FRAC in [rejected.reason for rejected in fused.rejected]) is overlaps
-
-
-def test_small_stuff_becomes_void():
-    fused = fuse(boxes(), LEFT_CAT, HeuristicRules(0.6, 0.3, 25))
-    assert fused.segments == ()
-    assert [rejected.reason for rejected in fused.rejected] == [RejectReason.AREA]
 
 
 def test_without_mask_probs_there_is_no_head():

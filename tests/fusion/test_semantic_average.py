@@ -21,6 +21,11 @@ def class_map(*ends, weights=None, average_of="probabilities"):
     return semantic_class_map(ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES, average_of=average_of)
 
 
+def average_of_ends(*ends, weights=None, average_of="probabilities"):
+    weights = weights or [1.0] * len(ends)
+    return average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of)
+
+
 def sample(plane, cells, at):
     """Literally: the value at `at` (fraction of the photo, along one axis) of a 1-d plane over `cells` cells."""
     valid = plane[: int(np.ceil(cells))]
@@ -58,16 +63,11 @@ def slow_averages(ends, weights, average_of):
     """(classes, height, width): the same interpolated, pixel by pixel."""
     finest = max(ends, key=lambda end: end.input_height / end.stride * end.input_width / end.stride)
     cells = finest.input_height / finest.stride, finest.input_width / finest.stride
-    height, width = finest.height, finest.width
-    return np.array(
-        [
-            [
-                [sample_plane(plane, cells, (y + 0.5) / height, (x + 0.5) / width) for x in range(width)]
-                for y in range(height)
-            ]
-            for plane in slow_grid(ends, weights, average_of)
-        ]
-    )
+    grid = slow_grid(ends, weights, average_of)
+    averages = np.empty((len(grid), finest.height, finest.width))
+    for c, y, x in np.ndindex(averages.shape):
+        averages[c, y, x] = sample_plane(grid[c], cells, (y + 0.5) / finest.height, (x + 0.5) / finest.width)
+    return averages
 
 
 def test_the_lowest_class_index_wins_a_tie_whatever_the_order_of_the_planes():
@@ -124,7 +124,7 @@ def test_the_map_agrees_with_the_literal_formula():
         ends = random_ends(rng, 1 + index // 2 % 3)
         weights = rng.uniform(0.2, 2, len(ends)).tolist()
         averages = slow_averages(ends, weights, average_of)
-        average = average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of)
+        average = average_of_ends(*ends, weights=weights, average_of=average_of)
         found = average.class_map()
         on_grid = 255 / average.total * average.sums
         np.testing.assert_allclose(on_grid, slow_grid(ends, weights, average_of)[average.class_indices], atol=2e-2)
@@ -149,17 +149,11 @@ def test_without_padding_it_is_torchs_bilinear_interpolation(grid, hw):
     np.testing.assert_array_equal(class_map(semantics(planes, hw=hw))[clear], expected[clear])
 
 
-def log_average(*ends, weights=None):
-    return average_semantics(
-        ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES, average_of="log_probabilities"
-    )
-
-
 def test_under_the_log_an_impossible_class_counts_as_half_of_an_8_bit_step():
     one, other = semantics([[[255]]], category_ids=(5,), stride=4), semantics([[[255]]], category_ids=(15,), stride=4)
     unsure = semantics([[[100]], [[155]]], category_ids=(5, 15), stride=4)
     assert (class_map(one, other, average_of="log_probabilities") == 2).all()  # a tie
-    average = log_average(one, unsure)
+    average = average_of_ends(one, unsure, average_of="log_probabilities")
     expected = np.array([0, np.sqrt(255 * 100), np.sqrt(0.5 * 155)])
     np.testing.assert_allclose(average.sums[:, 0, 0], expected / expected.sum(), rtol=1e-5)
 
@@ -168,22 +162,18 @@ def test_one_end_is_what_it_says_whatever_is_averaged():
     end = semantics(np.random.default_rng(0).integers(0, 256, (4, 3, 3)))
     absent = semantics(np.full((1, 9, 9), 255), stride=1)
     for ends, weights in (((end,), [0.3]), ((end, absent), [0.3, 0.0])):
-        logs = log_average(*ends, weights=weights)
-        plain = average_semantics(ends, weights=weights, categories=CATEGORIES, average_of="probabilities")
-        np.testing.assert_array_equal(logs.sums, plain.sums)
+        logs = average_of_ends(*ends, weights=weights, average_of="log_probabilities")
+        np.testing.assert_array_equal(logs.sums, average_of_ends(*ends, weights=weights).sums)
 
 
 def test_confidence_is_the_largest_probability():
     image = semantics([[[255, 51]], [[0, 204]]], category_ids=(5, 15), hw=(1, 2), stride=1)
-    np.testing.assert_allclose(
-        average_semantics([image], weights=[3.0], categories=CATEGORIES, average_of="probabilities").confidence(),
-        [[1, 0.8]],
-    )
+    np.testing.assert_allclose(average_of_ends(image, weights=[3.0]).confidence(), [[1, 0.8]])
 
 
 def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
     image = semantics([[[255]], [[0]], [[51]], [[204]]], hw=(1, 1), stride=1)
-    average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
+    average = average_of_ends(image)
     logits = dict(zip(average.class_indices.tolist(), average.logits()[:, 0, 0].tolist(), strict=True))
     assert logits[0] == pytest.approx(np.log(510), abs=1e-5)
     assert logits[1] == 0
@@ -193,5 +183,5 @@ def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
 def test_an_average_can_be_pickled():
     rng = np.random.default_rng(0)
     ends = [semantics(rng.integers(0, 99, (4, size, size))) for size in (5, 9)]
-    average = average_semantics(ends, weights=[1.0, 1.0], categories=CATEGORIES, average_of="probabilities")
+    average = average_of_ends(*ends)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(average)).class_map(), class_map(*ends))

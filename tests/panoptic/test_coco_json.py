@@ -73,9 +73,6 @@ def image_of(dataset: PanopticDataset, image_id: int) -> PanopticImage:
     return next(image for image in dataset.images if image.image_id == image_id)
 
 
-# Ids and colours
-
-
 @given(st.lists(st.integers(0, MAX_SEGMENT_ID), min_size=1, max_size=50))
 def test_ids_survive_the_way_through_colours_and_agree_with_panopticapi(ids):
     segment_ids = np.array([ids, ids[::-1]], dtype=np.int32)
@@ -87,9 +84,6 @@ def test_ids_survive_the_way_through_colours_and_agree_with_panopticapi(ids):
     np.testing.assert_array_equal(segment_ids_to_rgb(segment_ids.T), rgb.transpose(1, 0, 2))
 
 
-# Maps
-
-
 def test_class_index_map_puts_things_first_and_void_at_255():
     segment_ids = segment_map(SCENE)
     image = PanopticImage(1, "a", "a", 4, 6, measure_segments(segment_ids, category_ids=CATEGORY_ID))
@@ -97,12 +91,6 @@ def test_class_index_map_puts_things_first_and_void_at_255():
     semantic = class_index_map(segment_ids, image, CATEGORIES)
     assert semantic.dtype == np.uint8
     np.testing.assert_array_equal(semantic, expected)
-
-
-def test_an_all_void_map_is_all_void():
-    nothing = PanopticImage(1, "a", "a", 2, 3, ())
-    assert (class_index_map(np.zeros((2, 3), dtype=np.int32), nothing, CATEGORIES) == VOID_CLASS_INDEX).all()
-    assert measure_segments(np.zeros((2, 3), dtype=np.int32), category_ids={}) == ()
 
 
 def test_measured_segments_have_area_box_and_crowd():
@@ -123,9 +111,6 @@ def test_measured_segments_agree_with_counting_pixels(height, width, seed):
         ys, xs = np.nonzero(segment_ids == segment.segment_id)
         assert segment.area_px == len(ys)
         assert segment.bbox_xywh == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
-
-
-# Reading and writing
 
 
 def test_a_split_comes_back_as_it_was_written(split):
@@ -190,9 +175,6 @@ def test_real_data_is_valid_and_its_measures_are_ours(real_data, folder, name, i
             crowd_ids={segment.segment_id for segment in image.segments if segment.is_crowd},
         )
         assert measured == tuple(sorted(image.segments, key=lambda segment: segment.segment_id))
-
-
-# Broken annotation files
 
 
 @pytest.mark.parametrize(
@@ -268,9 +250,6 @@ def test_a_contradiction_in_the_json_is_refused(split, change, message):
 def segments(document: dict) -> list:
     """Of image 3: segments 5 and 300."""
     return document["annotations"][0]["segments_info"]
-
-
-# Broken files
 
 
 @pytest.mark.parametrize(("folder", "what"), [("images", "photo"), ("panoptic", "panoptic PNG")])

@@ -1,7 +1,6 @@
 """The page's colours in Python are those of its script."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,14 +9,13 @@ import pytest
 
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.colors import DISTINCT_RGB, page_colors
+from tests.report.test_colors import colors_in
 
 SCRIPT = Path(__file__).parents[2] / "antvisionps" / "report" / "site" / "colors.js"
 
 
 def test_the_distinct_colours_are_the_scripts():
-    listed = re.search(r"const DISTINCT_RGB = (.*?);\n", SCRIPT.read_text(), re.DOTALL)[1]
-    rows = re.findall(r"\[(\d+), (\d+), (\d+)\]", listed)
-    assert [tuple(map(int, row)) for row in rows] == [*DISTINCT_RGB]
+    assert colors_in("DISTINCT_RGB").tolist() == [list(color) for color in DISTINCT_RGB]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")

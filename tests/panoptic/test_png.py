@@ -3,20 +3,17 @@ import zlib
 
 import numpy as np
 import pytest
+from panopticapi.utils import id2rgb
 from PIL import Image
 
 from antvisionps.panoptic.png import decode_segment_ids, encode_runs, encode_segment_ids
-
-
-def to_rgb(segment_ids):
-    return np.stack([segment_ids & 255, segment_ids >> 8 & 255, segment_ids >> 16], axis=-1).astype(np.uint8)
 
 
 def assert_comes_back(segment_ids):
     png = encode_segment_ids(segment_ids)
     with Image.open(io.BytesIO(png)) as opened:
         assert opened.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(opened), to_rgb(segment_ids))
+        np.testing.assert_array_equal(np.asarray(opened), id2rgb(segment_ids))
     np.testing.assert_array_equal(decode_segment_ids(png), segment_ids)
 
 
@@ -35,7 +32,7 @@ def test_runs_give_the_png_of_their_map():
     png = encode_runs(lengths, ids, width=6)
     drawn = """4 4 4 4 4 0  0 0 4 4 4 4  4 4 4 4 4 300  2 2 2 2 2 2  2 2 2 2 2 2"""
     with Image.open(io.BytesIO(png)) as opened:
-        np.testing.assert_array_equal(np.asarray(opened), to_rgb(np.array(drawn.split(), dtype=int).reshape(5, 6)))
+        np.testing.assert_array_equal(np.asarray(opened), id2rgb(np.array(drawn.split(), dtype=int).reshape(5, 6)))
 
 
 def test_a_map_takes_few_bytes_and_always_the_same():

@@ -15,13 +15,6 @@ def test_a_crop_is_as_large_as_the_mask():
     np.testing.assert_array_equal(crop.T, draw("## .#"))
 
 
-def test_empty_and_full_masks_and_none():
-    runs = parse_runs(encode_masks(np.stack([np.zeros((3, 5), bool), np.ones((3, 5), bool)])), height=3, width=5)
-    assert runs.areas_px().tolist() == [0, 15]
-    assert runs.crop(0)[2].size == 0
-    assert parse_runs([], height=3, width=5).areas_px().tolist() == []
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1))
 def test_runs_are_what_pycocotools_encoded(seed, height, width, density):

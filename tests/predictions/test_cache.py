@@ -77,9 +77,6 @@ def rewrite(path, *, change=lambda table: table, metadata=None, **options):
     pq.write_table(changed.cast(schema), path, **options)
 
 
-# What comes back is what went in.
-
-
 def test_predictions_come_back_as_written(tmp_path, kind):
     make, names = KINDS[kind][2], [*KINDS[kind][2](2).__dataclass_fields__]
     with KINDS[kind][1](write(kind, tmp_path / "a.parquet"), HEADER, images=IMAGES) as reader:
@@ -131,13 +128,6 @@ def test_files_span_many_row_groups_and_are_read_at_random(tmp_path, kind):
         assert [cache.read(image_id).image_id for image_id in (298, 100, 200)] == [298, 100, 200]
 
 
-def test_equal_predictions_give_equal_bytes(tmp_path, kind):
-    assert write(kind, tmp_path / "a.parquet").read_bytes() == write(kind, tmp_path / "b.parquet").read_bytes()
-
-
-# A file stands under its name only when whole.
-
-
 def test_an_exception_leaves_no_file_or_the_old_one(tmp_path, kind):
     writer, _, make = KINDS[kind]
     before = write(kind, tmp_path / "old" / "a.parquet").read_bytes()
@@ -162,9 +152,6 @@ def test_images_are_written_once_and_in_order(tmp_path, kind, second):
         cache.write(make(5))
         with pytest.raises(CacheError, match=f"image {second} written after image 5"):
             cache.write(make(second))
-
-
-# What a network may not hand over.
 
 
 @pytest.mark.parametrize(
@@ -201,9 +188,6 @@ def test_an_unknown_category_is_not_written(tmp_path, kind, category_ids, messag
     writer, _, make = KINDS[kind]
     with pytest.raises(CacheError, match=message), writer(tmp_path / "a.parquet", HEADER) as cache:
         cache.write(make(2, category_ids=np.array(category_ids, np.int32)))
-
-
-# What a reader refuses. Every refusal tells the file, the image if it is one that is wrong, and what to do.
 
 
 def set_metadata(**entries):

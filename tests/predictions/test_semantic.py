@@ -35,22 +35,14 @@ def write(path, planes_of_image):
     return path
 
 
-def rows_by_pandas(path):
-    return pd.read_parquet(path).to_dict("records")
-
-
-def rows_by_duckdb(path):
-    with duckdb.connect() as connection:
-        cursor = connection.execute("select * from read_parquet(?)", [str(path)])
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def rows_by_datasets(path):
-    return datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent)).to_list()
-
-
-@pytest.mark.parametrize("read_rows", [rows_by_pandas, rows_by_duckdb, rows_by_datasets])
+@pytest.mark.parametrize(
+    "read_rows",
+    [
+        lambda path: pd.read_parquet(path).to_dict("records"),
+        lambda path: duckdb.read_parquet(str(path)).df().to_dict("records"),
+        lambda path: datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent)).to_list(),
+    ],
+)
 def test_planes_open_with_numpy_from_what_other_programs_read(path, read_rows):
     rows = read_rows(path)
     assert [row["image_id"] for row in rows] == [*PLANES]

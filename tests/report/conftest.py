@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
@@ -23,7 +22,7 @@ from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
 from antvisionps.report.page import write_report
-from tests.drawing import found
+from tests.drawing import category_set, found
 
 PATIENCE_MS = 30_000
 """For a busy machine: nothing is known by how long it takes."""
@@ -167,8 +166,8 @@ class SmallReport:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        rows = [{"id": key, "name": name, "isthing": key in (RING, CRATE)} for key, name in NAMES.items()]
-        self.categories = CategorySet.from_json(rows, where="test")
+        things = {key: NAMES[key] for key in (RING, CRATE)}
+        self.categories = category_set(things, {key: NAMES[key] for key in (SKY, PROTO)})
         write_split(root / "val.json", root / "panoptic", TRUTH, self.categories)
         (root / "photos").mkdir()
         for image_id, name in FILE_NAMES.items():

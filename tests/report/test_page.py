@@ -71,14 +71,10 @@ def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
 def test_the_page_works_from_a_web_server_in_any_folder(opened, page_folder):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=page_folder.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            page = opened("image/12", base=f"http://127.0.0.1:{server.server_port}/{page_folder.name}")
-            assert pixel(page, "truth", 1, 1)[:3] == COLORS[2]
-        finally:
-            server.shutdown()
-            thread.join()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = opened("image/12", base=f"http://127.0.0.1:{server.server_port}/{page_folder.name}")
+        assert pixel(page, "truth", 1, 1)[:3] == COLORS[2]
+        server.shutdown()
 
 
 def test_names_that_look_like_code_are_shown_as_they_are(opened):
