@@ -49,12 +49,10 @@ def prepare(root, out, workers=1):
 
 def test_every_split_holds_what_instance_ids_say(root, tmp_path):
     prepared = prepare(root, tmp_path / "prepared")
-    seen = 0
     for split in SPLITS:
         dataset = open_split(prepared, split)
         assert dataset.categories == CATEGORIES
         for image in dataset.images:
-            seen += 1
             labels = root / "gtFine" / ("val" if split == "val" else "train") / image.file_name
             labels = str(labels).replace("leftImg8bit", "gtFine_instanceIds")
             instance_ids = cv2.imread(labels, cv2.IMREAD_UNCHANGED)
@@ -70,7 +68,6 @@ def test_every_split_holds_what_instance_ids_say(root, tmp_path):
                     assert crowd_of.pop(value) == (label >= FIRST_THING and value < 1000)
             assert not crowd_of
             assert dataset.load_photo(image).shape == (*instance_ids.shape, 3)
-    assert seen == 7
     assert [len(open_split(prepared, split).images) for split in SPLITS] == [3, 2, 2]
 
 
@@ -113,14 +110,11 @@ def test_what_is_missing_is_named(root, tmp_path):
     assert not (tmp_path / "prepared").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no png"])
-def test_unreadable_labels_are_named(root, tmp_path, content):
-    next((root / "gtFine" / "train" / "ulm").glob("*instanceIds.png")).write_bytes(content)
+def test_unreadable_labels_and_unknown_ones_are_named(root, tmp_path):
+    next((root / "gtFine" / "train" / "ulm").glob("*instanceIds.png")).write_bytes(b"no png")
     with pytest.raises(DataError, match=r"ulm_\d+_000019_gtFine_instanceIds\.png: expected a grey 16-bit PNG"):
         prepare(root, tmp_path / "prepared")
-
-
-def test_an_unknown_label_is_named(root, tmp_path):
+    shutil.rmtree(root)
     write_image(root, "train", "ulm", "ulm_000009_000019", np.random.default_rng(1), np.full((8, 8), 34000, np.uint16))
     with pytest.raises(DataError, match="labels from 0 to 33, got instance id 34000"):
         prepare(root, tmp_path / "prepared")

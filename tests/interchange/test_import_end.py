@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from ruamel.yaml import YAML
 
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import PredictionsError
@@ -21,7 +20,7 @@ from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from tests.drawing import draw_box
-from tests.dvc_project import dvc
+from tests.pipeline.workspace import bytes_below, succeed
 
 PROJECT = Path(__file__).parents[2]
 SKY, SAND = 2, 40
@@ -32,18 +31,13 @@ def stem(image):
     return Path(image.file_name).with_suffix("")
 
 
-def bytes_below(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 # Our own files come back as they were.
 
 
 def test_the_stage_brings_the_same_numbers_back_but_no_mask_probs(tmp_path, prepared, native, exported, identity):
     command = [sys.executable, "stages/import_end.py", "--end", "mine", "--split", "val", "--prepared", prepared]
     command += ["--files", exported, "--out", tmp_path / "again"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    assert ran.returncode == 0, ran.stderr
+    succeed(subprocess.run(command, capture_output=True, text=True, cwd=PROJECT))
     for file_name, reader in ((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader)):
         with reader(native / file_name, identity) as before, reader(tmp_path / "again" / file_name, identity) as after:
             for image, again in zip(before, after, strict=True):
@@ -282,16 +276,3 @@ def test_files_of_two_kinds_or_none_are_refused(files, refuse, tmp_path):
     refuse(files, r"expected instances\.json or semantic/ or both")
     (tmp_path / "empty").mkdir()
     refuse(tmp_path / "empty", r"got \[\]")
-
-
-def test_for_dvc_an_imported_end_is_imported_and_not_predicted(tmp_path):
-    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(PROJECT / "params.yaml")
-    params["import_end"]["ends"], params["predict"]["separate_ends"] = ["mine"], []
-    yaml.dump(params, tmp_path / "params.yaml")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    dvc(tmp_path, "init", "--quiet")
-    listed = dvc(tmp_path, "stage", "list", "--name-only").split()
-    stages = ["import_end@mine-heldout", "import_end@mine-val"]
-    assert [name for name in listed if name.startswith(("import_end", "predict"))] == stages

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.schema import INSTANCES_FILE
-from tests.pipeline.workspace import ENDS, UNION, methods, read_csv, rewrite_instances, succeed, write_params
+from tests.pipeline.workspace import ENDS, UNION, read_csv, rewrite_instances, succeed, write_params
 
 
 def read_budget(metrics):
@@ -98,7 +98,7 @@ def test_it_changes_one_part_at_a_time(done, tmp_path):
 def test_it_says_where_it_is_not_of_what_was_fused(done, tmp_path):
     plain = read_budget(done.metrics)
     unfitted = {"systems": ["e_ups"], "calibrated": True}  # calibrate fits listed systems only
-    for name, choices in (("by the heuristic", methods(fusion="panoptic_head")), ("not calibrated", unfitted)):
+    for name, choices in (("by the heuristic", {"methods": {"fusion": "panoptic_head"}}), ("not calibrated", unfitted)):
         rows = budget_of(done, tmp_path / name, **choices)
         assert list(rows) == [name, *list(plain)[1:]]
         assert list(rows.values()) == list(plain.values())
