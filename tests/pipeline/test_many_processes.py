@@ -42,16 +42,12 @@ def project(tiny_run, tmp_path) -> Path:
     return tmp_path
 
 
-def start(project: Path, stage: str, **environment: str) -> subprocess.Popen:
+def start(project: Path, stage: str, **more: str) -> subprocess.Popen:
     name, *arguments = stage.split()
-    return subprocess.Popen(
-        [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=project, env=environment, **pipes)
 
 
 def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
@@ -98,14 +94,11 @@ def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(project, tiny_run
     assert not list(project.glob(".failures-*"))
 
 
-def test_an_error_of_one_process_ends_both_with_its_message_alone(project):
+def test_an_error_of_one_process_or_of_both_is_told_once_and_ends_both(project):
     photo = project / "data" / "prepared" / "images" / "000001000002.png"
     photo.write_bytes(b"no photo")  # the second image of val is the second process's
     assert photo.name in fail(run(project, PREDICT))
     assert not list((project / "cache").glob("*.parquet"))
-
-
-def test_an_error_of_both_processes_is_told_once(project):
     shutil.rmtree(project / "data" / "models" / "e_ups")
     assert "network.json: no readable network (no such file)" in fail(run(project, PREDICT))
 
