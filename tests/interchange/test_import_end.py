@@ -20,9 +20,8 @@ from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from tests.drawing import draw_box
-from tests.pipeline.workspace import bytes_below, succeed
+from tests.pipeline.workspace import PROJECT, bytes_below, succeed
 
-PROJECT = Path(__file__).parents[2]
 SKY, SAND = 2, 40
 """Categories of stuff."""
 
@@ -129,8 +128,7 @@ def test_uncompressed_counts_and_a_missing_box(tmp_path, dataset, identity):
     image = dataset.images[0]
     category_id = dataset.categories.things[0].category_id
     mask = draw_box((image.height, image.width), (4, 3, 10, 6))
-    flat = mask.ravel(order="F")
-    counts = np.diff([0, *np.flatnonzero(np.diff(flat)) + 1, flat.size]).tolist()
+    counts = np.diff([0, *np.flatnonzero(np.diff(mask.ravel(order="F"))) + 1, mask.size]).tolist()
     segmentation = {"size": [image.height, image.width], "counts": counts}
     row = {"image_id": image.image_id, "category_id": category_id, "score": 1, "segmentation": segmentation}
     (tmp_path / "files").mkdir()
@@ -189,33 +187,33 @@ def test_a_bad_row_is_refused(files, refuse, spoil, match):
     refuse(files, match)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "[{", "[] []"])
-def test_instances_that_are_no_results_are_refused(files, refuse, text):
-    (files / "instances.json").write_text(text)
-    refuse(files, r"instances\.json: ")
+BROKEN = [("instances", text) for text in ("", "{}", "[1]", "[{", "[] []")]
+BROKEN += [("labels", text) for text in ("", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}')]
 
 
-NPZ_FAULTS = {
-    "NaN": ({"probs": np.full((2, 16, 24), np.nan)}, "got nan"),
-    "logits": ({"probs": np.full((2, 16, 24), 3.0)}, "are these logits"),
-    "integers": ({"probs": np.ones((2, 16, 24), int)}, "float type or uint8"),
-    "unknown category": ({"category_ids": np.array([SKY, 999])}, "unknown category 999"),
-    "a category twice": ({"category_ids": np.array([SKY, SKY])}, "lists a category twice"),
-    "other number of planes": ({"category_ids": np.array([SKY])}, "expected probs"),
-    "no probs": ({"probs": None}, "expected an npz"),
-    "a grid too small": ({"probs": np.ones((2, 3, 3), np.uint8)}, "a grid that covers"),
-}
+@pytest.mark.parametrize(("name", "text"), BROKEN)
+def test_a_broken_json_is_refused(files, refuse, name, text):
+    (files / f"{name}.json").write_text(text)
+    refuse(files, rf"{name}\.json: ")
 
 
-@pytest.mark.parametrize("fault", NPZ_FAULTS)
-def test_bad_probabilities_are_refused(files, dataset, refuse, fault):
-    changes, match = NPZ_FAULTS[fault]
+NPZ_FAULTS = [
+    ({"probs": np.full((2, 16, 24), np.nan)}, "got nan"),
+    ({"probs": np.full((2, 16, 24), 3.0)}, "are these logits"),
+    ({"probs": np.ones((2, 16, 24), int)}, "float type or uint8"),
+    ({"category_ids": np.array([SKY, 999])}, "unknown category 999"),
+    ({"category_ids": np.array([SKY, SKY])}, "lists a category twice"),
+    ({"category_ids": np.array([SKY])}, "expected probs"),
+    ({"probs": None}, "expected an npz"),
+    ({"probs": np.ones((2, 3, 3), np.uint8)}, "a grid that covers"),
+]
+
+
+@pytest.mark.parametrize(("changes", "match"), NPZ_FAULTS)
+def test_bad_probabilities_are_refused(files, dataset, refuse, changes, match):
     path = files / "semantic" / f"{stem(dataset.images[1])}.npz"
-    with np.load(path) as arrays:
-        kept = dict(arrays)
-    sound = {"probs": np.zeros((2, 16, 24), np.uint8), "category_ids": np.array([SKY, SAND])}
-    values = kept | sound | changes
-    np.savez(path, **{name: value for name, value in values.items() if value is not None})
+    sound = {"probs": np.zeros((2, 16, 24), np.uint8), "category_ids": np.array([SKY, SAND]), "stride": 4.0}
+    np.savez(path, **{name: value for name, value in (sound | changes).items() if value is not None})
     refuse(files, match)
 
 
@@ -257,12 +255,6 @@ def test_a_bad_png_of_labels_is_refused(files, dataset, refuse, picture, match):
     path.unlink()
     Image.fromarray(picture).save(path.with_suffix(".png"))
     refuse(files, match)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}'])
-def test_a_broken_table_of_labels_is_refused(files, refuse, text):
-    (files / "labels.json").write_text(text)
-    refuse(files, r"labels\.json: ")
 
 
 def test_a_label_of_no_category_is_refused_when_it_is_used(files, refuse):

@@ -177,7 +177,7 @@ class Workspace:
 
     def score(self, out, fused, **choices):
         """System → group → PQ, SQ, RQ of the maps in a folder; all that the stage writes is below OUT."""
-        systems = sorted(path.name for path in fused.iterdir())
+        systems = [system for system in SYSTEMS if (fused / system).exists()]
         out.mkdir()
         params = write_params(out / "params.yaml", systems=systems, **choices)
         places = {"params": params, "fused": fused, "out": out / "metrics", "overlays": out / "overlays"}
