@@ -212,8 +212,10 @@ NPZ_FAULTS = [
 @pytest.mark.parametrize(("changes", "match"), NPZ_FAULTS)
 def test_bad_probabilities_are_refused(files, dataset, refuse, changes, match):
     path = files / "semantic" / f"{stem(dataset.images[1])}.npz"
-    sound = {"probs": np.zeros((2, 16, 24), np.uint8), "category_ids": np.array([SKY, SAND]), "stride": 4.0}
-    np.savez(path, **{name: value for name, value in (sound | changes).items() if value is not None})
+    sound = {"probs": np.zeros((2, 16, 24), np.uint8), "category_ids": np.array([SKY, SAND])}
+    with np.load(path) as arrays:
+        values = dict(arrays) | sound | changes
+    np.savez(path, **{name: value for name, value in values.items() if value is not None})
     refuse(files, match)
 
 
