@@ -1,6 +1,7 @@
 """Cityscapes' official layout in small, with the benchmark's rules as a slow conversion beside ours."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,19 +83,17 @@ def test_the_19_classes_are_the_benchmarks(root, tmp_path):
     assert set(np.unique(classes)) <= {*range(19), 255}
 
 
-def test_nothing_is_copied_and_workers_change_nothing(root, tmp_path):
-    one, two = prepare(root, tmp_path / "one"), prepare(root, tmp_path / "two", workers=2)
-    assert bytes_below(one) == bytes_below(two)
-    assert not list(one.rglob("*leftImg8bit*"))
-    assert dataset_fingerprint(one) == dataset_fingerprint(two)
-
-
-def test_a_relative_root_is_found_from_anywhere(root, tmp_path, monkeypatch):
+def test_nothing_is_copied_workers_change_nothing_and_a_relative_root_is_found_from_anywhere(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    prepared = prepare(root.relative_to(tmp_path), tmp_path.joinpath("prepared").relative_to(tmp_path))
-    assert str(tmp_path) not in (prepared / "dataset.json").read_text()
+    one, two = (prepare(root.relative_to(tmp_path), Path(name), workers) for name, workers in (("one", 1), ("two", 2)))
+    assert bytes_below(one) == bytes_below(two)
+    assert dataset_fingerprint(one) == dataset_fingerprint(two)
+    assert not list(one.rglob("*leftImg8bit*"))
+    assert str(tmp_path) not in (one / "dataset.json").read_text()
     monkeypatch.chdir("/")
-    dataset = open_split(tmp_path / "prepared", "train")
+    dataset = open_split(tmp_path / "one", "train")
     assert dataset.load_photo(dataset.images[0]).any()
 
 

@@ -224,18 +224,16 @@ def test_a_corrupt_archive_leaves_nothing(tmp_path, content):
 # COCO.
 
 
-def pictures(folder, count, content=b"picture"):
-    return zipped([(f"{folder}/", b""), *((f"{folder}/{i}.png", content) for i in range(count))])
-
-
 def small_coco(server, **other):
     """Parts of COCO's shape with a few files each, served under COCO's paths; `other` takes the place of archives."""
     splits = {"train2017": 3, "val2017": 2}
-    maps = [(f"annotations/panoptic_{split}.zip", pictures(f"panoptic_{split}", n)) for split, n in splits.items()]
-    jsons = [(f"annotations/panoptic_{split}.json", split.encode()) for split in splits]
+    panoptic = [(f"annotations/panoptic_{split}.json", split.encode()) for split in splits]
+    for split, count in splits.items():
+        maps = zipped([(f"panoptic_{split}/{i}.png", b"picture") for i in range(count)])
+        panoptic.append((f"annotations/panoptic_{split}.zip", maps))
     instances = [(f"annotations/{kind}_train2017.json", kind.encode()) for kind in ("captions", "instances")]
     photos = {split: zipped([(f"{split}/{i}.jpg", CONTENT) for i in range(n)]) for split, n in splits.items()}
-    archives = {"panoptic": zipped(maps + jsons), "instances": zipped(instances)} | photos | other
+    archives = {"panoptic": zipped(panoptic), "instances": zipped(instances)} | photos | other
     parts = {}
     for name, part in PARTS.items():
         content = archives[name]

@@ -88,8 +88,8 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
     for name in ("ids", "palette"):
         (tmp_path / name / "semantic").mkdir(parents=True)
     categories = dataset.categories
-    for image in dataset.images:
-        classes = class_index_map(dataset.load_segment_ids(image), image, categories)
+    classes_of = {i: class_index_map(dataset.load_segment_ids(i), i, categories) for i in dataset.images}
+    for image, classes in classes_of.items():
         lut = np.zeros(256, np.uint8)
         lut[: len(categories)] = categories.category_ids
         Image.fromarray(lut[classes]).save(tmp_path / "ids" / "semantic" / f"{stem(image)}.png")
@@ -102,8 +102,7 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
         import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
         assert not (tmp_path / "cache" / name / INSTANCES_FILE).exists()
         with SemanticReader(tmp_path / "cache" / name / SEMANTIC_FILE, identity) as reader:
-            for image, semantics in zip(dataset.images, reader, strict=True):
-                classes = class_index_map(dataset.load_segment_ids(image), image, categories)
+            for classes, semantics in zip(classes_of.values(), reader, strict=True):
                 assert set(np.unique(semantics.planes)) <= {0, 255}
                 for category_id, plane in zip(semantics.category_ids, semantics.planes, strict=True):
                     np.testing.assert_array_equal(plane > 0, classes == categories.class_index(category_id))
@@ -259,12 +258,9 @@ def test_a_bad_png_of_labels_is_refused(files, dataset, refuse, picture, match):
     refuse(files, match)
 
 
-def test_a_label_of_no_category_is_refused_when_it_is_used(files, refuse):
+def test_labels_of_no_category_and_files_of_two_kinds_or_none_are_refused(files, refuse, tmp_path):
     (files / "labels.json").write_text(json.dumps(dict.fromkeys(range(100), "N/A")))
     refuse(files, "unknown category .*'N/A'")
-
-
-def test_files_of_two_kinds_or_none_are_refused(files, refuse, tmp_path):
     refuse(tmp_path / "nowhere", "no such folder")
     (files / "panoptic.json").write_text("{}")
     refuse(files, r"expected instances\.json or semantic/ or both")

@@ -136,13 +136,12 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
 def test_segments_of_one_stuff_category_become_one(tmp_path, dataset, identity, results_of):
     files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
     split = {}
-    for image in dataset.images:
-        ids, category_of = results_of[image.image_id]
+    for image_id, (ids, category_of) in results_of.items():
         ids, category_of = ids.copy(), dict(category_of)
         stuff = next(key for key, value in category_of.items() if not dataset.categories.by_id(value).is_thing)
         y, x = np.argwhere(ids == stuff)[0]
         ids[y, x], category_of[9999] = 9999, category_of[stuff]
-        split[image.image_id] = ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
+        split[image_id] = ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
     write_coco_panoptic(tmp_path / "split", dataset, split)
     import_end(files, tmp_path / "a", dataset=dataset, identity=identity)
     import_end(tmp_path / "split", tmp_path / "b", dataset=dataset, identity=identity)
@@ -171,9 +170,8 @@ PANOPTIC_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", PANOPTIC_FAULTS)
-def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse, fault):
-    change, match = PANOPTIC_FAULTS[fault]
+@pytest.mark.parametrize(("change", "match"), PANOPTIC_FAULTS.values(), ids=PANOPTIC_FAULTS)
+def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse, change, match):
     stuff_first = {
         image_id: (ids, dict(sorted(c.items(), key=lambda entry: dataset.categories.by_id(entry[1]).is_thing)))
         for image_id, (ids, c) in results_of.items()
