@@ -62,10 +62,8 @@ def test_every_split_holds_what_instance_ids_say(root, tmp_path):
             for value in np.unique(instance_ids).tolist():
                 label = value // 1000 if value >= 1000 else value
                 here = instance_ids == value
-                if label not in TRAIN_ID:
-                    assert (found[here] == 0).all()
-                else:
-                    assert (found[here] == value).all()
+                assert (found[here] == (value if label in TRAIN_ID else 0)).all()
+                if label in TRAIN_ID:
                     assert crowd_of.pop(value) == (label >= FIRST_THING and value < 1000)
             assert not crowd_of
             assert dataset.load_photo(image).shape == (*instance_ids.shape, 3)
@@ -83,9 +81,7 @@ def test_the_19_classes_are_the_benchmarks(root, tmp_path):
     assert set(np.unique(classes)) <= {*range(19), 255}
 
 
-def test_nothing_is_copied_workers_change_nothing_and_a_relative_root_is_found_from_anywhere(
-    root, tmp_path, monkeypatch
-):
+def test_nothing_is_copied_and_neither_workers_nor_the_working_folder_matter(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, two = (prepare(root.relative_to(tmp_path), Path(name), workers) for name, workers in (("one", 1), ("two", 2)))
     assert bytes_below(one) == bytes_below(two)

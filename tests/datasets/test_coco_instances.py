@@ -24,8 +24,8 @@ BALL, CRATE, SKY = 3, 8, 2
 SQUARE = [[10, 10, 40, 10, 40, 40, 10, 40]]
 TWO_PARTS = [[1.5, 2.25, 20.75, 2.5, 10.5, 30.125], [50, 50, 66.5, 50, 60, 63]]
 CROWD = {"size": [SIDE, SIDE], "counts": [100, 50, SIDE * SIDE - 150]}
-PACKED = {"size": [SIDE, SIDE], "counts": coco_mask.encode(np.asfortranarray(np.eye(SIDE, dtype=np.uint8)))["counts"]}
-PACKED["counts"] = PACKED["counts"].decode()
+EYE = np.eye(SIDE, dtype=np.uint8, order="F")
+PACKED = {"size": [SIDE, SIDE], "counts": coco_mask.encode(EYE)["counts"].decode()}
 
 
 def annotation(number, image_id, category_id, segmentation, iscrowd=0):

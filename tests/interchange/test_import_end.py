@@ -67,9 +67,8 @@ def test_pycocotools_reads_what_we_export(tmp_path, exported, native, dataset, i
 
 def test_export_is_a_command(tmp_path, prepared, native, exported, monkeypatch, capsys):
     project = tmp_path / "project"
-    (project / "data").mkdir(parents=True)
-    shutil.copy(PROJECT / "dvc.yaml", project)
     shutil.copytree(prepared, project / "data" / "prepared")
+    shutil.copy(PROJECT / "dvc.yaml", project)
     shutil.copytree(native.parents[1], project / "data" / "predictions")
     monkeypatch.chdir(project)
     cli.main(["export", "end", "mine", "--split", "val", "--to", "files"])

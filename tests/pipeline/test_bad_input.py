@@ -1,7 +1,6 @@
 """What is missing, broken or of something else is one line that names it, and nothing is written."""
 
 import json
-import re
 import shutil
 
 import numpy as np
@@ -24,6 +23,7 @@ from tests.pipeline.workspace import fail, write_params
         ("score", "fused", "no readable COCO panoptic JSON"),
         ("score", "routing", "no readable routing table"),
         ("report", "calibration", "no readable calibration"),
+        ("report", "metrics", "no such file; run `dvc repro score`"),
     ],
 )
 def test_what_is_missing_is_named(done, tmp_path, stage, missing, message):
@@ -89,11 +89,3 @@ def test_score_refuses_runs_that_are_missing_or_of_another_map_and_maps_of_other
     path.write_text(json.dumps(document))
     assert "expected the images of" in fail(done.run("score", **places))
     assert not (tmp_path / "metrics").exists()
-
-
-def test_the_report_asks_for_the_stage_that_it_misses(done, tmp_path):
-    metrics = shutil.copytree(done.metrics, tmp_path / "metrics")
-    (metrics / "error_budget.csv").unlink()
-    line = fail(done.run("report", metrics=metrics, out=tmp_path / "report"))
-    assert re.search(r"error_budget\.csv.*dvc repro score", line)
-    assert not (tmp_path / "report").exists()

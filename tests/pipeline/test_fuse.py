@@ -116,10 +116,9 @@ def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union,
     for system in SYSTEMS:
         assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
     params = change_params(union / "params.yaml", tmp_path / "params.yaml", fuse={"systems": list(SYSTEMS)})
-    together = tmp_path / "together"
-    succeed(done.run("fuse", params=params, out=together))
-    assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
-    assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
+    succeed(done.run("fuse", params=params, out=tmp_path / "together"))
+    for system, alone in (("fusion", union / "fused"), ("lwl_htc", done.fused)):
+        assert bytes_below(tmp_path / "together" / system) == bytes_below(alone / system)
 
 
 def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):

@@ -79,9 +79,8 @@ def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, c
         overlay = cv2.imread(str(out / "overlays" / name))
         assert overlay.shape[0] % image.height == 0
         assert overlay.shape[1] > image.width * (overlay.shape[0] // image.height)  # the legend
-    assert [(image["file_name"], image["height"]) for image in written["images"]] == [
-        (Path(image.file_name).name, image.height) for image in val.images
-    ]
+    names = [(Path(image.file_name).name, image.height) for image in val.images]
+    assert [(image["file_name"], image["height"]) for image in written["images"]] == names
 
 
 def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, capsys):
@@ -103,9 +102,8 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
     for annotation in document["annotations"]:
         with Image.open(tmp_path / "out" / "panoptic" / annotation["file_name"]) as png:
             ids = np.asarray(png).astype(int) @ [1, 256, 256**2]
-        assert {s["id"]: s["area"] for s in annotation["segments_info"]} == {
-            int(i): int((ids == i).sum()) for i in np.unique(ids) if i
-        }
+        areas = {int(i): int((ids == i).sum()) for i in np.unique(ids) if i}
+        assert {s["id"]: s["area"] for s in annotation["segments_info"]} == areas
     upright = open_fused_maps("data/fused/fusion")[val.images[0].image_id]
     turned = Path(tmp_path, "out", "panoptic", "turned.png").read_bytes()
     assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()

@@ -1,12 +1,12 @@
 """A small data set with two ends that are noisy copies of the truth, and the stages after predict in this process."""
 
-import contextlib
 import csv
 import io
 import json
 import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,11 +148,7 @@ class Workspace:
     def run(self, stage, *flags, **places):
         command = self.command(stage, *flags, **places)
         printed, errors, status = io.StringIO(), io.StringIO(), 0
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(errors),
-        ):
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(errors):
             patch.setattr(sys, "argv", command[1:])
             try:
                 runpy.run_path(command[1], run_name="__main__")
