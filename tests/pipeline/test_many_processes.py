@@ -52,8 +52,8 @@ def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
 
-def run(project: Path, stage: str, **environment: str) -> subprocess.CompletedProcess:
-    return finish(start(project, stage, **environment))
+def run(project: Path, stage: str, **more: str) -> subprocess.CompletedProcess:
+    return finish(start(project, stage, **more))
 
 
 PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --out cache"
