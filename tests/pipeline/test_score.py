@@ -110,9 +110,8 @@ def test_a_picture_shows_photo_truth_and_every_system(done):
     pictures = sorted(done.overlays.iterdir())
     truth = open_split(done.prepared, "val")
     assert [path.name for path in pictures] == [f"{image.image_id:012d}.png" for image in truth.images[:2]]
-    assert (
-        cv2.imread(str(pictures[0])).shape[1] >= (2 + len(SYSTEMS)) * 2 * truth.images[0].width
-    )  # small images are enlarged
+    # Small images are enlarged.
+    assert cv2.imread(str(pictures[0])).shape[1] >= (2 + len(SYSTEMS)) * 2 * truth.images[0].width
 
 
 def test_without_an_error_budget_its_table_is_empty_and_the_rest_is_the_same(done, tmp_path):
