@@ -11,7 +11,7 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from tests.dvc_project import commit, copy_project, dvc
-from tests.pipeline.workspace import UNION, Workspace, methods, succeed, write_params
+from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
 LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_predictor.py")
@@ -100,7 +100,7 @@ def union(request, done, made_once) -> Path:
     """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""
 
     def fuse(folder: Path) -> None:
-        params = write_params(folder / "params.yaml", systems=["fusion"], **UNION, **methods(fusion=request.param))
+        params = write_params(folder / "params.yaml", systems=["fusion"], **UNION, methods={"fusion": request.param})
         succeed(done.run("fuse", params=params, out=folder / "fused"))
 
     return made_once(f"union_{request.param}", fuse)

@@ -40,11 +40,10 @@ def test_category_ids_have_gaps_and_mix_things_with_stuff():
     assert ids.tolist() != sorted(ids.tolist())
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 160), (200, 90)])
-def test_photo_and_map_have_the_size_asked_for(height, width):
-    scene = render_scene(seed=0, image_id=1, height=height, width=width)
-    assert (scene.photo.shape, scene.photo.dtype) == ((height, width, 3), np.uint8)
-    assert scene.segment_ids.shape == (height, width)
+@pytest.mark.parametrize("hw", [(64, 64), (200, 90)])
+def test_photo_and_map_have_the_size_asked_for(hw):
+    scene = render_scene(seed=0, image_id=1, height=hw[0], width=hw[1])
+    assert (scene.photo.shape, scene.photo.dtype, scene.segment_ids.shape) == ((*hw, 3), np.uint8, hw)
 
 
 def test_larger_scenes_show_the_same_things_in_more_pixels():
@@ -95,12 +94,10 @@ def neighbours(scene):
 
 def test_written_scenes_are_a_perfect_panoptic_data_set_to_panopticapi(tmp_path, panopticapi_pq):
     images = write_scenes(tmp_path, seed=7, image_ids=[4, 9], **SIZE)
-    write_panoptic_json(tmp_path / "panoptic.json", categories=CATEGORIES, images=images)
-    annotations, folder = str(tmp_path / "panoptic.json"), str(tmp_path / "panoptic")
-    assert panopticapi_pq(annotations, annotations, folder, folder)["All"]["pq"] == 1.0
-    dataset = read_panoptic(
-        tmp_path / "panoptic.json", images_dir=tmp_path / "images", panoptic_dir=tmp_path / "panoptic"
-    )
+    annotations, folder = tmp_path / "panoptic.json", tmp_path / "panoptic"
+    write_panoptic_json(annotations, categories=CATEGORIES, images=images)
+    assert panopticapi_pq(*map(str, (annotations, annotations, folder, folder)))["All"]["pq"] == 1.0
+    dataset = read_panoptic(annotations, images_dir=tmp_path / "images", panoptic_dir=folder)
     assert dataset.images == images
     for image in images:
         rendered = render_scene(seed=7, image_id=image.image_id, **SIZE)

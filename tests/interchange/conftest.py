@@ -8,12 +8,10 @@ import pytest
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, import_end
-from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.instances import InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
-from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.predictions.schema import CacheHeader, CacheIdentity
 from tests.drawing import found
+from tests.pipeline.workspace import write_cache
 
 
 @pytest.fixture(scope="package")
@@ -38,14 +36,7 @@ def native(tmp_path_factory, dataset, identity):
     """The folder of a cache like those of `predict`: noisy instances with mask_probs, planes on a coarse grid."""
     folder = tmp_path_factory.mktemp("native") / "mine" / "val"
     header = CacheHeader("mine", "val", identity.dataset_fingerprint, identity.categories, "w" * 64)
-    rng = np.random.default_rng(7)
-    with (
-        InstancesWriter(folder / INSTANCES_FILE, header) as instances,
-        SemanticWriter(folder / SEMANTIC_FILE, header) as semantics,
-    ):
-        for image in dataset.images:
-            instances.write(noisy_instances(dataset, image, rng))
-            semantics.write(noisy_semantics(dataset, image, rng))
+    write_cache(folder, header, dataset, np.random.default_rng(7), 4.0, noisy_instances)
     return folder
 
 
@@ -60,22 +51,6 @@ def noisy_instances(dataset, image, rng):
         image_id=image.image_id,
         boxes_xywh=(rng.random((len(things), 4)) * 50).astype(np.float32),
         mask_probs=rng.integers(0, 256, (len(things), 28, 28), np.uint8),
-    )
-
-
-def noisy_semantics(dataset, image, rng):
-    classes = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)[2::4, 2::4]
-    probs = np.eye(256)[classes][..., : len(dataset.categories)].transpose(2, 0, 1)
-    probs = 0.6 * probs + 0.4 * rng.dirichlet(np.ones(len(probs)), classes.shape).transpose(2, 0, 1)
-    return ImageSemantics.from_probs(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        input_height=image.height,
-        input_width=image.width,
-        stride=4.0,
-        category_ids=dataset.categories.category_ids,
-        probs=probs,
     )
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from tests.drawing import category_set
+from tests.pipeline.workspace import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 CATEGORIES = category_set({3: "cat"}, {9: "sky"})
 NAME = "panoptic_test-dev2017_ours_results"
 
@@ -34,10 +33,6 @@ def write_split(folder, seed):
         write_segment_ids_png(folder / "panoptic" / name, ids)
         images.append(PanopticImage(image_id, f"{image_id}.jpg", name, 18, 24, segments))
     write_panoptic_json(folder / "panoptic.json", categories=CATEGORIES, images=images)
-    return open_split(folder)
-
-
-def open_split(folder):
     return read_panoptic(folder / "panoptic.json", images_dir=folder, panoptic_dir=folder / "panoptic")
 
 
@@ -61,15 +56,13 @@ def test_panopticapi_scores_the_unzipped_submission_as_the_maps_themselves(tmp_p
         assert archive.testzip() is None
         archive.extractall(tmp_path / "unzipped")
     assert {entry.name for entry in (tmp_path / "unzipped").iterdir()} == {f"{NAME}.json", NAME}
-    scores = [
-        panopticapi_pq(str(truth.annotations), str(json_file), str(truth.panoptic_dir), str(maps))
-        for json_file, maps in (
-            (tmp_path / "unzipped" / f"{NAME}.json", tmp_path / "unzipped" / NAME),
-            (fused.annotations, fused.panoptic_dir),
-        )
-    ]
-    assert scores[0] == scores[1]
-    assert scores[0]["All"]["pq"] > 0
+
+    def score(annotations, maps):
+        return panopticapi_pq(*map(str, (truth.annotations, annotations, truth.panoptic_dir, maps)))
+
+    expected = score(fused.annotations, fused.panoptic_dir)
+    assert score(tmp_path / "unzipped" / f"{NAME}.json", tmp_path / "unzipped" / NAME) == expected
+    assert expected["All"]["pq"] > 0
 
 
 @pytest.mark.usefixtures("coco_has_three_images")
@@ -119,16 +112,12 @@ def test_a_map_that_does_not_fit_its_json_is_refused_and_nothing_is_left(tmp_pat
 def test_it_is_a_command(tmp_path, fused, monkeypatch, capsys):
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    command = ["export", "coco", "--system", "fusion", "--split", "mine", "--to", "out"]
-    cli.main([*command, "--zip"])
+    command = ["export", "coco", "--split", "mine", "--to", "out", "--system"]
+    cli.main([*command, "fusion", "--zip"])
     assert "3 images of fusion are in out/panoptic_mine_antvisionps_results.zip" in capsys.readouterr().out
     assert zipfile.is_zipfile(tmp_path / "out" / "panoptic_mine_antvisionps_results.zip")
-    with pytest.raises(SystemExit):
-        cli.main(command)
-    assert "error: out exists already" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(["export", "coco", "--system", "nothing", "--split", "mine", "--to", "other"])
-    assert (
-        "error: data/fused/nothing/panoptic.json: no readable COCO panoptic JSON (no such file)"
-        in capsys.readouterr().err
-    )
+    missing = "data/fused/nothing/panoptic.json: no readable COCO panoptic JSON (no such file)"
+    for arguments, message in ((["fusion"], "out exists already"), (["nothing", "--to", "other"], missing)):
+        with pytest.raises(SystemExit):
+            cli.main([*command, *arguments])
+        assert f"error: {message}" in capsys.readouterr().err

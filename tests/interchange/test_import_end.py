@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from ruamel.yaml import YAML
 
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import PredictionsError
@@ -21,9 +20,8 @@ from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from tests.drawing import draw_box
-from tests.dvc_project import dvc
+from tests.pipeline.workspace import PROJECT, bytes_below, succeed
 
-PROJECT = Path(__file__).parents[2]
 SKY, SAND = 2, 40
 """Categories of stuff."""
 
@@ -32,18 +30,13 @@ def stem(image):
     return Path(image.file_name).with_suffix("")
 
 
-def bytes_below(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 # Our own files come back as they were.
 
 
 def test_the_stage_brings_the_same_numbers_back_but_no_mask_probs(tmp_path, prepared, native, exported, identity):
     command = [sys.executable, "stages/import_end.py", "--end", "mine", "--split", "val", "--prepared", prepared]
     command += ["--files", exported, "--out", tmp_path / "again"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    assert ran.returncode == 0, ran.stderr
+    succeed(subprocess.run(command, capture_output=True, text=True, cwd=PROJECT))
     for file_name, reader in ((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader)):
         with reader(native / file_name, identity) as before, reader(tmp_path / "again" / file_name, identity) as after:
             for image, again in zip(before, after, strict=True):
@@ -74,9 +67,8 @@ def test_pycocotools_reads_what_we_export(tmp_path, exported, native, dataset, i
 
 def test_export_is_a_command(tmp_path, prepared, native, exported, monkeypatch, capsys):
     project = tmp_path / "project"
-    (project / "data").mkdir(parents=True)
-    shutil.copy(PROJECT / "dvc.yaml", project)
     shutil.copytree(prepared, project / "data" / "prepared")
+    shutil.copy(PROJECT / "dvc.yaml", project)
     shutil.copytree(native.parents[1], project / "data" / "predictions")
     monkeypatch.chdir(project)
     cli.main(["export", "end", "mine", "--split", "val", "--to", "files"])
@@ -95,8 +87,8 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
     for name in ("ids", "palette"):
         (tmp_path / name / "semantic").mkdir(parents=True)
     categories = dataset.categories
-    for image in dataset.images:
-        classes = class_index_map(dataset.load_segment_ids(image), image, categories)
+    classes_of = {i: class_index_map(dataset.load_segment_ids(i), i, categories) for i in dataset.images}
+    for image, classes in classes_of.items():
         lut = np.zeros(256, np.uint8)
         lut[: len(categories)] = categories.category_ids
         Image.fromarray(lut[classes]).save(tmp_path / "ids" / "semantic" / f"{stem(image)}.png")
@@ -109,8 +101,7 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
         import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
         assert not (tmp_path / "cache" / name / INSTANCES_FILE).exists()
         with SemanticReader(tmp_path / "cache" / name / SEMANTIC_FILE, identity) as reader:
-            for image, semantics in zip(dataset.images, reader, strict=True):
-                classes = class_index_map(dataset.load_segment_ids(image), image, categories)
+            for classes, semantics in zip(classes_of.values(), reader, strict=True):
                 assert set(np.unique(semantics.planes)) <= {0, 255}
                 for category_id, plane in zip(semantics.category_ids, semantics.planes, strict=True):
                     np.testing.assert_array_equal(plane > 0, classes == categories.class_index(category_id))
@@ -135,8 +126,7 @@ def test_uncompressed_counts_and_a_missing_box(tmp_path, dataset, identity):
     image = dataset.images[0]
     category_id = dataset.categories.things[0].category_id
     mask = draw_box((image.height, image.width), (4, 3, 10, 6))
-    flat = mask.ravel(order="F")
-    counts = np.diff([0, *np.flatnonzero(np.diff(flat)) + 1, flat.size]).tolist()
+    counts = np.diff([0, *np.flatnonzero(np.diff(mask.ravel(order="F"))) + 1, mask.size]).tolist()
     segmentation = {"size": [image.height, image.width], "counts": counts}
     row = {"image_id": image.image_id, "category_id": category_id, "score": 1, "segmentation": segmentation}
     (tmp_path / "files").mkdir()
@@ -195,32 +185,34 @@ def test_a_bad_row_is_refused(files, refuse, spoil, match):
     refuse(files, match)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "[{", "[] []"])
-def test_instances_that_are_no_results_are_refused(files, refuse, text):
-    (files / "instances.json").write_text(text)
-    refuse(files, r"instances\.json: ")
+BROKEN = [("instances", text) for text in ("", "{}", "[1]", "[{", "[] []")]
+BROKEN += [("labels", text) for text in ("", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}')]
 
 
-NPZ_FAULTS = {
-    "NaN": ({"probs": np.full((2, 16, 24), np.nan)}, "got nan"),
-    "logits": ({"probs": np.full((2, 16, 24), 3.0)}, "are these logits"),
-    "integers": ({"probs": np.ones((2, 16, 24), int)}, "float type or uint8"),
-    "unknown category": ({"category_ids": np.array([SKY, 999])}, "unknown category 999"),
-    "a category twice": ({"category_ids": np.array([SKY, SKY])}, "lists a category twice"),
-    "other number of planes": ({"category_ids": np.array([SKY])}, "expected probs"),
-    "no probs": ({"probs": None}, "expected an npz"),
-    "a grid too small": ({"probs": np.ones((2, 3, 3), np.uint8)}, "a grid that covers"),
-}
+@pytest.mark.parametrize(("name", "text"), BROKEN)
+def test_a_broken_json_is_refused(files, refuse, name, text):
+    (files / f"{name}.json").write_text(text)
+    refuse(files, rf"{name}\.json: ")
 
 
-@pytest.mark.parametrize("fault", NPZ_FAULTS)
-def test_bad_probabilities_are_refused(files, dataset, refuse, fault):
-    changes, match = NPZ_FAULTS[fault]
+NPZ_FAULTS = [
+    ({"probs": np.full((2, 16, 24), np.nan)}, "got nan"),
+    ({"probs": np.full((2, 16, 24), 3.0)}, "are these logits"),
+    ({"probs": np.ones((2, 16, 24), int)}, "float type or uint8"),
+    ({"category_ids": np.array([SKY, 999])}, "unknown category 999"),
+    ({"category_ids": np.array([SKY, SKY])}, "lists a category twice"),
+    ({"category_ids": np.array([SKY])}, "expected probs"),
+    ({"probs": None}, "expected an npz"),
+    ({"probs": np.ones((2, 3, 3), np.uint8)}, "a grid that covers"),
+]
+
+
+@pytest.mark.parametrize(("changes", "match"), NPZ_FAULTS)
+def test_bad_probabilities_are_refused(files, dataset, refuse, changes, match):
     path = files / "semantic" / f"{stem(dataset.images[1])}.npz"
-    with np.load(path) as arrays:
-        kept = dict(arrays)
     sound = {"probs": np.zeros((2, 16, 24), np.uint8), "category_ids": np.array([SKY, SAND])}
-    values = kept | sound | changes
+    with np.load(path) as arrays:
+        values = dict(arrays) | sound | changes
     np.savez(path, **{name: value for name, value in values.items() if value is not None})
     refuse(files, match)
 
@@ -265,33 +257,11 @@ def test_a_bad_png_of_labels_is_refused(files, dataset, refuse, picture, match):
     refuse(files, match)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}'])
-def test_a_broken_table_of_labels_is_refused(files, refuse, text):
-    (files / "labels.json").write_text(text)
-    refuse(files, r"labels\.json: ")
-
-
-def test_a_label_of_no_category_is_refused_when_it_is_used(files, refuse):
+def test_labels_of_no_category_and_files_of_two_kinds_or_none_are_refused(files, refuse, tmp_path):
     (files / "labels.json").write_text(json.dumps(dict.fromkeys(range(100), "N/A")))
     refuse(files, "unknown category .*'N/A'")
-
-
-def test_files_of_two_kinds_or_none_are_refused(files, refuse, tmp_path):
     refuse(tmp_path / "nowhere", "no such folder")
     (files / "panoptic.json").write_text("{}")
     refuse(files, r"expected instances\.json or semantic/ or both")
     (tmp_path / "empty").mkdir()
     refuse(tmp_path / "empty", r"got \[\]")
-
-
-def test_for_dvc_an_imported_end_is_imported_and_not_predicted(tmp_path):
-    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(PROJECT / "params.yaml")
-    params["import_end"]["ends"], params["predict"]["separate_ends"] = ["mine"], []
-    yaml.dump(params, tmp_path / "params.yaml")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    dvc(tmp_path, "init", "--quiet")
-    listed = dvc(tmp_path, "stage", "list", "--name-only").split()
-    stages = ["import_end@mine-heldout", "import_end@mine-val"]
-    assert [name for name in listed if name.startswith(("import_end", "predict"))] == stages

@@ -1,12 +1,10 @@
 """Panoptic results of panopticapi, Hugging Face and detectron2, as an end."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
 from antvisionps.interchange.import_end import import_end
 from antvisionps.panoptic.png import segment_ids_to_rgb
@@ -16,8 +14,8 @@ from antvisionps.pipeline.score import score
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
+from tests.pipeline.workspace import PROJECT, change_params
 
-PROJECT = Path(__file__).parents[2]
 SKY = 2
 
 
@@ -42,7 +40,7 @@ def results_of(dataset):
     return {image.image_id: split_something(dataset, image, rng) for image in dataset.images}
 
 
-def write_coco_panoptic(folder, dataset, results_of):
+def write_coco_panoptic(folder, dataset, results_of, score_of=None):
     """As panopticapi's converters and detectron2's COCOPanopticEvaluator write it."""
     (folder / "panoptic").mkdir(parents=True)
     rows = []
@@ -50,7 +48,8 @@ def write_coco_panoptic(folder, dataset, results_of):
         ids, category_of = results_of[image.image_id]
         name = f"{image.image_id:012d}.png"
         Image.fromarray(segment_ids_to_rgb(ids)).save(folder / "panoptic" / name)
-        segments = [{"id": key, "category_id": value} for key, value in category_of.items()]
+        score = {"score": score_of[image.image_id]} if score_of else {}
+        segments = [{"id": key, "category_id": value} | score for key, value in category_of.items()]
         rows.append({"image_id": image.image_id, "file_name": name, "segments_info": segments})
     (folder / "panoptic.json").write_text(json.dumps({"annotations": rows}))
     return folder
@@ -61,23 +60,23 @@ def test_panoptic_results_score_what_panopticapi_gives_them(
 ):
     files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
     import_end(files, tmp_path / "predictions" / "mine" / "val", dataset=dataset, identity=identity)
-    yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(PROJECT / "params.yaml")
-    document["ends"], document["import_end"]["ends"], document["predict"]["separate_ends"] = [], ["mine"], []
     weights = {"semantic_weights": {"mine": 1.0}, "instance_weights": {"mine": 1.0}}
-    document["fuse"] |= {"systems": ["mine"], "method": "heuristic", "methods": {}, "min_stuff_area_px": 0} | weights
-    document["score"] |= {"bootstrap_samples": 20, "overlay_images": 0}
-    document["runtime"]["workers"] = 1
-    yaml.dump(document, tmp_path / "params.yaml")
-    params = load_params(tmp_path / "params.yaml")
+    changes = {
+        "ends": [],
+        "import_end": {"ends": ["mine"]},
+        "predict": {"separate_ends": []},
+        "fuse": {"systems": ["mine"], "min_stuff_area_px": 0} | weights,
+        "score": {"bootstrap_samples": 20, "overlay_images": 0},
+        "runtime": {"workers": 1},
+    }
+    params = load_params(change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", **changes))
     places = {name: tmp_path / name for name in ("predictions", "routing", "calibration")} | {"prepared": prepared}
     fuse_systems(params, **places, out=tmp_path / "fused")
     written = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays", "with_budget": False}
     score(params, **places, fused=tmp_path / "fused", **written)
     found = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())["mine"]
-    oracle = panopticapi_pq(
-        str(prepared / "val.json"), str(files / "panoptic.json"), str(dataset.panoptic_dir), str(files / "panoptic")
-    )
+    places = prepared / "val.json", files / "panoptic.json", dataset.panoptic_dir, files / "panoptic"
+    oracle = panopticapi_pq(*map(str, places))
     assert 0 < oracle["All"]["pq"] < 1
     for group in ("All", "Things", "Stuff"):
         for measure in ("PQ", "SQ", "RQ"):
@@ -95,12 +94,14 @@ def assert_equal_caches(one, other):
             np.testing.assert_array_equal(getattr(image, name), getattr(again, name))
 
 
-def hugging_face_row(key, index, category, categories, score):
-    return {"id": key, "label_id": index, "was_fused": not category.is_thing, "score": score}
+def hugging_face_row(key, category_id, categories, score):
+    is_thing = categories.by_id(category_id).is_thing
+    return {"id": key, "label_id": categories.class_index(category_id), "was_fused": not is_thing, "score": score}
 
 
-def detectron2_row(key, index, category, categories, score):
-    if category.is_thing:
+def detectron2_row(key, category_id, categories, score):
+    index = categories.class_index(category_id)
+    if categories.by_id(category_id).is_thing:
         return {"id": key, "isthing": True, "score": score, "category_id": index, "instance_id": 0}
     return {"id": key, "isthing": False, "category_id": index - len(categories.things) + 1, "area": 9}
 
@@ -109,12 +110,7 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
     """Transformers counts classes from 0 over things and stuff, detectron2 things and stuff apart; void is 0 or -1."""
     categories = dataset.categories
     score_of = {image.image_id: 0.5 + 0.1 * index for index, image in enumerate(dataset.images)}
-    write_coco_panoptic(tmp_path / "coco", dataset, results_of)
-    document = json.loads((tmp_path / "coco" / "panoptic.json").read_text())
-    for row in document["annotations"]:
-        for segment in row["segments_info"]:
-            segment["score"] = score_of[row["image_id"]]
-    (tmp_path / "coco" / "panoptic.json").write_text(json.dumps(document))
+    write_coco_panoptic(tmp_path / "coco", dataset, results_of, score_of)
     for name in ("hf", "d2"):
         (tmp_path / name / "panoptic").mkdir(parents=True)
     for image_id, (ids, _) in results_of.items():
@@ -124,21 +120,13 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
     things = {str(index): c.name for index, c in enumerate(categories.things)}
     stuff = {str(index + 1): c.name for index, c in enumerate(categories.stuff)}
     import_end(tmp_path / "coco", tmp_path / "cache" / "coco", dataset=dataset, identity=identity)
-    for name, suffix, segment_row, labels in (
-        ("hf", "npy", hugging_face_row, id2label),
-        ("d2", "png", detectron2_row, {"things": things, "stuff": stuff}),
-    ):
-        rows = [
-            {
-                "image_id": image_id,
-                "file_name": f"{image_id}.{suffix}",
-                "segments_info": [
-                    segment_row(key, categories.class_index(c), categories.by_id(c), categories, score_of[image_id])
-                    for key, c in category_of.items()
-                ],
-            }
-            for image_id, (_, category_of) in results_of.items()
-        ]
+    d2_labels = {"things": things, "stuff": stuff}
+    formats = ("hf", "npy", hugging_face_row, id2label), ("d2", "png", detectron2_row, d2_labels)
+    for name, suffix, segment_row, labels in formats:
+        rows = []
+        for image_id, (_, category_of) in results_of.items():
+            segments = [segment_row(key, c, categories, score_of[image_id]) for key, c in category_of.items()]
+            rows.append({"image_id": image_id, "file_name": f"{image_id}.{suffix}", "segments_info": segments})
         (tmp_path / name / "panoptic.json").write_text(json.dumps(rows))
         (tmp_path / name / "labels.json").write_text(json.dumps(labels))
         import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
@@ -148,13 +136,12 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
 def test_segments_of_one_stuff_category_become_one(tmp_path, dataset, identity, results_of):
     files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
     split = {}
-    for image in dataset.images:
-        ids, category_of = results_of[image.image_id]
+    for image_id, (ids, category_of) in results_of.items():
         ids, category_of = ids.copy(), dict(category_of)
         stuff = next(key for key, value in category_of.items() if not dataset.categories.by_id(value).is_thing)
         y, x = np.argwhere(ids == stuff)[0]
         ids[y, x], category_of[9999] = 9999, category_of[stuff]
-        split[image.image_id] = ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
+        split[image_id] = ids, {key: category_of[key] for key in np.unique(ids).tolist() if key}
     write_coco_panoptic(tmp_path / "split", dataset, split)
     import_end(files, tmp_path / "a", dataset=dataset, identity=identity)
     import_end(tmp_path / "split", tmp_path / "b", dataset=dataset, identity=identity)
@@ -183,9 +170,8 @@ PANOPTIC_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", PANOPTIC_FAULTS)
-def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse, fault):
-    change, match = PANOPTIC_FAULTS[fault]
+@pytest.mark.parametrize(("change", "match"), PANOPTIC_FAULTS.values(), ids=PANOPTIC_FAULTS)
+def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse, change, match):
     stuff_first = {
         image_id: (ids, dict(sorted(c.items(), key=lambda entry: dataset.categories.by_id(entry[1]).is_thing)))
         for image_id, (ids, c) in results_of.items()

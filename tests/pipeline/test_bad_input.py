@@ -1,8 +1,6 @@
 """What is missing, broken or of something else is one line that names it, and nothing is written."""
 
-import itertools
 import json
-import re
 import shutil
 
 import numpy as np
@@ -25,6 +23,7 @@ from tests.pipeline.workspace import fail, write_params
         ("score", "fused", "no readable COCO panoptic JSON"),
         ("score", "routing", "no readable routing table"),
         ("report", "calibration", "no readable calibration"),
+        ("report", "metrics", "no such file; run `dvc repro score`"),
     ],
 )
 def test_what_is_missing_is_named(done, tmp_path, stage, missing, message):
@@ -52,8 +51,9 @@ def spoil_best_masks(path):
     table = pq.read_table(path)
     image_ids, height, width = table["image_id"].to_pylist(), table["height"][0].as_py(), table["width"][0].as_py()
     taller = encode_masks(np.ones((1, height + 1, width), bool))[0]
-    is_first = [True, *(one != other for one, other in itertools.pairwise(image_ids))]
-    rles = [taller if first else rle for first, rle in zip(is_first, table["rle"].to_pylist(), strict=True)]
+    rles = table["rle"].to_pylist()
+    for image_id in set(image_ids):
+        rles[image_ids.index(image_id)] = taller
     column = table.schema.get_field_index("rle")
     changed = table.set_column(column, table.schema.field(column), [rles])
     metadata = pq.ParquetFile(path).metadata.metadata
@@ -71,10 +71,8 @@ def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path,
     path = cache_path(predictions, end="e_ups", split=split, file_name=INSTANCES_FILE)
     image_id = spoil_best_masks(path)
     line = fail(done.run(stage, predictions=predictions, out=tmp_path / "x"))
-    assert re.fullmatch(
-        rf"error: {re.escape(str(path))}: image {image_id} of 96 x 128 px: mask 0: RLE of another size: .*dvc repro.*",
-        line,
-    )
+    assert line.startswith(f"error: {path}: image {image_id} of 96 x 128 px: mask 0: RLE of another size: ")
+    assert "dvc repro" in line
     assert not (tmp_path / "x").exists()
 
 
@@ -91,11 +89,3 @@ def test_score_refuses_runs_that_are_missing_or_of_another_map_and_maps_of_other
     path.write_text(json.dumps(document))
     assert "expected the images of" in fail(done.run("score", **places))
     assert not (tmp_path / "metrics").exists()
-
-
-def test_the_report_asks_for_the_stage_that_it_misses(done, tmp_path):
-    metrics = shutil.copytree(done.metrics, tmp_path / "metrics")
-    (metrics / "error_budget.csv").unlink()
-    line = fail(done.run("report", metrics=metrics, out=tmp_path / "report"))
-    assert re.search(r"error_budget\.csv.*dvc repro score", line)
-    assert not (tmp_path / "report").exists()

@@ -75,10 +75,9 @@ def test_calibration_reads_no_image_of_val_shows_a_bar_a_system_and_is_the_same_
     for end in ENDS:
         shutil.rmtree(predictions / end / "val")
     params = write_params(tmp_path / "params.yaml", workers=2, systems=["fusion"])
-    ran = succeed(done.run("calibrate", params=params, predictions=predictions, out=tmp_path / "calibration"))
+    ran = succeed(done.run("calibrate", params=params, predictions=predictions, out=tmp_path / "found"))
     assert ran.stderr.count("calibrate fusion: 100%") == ran.stderr.count(": 100%") == 1
-    expected = (done.calibration / "fusion.json").read_bytes()
-    assert bytes_below(tmp_path / "calibration") == {Path("fusion.json"): expected}
+    assert bytes_below(tmp_path / "found") == {Path("fusion.json"): (done.calibration / "fusion.json").read_bytes()}
 
 
 def test_fuse_takes_what_was_fitted_and_no_other_thresholds(done, tmp_path):
@@ -94,17 +93,16 @@ def test_the_learned_order_is_fused_without_what_else_was_fitted(done, tmp_path)
     assert set(map(tuple, document["on_top"])) <= set(map(tuple, document["learned_on_top"]))
     first, *others = (category.category_id for category in open_split(done.prepared, "val").categories.things)
     (tmp_path / "calibration").mkdir()
-    places = {"calibration": tmp_path / "calibration"}
-    areas, fused = {}, {}
+    places, areas = {"calibration": tmp_path / "calibration"}, []
     for name, pairs in (("none", []), ("first", [[first, other] for other in others])):
-        (tmp_path / "calibration" / "e_ups.json").write_text(
-            json.dumps(document | {"learned_on_top": pairs, "semantic_weights": {"e_ups": 1.0}})
-        )
-        fused[name] = done.fuse(tmp_path / name, "e_ups", places=places, order="learned", max_overlap_frac=1.0)
-        rows = pq.read_table(fused[name] / "e_ups" / "segments.parquet").to_pylist()
-        areas[name] = sum(row["area_px"] for row in rows if row["category_id"] == first)
-    assert bytes_below(fused["none"]) == bytes_below(done.fuse(tmp_path / "plain", "e_ups", max_overlap_frac=1.0))
-    assert areas["first"] > areas["none"]
+        fitted = document | {"learned_on_top": pairs, "semantic_weights": {"e_ups": 1.0}}
+        (tmp_path / "calibration" / "e_ups.json").write_text(json.dumps(fitted))
+        fused = done.fuse(tmp_path / name, "e_ups", places=places, order="learned", max_overlap_frac=1.0)
+        rows = pq.read_table(fused / "e_ups" / "segments.parquet").to_pylist()
+        areas.append(sum(row["area_px"] for row in rows if row["category_id"] == first))
+    plain = done.fuse(tmp_path / "plain", "e_ups", max_overlap_frac=1.0)
+    assert bytes_below(tmp_path / "none") == bytes_below(plain)
+    assert areas[1] > areas[0]
 
 
 def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):

@@ -53,9 +53,8 @@ def test_killed_and_begun_again_in_other_processes_fuse_gives_the_same_bytes(don
     last = open_split(done.prepared, "val").images[-1].image_id
     command = done.command("fuse", params=params, out=out)
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "7"}
-    hanging = subprocess.Popen(
-        [sys.executable, "-c", HANG, str(marker), str(last), *command[1:]], stdout=subprocess.PIPE, env=environment
-    )
+    hang = [sys.executable, "-c", HANG, str(marker), str(last), *command[1:]]
+    hanging = subprocess.Popen(hang, stdout=subprocess.PIPE, env=environment)
     while not marker.exists() and hanging.poll() is None:
         time.sleep(0.02)
     hanging.kill()

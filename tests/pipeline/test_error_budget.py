@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.schema import INSTANCES_FILE
-from tests.pipeline.workspace import ENDS, UNION, methods, read_csv, rewrite_instances, succeed, write_params
+from tests.pipeline.workspace import ENDS, UNION, read_csv, rewrite_instances, succeed, write_params
 
 
 def read_budget(metrics):
@@ -58,22 +58,19 @@ def test_perfect_routing_is_what_the_stages_give_by_the_end_that_does_better_on_
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools under numpy 2
 def test_perfect_order_is_what_the_stages_give_by_scores_that_are_the_ious_with_the_truth(done, tmp_path):
     truth = open_split(done.prepared, "val")
-    true_masks = {
-        image.image_id: [
-            (segment.category_id, truth.load_segment_ids(image) == segment.segment_id)
-            for segment in image.segments
-            if not segment.is_crowd
-        ]
-        for image in truth.images
-    }
+    true_masks = {}
+    for image in truth.images:
+        for segment in image.segments:
+            if not segment.is_crowd:
+                shown = truth.load_segment_ids(image) == segment.segment_id
+                true_masks.setdefault((image.image_id, segment.category_id), []).append(shown)
 
     def score_by_iou(image):
         kept = np.flatnonzero(image.scores >= 0.1)
         scores = []
         for index in kept:
             mask = coco_mask.decode({"size": [image.height, image.width], "counts": image.rles[index]}).astype(bool)
-            own = image.category_ids[index]
-            true = [shown for category_id, shown in true_masks[image.image_id] if category_id == own]
+            true = true_masks.get((image.image_id, image.category_ids[index]), [])
             scores.append(max([(mask & shown).sum() / (mask | shown).sum() for shown in true], default=0.0))
         return kept, np.array(scores, np.float32)
 
@@ -98,7 +95,7 @@ def test_it_changes_one_part_at_a_time(done, tmp_path):
 def test_it_says_where_it_is_not_of_what_was_fused(done, tmp_path):
     plain = read_budget(done.metrics)
     unfitted = {"systems": ["e_ups"], "calibrated": True}  # calibrate fits listed systems only
-    for name, choices in (("by the heuristic", methods(fusion="panoptic_head")), ("not calibrated", unfitted)):
+    for name, choices in (("by the heuristic", {"methods": {"fusion": "panoptic_head"}}), ("not calibrated", unfitted)):
         rows = budget_of(done, tmp_path / name, **choices)
         assert list(rows) == [name, *list(plain)[1:]]
         assert list(rows.values()) == list(plain.values())

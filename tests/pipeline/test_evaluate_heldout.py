@@ -16,16 +16,11 @@ from tests.evaluation.test_average_precision import coco_ap
 from tests.pipeline.workspace import ENDS, rewrite_instances, succeed
 
 
-def read_ap(routing):
-    """(Category, end) → its row."""
-    rows = pq.read_table(routing / "class_ap.parquet").to_pylist()
-    return {(row["category_id"], row["end"]): row for row in rows}
-
-
-def read_routes(routing):
-    """Category → its row."""
-    rows = json.loads((routing / "routing.json").read_text())["categories"]
-    return {row["category_id"]: row for row in rows}
+def read_routing(folder):
+    """(Category, end) → its row of AP, and category → its route."""
+    rows = pq.read_table(folder / "class_ap.parquet").to_pylist()
+    routes = json.loads((folder / "routing.json").read_text())["categories"]
+    return {(row["category_id"], row["end"]): row for row in rows}, {route["category_id"]: route for route in routes}
 
 
 def heldout_instances(predictions, end):
@@ -33,12 +28,16 @@ def heldout_instances(predictions, end):
 
 
 def test_every_thing_category_is_routed_by_its_ap_and_says_by_how_much(done):
-    ap, routes = read_ap(done.routing), read_routes(done.routing)
-    things = {category.category_id for category in open_split(done.prepared, "heldout").categories.things}
+    ap, routes = read_routing(done.routing)
+    dataset = open_split(done.prepared, "heldout")
+    things = {category.category_id for category in dataset.categories.things}
     assert list(next(iter(ap.values()))) == ["category_id", "end", "AP", "AP50", "n_gt"]
     assert ap.keys() == {(category_id, end) for category_id in things for end in ENDS}
     assert routes.keys() == things
     assert "better_ap" in {route["reason"] for route in routes.values()}
+    segments = [s for image in dataset.images for s in image.segments if not s.is_crowd]
+    for (category_id, _), row in ap.items():
+        assert row["n_gt"] == sum(segment.category_id == category_id for segment in segments)
     for category_id, route in routes.items():
         of_end = {end: ap[category_id, end]["AP"] for end in ENDS}
         if route["reason"] == "better_ap":
@@ -51,9 +50,8 @@ def test_every_thing_category_is_routed_by_its_ap_and_says_by_how_much(done):
 
 
 def test_a_category_that_an_end_never_found_is_routed_to_the_other_and_says_by_how_much(done, tmp_path):
-    category_id, end = next(
-        (c, row["end"]) for c, row in read_routes(done.routing).items() if row["reason"] == "better_ap"
-    )
+    routes = read_routing(done.routing)[1].items()
+    category_id, end = next((c, row["end"]) for c, row in routes if row["reason"] == "better_ap")
     predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
 
     def leave_out(image):
@@ -63,9 +61,9 @@ def test_a_category_that_an_end_never_found_is_routed_to_the_other_and_says_by_h
     rewrite_instances(heldout_instances(predictions, end), leave_out)
     succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
     (other,) = set(ENDS) - {end}
-    changed = read_routes(tmp_path / "routing")[category_id]
+    ap, routes = read_routing(tmp_path / "routing")
+    changed = routes[category_id]
     assert (changed["end"], changed["reason"], changed["lead"]["over"]) == (other, "better_ap", end)
-    ap = read_ap(tmp_path / "routing")
     assert ap[category_id, end]["AP"] == 0
     assert ap[category_id, end]["n_gt"] == ap[category_id, other]["n_gt"] > 0
     assert changed["lead"]["AP"] == pytest.approx(ap[category_id, other]["AP"])
@@ -77,16 +75,9 @@ def test_between_two_equal_ends_there_is_no_lead(done, tmp_path):
     shutil.copy(one, other)
     rewrite_instances(other, lambda image: (np.arange(len(image)), image.scores), end="lwl_htc")
     succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
-    leads = [route["lead"] for route in read_routes(tmp_path / "routing").values()]
+    leads = [route["lead"] for route in read_routing(tmp_path / "routing")[1].values()]
     measured = [[lead[name] for name in ("AP", "low", "high")] for lead in leads if lead["AP"] is not None]
     assert measured == [[0, 0, 0]] * len(measured) != []
-
-
-def test_n_gt_counts_the_held_out_instances_that_are_no_crowd(done):
-    dataset = open_split(done.prepared, "heldout")
-    segments = [s for image in dataset.images for s in image.segments if not s.is_crowd]
-    for (category_id, _), row in read_ap(done.routing).items():
-        assert row["n_gt"] == sum(segment.category_id == category_id for segment in segments)
 
 
 def test_ap_is_pycocotools_against_visible_instances_or_annotated_ones_where_there_are_some(done, tmp_path):
@@ -113,7 +104,7 @@ def test_ap_is_pycocotools_against_visible_instances_or_annotated_ones_where_the
             with InstancesReader(heldout_instances(done.predictions, end)) as reader:
                 images = [(found, true[found.image_id]) for found in reader]
             expected = coco_ap(images, dataset.categories.thing_ids)
-            found = {c: (row["AP"], row["AP50"]) for (c, of), row in read_ap(routing).items() if of == end}
+            found = {c: (row["AP"], row["AP50"]) for (c, of), row in read_routing(routing)[0].items() if of == end}
             assert found.keys() == expected.keys()
             for category_id, ap in found.items():
                 assert ap == pytest.approx(expected[category_id], nan_ok=True)

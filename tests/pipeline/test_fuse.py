@@ -10,18 +10,7 @@ import pytest
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
-from tests.pipeline.workspace import (
-    BEST_OVERALL,
-    ENDS,
-    SYSTEMS,
-    bytes_below,
-    cached_instances,
-    change_params,
-    fail,
-    methods,
-    succeed,
-    write_params,
-)
+from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
 
 
 def rows_of(folder, name):
@@ -33,7 +22,7 @@ def instances_in(space, *ends):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_fused_maps_are_whole_and_their_tables_agree(done, system):
+def test_the_maps_are_whole_and_every_instance_is_a_segment_or_rejected_for_a_reason(done, system):
     folder = done.fused / system
     truth = open_split(done.prepared, "val")
     fused = read_panoptic(folder / "panoptic.json", images_dir=truth.images_dir, panoptic_dir=folder / "panoptic")
@@ -48,16 +37,12 @@ def test_the_fused_maps_are_whole_and_their_tables_agree(done, system):
     assert ends == ({*ENDS, "e_ups+lwl_htc"} if system == "fusion" else {system})
     for row in rows:
         assert (row["score"] is None) == (not truth.categories.by_id(row["category_id"]).is_thing)
-
-
-def test_every_instance_is_either_a_segment_or_rejected_for_a_reason(done):
-    for system in SYSTEMS:
-        rows = [row for name in ("segments", "candidates") for row in rows_of(done.fused / system, name)]
-        predicted = instances_in(done, *(ENDS if system == "fusion" else [system]))
-        assert sum(row["score"] is not None for row in rows) == predicted
-        reasons = {row.get("reason") for row in rows}
-        assert {"low_score", "overlap_frac"} <= reasons
-        assert ("routed_away" in reasons) == (system == "fusion")
+    rejected = rows_of(folder, "candidates")
+    predicted = instances_in(done, *(ENDS if system == "fusion" else [system]))
+    assert sum(row["score"] is not None for row in rows + rejected) == predicted
+    reasons = {row["reason"] for row in rejected}
+    assert {"low_score", "overlap_frac"} <= reasons
+    assert ("routed_away" in reasons) == (system == "fusion")
 
 
 def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(done, tmp_path):
@@ -65,7 +50,7 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     end_of = {row["category_id"]: row["end"] for row in routing["categories"]}
     for row in rows_of(done.fused / "fusion", "segments"):
         assert row["end"] == end_of.get(row["category_id"], "e_ups+lwl_htc")
-    single = done.fuse(tmp_path / "single", "fusion", **BEST_OVERALL)
+    single = done.fuse(tmp_path / "single", "fusion", instance_ensemble="best_overall")
     ends = {row["end"] for row in rows_of(single / "fusion", "segments")}
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
@@ -110,7 +95,10 @@ def test_a_union_names_all_ends_of_what_it_joined_and_every_two_merged_instances
 
 def test_a_rejected_candidate_names_its_row_in_the_cache(done, union):
     """Under a union scores and positions are others than in the cache."""
-    cached = {end: cached_instances(done, end) for end in ENDS}
+    cached = {}
+    for end in ENDS:
+        for row in pq.read_table(done.predictions / end / "val" / INSTANCES_FILE).to_pylist():
+            cached.setdefault((end, row["image_id"]), []).append(row)
     for folder in (*(done.fused / system for system in SYSTEMS), union / "fused" / "fusion"):
         rejected = rows_of(folder, "candidates")
         own = [row for row in rejected if row["score"] is not None and row["end"] in ENDS]
@@ -118,7 +106,7 @@ def test_a_rejected_candidate_names_its_row_in_the_cache(done, union):
         named = [(row["end"], row["image_id"], row["instance"]) for row in own]
         assert len(set(named)) == len(named) > 0
         for row in own:
-            found = cached[row["end"]][row["image_id"]][row["instance"]]
+            found = cached[row["end"], row["image_id"]][row["instance"]]
             assert (found["category_id"], found["area_px"]) == (row["category_id"], row["area_px"])
             assert row["score"] in (pytest.approx(found["score"]), pytest.approx(found["score"] / 2))
 
@@ -128,14 +116,13 @@ def test_a_system_alone_is_fused_to_the_same_bytes_as_beside_others(done, union,
     for system in SYSTEMS:
         assert bytes_below(done.fuse(tmp_path / system, system) / system) == bytes_below(done.fused / system)
     params = change_params(union / "params.yaml", tmp_path / "params.yaml", fuse={"systems": list(SYSTEMS)})
-    together = tmp_path / "together"
-    succeed(done.run("fuse", params=params, out=together))
-    assert bytes_below(together / "fusion") == bytes_below(union / "fused" / "fusion")
-    assert bytes_below(together / "lwl_htc") == bytes_below(done.fused / "lwl_htc")
+    succeed(done.run("fuse", params=params, out=tmp_path / "together"))
+    for system, alone in (("fusion", union / "fused"), ("lwl_htc", done.fused)):
+        assert bytes_below(tmp_path / "together" / system) == bytes_below(alone / system)
 
 
 def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_are_chosen_for(done, tmp_path):
-    choices = {"semantic_average": "log_probabilities", **methods(e_ups="panoptic_head")}
+    choices = {"semantic_average": "log_probabilities", "methods": {"e_ups": "panoptic_head"}}
     fused = done.fuse(tmp_path / "fused", *SYSTEMS, **choices)
     changed = [system for system in SYSTEMS if bytes_below(fused / system) != bytes_below(done.fused / system)]
     assert changed == ["e_ups", "fusion"]

@@ -12,9 +12,6 @@ import pytest
 
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
 
-PATIENCE_S = 300
-"""A stage that takes longer hangs."""
-
 SRUN = """#!{python}
 import os, subprocess, sys
 command = sys.argv[1:]
@@ -42,25 +39,21 @@ def project(tiny_run, tmp_path) -> Path:
     return tmp_path
 
 
-def start(project: Path, stage: str, **environment: str) -> subprocess.Popen:
+def start(project: Path, stage: str, **more: str) -> subprocess.Popen:
     name, *arguments = stage.split()
-    return subprocess.Popen(
-        [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=project, env=environment, **pipes)
 
 
 def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    printed, errors = process.communicate(timeout=PATIENCE_S)
+    printed, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
 
-def run(project: Path, stage: str, **environment: str) -> subprocess.CompletedProcess:
-    return finish(start(project, stage, **environment))
+def run(project: Path, stage: str, **more: str) -> subprocess.CompletedProcess:
+    return finish(start(project, stage, **more))
 
 
 PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --out cache"
@@ -70,10 +63,6 @@ def train(out: str) -> str:
     return f"train_e_ups --member base --prepared data/prepared --work work/{out} --out {out}"
 
 
-def children(stage: subprocess.Popen) -> list[psutil.Process]:
-    return psutil.Process(stage.pid).children()
-
-
 def wait_for(condition, running: subprocess.Popen, what: str) -> None:
     while not condition():
         assert running.poll() is None, f"ended before {what}"
@@ -81,16 +70,15 @@ def wait_for(condition, running: subprocess.Popen, what: str) -> None:
 
 
 def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(project, tiny_run):
-    programs = project / "bin"
-    programs.mkdir()
+    (project / "bin").mkdir()
     for name, text in (("srun", SRUN.format(python=sys.executable)), ("scontrol", SCONTROL)):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+        (project / "bin" / name).write_text(text)
+        (project / "bin" / name).chmod(0o755)
     # A batch script's own environment has a SLURM_PROCID too.
     job = {"SLURM_NTASKS": "2", "SLURM_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     params = project / "params.yaml"
     change_params(params, params, runtime={"launcher": "slurm", "processes": 1})
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    path = f"{project}/bin{os.pathsep}{os.environ['PATH']}"
     assert succeed(run(project, PREDICT, PATH=path, **job)).stderr.count("process 1 of 2:   0%") == 1  # one bar begins
     files = bytes_below(project / "cache")
     assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups" / "val")
@@ -98,14 +86,11 @@ def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(project, tiny_run
     assert not list(project.glob(".failures-*"))
 
 
-def test_an_error_of_one_process_ends_both_with_its_message_alone(project):
+def test_an_error_of_one_process_or_of_both_is_told_once_and_ends_both(project):
     photo = project / "data" / "prepared" / "images" / "000001000002.png"
     photo.write_bytes(b"no photo")  # the second image of val is the second process's
     assert photo.name in fail(run(project, PREDICT))
     assert not list((project / "cache").glob("*.parquet"))
-
-
-def test_an_error_of_both_processes_is_told_once(project):
     shutil.rmtree(project / "data" / "models" / "e_ups")
     assert "network.json: no readable network (no such file)" in fail(run(project, PREDICT))
 
@@ -122,13 +107,13 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
 
     stage = start(project, train("killed"))
     wait_for(lambda: list((project / "work" / "killed").rglob("last_checkpoint")), stage, "a checkpoint")
-    children(stage)[1].kill()
+    psutil.Process(stage.pid).children()[1].kill()
     assert "of 2 was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
     assert not (project / "killed").exists()
 
     stage = start(project, train("killed"))
-    wait_for(lambda: len(children(stage)) == 2, stage, "two processes")
-    started = children(stage)
+    wait_for(lambda: len(psutil.Process(stage.pid).children()) == 2, stage, "two processes")
+    started = psutil.Process(stage.pid).children()
     stage.kill()
     finish(stage)  # their stderr as well, so this ends as they do
     assert not psutil.wait_procs(started, timeout=30)[1]

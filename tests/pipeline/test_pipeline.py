@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.dvc_project import checksums, dvc, environment, stages_run
+from tests.pipeline.workspace import succeed
 from tests.tiny_run import PROJECT, SYSTEMS
 
 
@@ -63,8 +64,7 @@ def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
     lines = (PROJECT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     check = "\nassert best.mask.any() and best.mask.shape == cache[1000001].hw"
     command = [sys.executable, "-c", lines + check]
-    shown = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
+    shown = succeed(subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True))
     assert shown.stdout.endswith(" (64, 80)\n")
 
 
@@ -86,14 +86,9 @@ def test_a_third_end_of_semantics_alone_joins_and_gives_the_bytes_of_a_run_that_
 
 def kill(folder: Path, *arguments: str, once: str) -> None:
     """Runs DVC and kills it and its stage by force once a file of that pattern is there."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=environment(),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "dvc", *arguments]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **silent)
     try:
         deadline = time.monotonic() + 240
         while not list(folder.glob(once)):

@@ -67,14 +67,14 @@ def test_both_stages_write_the_same_caches_and_the_shared_one_computes_the_backb
     assert shared == bytes_below(project / "separate")
 
 
-def test_dvc_makes_a_stage_of_each_end_that_is_separate_and_of_each_pair(tmp_path):
+def test_dvc_makes_a_stage_of_each_separate_end_each_pair_and_each_imported_end(tmp_path):
     predict = {"separate_ends": ["other"], "shared_backbone": [PAIR]}
-    change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", predict=predict)
+    change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", predict=predict, import_end={"ends": ["mine"]})
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     dvc(tmp_path, "init", "--no-scm", "--quiet")
     listed = dvc(tmp_path, "stage", "list").splitlines()
-    rows = dict(line.split(maxsplit=1) for line in listed if line.startswith("predict"))
+    rows = dict(line.split(maxsplit=1) for line in listed if line.startswith(("predict", "import_end")))
     stages = {name for name in rows if name.endswith("-val")}
-    assert stages == {"predict@other-val", "predict_shared@pair0-val"}
+    assert stages == {"predict@other-val", "predict_shared@pair0-val", "import_end@mine-val"}
     outs = {out.strip(",") for name in stages for out in rows[name].split()}
-    assert {f"data/predictions/{end}/val" for end in ("other", *PAIR.values())} <= outs
+    assert {f"data/predictions/{end}/val" for end in ("other", "mine", *PAIR.values())} <= outs

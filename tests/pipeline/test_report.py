@@ -52,6 +52,5 @@ def test_the_report_begins_with_the_lowest_score_that_the_last_system_takes(done
         ("calibrated", {"calibrated": True}, min([fitted["min_score"], *fitted["min_scores"].values()])),
     ):
         params = write_params(tmp_path / "params.yaml", **fuse)
-        out = tmp_path / name
-        succeed(done.run("report", params=params, out=out))
-        assert overview_of(out)["min_score"] == expected
+        succeed(done.run("report", params=params, out=tmp_path / name))
+        assert overview_of(tmp_path / name)["min_score"] == expected

@@ -10,7 +10,7 @@ import pytest
 
 from antvisionps.panoptic.splits import open_split
 from antvisionps.params.whole import load_params
-from tests.pipeline.workspace import ENDS, SYSTEMS, read_csv, succeed, write_params
+from tests.pipeline.workspace import ENDS, SYSTEMS, read_csv
 
 GROUPS = ("All", "Things", "Stuff")
 
@@ -37,6 +37,8 @@ def test_the_metrics_are_panopticapis_and_hotcocos(done, metrics, panopticapi_pq
                 found = metrics[system][group]
                 assert found == pytest.approx({name: 100 * expected[group][name.lower()] for name in found}, abs=1e-9)
     assert 0 < metrics["fusion"]["All"]["PQ"] < 100
+    printed = (done.root / "score.txt").read_text()
+    assert all(word in printed for word in (*SYSTEMS, "PQTh"))
 
 
 def test_per_class_rows_are_those_of_the_metrics(done, metrics):
@@ -104,24 +106,16 @@ def test_between_two_equal_systems_there_is_no_doubt(done, tmp_path):
     assert [[float(row[name]) for name in ("PQ", "low", "high")] for row in rows] == [[0, 0, 0]] * 3
 
 
-def test_the_table_names_every_system(done):
-    printed = (done.root / "score.txt").read_text()
-    assert all(word in printed for word in (*SYSTEMS, "PQTh"))
-
-
 def test_a_picture_shows_photo_truth_and_every_system(done):
     pictures = sorted(done.overlays.iterdir())
     truth = open_split(done.prepared, "val")
     assert [path.name for path in pictures] == [f"{image.image_id:012d}.png" for image in truth.images[:2]]
-    picture = cv2.imread(str(pictures[0]))
-    panels = 2 + len(SYSTEMS)
-    assert picture.shape[1] >= panels * 2 * truth.images[0].width  # small images are enlarged
+    # Small images are enlarged.
+    assert cv2.imread(str(pictures[0])).shape[1] >= (2 + len(SYSTEMS)) * 2 * truth.images[0].width
 
 
 def test_without_an_error_budget_its_table_is_empty_and_the_rest_is_the_same(done, tmp_path):
-    places = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
-    params = write_params(tmp_path / "params.yaml")
-    succeed(done.run("score", "--no-error-budget", params=params, **places))
+    done.score(tmp_path / "scored", done.fused)
     for path in done.metrics.iterdir():
-        found = (tmp_path / "metrics" / path.name).read_bytes()
+        found = (tmp_path / "scored" / "metrics" / path.name).read_bytes()
         assert found == (path.read_bytes() if path.name != "error_budget.csv" else b"perfect,PQ,PQ_things,PQ_stuff\n")

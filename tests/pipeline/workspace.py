@@ -1,53 +1,43 @@
 """A small data set with two ends that are noisy copies of the truth, and the stages after predict in this process."""
 
-import contextlib
 import csv
 import io
 import json
 import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.instances import ImageInstances, InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, cache_path
+from antvisionps.predictions.instances import InstancesReader, InstancesWriter
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from tests.drawing import found
 
 PROJECT = Path(__file__).parents[2]
 ENDS = {"e_ups": 4.0, "lwl_htc": 8.0}
 """End → stride of its semantic grid."""
 SYSTEMS = (*ENDS, "fusion")
 
-UNION, BEST_OVERALL = {"instance_ensemble": "union"}, {"instance_ensemble": "best_overall"}
-"""Of section fuse: whose instances."""
+UNION = {"instance_ensemble": "union"}
 
-READS = {
-    "evaluate_heldout": ("prepared", "predictions"),
-    "calibrate": ("prepared", "predictions", "routing"),
-    "fuse": ("prepared", "predictions", "routing", "calibration"),
-    "score": ("prepared", "predictions", "routing", "calibration", "fused", "overlays"),
-    "report": ("prepared", "models", "predictions", "routing", "calibration", "fused", "metrics"),
+STAGES = {
+    "evaluate_heldout": ("routing", "prepared", "predictions"),
+    "calibrate": ("calibration", "prepared", "predictions", "routing"),
+    "fuse": ("fused", "prepared", "predictions", "routing", "calibration"),
+    "score": ("metrics", "prepared", "predictions", "routing", "calibration", "fused", "overlays"),
+    "report": ("report", "prepared", "models", "predictions", "routing", "calibration", "fused", "metrics"),
 }
-"""Stage → its options, but for --params and --out; --overlays is one that it writes."""
-
-OUT = {
-    "evaluate_heldout": "routing",
-    "calibrate": "calibration",
-    "fuse": "fused",
-    "score": "metrics",
-    "report": "report",
-}
+"""Stage → what --out names, and its other options but for --params; --overlays is one that it writes."""
 
 
 def noisy_instances(dataset, image, rng):
@@ -55,29 +45,16 @@ def noisy_instances(dataset, image, rng):
     ids = dataset.load_segment_ids(image)
     rows = []
     for segment in image.segments:
-        if not dataset.categories.by_id(segment.category_id).is_thing or segment.is_crowd:
-            continue
-        for _ in range(rng.integers(0, 3)):
-            mask = np.roll(ids == segment.segment_id, rng.integers(-2, 3, 2), axis=(0, 1))
-            rows.append((segment.category_id, rng.random(), mask))
-    return ImageInstances(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        category_ids=np.array([category_id for category_id, _, _ in rows], np.int32),
-        scores=np.array([score for _, score, _ in rows], np.float32),
-        boxes_xywh=np.array([box_of(mask) for _, _, mask in rows], np.float32).reshape(-1, 4),
-        rles=encode_masks(np.array([mask for _, _, mask in rows])) if rows else [],
-        mask_probs=np.array([mask_probs_of(mask) for _, _, mask in rows], np.uint8).reshape(-1, 28, 28),
-    )
-
-
-def box_of(mask):
-    return cv2.boundingRect(mask.astype(np.uint8))
+        if dataset.categories.by_id(segment.category_id).is_thing and not segment.is_crowd:
+            for _ in range(rng.integers(0, 3)):
+                mask = np.roll(ids == segment.segment_id, rng.integers(-2, 3, 2), axis=(0, 1))
+                rows.append((segment.category_id, rng.random(), mask))
+    mask_probs = np.array([mask_probs_of(mask) for _, _, mask in rows], np.uint8).reshape(-1, 28, 28)
+    return found(*rows, hw=(image.height, image.width), image_id=image.image_id, mask_probs=mask_probs)
 
 
 def mask_probs_of(mask):
-    x, y, width, height = box_of(mask)
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return cv2.resize(255 * mask[y : y + height, x : x + width].astype(np.uint8), (28, 28))
 
 
@@ -99,20 +76,23 @@ def noisy_semantics(dataset, image, stride, rng):
     )
 
 
+def write_cache(folder, header, dataset, rng, stride, instances_of=noisy_instances):
+    with (
+        InstancesWriter(folder / INSTANCES_FILE, header) as instances,
+        SemanticWriter(folder / SEMANTIC_FILE, header) as semantics,
+    ):
+        for image in dataset.images:
+            instances.write(instances_of(dataset, image, rng))
+            semantics.write(noisy_semantics(dataset, image, stride, rng))
+
+
 def write_caches(prepared, predictions):
     rng = np.random.default_rng(5)
     for end, stride in ENDS.items():
         for split in ("heldout", "val"):
             dataset = open_split(prepared, split)
             header = CacheHeader(end, split, dataset_fingerprint(prepared), dataset.categories, "weights")
-            place = {"end": end, "split": split}
-            with (
-                InstancesWriter(cache_path(predictions, file_name=INSTANCES_FILE, **place), header) as instances,
-                SemanticWriter(cache_path(predictions, file_name=SEMANTIC_FILE, **place), header) as semantics,
-            ):
-                for image in dataset.images:
-                    instances.write(noisy_instances(dataset, image, rng))
-                    semantics.write(noisy_semantics(dataset, image, stride, rng))
+            write_cache(predictions / end / split, header, dataset, rng, stride)
 
 
 def change_params(source, path, **changes):
@@ -146,11 +126,6 @@ def write_params(path, *, workers=1, **fuse):
     )
 
 
-def methods(**of_system):
-    """Of section fuse: the methods of systems that do not take the heuristic."""
-    return {"methods": of_system}
-
-
 class Workspace:
     """A folder of what the stages read and write; `run` runs one as DVC does, but in this process."""
 
@@ -168,18 +143,12 @@ class Workspace:
         write_caches(self.prepared, self.predictions)
         write_params(self.params)
         for stage in ("evaluate_heldout", "calibrate", "fuse", "score"):
-            printed = succeed(self.run(stage)).stdout
-            (self.root / f"{stage}.txt").write_text(printed)
+            (self.root / f"{stage}.txt").write_text(succeed(self.run(stage)).stdout)
 
     def run(self, stage, *flags, **places):
         command = self.command(stage, *flags, **places)
-        printed, errors = io.StringIO(), io.StringIO()
-        status = 0
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(errors),
-        ):
+        printed, errors, status = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(errors):
             patch.setattr(sys, "argv", command[1:])
             try:
                 runpy.run_path(command[1], run_name="__main__")
@@ -189,8 +158,8 @@ class Workspace:
 
     def command(self, stage, *flags, **places):
         """What runs `stages/<stage>.py`; `places` become path options in place of this workspace's own."""
-        own = {name: self.root / name for name in READS[stage]}
-        options = {"params": self.params, **own, "out": self.root / OUT[stage], **places}
+        out, *own = STAGES[stage]
+        options = {"params": self.params, "out": self.root / out} | {name: self.root / name for name in own} | places
         command = [sys.executable, str(PROJECT / "stages" / f"{stage}.py"), *flags]
         for name, path in options.items():
             command += [f"--{name}", str(path)]
@@ -204,7 +173,7 @@ class Workspace:
 
     def score(self, out, fused, **choices):
         """System → group → PQ, SQ, RQ of the maps in a folder; all that the stage writes is below OUT."""
-        systems = sorted(path.name for path in fused.iterdir())
+        systems = [system for system in SYSTEMS if (fused / system).exists()]
         out.mkdir()
         params = write_params(out / "params.yaml", systems=systems, **choices)
         places = {"params": params, "fused": fused, "out": out / "metrics", "overlays": out / "overlays"}
@@ -234,14 +203,6 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def cached_instances(space, end):
-    """Image → rows of the end's instances of val."""
-    rows_of = {}
-    for row in pq.read_table(space.predictions / end / "val" / INSTANCES_FILE).to_pylist():
-        rows_of.setdefault(row["image_id"], []).append(row)
-    return rows_of
-
-
 def rewrite_instances(path, change, **header):
     """Writes a cache again, of each image the rows and scores that `change` gives of it."""
     with InstancesReader(path) as reader:
@@ -249,14 +210,4 @@ def rewrite_instances(path, change, **header):
     with InstancesWriter(path, replace(old, **header)) as writer:
         for image in images:
             kept, scores = change(image)
-            writer.write(
-                replace(
-                    image,
-                    category_ids=image.category_ids[kept],
-                    scores=scores,
-                    boxes_xywh=image.boxes_xywh[kept],
-                    rles=[image.rles[index] for index in kept],
-                    mask_probs=None if image.mask_probs is None else image.mask_probs[kept],
-                    stored_areas_px=None,
-                )
-            )
+            writer.write(replace(image.take(kept), scores=scores))
