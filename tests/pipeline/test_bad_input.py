@@ -23,7 +23,7 @@ from tests.pipeline.workspace import fail, write_params
         ("score", "fused", "no readable COCO panoptic JSON"),
         ("score", "routing", "no readable routing table"),
         ("report", "calibration", "no readable calibration"),
-        ("report", "metrics", "no such file; run `dvc repro score`"),
+        ("report", "metrics", "no readable summary (no such file); run `dvc repro score`"),
     ],
 )
 def test_what_is_missing_is_named(done, tmp_path, stage, missing, message):
