@@ -106,9 +106,10 @@ def test_what_is_missing_is_named(root, tmp_path):
 
 
 def test_unreadable_labels_and_unknown_ones_are_named(root, tmp_path):
-    next((root / "gtFine" / "train" / "ulm").glob("*instanceIds.png")).write_bytes(b"no png")
-    with pytest.raises(DataError, match=r"ulm_\d+_000019_gtFine_instanceIds\.png: expected a grey 16-bit PNG"):
-        prepare(root, tmp_path / "prepared")
+    for content in (b"", b"no png"):
+        next((root / "gtFine" / "train" / "ulm").glob("*instanceIds.png")).write_bytes(content)
+        with pytest.raises(DataError, match=r"ulm_\d+_000019_gtFine_instanceIds\.png: expected a grey 16-bit PNG"):
+            prepare(root, tmp_path / "prepared")
     shutil.rmtree(root)
     write_image(root, "train", "ulm", "ulm_000009_000019", np.random.default_rng(1), np.full((8, 8), 34000, np.uint16))
     with pytest.raises(DataError, match="labels from 0 to 33, got instance id 34000"):

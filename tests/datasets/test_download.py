@@ -147,6 +147,8 @@ def test_other_bytes_of_the_right_size_are_removed(server, tmp_path, fetch_all):
     with pytest.raises(DownloadError, match=f"sha256 {SHA256}, got 300000 with"):
         fetch_all()
     assert names_in(tmp_path) == []
+    fetch_all()
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_a_part_that_is_too_long_is_fetched_anew(server, tmp_path, fetch_all):

@@ -30,6 +30,10 @@ def build(variant: str):
     return build_e_ups(num_things=80, num_classes=133, test_proposals=10, **settings)
 
 
+def parameters_of(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_the_profile_describes_table_1_and_the_ensemble():
     found = {
         name: (n.backbone.name, n.backbone.deformable, n.balanced_pyramid_level, n.location_sensitive_header)
@@ -50,6 +54,24 @@ def test_every_variant_builds_at_paper_size(variant):
     assert (offsets > 0) == settings.backbone.deformable
     assert network.semantic_head.classifier.weight.shape == (133, 512, 1, 1)
     assert network.roi_head.bbox_head.fc_cls.weight.shape == (81, 1024)
+
+
+def test_upsnets_semantic_head_is_one_subnet_for_all_levels():
+    with torch.device("meta"):
+        head = build("r101_dcn").semantic_head
+    convolutions = 9 * (256 * 256 + 256 * 128 + 128 * 128)
+    offsets = sum(9 * width * 18 + 18 for width in (256, 256, 128))
+    assert parameters_of(head) == convolutions + offsets + 4 * 128 * 133 + 133
+
+
+def test_the_mask_heads_convolutions_move_to_the_location_sensitive_tower():
+    with torch.device("meta"):
+        plain, header = (build(variant).roi_head for variant in ("r101_dcn", "r101_dcn_lsh"))
+    convolutions = 4 * (9 * 256 * 256 + 256)
+    assert parameters_of(header.tower) == convolutions
+    assert parameters_of(plain.mask_head) - parameters_of(header.mask_head) == convolutions
+    # Deltas of 80 classes come from 256 x 7 x 7 features of the tower in place of 1024 hidden ones.
+    assert parameters_of(header.bbox_head) - parameters_of(plain.bbox_head) == (256 * 49 - 1024) * 4 * 80
 
 
 @pytest.mark.parametrize("variant", ["r101_dcn_bfp_lsh", "se154_bfp_lsh"])

@@ -64,6 +64,19 @@ def test_the_decoder_is_the_figures_composition():
     torch.testing.assert_close(decoder((stage1, *branches)), expected)
 
 
+def test_the_decoder_of_w48_has_the_parameters_of_its_formula():
+    def conv_norm(before: int, after: int, kernel_size: int) -> int:
+        return before * after * kernel_size**2 + 2 * after
+
+    classes, channels = 133, 15 * 48
+    with torch.device("meta"):
+        network = build_hrnet_aspp(num_things=80, num_classes=classes, backbone=PUBLISHED | {"width": 48}, **PAPER)
+    # 1x1, three 3x3 and the pooled image's 1x1; their 1x1; stage 1's 1x1; the 3x3; the 1x1 with bias.
+    expected = 2 * conv_norm(channels, 256, 1) + 3 * conv_norm(channels, 256, 3) + conv_norm(5 * 256, 256, 1)
+    expected += conv_norm(256, 48, 1) + conv_norm(256 + 48, 256, 3) + (256 + 1) * classes
+    assert sum(parameter.numel() for parameter in network.decoder.parameters()) == expected
+
+
 def test_the_branches_of_aspp_are_dilated_by_their_rates():
     one_by_one, *dilated, _pooled = build(aspp_rates=(6, 12, 18)).decoder.aspp.convs
     assert (one_by_one[0].kernel_size, [branch[0].kernel_size for branch in dilated]) == ((1, 1), [(3, 3)] * 3)
