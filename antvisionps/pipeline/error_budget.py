@@ -19,7 +19,7 @@ from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
 from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.heuristic import choose_candidates, fuse_image
-from antvisionps.fusion.system import FusionSettings, average_weighted, join
+from antvisionps.fusion.system import FusionSettings, average_weighted, join, load_kernels
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
@@ -57,6 +57,7 @@ def error_budget(
 
 def count_budget(caches: SplitCaches, settings: FusionSettings, *, workers: Workers) -> dict[str, MatchCounts]:
     """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
+    load_kernels()  # once: the processes of both passes are forked from this one
     settings = replace(settings, method="heuristic")
     routed = _route_perfectly(caches, replace(settings, union=None), workers=workers)
     open_work = partial(_open_counting, caches, settings, routed)

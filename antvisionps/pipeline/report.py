@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from antvisionps.fusion.system import load_kernels
 from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import system_settings
@@ -24,6 +25,7 @@ def report(
     out: Path,
 ) -> None:
     """Writes the page to OUT. It opens with the last of fuse.systems."""
+    load_kernels()  # once: the workers are forked from this process
     caches = SplitCaches.open(predictions, prepared, "val")
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}

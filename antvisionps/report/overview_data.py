@@ -60,7 +60,8 @@ def read_routing(folder: Path, categories: CategorySet) -> Json:
     table = read_json(folder / "routing.json", what="routing table", remedy="run `dvc repro evaluate_heldout`")
     path = folder / "class_ap.parquet"
     try:
-        rows = pq.read_table(path, columns=["category_id", "end", "AP", "n_gt"]).to_pylist()
+        with pq.ParquetFile(path) as file:
+            rows = file.read(["category_id", "end", "AP", "n_gt"]).to_pylist()
         ap_of: dict[int, Json] = {}
         n_gt: dict[int, int] = {}
         for row in rows:
