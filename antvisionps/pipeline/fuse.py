@@ -1,5 +1,6 @@
 """What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -52,7 +53,10 @@ def fuse(
     """Writes the maps of each system to its folder, all in one pass over the caches."""
     dataset = caches.dataset
     # Before there are several processes.
+    gc.disable()
     load_kernels()
+    gc.freeze()  # what is loaded is no garbage: neither this process nor the workers look through it again
+    gc.enable()
     for folder in folders.values():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
     open_work = partial(_open_fusing, folders, settings, caches)
