@@ -4,6 +4,7 @@ It stands under its name only when whole. Its metadata list its images, also tho
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -72,9 +73,9 @@ class CacheWriter(AbstractContextManager["CacheWriter[Image]"], Generic[Image]):
             self._flush()
             self._parquet.add_key_value_metadata({_IMAGES: json.dumps(self._index, separators=(",", ":"))})
 
+    @abstractmethod
     def _to_rows(self, image: Image) -> pa.RecordBatch:
         """What the file holds of an image. Raises CacheError on a category that it must not hold."""
-        raise NotImplementedError
 
     def write(self, image: Image) -> None:
         """Appends one image; every image of the split has to be written, also one in which nothing was found.
@@ -137,9 +138,9 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
     def _refuse_bad_rows(self, rows: ColumnsOfRows) -> None:
         """Raises CacheError, without the place, where the rows of some images hold what they must not."""
 
+    @abstractmethod
     def _build(self, image_id: int, height: int, width: int, rows: ColumnsOfRows) -> Image:
         """One image of its rows. Raises CacheError without the place, which `read` adds."""
-        raise NotImplementedError
 
     def __exit__(self, *_: object) -> None:
         self._parquet.__exit__()
