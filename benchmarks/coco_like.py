@@ -155,13 +155,13 @@ def _mask_probs(outline: np.ndarray) -> np.ndarray:
 
 def _predict_semantics(rng: np.random.Generator, class_map: np.ndarray, stride: float) -> ImageSemantics:
     grid = int(np.ceil(INPUT_HEIGHT / stride)), int(np.ceil(INPUT_WIDTH / stride))
-    true = cv2.resize(class_map.astype(np.uint8), grid[::-1], interpolation=cv2.INTER_NEAREST)
-    present = np.unique(true)
+    gt = cv2.resize(class_map.astype(np.uint8), grid[::-1], interpolation=cv2.INTER_NEAREST)
+    present = np.unique(gt)
     others = np.setdiff1d(rng.choice(THINGS + STUFF, 6, replace=False), present)
     classes = np.concatenate([present, others])
     logits = np.stack([2.0 * _smooth_noise(rng, (7, 9), grid) for _ in classes])
     logits += 0.1 * rng.normal(size=logits.shape)
-    logits += 8.0 * np.stack([cv2.GaussianBlur((true == c).astype(np.float32), (0, 0), 6 / stride) for c in classes])
+    logits += 8.0 * np.stack([cv2.GaussianBlur((gt == c).astype(np.float32), (0, 0), 6 / stride) for c in classes])
     probs = np.exp(logits - logits.max(axis=0))
     return ImageSemantics.from_probs(
         image_id=0,

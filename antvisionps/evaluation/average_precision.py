@@ -47,24 +47,24 @@ def class_average_precision(
     return {category_id: average_precision(of_category) for category_id, of_category in matches.items()}
 
 
-def match_image(predicted: ImageInstances, true: GtInstances) -> dict[int, ImageMatches]:
+def match_image(predicted: ImageInstances, gt: GtInstances) -> dict[int, ImageMatches]:
     """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
     _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
-    present = np.union1d(predicted.category_ids, true.category_ids)
-    return {category_id: _match_category(predicted, true, category_id) for category_id in present.tolist()}
+    present = np.union1d(predicted.category_ids, gt.category_ids)
+    return {category_id: _match_category(predicted, gt, category_id) for category_id in present.tolist()}
 
 
-def _match_category(predicted: ImageInstances, true: GtInstances, category_id: int) -> ImageMatches:
+def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int) -> ImageMatches:
     found = np.flatnonzero(predicted.category_ids == category_id)
     found = found[np.argsort(-predicted.scores[found], kind="stable")][:MAX_DETECTIONS]
-    annotated = np.flatnonzero(true.category_ids == category_id)
-    is_crowd = true.is_crowd[annotated]
+    annotated = np.flatnonzero(gt.category_ids == category_id)
+    is_crowd = gt.is_crowd[annotated]
     size = [predicted.height, predicted.width]
     ious = np.zeros((len(found), len(annotated)))
     if ious.size:
         ious = coco_mask.iou(
             [{"size": size, "counts": predicted.rles[index]} for index in found],
-            [{"size": size, "counts": true.rles[index]} for index in annotated],
+            [{"size": size, "counts": gt.rles[index]} for index in annotated],
             is_crowd.astype(np.uint8).tolist(),
         )
     return match_detections(predicted.scores[found], ious, is_crowd)

@@ -135,17 +135,17 @@ class SegmentMatches:
 
 
 def count_matches(
-    *, gt_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
+    *, gt_runs: SegmentRuns, gt: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> MatchCounts:
     """The counts of one image, of the categories that occur in it, by the rules of `match_segments`."""
-    matches = match_segments(gt_runs=gt_runs, true=[true], predicted_runs=predicted_runs, predicted=[predicted])
+    matches = match_segments(gt_runs=gt_runs, gt=[gt], predicted_runs=predicted_runs, predicted=[predicted])
     return matches.counts()[0]
 
 
 def match_segments(
     *,
     gt_runs: SegmentRuns,
-    true: Sequence[Sequence[Segment]],
+    gt: Sequence[Sequence[Segment]],
     predicted_runs: SegmentRuns,
     predicted: Sequence[Sequence[Segment]],
 ) -> SegmentMatches:
@@ -155,7 +155,7 @@ def match_segments(
     0.5, where predicted pixels on void do not count. A crowd is never missed; an unmatched prediction that lies by more
     than half on void and its category's crowd (the last one listed) is not counted.
     """
-    rows, columns = _ListedSegments.of(true), _ListedSegments.of(predicted)
+    rows, columns = _ListedSegments.of(gt), _ListedSegments.of(predicted)
     row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     predicted_area = _sum_at(column, overlap, len(columns))
     on_void = rows.is_void[row]
@@ -176,7 +176,7 @@ def match_segments(
     wrong = columns.segments[is_wrong]
     wrong["area_px"] = predicted_area[is_wrong]
     return SegmentMatches(
-        images=len(true),
+        images=len(gt),
         present=np.concatenate([rows.segments[~rows.is_void], columns.segments[~columns.is_void]]),
         matched=rows.segments[row[is_match]],
         matched_by=columns.segments[column[is_match]],
@@ -187,17 +187,17 @@ def match_segments(
 
 
 def overlap_matrix(
-    *, gt_runs: SegmentRuns, true: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
+    *, gt_runs: SegmentRuns, gt: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> np.ndarray:
     """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
     listed; row and column 0 are void."""
-    rows, columns = _ListedSegments.of([true]), _ListedSegments.of([predicted])
+    rows, columns = _ListedSegments.of([gt]), _ListedSegments.of([predicted])
     row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
     shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
     shared_px[row, column] = overlap
     place_of_row, place_of_column = (
         np.searchsorted(of.segments["segment_id"], [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
-        for of, listed in ((rows, true), (columns, predicted))
+        for of, listed in ((rows, gt), (columns, predicted))
     )
     return shared_px[place_of_row][:, place_of_column]
 
@@ -242,15 +242,15 @@ class _ListedSegments:
 
 
 def _overlaps(
-    true: SegmentRuns, rows: _ListedSegments, predicted: SegmentRuns, columns: _ListedSegments
+    gt: SegmentRuns, rows: _ListedSegments, predicted: SegmentRuns, columns: _ListedSegments
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and shared pixels of each two that share some, int64 (N,) each, by row and then by column."""
-    gt_run, predicted_run, lengths = _common_runs(true.lengths, predicted.lengths)
+    gt_run, predicted_run, lengths = _common_runs(gt.lengths, predicted.lengths)
     widths = np.diff(columns.first)
     pairs_before = np.append(0, np.cumsum(np.diff(rows.first) * widths))
     # Pairs are numbered image by image, in each as the elements of a (true, predicted) matrix.
-    runs_of_image = np.diff(true.first_run)
-    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * true.segment_indices
+    runs_of_image = np.diff(gt.first_run)
+    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * gt.segment_indices
     shared_px = np.bincount(pair[gt_run] + predicted.segment_indices[predicted_run], weights=lengths)
     pair = np.flatnonzero(shared_px)
     image = np.searchsorted(pairs_before, pair, side="right") - 1
@@ -258,17 +258,17 @@ def _overlaps(
     return rows.first[image] + row, columns.first[image] + column, shared_px[pair].astype(np.int64)
 
 
-def _common_runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _common_runs(gt: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of lengths of runs of the same pixels, the runs on which both are constant: their index in each, and length.
 
     Where a run of either ends together, a run of length 0 comes in between.
     """
-    ends = np.concatenate([np.cumsum(true, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
+    ends = np.concatenate([np.cumsum(gt, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
     order = np.argsort(ends, kind="stable")[:-1]  # the last two end together, where the pixels do
     lengths = np.diff(ends[order], prepend=0)
     # Where a true run ends, as many true ones have ended before as its index says; the rest were predicted ones.
     ended = np.arange(len(order))
-    gt_run = np.where(order < len(true), order, ended - (order - len(true)))
+    gt_run = np.where(order < len(gt), order, ended - (order - len(gt)))
     return gt_run, ended - gt_run, lengths
 
 

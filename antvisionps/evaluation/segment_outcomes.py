@@ -48,7 +48,7 @@ class ImageOutcomes:
     """The outcome of each true and each predicted segment in the order they were given; what PQ counts of them; and
     confused_px (C + 1, C + 1) int64, the pixels of each true (row) and predicted (column) class index, C is void."""
 
-    true: tuple[SegmentOutcome, ...]
+    gt: tuple[SegmentOutcome, ...]
     predicted: tuple[SegmentOutcome, ...]
     matches: SegmentMatches
     confused_px: np.ndarray
@@ -57,7 +57,7 @@ class ImageOutcomes:
 def explain_segments(
     *,
     gt_ids: np.ndarray,
-    true: Sequence[Segment],
+    gt: Sequence[Segment],
     predicted_ids: np.ndarray,
     predicted: Sequence[Segment],
     categories: CategorySet,
@@ -69,13 +69,13 @@ def explain_segments(
     IoUs leave predicted pixels on void out of the union, as there. Crowds are nobody's partner. Of equal overlaps the
     first listed segment is the partner.
     """
-    gt_runs, predicted_runs = find_runs(gt_ids, true), find_runs(predicted_ids, predicted)
+    gt_runs, predicted_runs = find_runs(gt_ids, gt), find_runs(predicted_ids, predicted)
     runs = {"gt_runs": gt_runs, "predicted_runs": predicted_runs}
-    matches = match_segments(**runs, true=[true], predicted=[predicted])
-    overlap = overlap_matrix(**runs, true=true, predicted=predicted)
-    iou = _ious(overlap, true)
+    matches = match_segments(**runs, gt=[gt], predicted=[predicted])
+    overlap = overlap_matrix(**runs, gt=gt, predicted=predicted)
+    iou = _ious(overlap, gt)
     gt_category, predicted_category = (
-        np.array([segment.category_id for segment in segments], dtype=np.int64) for segments in (true, predicted)
+        np.array([segment.category_id for segment in segments], dtype=np.int64) for segments in (gt, predicted)
     )
     same_category = gt_category[:, None] == predicted_category
 
@@ -85,24 +85,24 @@ def explain_segments(
         of_gt[gt_id] = SegmentOutcome(Outcome.MATCHED, predicted_id, matched_iou)
         of_predicted[predicted_id] = SegmentOutcome(Outcome.MATCHED, gt_id, matched_iou)
     missed, wrong = set(matches.missed["segment_id"].tolist()), set(matches.wrong["segment_id"].tolist())
-    for row, segment in enumerate(true):
+    for row, segment in enumerate(gt):
         if segment.segment_id in missed:
             of_gt[segment.segment_id] = _nearest(iou[row], same_category[row], predicted)
     for column, segment in enumerate(predicted):
         if segment.segment_id in wrong:
-            of_predicted[segment.segment_id] = _nearest(iou[:, column], same_category[:, column], true)
+            of_predicted[segment.segment_id] = _nearest(iou[:, column], same_category[:, column], gt)
     ignored = SegmentOutcome(Outcome.IGNORED, None, 0.0)
     return ImageOutcomes(
-        true=tuple(of_gt.get(segment.segment_id, ignored) for segment in true),
+        gt=tuple(of_gt.get(segment.segment_id, ignored) for segment in gt),
         predicted=tuple(of_predicted.get(segment.segment_id, ignored) for segment in predicted),
         matches=matches,
         confused_px=_confused_px(overlap, gt_category, predicted_category, categories),
     )
 
 
-def _ious(overlap: np.ndarray, true: Sequence[Segment]) -> np.ndarray:
+def _ious(overlap: np.ndarray, gt: Sequence[Segment]) -> np.ndarray:
     """(G, P) float64 of all pairs of whatever categories; 0 of a crowd."""
-    gt_area = np.array([0 if segment.is_crowd else segment.area_px for segment in true], dtype=np.int64)
+    gt_area = np.array([0 if segment.is_crowd else segment.area_px for segment in gt], dtype=np.int64)
     on_void, shared = overlap[0, 1:], overlap[1:, 1:]
     union = gt_area[:, None] + overlap.sum(axis=0)[1:] - shared - on_void
     return np.divide(shared, union, out=np.zeros(shared.shape), where=(shared > 0) & (gt_area[:, None] > 0))
@@ -135,24 +135,24 @@ def _confused_px(
 
 
 def best_gt_segments(
-    instances: ImageInstances, *, gt_ids: np.ndarray, true: Sequence[Segment]
+    instances: ImageInstances, *, gt_ids: np.ndarray, gt: Sequence[Segment]
 ) -> list[tuple[int | None, float]]:
     """Of each instance the position in `true` of the segment of its category that it overlaps most, and the IoU.
 
     Whole masks, as the end found them, before any fusion; IoUs as in PQ. (None, 0) without such a segment.
     """
     position_of_id = np.zeros(int(gt_ids.max(initial=0)) + 1, dtype=np.uint16)
-    for position, segment in enumerate(true, start=1):
+    for position, segment in enumerate(gt, start=1):
         position_of_id[segment.segment_id] = position
     positions = position_of_id[gt_ids]
-    area = np.array([segment.area_px for segment in true], dtype=np.int64)
-    crowd = np.array([segment.is_crowd for segment in true], dtype=bool)
-    category = np.array([segment.category_id for segment in true], dtype=np.int64)
+    area = np.array([segment.area_px for segment in gt], dtype=np.int64)
+    crowd = np.array([segment.is_crowd for segment in gt], dtype=bool)
+    category = np.array([segment.category_id for segment in gt], dtype=np.int64)
     best: list[tuple[int | None, float]] = []
     for index, category_id in enumerate(instances.category_ids.tolist()):
         left, top, mask = instances.runs.crop(index)
         below = positions[top : top + mask.shape[1], left : left + mask.shape[0]].T[mask]
-        on_void, *shared = np.bincount(below, minlength=1 + len(true)).tolist()
+        on_void, *shared = np.bincount(below, minlength=1 + len(gt)).tolist()
         overlap = np.where((category == category_id) & ~crowd, np.array(shared, dtype=np.int64), 0)
         if not overlap.any():
             best.append((None, 0.0))

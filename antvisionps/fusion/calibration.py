@@ -111,10 +111,10 @@ def choose_min_scores(
     min_instances true ones keep the default: their best threshold is chance.
     """
     chosen = {}
-    for category_id, true in n_gt.items():
+    for category_id, gt in n_gt.items():
         of_score = {score: of_class.get(category_id, 0.0) for score, of_class in pq_of_class.items()}
         best = max(of_score, key=lambda score: (of_score[score], -abs(score - default)))
-        if true >= min_instances and of_score[best] > of_score.get(default, 0.0):
+        if gt >= min_instances and of_score[best] > of_score.get(default, 0.0):
             chosen[category_id] = best
     return chosen
 

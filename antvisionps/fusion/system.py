@@ -1,6 +1,7 @@
 """One way from the predictions of all ends to a panoptic map: what stage `fuse` does to every image, and `calibrate`
 tries out."""
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -40,9 +41,16 @@ class FusionSettings:
 
 
 def load_kernels() -> None:
-    """Loads the compiled parts of fusing, or compiles them, which else each process does when it needs them."""
+    """Loads the compiled parts of fusing, or compiles them, before worker processes are forked.
+
+    What is loaded is no garbage: neither this process nor its workers look through it again.
+    """
+    gc.disable()
     import antvisionps.fusion.map_kernels
     import antvisionps.fusion.semantic_kernels  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def fuse_predictions(

@@ -73,10 +73,7 @@ def map_images(
     else:
         results = workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)
     with closing(results):
-        shown = progress(
-            results, description=description or "", total=len(items), unit="image", disable=not description
-        )
-        yield from shown
+        yield from progress(results, description=description, total=len(items), unit="image")
 
 
 def _map_on_processes(

@@ -50,7 +50,7 @@ def calibrate_systems(
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems
     }
-    load_kernels()  # once: the processes of every pass are forked from this one
+    load_kernels()
     with open_workers(**params.runtime.worker_arguments()) as workers:
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: _calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
@@ -123,8 +123,8 @@ class HeldoutPQ:
     def gt_things(self, counts: MatchCounts) -> dict[int, int]:
         """category_id → how many true things of it the images show."""
         things = self.caches.dataset.categories.thing_ids
-        true = zip(counts.category_ids.tolist(), (counts.tp + counts.fn).tolist(), strict=True)
-        return {category_id: number for category_id, number in true if category_id in things}
+        gt = zip(counts.category_ids.tolist(), (counts.tp + counts.fn).tolist(), strict=True)
+        return {category_id: number for category_id, number in gt if category_id in things}
 
 
 @dataclass(frozen=True)

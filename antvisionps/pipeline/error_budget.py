@@ -26,7 +26,7 @@ from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.params.whole import FUSION_SYSTEM, Params
 from antvisionps.pipeline.settings import system_settings
-from antvisionps.pipeline.try_settings import PredictionsReader, TrueImage, count_by_each
+from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.split_caches import SplitCaches
 
@@ -57,7 +57,7 @@ def error_budget(
 
 def count_budget(caches: SplitCaches, settings: FusionSettings, *, workers: Workers) -> dict[str, MatchCounts]:
     """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
-    load_kernels()  # once: the processes of both passes are forked from this one
+    load_kernels()
     settings = replace(settings, method="heuristic")
     routed = _route_perfectly(caches, replace(settings, union=None), workers=workers)
     open_work = partial(_open_counting, caches, settings, routed)
@@ -97,12 +97,12 @@ def _open_counting(
     unlimited = replace(settings, end_of_category=None, rules=no_limits)
 
     def count(image: PanopticImage) -> dict[str, MatchCounts]:
-        true = TrueImage.load(caches.dataset, image)
+        gt = GtImage.load(caches.dataset, image)
         found, planes = reader.read(image.image_id)
         average = average_weighted(planes, categories=categories, settings=settings)
         joined = join(found, settings).instances
-        true_instances = _true_instances(true, categories)
-        true_classes = class_index_map(true.segment_ids, image, categories)
+        gt_instances = _gt_instances(gt, categories)
+        gt_classes = class_index_map(gt.segment_ids, image, categories)
 
         def fuse(
             instances: Mapping[str, ImageInstances], by: FusionSettings, class_map: np.ndarray | None = None
@@ -116,51 +116,51 @@ def _open_counting(
                 rules=by.rules,
                 confidence=average.confidence() if by.rules.min_stuff_confidence > 0 else None,
             )
-            return true.count(fused)
+            return gt.count(fused)
 
         return {
             AS_FUSED: fuse(joined, settings),
-            TRUE_SEMANTICS: fuse(joined, sure_of_stuff, true_classes),
-            TRUE_INSTANCES: fuse({"": true_instances}, unlimited),
+            TRUE_SEMANTICS: fuse(joined, sure_of_stuff, gt_classes),
+            TRUE_INSTANCES: fuse({"": gt_instances}, unlimited),
             PERFECT_ROUTING: fuse(found, perfectly_routed),
-            PERFECT_ORDER: fuse(_score_by_iou(joined, true_instances, settings), unlimited),
+            PERFECT_ORDER: fuse(_score_by_iou(joined, gt_instances, settings), unlimited),
         }
 
     return count
 
 
-def _true_instances(true: TrueImage, categories: CategorySet) -> ImageInstances:
+def _gt_instances(gt: GtImage, categories: CategorySet) -> ImageInstances:
     rows = [
-        (thing.category_id, 1.0, thing.bbox_xywh, encode_masks((true.segment_ids == thing.segment_id)[None])[0])
-        for thing in true.image.segments
+        (thing.category_id, 1.0, thing.bbox_xywh, encode_masks((gt.segment_ids == thing.segment_id)[None])[0])
+        for thing in gt.image.segments
         if thing.category_id in categories.thing_ids and not thing.is_crowd
     ]
-    return ImageInstances.of(true.image, rows)
+    return ImageInstances.of(gt.image, rows)
 
 
 def _score_by_iou(
-    found: Mapping[str, ImageInstances], true: ImageInstances, settings: FusionSettings
+    found: Mapping[str, ImageInstances], gt: ImageInstances, settings: FusionSettings
 ) -> dict[str, ImageInstances]:
     """The candidates that the rules let in; their scores are the best IoU with a true thing of their category."""
     candidates, _ = choose_candidates(found, end_of_category=settings.end_of_category, rules=settings.rules)
     scored = {}
     for end, instances in found.items():
         kept = [candidate.index for candidate in candidates if candidate.end == end]
-        scored[end] = replace(instances.take(kept), scores=_best_ious(instances, kept, true), mask_probs=None)
+        scored[end] = replace(instances.take(kept), scores=_best_ious(instances, kept, gt), mask_probs=None)
     return scored
 
 
-def _best_ious(found: ImageInstances, indices: Sequence[int], true: ImageInstances) -> np.ndarray:
+def _best_ious(found: ImageInstances, indices: Sequence[int], gt: ImageInstances) -> np.ndarray:
     """(n,) float32, of each of the found instances the largest IoU with a true one of its category."""
     best = np.zeros(len(indices), dtype=np.float32)
-    if not len(indices) or not len(true):
+    if not len(indices) or not len(gt):
         return best
     _ = found.parse(indices)  # checks the masks, which pycocotools does not
     size = [found.height, found.width]
     ious = coco_mask.iou(
         [{"size": size, "counts": found.rles[index]} for index in indices],
-        [{"size": size, "counts": rle} for rle in true.rles],
-        [0] * len(true),
+        [{"size": size, "counts": rle} for rle in gt.rles],
+        [0] * len(gt),
     )
-    ious[found.category_ids[list(indices)][:, None] != true.category_ids] = 0
+    ious[found.category_ids[list(indices)][:, None] != gt.category_ids] = 0
     return ious.max(axis=1).astype(np.float32)

@@ -99,8 +99,8 @@ def _open_matching(
         return gt_instances(dataset.load_segment_ids(image), things)
 
     def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
-        true = visible(image) if annotated is None else annotated.read(image.image_id)
-        return {end: match_image(reader.read(image.image_id), true) for end, reader in readers.items()}
+        gt = visible(image) if annotated is None else annotated.read(image.image_id)
+        return {end: match_image(reader.read(image.image_id), gt) for end, reader in readers.items()}
 
     return match
 

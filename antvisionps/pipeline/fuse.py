@@ -1,6 +1,5 @@
 """What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -52,11 +51,7 @@ def fuse(
 ) -> None:
     """Writes the maps of each system to its folder, all in one pass over the caches."""
     dataset = caches.dataset
-    # Before there are several processes.
-    gc.disable()
     load_kernels()
-    gc.freeze()  # what is loaded is no garbage: neither this process nor the workers look through it again
-    gc.enable()
     for folder in folders.values():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
     open_work = partial(_open_fusing, folders, settings, caches)

@@ -25,7 +25,7 @@ def report(
     out: Path,
 ) -> None:
     """Writes the page to OUT. It opens with the last of fuse.systems."""
-    load_kernels()  # once: the workers are forked from this process
+    load_kernels()
     caches = SplitCaches.open(predictions, prepared, "val")
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}

@@ -73,30 +73,30 @@ def match_systems(
 ) -> dict[str, SegmentMatches]:
     """System → the matches of its segments in all images, in the order of the truth's."""
     open_work = partial(_open_matching, truth, systems, prepared)
-    groups = range(len(open_true_runs(truth, prepared)))
+    groups = range(len(open_gt_runs(truth, prepared)))
     found = map_images(open_work, groups, workers=workers, description="score")
     return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 
-def open_true_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
+def open_gt_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
     return SegmentRunsReader(runs_path(prepared), truth.images, remedy="run `dvc repro prepare`")
 
 
 def _open_matching(
     truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path
 ) -> Callable[[int], list[SegmentMatches]]:
-    gt_runs = open_true_runs(truth, prepared)
+    gt_runs = open_gt_runs(truth, prepared)
     runs_of = {
         name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")
         for name, fused in systems.items()
     }
 
     def match(group: int) -> list[SegmentMatches]:
-        true = gt_runs.read(group)
+        gt = gt_runs.read(group)
         return [
             match_segments(
-                gt_runs=true,
-                true=[image.segments for image in images_of_group(truth.images, group)],
+                gt_runs=gt,
+                gt=[image.segments for image in images_of_group(truth.images, group)],
                 predicted_runs=runs_of[name].read(group),
                 predicted=[image.segments for image in images_of_group(fused.images, group)],
             )

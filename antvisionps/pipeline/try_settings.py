@@ -49,7 +49,7 @@ class PredictionsReader:
 
 
 @dataclass(frozen=True, eq=False)
-class TrueImage:
+class GtImage:
     """An image with its true map: segment_ids (H, W), and the same as runs."""
 
     image: PanopticImage
@@ -57,14 +57,14 @@ class TrueImage:
     runs: SegmentRuns
 
     @classmethod
-    def load(cls, dataset: PanopticDataset, image: PanopticImage) -> TrueImage:
+    def load(cls, dataset: PanopticDataset, image: PanopticImage) -> GtImage:
         segment_ids = dataset.load_segment_ids(image)
         return cls(image, segment_ids, find_runs(segment_ids, image.segments))
 
     def count(self, fused: FusedImage) -> MatchCounts:
         return count_matches(
             gt_runs=self.runs,
-            true=self.image.segments,
+            gt=self.image.segments,
             predicted_runs=fused.runs,
             predicted=coco_segments(fused.segments),
         )
@@ -92,9 +92,9 @@ def _open_counting(
     reader = PredictionsReader.open(caches, settings)
 
     def count(image: PanopticImage) -> list[MatchCounts]:
-        true = TrueImage.load(dataset, image)
+        gt = GtImage.load(dataset, image)
         found, planes = reader.read(image.image_id)
         by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=settings)
-        return [true.count(fused) for fused in by_each]
+        return [gt.count(fused) for fused in by_each]
 
     return count

@@ -71,7 +71,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
             predicted_ids = fused.load_segment_ids(described)
             outcomes = explain_segments(
                 gt_ids=gt_ids,
-                true=image.segments,
+                gt=image.segments,
                 predicted_ids=predicted_ids,
                 predicted=described.segments,
                 categories=categories,
@@ -80,7 +80,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
-                "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.true],
+                "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.gt],
                 "rejected": [_rejected(row, categories) for row in rejected],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
@@ -118,7 +118,7 @@ def index_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> list[int
 
 
 def tally_outcomes(
-    true: Sequence[Segment], predicted: Sequence[Segment], outcomes: ImageOutcomes, categories: CategorySet
+    gt: Sequence[Segment], predicted: Sequence[Segment], outcomes: ImageOutcomes, categories: CategorySet
 ) -> list[list[float]]:
     """What PQ counts of an image: rows [class index, size, side, outcome, number, sum of IoUs], ascending.
 
@@ -127,7 +127,7 @@ def tally_outcomes(
     """
     listed = list(Outcome)
     tally: dict[tuple[int, int, int, int], list[float]] = {}
-    for side, segments, of_segments in ((0, true, outcomes.true), (1, predicted, outcomes.predicted)):
+    for side, segments, of_segments in ((0, gt, outcomes.gt), (1, predicted, outcomes.predicted)):
         for segment, outcome in zip(segments, of_segments, strict=True):
             if outcome.outcome is Outcome.IGNORED or (side == 1 and outcome.outcome is Outcome.MATCHED):
                 continue
@@ -194,14 +194,14 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
 
 
 def _instances(
-    image: ImageInstances | None, gt_ids: np.ndarray, true: Sequence[Segment], categories: CategorySet
+    image: ImageInstances | None, gt_ids: np.ndarray, gt: Sequence[Segment], categories: CategorySet
 ) -> list[Json] | None:
     """Best score first; `rle` are COCO's compressed counts, `partner` and `iou` the nearest true segment's. None where
     the end has no instances."""
     if image is None:
         return None
     columns = (image.category_ids.tolist(), image.scores.tolist(), image.areas_px.tolist(), image.rles)
-    best = best_gt_segments(image, gt_ids=gt_ids, true=true)
+    best = best_gt_segments(image, gt_ids=gt_ids, gt=gt)
     return [
         {
             "class": categories.class_index(category_id),

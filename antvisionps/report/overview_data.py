@@ -126,8 +126,8 @@ def write_curves_csv(path: Path, curves: Sequence[Json]) -> None:
 
 def confusion_triples(confused_px: np.ndarray) -> list[list[int]]:
     """[true class index, predicted class index, pixels] of the pairs that occur; the last class index is void."""
-    true, predicted = np.nonzero(confused_px)
-    return np.stack([true, predicted, confused_px[true, predicted]], axis=1).tolist()
+    gt, predicted = np.nonzero(confused_px)
+    return np.stack([gt, predicted, confused_px[gt, predicted]], axis=1).tolist()
 
 
 def describe_categories(categories: CategorySet) -> list[Json]:
@@ -145,8 +145,8 @@ def write_confusion_csv(path: Path, confused_px: Mapping[str, np.ndarray], categ
     """
     names = [*(category.name for category in categories.categories), "(void)"]
     rows = (
-        [system, names[true], names[predicted], pixels, f"{pixels / confused[true].sum():.4f}"]
+        [system, names[gt], names[predicted], pixels, f"{pixels / confused[gt].sum():.4f}"]
         for system, confused in confused_px.items()
-        for true, predicted, pixels in confusion_triples(confused)
+        for gt, predicted, pixels in confusion_triples(confused)
     )
     write_csv(path, ["system", "truth", "prediction", "pixels", "share"], rows)

@@ -84,11 +84,11 @@ def coco_ap(images, category_ids=CATEGORY_IDS):
     """category_id → (AP, AP50) by pycocotools, from the same masks."""
     truth = {"images": [], "annotations": [], "categories": [{"id": category_id} for category_id in category_ids]}
     results = []
-    for predicted, true in images:
+    for predicted, gt in images:
         size = [predicted.height, predicted.width]
         truth["images"].append({"id": predicted.image_id, "height": size[0], "width": size[1]})
         of_image = {"image_id": predicted.image_id}
-        for category_id, rle, is_crowd in zip(true.category_ids, true.rles, true.is_crowd, strict=True):
+        for category_id, rle, is_crowd in zip(gt.category_ids, gt.rles, gt.is_crowd, strict=True):
             mask = {"category_id": int(category_id), "segmentation": {"size": size, "counts": bytes(rle).decode()}}
             row = {"id": len(truth["annotations"]) + 1, "area": 1, "iscrowd": int(is_crowd)}
             truth["annotations"].append(of_image | mask | row)

@@ -32,7 +32,7 @@ PAIRS = 150 * len(KINDS)
 class Pair:
     kind: str
     gt_ids: np.ndarray
-    true: list
+    gt: list
     predicted_ids: np.ndarray
     predicted: list
 
@@ -74,10 +74,10 @@ def random_pair(rng, kind):
 
     gt_categories = categories(gt_ids)
     crowds = frozenset(i for i in gt_categories if rng.random() < (0.9 if kind == "crowds" else 0.15))
-    true = list(measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=crowds))
-    rng.shuffle(true)  # the last crowd listed counts, not the one of the largest id
+    gt = list(measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=crowds))
+    rng.shuffle(gt)  # the last crowd listed counts, not the one of the largest id
     predicted = list(measure_segments(predicted_ids, category_ids=categories(predicted_ids)))
-    return Pair(kind, gt_ids, true, predicted_ids, predicted)
+    return Pair(kind, gt_ids, gt, predicted_ids, predicted)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def pairs():
 def match(pairs):
     """All together."""
     return match_segments(
-        gt_runs=join([find_runs(pair.gt_ids, pair.true) for pair in pairs]),
-        true=[pair.true for pair in pairs],
+        gt_runs=join([find_runs(pair.gt_ids, pair.gt) for pair in pairs]),
+        gt=[pair.gt for pair in pairs],
         predicted_runs=join([find_runs(pair.predicted_ids, pair.predicted) for pair in pairs]),
         predicted=[pair.predicted for pair in pairs],
     )
@@ -114,13 +114,13 @@ def counts(matches):
 
 @pytest.fixture(scope="module")
 def folder(pairs, tmp_path_factory):
-    """The pairs as files of the COCO panoptic format: true.json, predicted.json and a folder of PNGs beside each."""
+    """The pairs as files of the COCO panoptic format: gt.json, predicted.json and a folder of PNGs beside each."""
     root = tmp_path_factory.mktemp("maps")
-    for which, side in (("true", "gt"), ("predicted", "predicted")):
+    for which in ("gt", "predicted"):
         (root / which).mkdir()
         annotations = []
         for index, pair in enumerate(pairs):
-            rgb = id2rgb(getattr(pair, f"{side}_ids").astype(np.uint32))
+            rgb = id2rgb(getattr(pair, f"{which}_ids").astype(np.uint32))
             cv2.imwrite(str(root / which / f"{index}.png"), rgb[..., ::-1])
             segments = [
                 {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
@@ -140,14 +140,14 @@ def folder(pairs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def panopticapi_stat(folder):
     """panopticapi's counts of the images at some positions, added up in that order."""
-    names = ("true", "predicted")
-    true, predicted = (json.loads((folder / f"{name}.json").read_text())["annotations"] for name in names)
+    names = ("gt", "predicted")
+    gt, predicted = (json.loads((folder / f"{name}.json").read_text())["annotations"] for name in names)
     categories = {category["id"]: category for category in CATEGORIES}
 
     def count(positions):
-        matched = [(true[index], predicted[index]) for index in positions]
+        matched = [(gt[index], predicted[index]) for index in positions]
         with contextlib.redirect_stdout(io.StringIO()):
-            return pq_compute_single_core(0, matched, str(folder / "true"), str(folder / "predicted"), categories)
+            return pq_compute_single_core(0, matched, str(folder / "gt"), str(folder / "predicted"), categories)
 
     return count
 
@@ -202,7 +202,7 @@ def test_every_kind_of_pair_has_what_it_is_for(pairs, counts):
 
 def test_together_they_have_hotcocos_pq(counts, folder, capfd):
     panoptic = pytest.importorskip("hotcoco.panoptic")
-    places = [folder / name for name in ("true.json", "predicted.json", "true", "predicted")]
+    places = [folder / name for name in ("gt.json", "predicted.json", "gt", "predicted")]
     expected = panoptic.pq_compute(*map(str, places))
     of_class = class_quality(total_counts(counts))
     groups = {"All": IDS, "Things": IDS[:2], "Stuff": IDS[2:]}

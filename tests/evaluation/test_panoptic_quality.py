@@ -23,9 +23,9 @@ def segments_of(ids, categories, crowds=()):
 
 
 def count(gt_ids, gt_categories, predicted_ids, predicted_categories, *, crowds=()):
-    true, predicted = segments_of(gt_ids, gt_categories, crowds), segments_of(predicted_ids, predicted_categories)
-    runs = {"gt_runs": find_runs(gt_ids, true), "predicted_runs": find_runs(predicted_ids, predicted)}
-    return count_matches(**runs, true=true, predicted=predicted)
+    gt, predicted = segments_of(gt_ids, gt_categories, crowds), segments_of(predicted_ids, predicted_categories)
+    runs = {"gt_runs": find_runs(gt_ids, gt), "predicted_runs": find_runs(predicted_ids, predicted)}
+    return count_matches(**runs, gt=gt, predicted=predicted)
 
 
 def rows(counts):
@@ -38,7 +38,7 @@ ONE_CAT = {1: CAT}
 
 
 @pytest.mark.parametrize(
-    ("true", "gt_categories", "predicted", "predicted_categories", "expected"),
+    ("gt", "gt_categories", "predicted", "predicted_categories", "expected"),
     [
         ("aaa", ONE_CAT, "aaa", {1: DOG}, {CAT: (0, 0, 1, 0.0), DOG: (0, 1, 0, 0.0)}),
         ("aaaa", ONE_CAT, "aa..", ONE_CAT, {CAT: (0, 1, 1, 0.0)}),  # an IoU of just a half is no match
@@ -51,8 +51,8 @@ ONE_CAT = {1: CAT}
         ("aab", {1: CAT, 2: SKY}, "...", {}, {CAT: (0, 0, 1, 0.0), SKY: (0, 0, 1, 0.0)}),
     ],
 )
-def test_matches_and_misses_of_maps_drawn_as_text(true, gt_categories, predicted, predicted_categories, expected):
-    assert rows(count(draw_ids(true), gt_categories, draw_ids(predicted), predicted_categories)) == expected
+def test_matches_and_misses_of_maps_drawn_as_text(gt, gt_categories, predicted, predicted_categories, expected):
+    assert rows(count(draw_ids(gt), gt_categories, draw_ids(predicted), predicted_categories)) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_sizes_are_those_of_the_true_segment_or_of_the_prediction_without_one():
     ids[:31, :33], ids[40:72, :32], ids[:, 60:] = 1, 2, 3  # 1023, 1024 and 4000 px
     predicted = np.zeros_like(ids)
     predicted[:31, :33], predicted[80:90, :10] = 1, 2
-    true = segments_of(ids, {1: CAT, 2: CAT, 3: SKY})
+    gt = segments_of(ids, {1: CAT, 2: CAT, 3: SKY})
     found = segments_of(predicted, {1: CAT, 2: DOG})
     matches = match_segments(
-        gt_runs=find_runs(ids, true), true=[true], predicted_runs=find_runs(predicted, found), predicted=[found]
+        gt_runs=find_runs(ids, gt), gt=[gt], predicted_runs=find_runs(predicted, found), predicted=[found]
     )
     found = {size: rows(*matches.of_size(size, [CAT, DOG]).counts()) for size in SIZES}
     assert found == {"small": {CAT: (1, 0, 0, 1.0)}, "medium": {CAT: (0, 0, 1, 0.0)}, "large": {}}

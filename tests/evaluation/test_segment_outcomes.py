@@ -13,11 +13,11 @@ CAT, DOG, SKY = 1, 2, 3
 CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky"})
 
 
-def maps(true, gt_categories, predicted, predicted_categories, crowds=()):
-    gt_ids, predicted_ids = draw_ids(true), draw_ids(predicted)
+def maps(gt, gt_categories, predicted, predicted_categories, crowds=()):
+    gt_ids, predicted_ids = draw_ids(gt), draw_ids(predicted)
     return {
         "gt_ids": gt_ids,
-        "true": measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=frozenset(crowds)),
+        "gt": measure_segments(gt_ids, category_ids=gt_categories, crowd_ids=frozenset(crowds)),
         "predicted_ids": predicted_ids,
         "predicted": measure_segments(predicted_ids, category_ids=predicted_categories),
     }
@@ -35,7 +35,7 @@ ALONE, IGNORED = ("alone", None, 0.0), ("ignored", None, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "true", "predicted"),
+    ("arguments", "gt", "predicted"),
     [
         # Void leaves the union.
         (("aaaa..", {1: CAT}, "baaaaa", {1: CAT, 2: DOG}), [("matched", 1, 0.75)], [("matched", 1, 0.75), ALONE]),
@@ -52,9 +52,9 @@ ALONE, IGNORED = ("alone", None, 0.0), ("ignored", None, 0.0)
         (("aaa", {1: CAT}, "...", {}), [ALONE], []),
     ],
 )
-def test_each_segment_has_an_outcome_a_partner_and_an_iou(arguments, true, predicted):
+def test_each_segment_has_an_outcome_a_partner_and_an_iou(arguments, gt, predicted):
     outcomes = explain(*arguments)
-    assert (rows(outcomes.true), rows(outcomes.predicted)) == (true, predicted)
+    assert (rows(outcomes.gt), rows(outcomes.predicted)) == (gt, predicted)
 
 
 def test_confused_pixels_are_counted_by_class_with_void_last():
@@ -73,22 +73,22 @@ def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
         categories = {number: int(rng.integers(1, 4)) for number in range(1, 6)}
         given = {
             "gt_ids": gt_ids,
-            "true": measure_segments(gt_ids, category_ids=categories, crowd_ids=frozenset({5})),
+            "gt": measure_segments(gt_ids, category_ids=categories, crowd_ids=frozenset({5})),
             "predicted_ids": predicted_ids,
             "predicted": measure_segments(predicted_ids, category_ids=categories),
         }
         outcomes = explain_segments(**given, categories=CATEGORIES)
         counts = count_matches(
-            gt_runs=find_runs(gt_ids, given["true"]),
-            true=given["true"],
+            gt_runs=find_runs(gt_ids, given["gt"]),
+            gt=given["gt"],
             predicted_runs=find_runs(predicted_ids, given["predicted"]),
             predicted=given["predicted"],
         )
-        matched = [outcome for outcome in outcomes.true if outcome.outcome is Outcome.MATCHED]
+        matched = [outcome for outcome in outcomes.gt if outcome.outcome is Outcome.MATCHED]
         faults = {Outcome.WRONG_CLASS, Outcome.POOR_MASK, Outcome.ALONE}
         assert len(matched) == counts.tp.sum()
         assert np.isclose(sum(outcome.iou for outcome in matched), counts.iou_sum.sum())
-        assert sum(outcome.outcome in faults for outcome in outcomes.true) == counts.fn.sum()
+        assert sum(outcome.outcome in faults for outcome in outcomes.gt) == counts.fn.sum()
         assert sum(outcome.outcome in faults for outcome in outcomes.predicted) == counts.fp.sum()
 
 
@@ -97,6 +97,6 @@ def test_the_nearest_true_segment_of_a_whole_mask_is_of_its_category_and_no_crow
     drawn = ((CAT, "####...."), (DOG, ".####..."), (CAT, ".....##."), (CAT, "........"), (DOG, ".......#"))
     masks = ((category_id, 1, draw(row)) for category_id, row in drawn)
     instances = found(*masks)
-    best = best_gt_segments(instances, gt_ids=given["gt_ids"], true=given["true"])
+    best = best_gt_segments(instances, gt_ids=given["gt_ids"], gt=given["gt"])
     # The dog's fourth pixel lies on void, which leaves the union.
     assert best == [(0, 0.5), (1, 2 / 3), (None, 0.0), (None, 0.0), (3, 1.0)]

@@ -70,8 +70,8 @@ def test_perfect_order_is_what_the_stages_give_by_scores_that_are_the_ious_with_
         scores = []
         for index in kept:
             mask = coco_mask.decode({"size": [image.height, image.width], "counts": image.rles[index]}).astype(bool)
-            true = true_masks.get((image.image_id, image.category_ids[index]), [])
-            scores.append(max([(mask & shown).sum() / (mask | shown).sum() for shown in true], default=0.0))
+            gt = true_masks.get((image.image_id, image.category_ids[index]), [])
+            scores.append(max([(mask & shown).sum() / (mask | shown).sum() for shown in gt], default=0.0))
         return kept, np.array(scores, np.float32)
 
     predictions = shutil.copytree(done.predictions, tmp_path / "predictions")

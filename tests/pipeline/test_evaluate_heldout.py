@@ -99,10 +99,10 @@ def test_ap_is_pycocotools_against_visible_instances_or_annotated_ones_where_the
     (prepared / "dataset.json").write_text(json.dumps(manifest))
     succeed(done.run("evaluate_heldout", prepared=prepared, out=tmp_path / "routing"))
 
-    for routing, true in ((done.routing, visible), (tmp_path / "routing", annotated)):
+    for routing, gt in ((done.routing, visible), (tmp_path / "routing", annotated)):
         for end in ENDS:
             with InstancesReader(heldout_instances(done.predictions, end)) as reader:
-                images = [(found, true[found.image_id]) for found in reader]
+                images = [(found, gt[found.image_id]) for found in reader]
             expected = coco_ap(images, dataset.categories.thing_ids)
             found = {c: (row["AP"], row["AP50"]) for (c, of), row in read_routing(routing)[0].items() if of == end}
             assert found.keys() == expected.keys()

@@ -58,7 +58,7 @@ def test_maps_and_segments_are_those_of_the_files(page_folder):
 
 def test_the_confusion_counts_every_pixel_once(page_folder):
     overview = unpacked(page_folder / "data" / "overview.js")
-    pixels = {(true, predicted): number for true, predicted, number in overview["confusion"]["fusion"]}
+    pixels = {(gt, predicted): number for gt, predicted, number in overview["confusion"]["fusion"]}
     assert sum(pixels.values()) == 3 * 24 * 32
     assert pixels[1, 0] == 64  # the crate that is called a ring
     assert pixels[4, 3] == 6 * 32  # void that is called something

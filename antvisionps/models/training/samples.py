@@ -126,10 +126,10 @@ def _annotated_things(
     instances: GtInstancesReader, image: PanopticImage, *, hw: tuple[int, ...], is_mirrored: bool
 ) -> list[Thing]:
     """The annotated instances of an image, resized and mirrored as its map is."""
-    true = instances.read(image.image_id)
-    runs = parse_runs(true.rles, height=image.height, width=image.width)
+    gt = instances.read(image.image_id)
+    runs = parse_runs(gt.rles, height=image.height, width=image.width)
     things = []
-    for index, (category_id, is_crowd) in enumerate(zip(true.category_ids, true.is_crowd, strict=True)):
+    for index, (category_id, is_crowd) in enumerate(zip(gt.category_ids, gt.is_crowd, strict=True)):
         mask: np.ndarray = runs.mask(index).view(np.uint8)
         if mask.shape != hw:
             mask = cv2.resize(mask, (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)
