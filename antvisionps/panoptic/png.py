@@ -20,12 +20,6 @@ def rgb_to_segment_ids(rgb: np.ndarray) -> np.ndarray:
     return _pack(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA))
 
 
-def segment_ids_to_rgb(segment_ids: np.ndarray) -> np.ndarray:
-    """(H, W) integers from 0 to 256³ - 1 → (H, W, 3) uint8 RGB. Raises ValueError on an id out of that range."""
-    _refuse_unfit(segment_ids)
-    return _rgb(np.ascontiguousarray(segment_ids, dtype="<i4"))
-
-
 def decode_segment_ids(png: bytes) -> np.ndarray:
     """(H, W) int32. Raises ValueError on anything but a whole 8-bit RGB PNG; OpenCV returns nothing for a truncated
     one."""

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from panopticapi.utils import id2rgb
 from PIL import Image
 
 from antvisionps.interchange.import_end import import_end
-from antvisionps.panoptic.png import segment_ids_to_rgb
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
@@ -47,7 +47,7 @@ def write_coco_panoptic(folder, dataset, results_of, score_of=None):
     for image in dataset.images:
         ids, category_of = results_of[image.image_id]
         name = f"{image.image_id:012d}.png"
-        Image.fromarray(segment_ids_to_rgb(ids)).save(folder / "panoptic" / name)
+        Image.fromarray(id2rgb(ids)).save(folder / "panoptic" / name)
         score = {"score": score_of[image.image_id]} if score_of else {}
         segments = [{"id": key, "category_id": value} | score for key, value in category_of.items()]
         rows.append({"image_id": image.image_id, "file_name": name, "segments_info": segments})
