@@ -276,7 +276,7 @@ def _hash_pixels(rgb: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _fingerprint(categories: CategorySet, splits: Mapping[SplitName, _Split]) -> hashlib._Hash:
+def _fingerprint(categories: CategorySet, splits: Mapping[SplitName, _Split]) -> "hashlib._Hash":
     digest = hashlib.sha256(json.dumps(categories.to_json()).encode())
     for name, (dataset, checked) in splits.items():
         digest.update(name.encode())

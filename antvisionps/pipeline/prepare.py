@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from antvisionps.datasets.cityscapes import prepare_cityscapes
-from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.coco_instances import read_coco_instances
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.panoptic.splits import SplitFiles, prepare_coco_panoptic
 from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
@@ -42,5 +42,5 @@ def prepare(params: Prepare, *, out: Path, workers: int) -> None:
             heldout_images=params.heldout_images,
             seed=params.seed,
             workers=workers,
-            write_instances=None if of_the_maps else partial(write_coco_instances, annotations),
+            read_instances=None if of_the_maps else partial(read_coco_instances, annotations),
         )

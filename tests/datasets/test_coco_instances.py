@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from antvisionps.core.errors import DataError
-from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.coco_instances import read_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
@@ -73,7 +73,7 @@ def prepare(folder: Path, *, instances: str | None = "instances.json") -> Path:
         val=SplitFiles("val.json", "panoptic", "images"),
         heldout_images=2,
         seed=0,
-        write_instances=None if instances is None else partial(write_coco_instances, folder / instances),
+        read_instances=None if instances is None else partial(read_coco_instances, folder / instances),
     )
     return prepared
 

@@ -15,14 +15,8 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
-from antvisionps.panoptic.splits import (
-    SPLITS,
-    SplitFiles,
-    choose_heldout,
-    dataset_fingerprint,
-    open_split,
-    prepare_coco_panoptic,
-)
+from antvisionps.panoptic.heldout import choose_heldout
+from antvisionps.panoptic.splits import SPLITS, SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
 from tests.pipeline.workspace import PROJECT, change_params
 
 TRAIN = SplitFiles("train.json", "panoptic", "images")
