@@ -13,6 +13,7 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.json_files import iterate_json
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import ImageId, find_by_id
 from antvisionps.panoptic.rle import compress_counts
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -28,42 +29,41 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
     PredictionsError on an image or category that the data set lacks, a mask of another size, a score that is no number
     from 0 to 1, or the same instance twice.
     """
-    images = {image.image_id: image for image in dataset.images}
-    instances: dict[int, dict[Instance, int]] = {image_id: {} for image_id in images}
+    images = {image.source_id: image for image in dataset.images}
+    instances: dict[ImageId, dict[Instance, int]] = {image_id: {} for image_id in images}
     rows = iterate_json(path, "item", what="list of COCO results", remedy="write it again", error=PredictionsError)
     for position, row in enumerate(rows):
-        image_id = row.get("image_id") if isinstance(row, dict) else None
-        if type(image_id) is not int or image_id not in images:
-            raise PredictionsError(
-                f"{path}: result {position}: image {image_id!r} is not in this split; predict the split's images only"
-            )
-        image = images[image_id]
-        instance = _parse(row, image, labels, f"{path}: result {position} (image {image_id})")
-        other = instances[image_id].setdefault(instance, position)
+        try:
+            image = find_by_id(row.get("image_id") if isinstance(row, dict) else None, images)
+        except ValueError as error:
+            raise PredictionsError(f"{path}: result {position}: image_id {error}") from error
+        instance = _parse(row, image, labels, f"{path}: result {position} (image {image.source_id})")
+        other = instances[image.source_id].setdefault(instance, position)
         if other != position:
             raise PredictionsError(f"{path}: results {other} and {position} are the same instance; keep one")
     for image in dataset.images:
         try:
-            yield ImageInstances.of(image, list(instances.pop(image.image_id)))
+            yield ImageInstances.of(image, list(instances.pop(image.source_id)))
         except CacheError as error:
             raise PredictionsError(f"{path}: {error}") from error
 
 
-def write_coco_results(path: Path, images: Iterable[ImageInstances]) -> None:
+def write_coco_results(path: Path, images: Iterable[ImageInstances], *, dataset: PanopticDataset) -> None:
     """Writes the instances, highest score of an image first; `read_coco_results` gives the same numbers again."""
+    source_id_of = {image.image_id: image.source_id for image in dataset.images}
     with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         separator = "["
         for image in images:
-            for row in _rows_of(image):
+            for row in _rows_of(image, source_id_of[image.image_id]):
                 file.write(f"{separator}\n{json.dumps(row, separators=(',', ':'))}")
                 separator = ","
         file.write("\n]\n" if separator == "," else "[]\n")
 
 
-def _rows_of(image: ImageInstances) -> Iterator[dict[str, Any]]:
+def _rows_of(image: ImageInstances, source_id: ImageId) -> Iterator[dict[str, Any]]:
     for index, rle in enumerate(image.rles):
         yield {
-            "image_id": image.image_id,
+            "image_id": source_id,
             "category_id": int(image.category_ids[index]),
             "bbox": image.boxes_xywh[index].tolist(),
             "score": float(image.scores[index]),

@@ -9,7 +9,7 @@ Things become instances, which do not overlap, with score 1 where none is given.
 map without doubt; so two segments of one stuff category in an image become one, as the format wants it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_grey, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import find_by_id
 from antvisionps.panoptic.png import rgb_to_segment_ids
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
@@ -38,12 +39,12 @@ def read_panoptic_results(
     Raises PredictionsError on an image that is unknown, missing or there twice, an unknown category, a map of another
     size, segments of map and JSON that disagree, and a score that is no number from 0 to 1.
     """
-    row_of_image = _rows_by_image(annotations, {image.image_id for image in dataset.images})
+    row_of_image = _rows_by_image(annotations, dataset.images)
     for image in dataset.images:
         if image.image_id not in row_of_image:
-            raise PredictionsError(f"{annotations}: image {image.image_id} is missing; every image is needed")
+            raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
         row = row_of_image[image.image_id]
-        where = f"{annotations}: image {image.image_id}"
+        where = f"{annotations}: image {image.source_id}"
         segment_ids = _load_map(maps, row.get("file_name"), image, where)
         segments = _segments(row.get("segments_info"), labels, where)
         yield _convert(segment_ids, segments, image, labels, where)
@@ -53,19 +54,22 @@ Segments = dict[int, tuple[int, float]]
 """segment id → (category_id, score)."""
 
 
-def _rows_by_image(path: Path, image_ids: set[int]) -> dict[int, Mapping[str, Any]]:
+def _rows_by_image(path: Path, images: Sequence[PanopticImage]) -> dict[int, Mapping[str, Any]]:
+    """image_id → its row."""
     document = read_json(path, what="panoptic results", remedy="write them again", error=PredictionsError)
     rows = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{path}: expected panoptic results, a list of objects or one under 'annotations'")
+    image_of = {image.source_id: image for image in images}
     row_of_image: dict[int, Mapping[str, Any]] = {}
-    for row in rows:
-        image_id = row.get("image_id")
-        if type(image_id) is not int or image_id not in image_ids:
-            raise PredictionsError(f"{path}: image {image_id!r} is not in this split; predict the split's images only")
-        if image_id in row_of_image:
-            raise PredictionsError(f"{path}: image {image_id} appears twice; keep one")
-        row_of_image[image_id] = row
+    for position, row in enumerate(rows):
+        try:
+            image = find_by_id(row.get("image_id"), image_of)
+        except ValueError as error:
+            raise PredictionsError(f"{path}: result {position}: image_id {error}") from error
+        if image.image_id in row_of_image:
+            raise PredictionsError(f"{path}: image {image.source_id} appears twice; keep one")
+        row_of_image[image.image_id] = row
     return row_of_image
 
 
@@ -131,11 +135,13 @@ def _convert(
         stray = min(drawn ^ set(segments))
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
         raise PredictionsError(f"{where}: segment {stray} {problem}; map and JSON do not belong together")
-    category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
+    category_of = [
+        segments[segment_id][0] if segment_id in segments else VOID_CATEGORY for segment_id in present.tolist()
+    ]
     semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
     instances = []
     for index, segment_id in enumerate(present.tolist()):
-        category_id, score = segments.get(segment_id, (0, 0.0))
+        category_id, score = segments.get(segment_id, (VOID_CATEGORY, 0.0))
         if category_id in labels.categories.thing_ids:
             rle = encode_masks(inverse[None] == index)[0]
             box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()

@@ -1,7 +1,10 @@
 """Ids as data sets have them: whole numbers, of images also text; and what only looks like one."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 ImageId = int | str
 """What a data set calls an image."""
@@ -72,6 +75,15 @@ def refuse_other_kind(image_id: ImageId, known: Collection[ImageId]) -> None:
     if isinstance(image_id, str) != isinstance(first, str):
         difference = "text, images have number" if isinstance(image_id, str) else "a number, images have text"
         raise ValueError(f"{image_id!r} is {difference} ids, as {first!r}; give both the same type")
+
+
+def find_by_id(image_id: object, image_of: Mapping[ImageId, Value]) -> Value:
+    """The split's image of an id that another tool wrote. Raises ValueError where there is none."""
+    parsed = parse_image_id(image_id)
+    refuse_other_kind(parsed, image_of)
+    if parsed not in image_of:
+        raise ValueError(f"{parsed!r} is not in this split; predict the split's images only")
+    return image_of[parsed]
 
 
 def _shown(value: object) -> str:
