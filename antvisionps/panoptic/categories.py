@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.ids import one_line, parse_category_id, whole_number
+from antvisionps.panoptic.ids import parse_category_id, whole_number
 
 VOID_SEGMENT_ID = 0
 """Segment id of unlabelled pixels in the COCO panoptic format."""
@@ -134,7 +134,10 @@ def _parse(row: Mapping[str, Any], key: str, parse: Callable[[Any], Value]) -> V
 def _parse_name(value: object) -> str:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ValueError(f"expected text, got {value!r}")
-    return one_line(str(value))
+    if not value and isinstance(value, str):
+        raise ValueError("expected text, got none")
+    str(value).encode()  # UnicodeEncodeError, a ValueError, on half a character
+    return str(value)
 
 
 def _parse_color(value: object) -> tuple[int, int, int]:

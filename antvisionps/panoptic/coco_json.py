@@ -201,7 +201,7 @@ def _parse_image(
     return PanopticImage(
         image_id=number,
         file_name=_field(row, "file_name", str, where),
-        panoptic_file_name=_field(annotation, "file_name", str, where),
+        panoptic_file_name=_field(annotation, "file_name", str, f"{where}: annotation"),
         height=height,
         width=width,
         segments=segments,

@@ -41,7 +41,9 @@ def parse_category_id(value: object) -> int:
 def parse_image_id(value: object) -> ImageId:
     """Raises ValueError on what is neither a whole number of 64 bits nor a line of text."""
     if isinstance(value, str):
-        return one_line(value)
+        if not value or _BREAKS_A_LINE.search(value):
+            raise ValueError(f"expected a line of text, got {value[:80]!r}")
+        return value
     try:
         image_id = whole_number(value)
     except ValueError:
@@ -49,13 +51,6 @@ def parse_image_id(value: object) -> ImageId:
     if abs(image_id) > MAX_IMAGE_ID:
         raise ValueError(f"expected a number of at most {MAX_IMAGE_ID}, got {image_id}")
     return image_id
-
-
-def one_line(text: str) -> str:
-    """The text. Raises ValueError where it is empty or holds control characters."""
-    if not text or _BREAKS_A_LINE.search(text):
-        raise ValueError(f"expected a line of text, got {_shown(text)}")
-    return text
 
 
 def number_ids(image_ids: Iterable[ImageId]) -> dict[ImageId, int]:

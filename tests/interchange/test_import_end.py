@@ -154,8 +154,8 @@ ROW_FAULTS = [
     (change(category_id=999), "result 0 .*unknown category 999"),
     (change(category_id=None), "unknown category None"),
     (change(category_id=SKY), "stands here as a thing"),
-    (change(image_id=12345), "image 12345 is not in this split"),
-    (change(image_id="12345"), "image '12345' is not in this split"),
+    (change(image_id=12345), "image_id 12345 is not in this split"),
+    (change(image_id="12345"), "image_id '12345' is text, images have number ids"),
     (change(score=1.5), "score from 0 to 1, got 1.5"),
     (change(score=float("nan")), "no readable list of COCO results"),
     (change(score=True), "score from 0 to 1, got True"),
@@ -167,7 +167,7 @@ ROW_FAULTS = [
     (change_mask(counts=[5, 5]), "expected run lengths"),
     (change_mask(counts=None), "expected counts to be a list or a string"),
     (lambda rows: rows.append(rows[2]), r"results 2 and \d+ are the same instance"),
-    (lambda rows: rows.append(1), r"result \d+: image None is not in this split"),
+    (lambda rows: rows.append(1), r"result \d+: image_id expected a whole number or text, got None"),
     # Without a box, pycocotools is asked for it, and ends the whole process at some of these.
     *[
         (change_mask(counts=counts), r"instances\.json: result 0 \(image \d+\): mask 0: .*write its mask again")
