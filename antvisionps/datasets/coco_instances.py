@@ -26,6 +26,8 @@ from antvisionps.panoptic.segments import PanopticImage
 
 Value = TypeVar("Value")
 
+_NUMBERS = frozenset({int, float})
+
 
 def read_coco_instances(path: Path, dataset: PanopticDataset) -> Mapping[ImageId, list[Instance]]:
     """The instances of the images of a panoptic data set that have any, by the data set's own ids.
@@ -117,7 +119,9 @@ class _AnnotationReader:
         if segmentation is None or segmentation == []:
             return None
         if isinstance(segmentation, list):
-            _refuse_flat(segmentation)
+            if type(segmentation[0]) in _NUMBERS:
+                start = str(segmentation)[:80]
+                raise ValueError(f"expected a list of polygons, [[x, y, x, y, ...]], got a flat one, {start}")
             polygons = [polygon for polygon in segmentation if _has_area(polygon, image)]
             if len(polygons) < len(segmentation):
                 self._skipped.add("annotations have polygons without area, which are left out", name)
@@ -193,11 +197,6 @@ def _non_empty(counts: bytes, image: PanopticImage) -> bytes | None:
     return counts if coco_mask.area({"size": [image.height, image.width], "counts": counts}) else None
 
 
-def _refuse_flat(polygons: list[Any]) -> None:
-    if all(type(value) in (int, float) for value in polygons):
-        raise ValueError(f"expected a list of polygons, [[x, y, x, y, ...]], got a flat one, {str(polygons)[:80]}")
-
-
 def _has_area(polygon: Any, image: PanopticImage) -> bool:
     """Not a point or a line. Raises ValueError on what is no polygon.
 
@@ -205,10 +204,12 @@ def _has_area(polygon: Any, image: PanopticImage) -> bool:
     """
     if not isinstance(polygon, list) or len(polygon) % 2:
         raise ValueError(f"expected polygons [x, y, x, y, x, y, ...], got {str(polygon)[:80]}")
+    if not _NUMBERS.issuperset(map(type, polygon)):
+        raise ValueError(f"expected corners that are numbers, got {str(polygon)[:80]}")
     for corners, side in ((polygon[0::2], image.width), (polygon[1::2], image.height)):
-        for value in corners:
-            if type(value) not in (int, float) or not math.isfinite(value) or not -side <= value <= 2 * side:
-                raise ValueError(f"expected corners in the image of {image.width}x{image.height} px, got {value!r}")
+        low, high = min(corners, default=0), max(corners, default=0)
+        if not (-side <= low and high <= 2 * side and math.isfinite(sum(corners))):  # min and max may pass over a NaN
+            raise ValueError(f"expected corners in the image of {image.width}x{image.height} px, got {low} to {high}")
     return len(polygon) >= 6 and not _is_line(polygon)
 
 

@@ -130,8 +130,15 @@ ANNOTATION = r"annotation 3 of image 1: "
         (change_annotation(segmentation=[1, 2, 3, 4, 5, 6]), r"a list of polygons, \[\[x, y, .*, got a flat one"),
         (change_annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), r"expected polygons \[x, y, .*, got \[\[1, 2\]"),
         (change_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
+        (
+            change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]),
+            "corners in the image of 64x64 px, got 2 to 1000000000.0",
+        ),
+        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners that are numbers, got"),
+        (
+            change_annotation(segmentation=[[1, 2, float("nan"), 4, 5, 6]]),
+            "no readable COCO instances JSON|corners in the",
+        ),
         (change_annotation(segmentation={**CROWD, "size": [64, 63]}), r"run lengths of size .*, got \[64, 63\]"),
         (change_annotation(segmentation={**CROWD, "counts": [1, 2]}), "expected run lengths of 4096 px"),
         (change_annotation(segmentation={**CROWD, "counts": "\u00e9"}), ANNOTATION + "segmentation: .*malformed"),
