@@ -146,7 +146,7 @@ def write_splits(
     checked = {"train": _check_images(train, "train", workers)}
     with write_runs(runs_path(folder)) as write:
         checked["val"] = _check_images(val, "val", workers, keep_runs=write)
-    _refuse_shared_photos(train, val, checked)
+    refuse_shared_photos(train, checked["train"], val, checked["val"])
     splits = _split(train, val, checked, heldout_images=heldout_images, seed=seed)
     fingerprint = _fingerprint(train.categories, splits)
     datasets = {name: dataset for name, (dataset, _) in splits.items()}
@@ -311,11 +311,12 @@ def _refuse_other_categories(train: PanopticDataset, val: PanopticDataset) -> No
         )
 
 
-def _refuse_shared_photos(
-    train: PanopticDataset, val: PanopticDataset, checked: Mapping[str, Sequence[CheckedImage]]
+def refuse_shared_photos(
+    train: PanopticDataset, of_train: Iterable[CheckedImage], val: PanopticDataset, of_val: Iterable[CheckedImage]
 ) -> None:
-    in_train = {one.pixels: one.image for one in checked["train"]}
-    for one in checked["val"]:
+    """Raises DataError where two of these images of train and val are equal, pixel by pixel."""
+    in_train = {one.pixels: one.image for one in of_train}
+    for one in of_val:
         if one.pixels in in_train:
             paths = train.photo_path(in_train[one.pixels]), val.photo_path(one.image)
             raise DataError(

@@ -11,7 +11,7 @@ from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.heldout import choose_heldout
-from antvisionps.panoptic.splits import check_image, check_splits, read_folder
+from antvisionps.panoptic.splits import check_image, check_splits, read_folder, refuse_shared_photos
 from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
 from antvisionps.pipeline.prepare import instances_reader, split_files
 from antvisionps.preflight.doctor import Finding
@@ -78,9 +78,8 @@ def _look(prepare: Prepare) -> tuple[ImageSet, str]:
         check_splits(train, val, heldout_images=prepare.heldout_images)
         if (read_instances := instances_reader(prepare)) is not None:
             read_instances(train)
-        for dataset in (train, val):
-            for image in _spread(dataset.images):
-                check_image(dataset, image)
+        of_train, of_val = ([check_image(split, image) for image in _spread(split.images)] for split in (train, val))
+        refuse_shared_photos(train, of_train, val, of_val)
         how = _what_was_read("annotations", [len(train.images), len(val.images)])
         return _of_splits(prepare, train, val), how
     return _published(prepare), "made by prepare itself"
@@ -88,10 +87,11 @@ def _look(prepare: Prepare) -> tuple[ImageSet, str]:
 
 def _what_was_read(listed: str, counts: Sequence[int]) -> str:
     opened = sum(min(count, SAMPLE) for count in counts)
-    rest = "all" if opened == sum(counts) else f"{opened:,} of"
+    if opened == sum(counts):
+        return f"prepare takes its {listed} and all {opened:,} photos and maps"
     return (
-        f"prepare takes its {listed} and {rest} {sum(counts):,} photos and maps; not looked at: "
-        f"{'' if opened == sum(counts) else 'the others, and '}whether train and val share a photo"
+        f"prepare takes its {listed} and {opened:,} of {sum(counts):,} photos and maps; not looked at: the others, and "
+        "whether one of them is in train and in val"
     )
 
 
