@@ -1,0 +1,59 @@
+"""How other tools name the images of a split: by id, as a number or as text, or by the photo's file name."""
+
+from collections import Counter
+from pathlib import PurePosixPath
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.core.file_names import base_name, stays_below
+from antvisionps.interchange.json_numbers import whole_number
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage
+
+
+class ImageFinder:
+    """The images of a split by what may stand as a result's `image_id`."""
+
+    def __init__(self, dataset: PanopticDataset) -> None:
+        self._by_id = {image.image_id: image for image in dataset.images}
+        self._by_text = base_names(dataset) | {str(image_id): image for image_id, image in self._by_id.items()}
+
+    def find(self, image_id: object, *, where: str) -> PanopticImage:
+        """The image of that id, a number or the same as text, or of the photo of that name without suffix, as
+        Ultralytics calls it. Raises PredictionsError where the split has none."""
+        number = whole_number(image_id)
+        found = self._by_id.get(number) if number is not None else None
+        if found is None and isinstance(image_id, str):
+            found = self._by_text.get(image_id)
+        if found is None:
+            raise PredictionsError(
+                f"{where}: image {image_id!r} is not in this split, whose first is {min(self._by_id)}; predict the "
+                "split's images only"
+            )
+        return found
+
+
+def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
+    """What a file of an image is called, without suffix → image: as its photo or, where that would leave the folder, as
+    the last part of it. Raises PredictionsError where two would be of one name."""
+    image_of: dict[str, PanopticImage] = {}
+    for image in dataset.images:
+        name = image.file_name if stays_below(image.file_name) else base_name(image.file_name)
+        other = image_of.setdefault(_without_suffix(name), image)
+        if other is not image:
+            raise PredictionsError(
+                f"{dataset.annotations}: images {other.image_id} and {image.image_id} are {other.file_name} and "
+                f"{image.file_name}, so both would be of one file {_without_suffix(name)}.png; rename one of the photos"
+            )
+    return image_of
+
+
+def base_names(dataset: PanopticDataset) -> dict[str, PanopticImage]:
+    """A photo's name without folder and suffix → image; a name that several have is left out."""
+    named = [(_without_suffix(base_name(image.file_name)), image) for image in dataset.images]
+    times = Counter(name for name, _ in named)
+    return {name: image for name, image in named if times[name] == 1}
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.parent / path.stem)
