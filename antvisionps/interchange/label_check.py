@@ -5,7 +5,8 @@ else tells. The check decides no parameter: it stops, warns, or says nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
 SAMPLE_IMAGES, SAMPLE_INSTANCES = 16, 50
 """Images of a split, and the best instances of an image."""
 
-CHANCE_KAPPA, BETTER_KAPPA = 0.05, 0.25
-"""Cohen's kappa (1960), the agreement beyond that of chance: 0 for one class everywhere, 1 where all is right."""
+CHANCE_KAPPA, SOUND_KAPPA, BETTER_KAPPA = 0.05, 0.3, 0.15
+"""Cohen's kappa (1960), the agreement beyond that of chance: 0 for one class everywhere, 1 where all is right. Labels
+that are read right agree better than in every other reading, however poor the predictions are."""
 
-VOID_LABEL = 0
-"""Of pixels without a category: where nothing is predicted, or class 0 of a tool that counts from 0."""
+POOR_FRAC = 0.5
+"""Where less is right, by chance or not, there is reason to warn."""
 
 Counts = Counter[tuple[int, int]]
 """(label, true category) → how much of it was found together."""
@@ -48,17 +50,19 @@ def check_labels(cache: Path, source: Path, *, dataset: PanopticDataset, is_told
     Raises PredictionsError where labels agree with the truth far better if they are counted in another way. A table of
     labels is believed: then that is a warning.
     """
-    truth = {image.image_id: image for image in _sample(dataset)}
+    images = _sample(dataset)
     warnings = []
-    for what, counts in _counts_of(cache, dataset, truth):
+    for what, counts in _count_all(cache, dataset, images).items():
         as_read, best = _rank(counts, dataset.categories)
-        said = f"{source}: {_agreement(as_read, what, len(truth))}"
-        if best.kappa >= as_read.kappa + BETTER_KAPPA:
-            said += f", and {best.right_frac:.1%} if they are {best.name}; {_remedy(best, dataset.categories)}"
+        said = (
+            f"{source}: labels agree with the truth in {as_read.right_frac:.1%} of the {what} of {len(images)} images"
+        )
+        if best.kappa >= max(SOUND_KAPPA, as_read.kappa + BETTER_KAPPA):
+            said += f", and in {best.right_frac:.1%} if they are {best.name}; {_remedy(best, dataset.categories)}"
             if not is_told:
                 raise PredictionsError(said)
             warnings.append(said)
-        elif as_read.kappa < CHANCE_KAPPA:
+        elif as_read.kappa < CHANCE_KAPPA and as_read.right_frac < POOR_FRAC:
             warnings.append(f"{said}, no more than by chance; if it should, check the numbers of its categories")
     return warnings
 
@@ -68,24 +72,31 @@ def _sample(dataset: PanopticDataset) -> list[PanopticImage]:
     return [dataset.images[position] for position in positions.astype(int).tolist()]
 
 
-def _counts_of(
-    cache: Path, dataset: PanopticDataset, images: Mapping[int, PanopticImage]
-) -> Iterator[tuple[str, Counts]]:
-    """What is counted, and the counts over the images, of each kind of predictions in which anything can be told."""
-    maps = {
-        image_id: class_index_map(dataset.load_segment_ids(image), image, dataset.categories)
-        for image_id, image in images.items()
-    }
-    pixels, instances = Counts(), Counts()
-    if (cache / SEMANTIC_FILE).exists():
-        with SemanticReader(cache / SEMANTIC_FILE) as semantics:
-            for image_id, class_map in maps.items():
-                pixels.update(_count_pixels(semantics.read(image_id), class_map, dataset.categories))
-    if (cache / INSTANCES_FILE).exists():
-        with InstancesReader(cache / INSTANCES_FILE, mask_probs=False) as found:
-            for image_id, class_map in maps.items():
-                instances.update(_count_instances(found.read(image_id), class_map, dataset.categories))
-    yield from ((what, counts) for what, counts in (("pixels", pixels), ("instances", instances)) if counts)
+def _count_all(cache: Path, dataset: PanopticDataset, images: Sequence[PanopticImage]) -> dict[str, Counts]:
+    """What is counted → the counts over the images, of each kind of predictions in which anything is found."""
+    counts = {"pixels": Counts(), "instances": Counts()}
+    with ExitStack() as files:
+        semantics = instances = None
+        if (cache / SEMANTIC_FILE).exists():
+            semantics = files.enter_context(SemanticReader(cache / SEMANTIC_FILE))
+        if (cache / INSTANCES_FILE).exists():
+            instances = files.enter_context(InstancesReader(cache / INSTANCES_FILE, mask_probs=False))
+        for image in images:
+            class_map = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)
+            if semantics is not None:
+                found = semantics.read(image.image_id)
+                counts["pixels"].update(_count_pixels(found, class_map, dataset.categories))
+            if instances is not None:
+                counts["instances"].update(
+                    _count_instances(instances.read(image.image_id), class_map, dataset.categories)
+                )
+    void = _void_label(dataset.categories)
+    return {what: counted for what, counted in counts.items() if any(label != void for label, _ in counted)}
+
+
+def _void_label(categories: CategorySet) -> int:
+    """Of pixels without a category: 0, which a tool that counts from 0 means as its first class, unless it is one."""
+    return -1 if 0 in categories else 0
 
 
 def _count_pixels(semantics: ImageSemantics, class_map: np.ndarray, categories: CategorySet) -> Counts:
@@ -97,7 +108,7 @@ def _count_pixels(semantics: ImageSemantics, class_map: np.ndarray, categories: 
         )
     )
     labels = semantics.category_ids[semantics.planes.argmax(axis=0)]
-    labels[~semantics.planes.any(axis=0)] = VOID_LABEL
+    labels[~semantics.planes.any(axis=0)] = _void_label(categories)
     return _count(labels, class_map[np.ix_(rows, columns)], categories)
 
 
@@ -127,10 +138,10 @@ def _rank(counts: Counts, categories: CategorySet) -> tuple[Reading, Reading]:
     """The labels as category ids, and as the numbering that agrees best."""
     ascending = sorted(categories.category_ids.tolist())
     orders = {
-        "the categories by id": ascending,
-        "things, then stuff": categories.category_ids.tolist(),
         "things": [category.category_id for category in categories.things],
         "stuff": [category.category_id for category in categories.stuff],
+        "the categories by id": ascending,
+        "things, then stuff": categories.category_ids.tolist(),
     }
     others = [
         _measure(counts, f"counted from {first} over {name}", dict(enumerate(order, start=first)))
@@ -151,11 +162,9 @@ def _measure(counts: Counts, name: str, category_of: Mapping[int, int]) -> Readi
         right += times * (category_of.get(label) == category_id)
     by_chance = sum(found[category_id] * times for category_id, times in true.items()) / total**2
     right_frac = right / total
-    return Reading(name, category_of, right_frac, (right_frac - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0)
-
-
-def _agreement(reading: Reading, what: str, images: int) -> str:
-    return f"its labels agree with the truth in {reading.right_frac:.1%} of the {what} of {images} images"
+    # All of one class, found and true, tells nothing.
+    kappa = (right_frac - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
+    return Reading(name, category_of, right_frac, kappa)
 
 
 def _remedy(reading: Reading, categories: CategorySet) -> str:

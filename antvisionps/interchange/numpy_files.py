@@ -37,6 +37,11 @@ UNREADABLE = (
 """What the two readers below raise on files that are broken, encrypted or other than they say."""
 
 
+def reason(error: BaseException) -> str:
+    """The first line of its message: numpy's have more."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def read_npy(path: Path) -> np.ndarray:
     """The array. Raises one of UNREADABLE."""
     with path.open("rb") as file:
@@ -64,10 +69,12 @@ def whole_numbers(array: np.ndarray) -> np.ndarray:
     """The same as int64, also of floats that are whole. Raises ValueError on fractions, NaN and other types."""
     if array.dtype.kind not in "iuf":
         raise ValueError(f"expected integers, got {array.dtype}")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)
     # An id beyond 2⁵³ is no float's and no map's.
     is_whole = (np.abs(array) < 2**53) & (np.rint(array) == array)
     if not is_whole.all():
-        raise ValueError(f"expected whole numbers, got {array[~is_whole].ravel()[0]} (these are {array.dtype})")
+        raise ValueError(f"expected whole numbers, got {array[~is_whole].ravel()[0]}")
     return array.astype(np.int64)
 
 

@@ -25,7 +25,7 @@ from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.json_numbers import whole_number
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, whole_numbers
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
 from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -88,7 +88,7 @@ def _load_npy(path: Path) -> np.ndarray:
         return whole_numbers(read_npy(path))
     except UNREADABLE as error:
         raise PredictionsError(
-            f"{path}: cannot be read as a map of segment ids ({error}); write it again with np.save"
+            f"{path}: cannot be read as a map of segment ids ({reason(error)}); write it again with np.save"
         ) from error
 
 

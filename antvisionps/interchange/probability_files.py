@@ -12,7 +12,7 @@ import numpy as np
 
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, whole_numbers
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, reason, whole_numbers
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -65,8 +65,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             arrays[name] = whole_numbers(arrays[name])
     except UNREADABLE as error:
         raise PredictionsError(
-            f"{path}: expected an npz of probs (C, height, width) and category_ids (C,), got none ({error}); write it "
-            "with np.savez"
+            f"{path}: expected an npz of probs (C, height, width) and category_ids (C,), got none ({reason(error)}); "
+            "write it with np.savez"
         ) from error
     return arrays
 
@@ -90,3 +90,5 @@ def _refuse_other_than_probabilities(path: Path, probs: np.ndarray) -> None:
     low, high = probs.min(initial=0), probs.max(initial=0)
     if not (low >= 0 and high <= 1 + ROUNDING_ABOVE_ONE):  # false for NaN
         raise PredictionsError(f"{path}: expected probabilities from 0 to 1, got {low} to {high}; are these logits?")
+    if high < 0.5 / 255:
+        raise PredictionsError(f"{path}: expected probabilities of which one is above 0, got at most {high}")

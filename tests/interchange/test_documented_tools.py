@@ -1,0 +1,379 @@
+"""The snippets of docs/your_own_data.md with the tools themselves: what they write is imported as they mean it."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import panopticapi.utils
+import pycocotools.mask
+import pytest
+import torch
+from PIL import Image
+
+from antvisionps.interchange.import_end import import_end
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader
+from tests.pipeline.workspace import PROJECT
+
+GUIDE = (PROJECT / "docs" / "your_own_data.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+HEIGHT, WIDTH = 64, 96
+QUERIES = 12
+
+SWIN = {"image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2]}
+SWIN |= {"window_size": 2, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+DECODER = {"hidden_dim": 32, "encoder_feedforward_dim": 16, "dim_feedforward": 16, "num_attention_heads": 2}
+DECODER |= {"num_queries": QUERIES, "encoder_layers": 1, "decoder_layers": 2}
+DETR = {"model_type": "detr", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": QUERIES}
+DETR |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+SQUARE = {"height": 64, "width": 64}
+
+
+def snippet(text):
+    """The one of the guide that holds this text."""
+    (found,) = (one for one in SNIPPETS if text in one)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of predictions, and the current one."""
+    files = tmp_path / "files"
+    for name in ("panoptic", "semantic"):
+        (files / name).mkdir(parents=True)
+    monkeypatch.chdir(files)
+    return files
+
+
+def imported(files, dataset, identity):
+    """The caches of what is in the folder, image_id → instances and semantics, None for a kind that is not there."""
+    for name in ("panoptic", "semantic"):
+        if not any((files / name).iterdir()):
+            (files / name).rmdir()
+    import_end(files, files.parent / "cache", dataset=dataset, identity=identity)
+    found = {image.image_id: [None, None] for image in dataset.images}
+    for place, (name, reader) in enumerate(((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader))):
+        if (files.parent / "cache" / name).exists():
+            with reader(files.parent / "cache" / name, identity) as cache:
+                for image in cache:
+                    found[image.image_id][place] = image
+    return found
+
+
+def category_map(semantics):
+    """(H, W) category ids, 0 where void."""
+    return np.where(semantics.planes.any(axis=0), semantics.category_ids[semantics.planes.argmax(axis=0)], 0)
+
+
+def names(dataset):
+    """class index → name, as a model has them."""
+    return {index: category.name for index, category in enumerate(dataset.categories.categories)}
+
+
+# Hugging Face Transformers, with models of random weights.
+
+
+def mask2former(id2label):
+    from transformers import (
+        Mask2FormerConfig,
+        Mask2FormerForUniversalSegmentation,
+        Mask2FormerImageProcessor,
+        SwinConfig,
+    )
+
+    sizes = DECODER | {"feature_size": 32, "mask_feature_size": 32, "id2label": id2label}
+    config = Mask2FormerConfig(backbone_config=SwinConfig(**SWIN), **sizes)
+    return Mask2FormerForUniversalSegmentation(config), Mask2FormerImageProcessor(size=SQUARE), {}
+
+
+def maskformer(id2label):
+    from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation, MaskFormerImageProcessor, SwinConfig
+
+    sizes = {"fpn_feature_size": 32, "mask_feature_size": 32, "decoder_config": DETR, "id2label": id2label}
+    config = MaskFormerConfig(backbone_config=SwinConfig(**SWIN), **sizes)
+    return MaskFormerForInstanceSegmentation(config), MaskFormerImageProcessor(size=SQUARE), {}
+
+
+def oneformer(id2label):
+    """Its tokens of the task are given: a tokenizer would have to be downloaded."""
+    from transformers import OneFormerConfig, OneFormerForUniversalSegmentation, OneFormerImageProcessor, SwinConfig
+
+    text = {"task_seq_len": 8, "text_encoder_width": 16, "text_encoder_num_layers": 1, "text_encoder_vocab_size": 16}
+    sizes = DECODER | text | {"conv_dim": 32, "mask_dim": 32, "query_dec_layers": 1, "id2label": id2label}
+    config = OneFormerConfig(backbone_config=SwinConfig(**SWIN), is_training=False, **sizes)
+    processor = OneFormerImageProcessor(size=SQUARE)
+    return OneFormerForUniversalSegmentation(config), processor, {"task_inputs": torch.zeros(1, 8)}
+
+
+def eomt(id2label):
+    from transformers import EomtConfig, EomtForUniversalSegmentation, EomtImageProcessor
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    sizes |= {"num_blocks": 1, "num_queries": QUERIES, "num_upscale_blocks": 1, "mlp_ratio": 1}
+    config = EomtConfig(**sizes, id2label=id2label)
+    processor = EomtImageProcessor(size={"shortest_edge": 64, "longest_edge": 64}, do_pad=True)
+    return EomtForUniversalSegmentation(config), processor, {}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Transformers logs to the stderr that was there when it was imported."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+
+
+def predict(model, processor, photo, more):
+    inputs = (
+        processor(images=photo.copy(), return_tensors="pt", **({"task_inputs": ["panoptic"]} if more else {})) | more
+    )
+    with torch.no_grad():
+        return model.eval()(**{name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)})
+
+
+def make_sure(outputs, seed):
+    """As of a trained model: each query has a block of its own and a class, or none, that it is rather sure of."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs["class_queries_logits"] = 6 * torch.randn(outputs.class_queries_logits.shape, generator=generator)
+    height, width = outputs.masks_queries_logits.shape[2:]
+    row, column = (torch.arange(side) * cells // side for side, cells in ((height, 3), (width, 4)))
+    owner = row[:, None] * 4 + column
+    outputs["masks_queries_logits"] = torch.where(owner == torch.arange(QUERIES)[:, None, None], 9.0, -9.0)[None]
+    return outputs
+
+
+@pytest.mark.parametrize("is_sure", [False, True], ids=["nothing found", "found"])
+@pytest.mark.parametrize("build", [mask2former, maskformer, oneformer, eomt], ids=lambda build: build.__name__)
+def test_what_transformers_finds_is_imported(folder, dataset, identity, capsys, build, is_sure):
+    torch.manual_seed(0)
+    model, processor, more = build(names(dataset))
+    rows, results = [], {}
+    for image in dataset.images:
+        outputs = predict(model, processor, dataset.load_photo(image), more)
+        scope = {"np": np, "processor": processor, "height": HEIGHT, "width": WIDTH, "rows": rows}
+        scope |= {"image_id": image.image_id}
+        scope["outputs"] = make_sure(outputs, seed=image.image_id) if is_sure else outputs
+        exec(snippet("post_process_panoptic_segmentation"), scope)
+        results[image.image_id] = scope["result"]
+    exec(snippet("model.config.id2label"), {"json": json, "Path": Path, "rows": rows, "model": model})
+    kinds = {str(result["segmentation"].dtype) for result in results.values()}
+    assert bool(kinds & {"torch.int32", "torch.int64"}) == is_sure, kinds
+    for image_id, (instances, semantics) in imported(folder, dataset, identity).items():
+        expected = np.zeros((HEIGHT, WIDTH), int)
+        things = []
+        for segment in results[image_id]["segments_info"]:
+            mask = results[image_id]["segmentation"].numpy() == segment["id"]
+            category = dataset.categories.categories[segment["label_id"]]
+            expected[mask] = category.category_id
+            things += [(category.category_id, np.float32(segment["score"]), mask.sum())] * category.is_thing
+        np.testing.assert_array_equal(category_map(semantics), expected)
+        found = zip(instances.category_ids, instances.scores, instances.areas_px, strict=True)
+        assert sorted(found) == sorted(things)
+        assert (len(results[image_id]["segments_info"]) > 2) == is_sure
+    assert "warning: " not in capsys.readouterr().err or is_sure
+
+
+def fused_rows(labels, fuse):
+    """panoptic.json and the map of a Mask2Former that is sure of these labels, a quarter of the photo each."""
+    from transformers import Mask2FormerImageProcessor
+
+    owner = np.indices((HEIGHT, WIDTH))[1] * len(labels) // WIDTH
+    masks = torch.where(torch.tensor(owner) == torch.arange(len(labels))[:, None, None], 20.0, -20.0)
+    outputs = SimpleNamespace(
+        class_queries_logits=20.0 * torch.nn.functional.one_hot(torch.tensor(labels), 12).float()[None],
+        masks_queries_logits=masks[None],
+    )
+    process = Mask2FormerImageProcessor().post_process_panoptic_segmentation
+    result = process(outputs, target_sizes=[(HEIGHT, WIDTH)], label_ids_to_fuse=fuse)[0]
+    return result["segmentation"].numpy(), result["segments_info"]
+
+
+def test_stuff_that_transformers_fused_is_one_and_an_id_of_two_segments_is_refused(folder, dataset, refuse, identity):
+    ball, sky, grass = 0, 6, 7
+    assert [names(dataset)[label] for label in (ball, sky, grass)] == ["ball", "sky", "grass"]
+    (folder / "labels.json").write_text(json.dumps(names(dataset)))
+
+    def write(labels):
+        segment_ids, segments = fused_rows(labels, fuse={sky, grass})
+        for image in dataset.images:
+            np.save(folder / "panoptic" / f"{image.image_id}.npy", segment_ids)
+        rows = [
+            {"image_id": image.image_id, "file_name": f"{image.image_id}.npy", "segments_info": segments}
+            for image in dataset.images
+        ]
+        (folder / "panoptic.json").write_text(json.dumps(rows))
+        return [(segment["id"], segment["label_id"]) for segment in segments]
+
+    (folder / "semantic").rmdir()
+    assert write([sky, ball, sky, grass]) == [(1, sky), (2, ball), (1, sky), (2, grass)]
+    refuse(folder, r"segment 2 appears twice, .*label_ids_to_fuse=set\(\)")
+    assert write([sky, sky, ball, ball]) == [(1, sky), (1, sky), (2, ball), (3, ball)]
+    import_end(folder, folder.parent / "out", dataset=dataset, identity=identity)
+    with SemanticReader(folder.parent / "out" / SEMANTIC_FILE, identity) as cache:
+        quarters = category_map(cache.read(dataset.images[0].image_id))[0, 12::24].tolist()
+    assert quarters == [2, 2, 3, 3]
+
+
+def test_labels_of_a_semantic_model_of_transformers_are_imported(folder, dataset, identity):
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    torch.manual_seed(0)
+    sizes = {"depths": [1] * 4, "hidden_sizes": [8] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
+    model = SegformerForSemanticSegmentation(SegformerConfig(**sizes, id2label=names(dataset)))
+    processor = SegformerImageProcessor(size=SQUARE)
+    expected = {}
+    for image in dataset.images:
+        scope = {"np": np, "Image": Image, "processor": processor, "height": HEIGHT, "width": WIDTH}
+        scope |= {"photo": Path(image.file_name), "outputs": predict(model, processor, dataset.load_photo(image), {})}
+        exec(snippet("post_process_semantic_segmentation"), scope)
+        expected[image.image_id] = dataset.categories.category_ids[scope["labels"].numpy()]
+    (folder / "labels.json").write_text(json.dumps(model.config.id2label))
+    for image_id, (_, semantics) in imported(folder, dataset, identity).items():
+        np.testing.assert_array_equal(category_map(semantics), expected[image_id])
+    assert len(np.unique(np.stack(list(expected.values())))) > 2
+
+
+# MMDetection and MMSegmentation: their metrics write the files.
+
+
+def classes_by_id(dataset):
+    """In ascending id: the order in which mmdet numbers the categories of a JSON."""
+    return sorted(dataset.categories.categories, key=lambda category: category.category_id)
+
+
+def build_metric(registry, text, dataset, **changes):
+    scope = {}
+    exec(snippet(text), scope)
+    metric = registry.build(scope["test_evaluator"] | changes)
+    things = [category.name for category in classes_by_id(dataset) if category.is_thing]
+    metric.dataset_meta = {"classes": [category.name for category in classes_by_id(dataset)], "thing_classes": things}
+    return metric
+
+
+def test_what_mmdet_writes_of_instances_is_imported(folder, dataset, identity):
+    import mmdet.evaluation  # noqa: F401
+    from mmdet.registry import METRICS
+
+    things = [category for category in classes_by_id(dataset) if category.is_thing]
+    rows = [{"id": category.category_id, "name": category.name} for category in things]
+    described = {"images": [], "annotations": [], "categories": rows}
+    (folder.parent / "instances.json").write_text(json.dumps(described))
+    metric = build_metric(METRICS, '"CocoMetric"', dataset, ann_file=str(folder.parent / "instances.json"))
+    metric.dataset_meta["classes"] = [category.name for category in things]
+    masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+    masks[0, 4:20, 8:40] = masks[1, 30:50, 10:33] = True
+    found = {"masks": masks, "bboxes": torch.tensor([[8.0, 4, 40, 20], [10, 30, 33, 50]])}
+    found |= {"scores": torch.tensor([0.75, 0.5]), "labels": torch.tensor([1, 3])}
+    for image in dataset.images:
+        metric.process({}, [{"img_id": image.image_id, "ori_shape": (HEIGHT, WIDTH), "pred_instances": dict(found)}])
+    metric.evaluate(size=len(dataset.images))
+    Path("out.segm.json").rename("instances.json")
+    Path("out.bbox.json").unlink()
+    for instances, _ in imported(folder, dataset, identity).values():
+        assert instances.category_ids.tolist() == [things[1].category_id, things[3].category_id]
+        assert instances.scores.tolist() == [0.75, 0.5]
+        assert instances.boxes_xywh.tolist() == [[8, 4, 32, 16], [10, 30, 23, 20]]
+        for index, mask in enumerate(masks.numpy()):
+            np.testing.assert_array_equal(instances.runs.mask(index), mask)
+
+
+def test_boxes_of_mmdet_are_no_masks(folder, dataset, refuse):
+    row = {"image_id": dataset.images[0].image_id, "bbox": [8, 4, 32, 16], "score": 0.75, "category_id": 3}
+    (folder / "instances.json").write_text(json.dumps([row]))
+    for name in ("panoptic", "semantic"):
+        (folder / name).rmdir()
+    refuse(folder, "got a box alone")
+
+
+def test_what_mmdet_writes_of_panoptic_results_is_imported(folder, dataset, prepared, identity):
+    import mmdet.evaluation  # noqa: F401
+    from mmdet.registry import METRICS
+
+    metric = build_metric(METRICS, '"CocoPanopticMetric"', dataset, ann_file=str(prepared / "val.json"))
+    classes = classes_by_id(dataset)
+    ball, grass = (next(i for i, c in enumerate(classes) if c.name == name) for name in ("ball", "grass"))
+    segments = torch.full((1, HEIGHT, WIDTH), len(classes))  # void
+    segments[0, :30] = grass
+    segments[0, 10:40, 10:40] = ball + 1000
+    segments[0, 10:40, 50:90] = ball + 2000
+    for image in dataset.images:
+        sample = {"img_id": image.image_id, "img_path": image.file_name, "ori_shape": (HEIGHT, WIDTH)}
+        metric.process({}, [sample | {"pred_panoptic_seg": {"sem_seg": segments.clone()}}])
+    metric.evaluate(size=len(dataset.images))
+    (folder / "panoptic").rmdir()
+    Path("out.panoptic.json").rename("panoptic.json")
+    Path("out.panoptic").rename("panoptic")
+    expected = np.array([category.category_id for category in classes] + [0])[segments[0].numpy() % 1000]
+    for instances, semantics in imported(folder, dataset, identity).values():
+        np.testing.assert_array_equal(category_map(semantics), expected)
+        assert sorted(instances.areas_px.tolist()) == [900, 1200]
+
+
+def test_labels_of_mmsegmentation_are_imported(folder, dataset, identity):
+    import mmseg.evaluation  # noqa: F401
+    from mmseg.registry import METRICS
+
+    metric = build_metric(METRICS, '"IoUMetric"', dataset)
+    labels = torch.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH) % len(dataset.categories)
+    for image in dataset.images:
+        metric.process({}, [{"pred_sem_seg": {"data": labels}, "img_path": f"photos/{image.file_name}"}])
+    scope = {"json": json, "Path": Path, "model": SimpleNamespace(dataset_meta=metric.dataset_meta)}
+    exec(snippet("dataset_meta"), scope)
+    by_id = np.array([category.category_id for category in classes_by_id(dataset)])
+    for _, semantics in imported(folder, dataset, identity).values():
+        np.testing.assert_array_equal(category_map(semantics), by_id[labels[0].numpy()])
+
+
+# pycocotools, numpy and panopticapi.
+
+
+def test_results_that_pycocotools_encodes_are_imported(folder, dataset, identity):
+    rng = np.random.default_rng(0)
+    masks, rows = {}, []
+    for image in dataset.images:
+        masks[image.image_id] = rng.random((HEIGHT, WIDTH)) < 0.3
+        scope = {"np": np, "pycocotools": pycocotools, "rows": rows, "mask": masks[image.image_id], "score": 0.25}
+        exec(snippet("pycocotools.mask.encode"), scope | {"image_id": image.image_id, "category_id": 3})
+    (folder / "instances.json").write_text(json.dumps(rows))
+    for image_id, (instances, _) in imported(folder, dataset, identity).items():
+        assert (instances.category_ids.tolist(), instances.scores.tolist()) == ([3], [0.25])
+        np.testing.assert_array_equal(instances.runs.mask(0), masks[image_id])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", np.uint8], ids=str)
+def test_probabilities_that_numpy_saves_are_imported(folder, dataset, identity, dtype):
+    planes = np.random.default_rng(0).integers(0, 256, (2, 16, 24), np.uint8)
+    probs = planes if dtype is np.uint8 else (planes / 255).astype(dtype)
+    for image in dataset.images:
+        scope = {"np": np, "probs": probs, "category_ids": [5, 2], "photo": Path(image.file_name)}
+        exec(snippet("savez_compressed"), scope)
+    for _, semantics in imported(folder, dataset, identity).values():
+        assert semantics.category_ids.tolist() == [5, 2]
+        np.testing.assert_array_equal(semantics.planes, planes)
+
+
+def test_maps_that_panopticapi_colours_are_imported(folder, dataset, identity):
+    segment_ids = np.zeros((HEIGHT, WIDTH), np.uint32)
+    segment_ids[:30], segment_ids[40:, :50] = 70_000, 3
+    rows = []
+    for image in dataset.images:
+        segments = [{"id": 70_000, "category_id": 2}, {"id": 3, "category_id": 34}]
+        scope = {"Image": Image, "panopticapi": panopticapi, "rows": rows, "image_id": image.image_id}
+        scope |= {"segment_ids": segment_ids, "segments": segments, "photo": Path(image.file_name)}
+        exec(snippet("id2rgb"), scope)
+    (folder / "panoptic.json").write_text(json.dumps(rows))
+    expected = np.select([segment_ids == 70_000, segment_ids == 3], [2, 34], 0)
+    for instances, semantics in imported(folder, dataset, identity).values():
+        np.testing.assert_array_equal(category_map(semantics), expected)
+        assert instances.category_ids.tolist() == [34]
+
+
+def test_every_snippet_of_the_guide_is_run():
+    """Each by a test above: a snippet that is new to the guide has no test yet."""
+    source = Path(__file__).read_text()
+    used = re.findall(r"snippet\((?:\"([^\"]+)\"|'([^']+)')\)|build_metric\(METRICS, '([^']+)'", source)
+    texts = {"".join(groups) for groups in used}
+    assert {snippet(text) for text in texts} == set(SNIPPETS)
