@@ -34,7 +34,7 @@ class ImageFinder:
 
 def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
     """What a file of an image is called, without suffix → image: as its photo or, where that would leave the folder, as
-    the last part of it. Raises PredictionsError where two would be of one name."""
+    the last part of it. Raises PredictionsError where two would be of one name, or one in the other."""
     image_of: dict[str, PanopticImage] = {}
     for image in dataset.images:
         name = image.file_name if stays_below(image.file_name) else base_name(image.file_name)
@@ -43,6 +43,13 @@ def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
             raise PredictionsError(
                 f"{dataset.annotations}: images {other.image_id} and {image.image_id} are {other.file_name} and "
                 f"{image.file_name}, so both would be of one file {_without_suffix(name)}.png; rename one of the photos"
+            )
+    folders = {str(folder) for name in image_of for folder in PurePosixPath(name).parents}
+    for name, image in image_of.items():
+        if f"{name}.npz" in folders:
+            raise PredictionsError(
+                f"{dataset.annotations}: image {image.image_id} is {image.file_name}, and the file {name}.npz would be "
+                "a folder of other files; rename one of the photos"
             )
     return image_of
 

@@ -31,7 +31,7 @@ def header_of(text):
 
 
 SOUND = {
-    "probs": npy(np.zeros((2, 16, 24), np.float32)),
+    "probs": npy(np.full((2, 16, 24), 0.5, np.float32)),
     "category_ids": npy(np.array([SKY, SAND])),
     "input_hw": npy(np.array([64, 96])),
     "stride": npy(np.float32(4)),
@@ -80,7 +80,7 @@ FAULTS = {
     "infinity": ({"probs": npy(np.full((2, 16, 24), np.inf))}, "from 0 to 1, got 0.0 to inf"),
     "minus infinity": ({"probs": npy(np.full((2, 16, 24), -np.inf))}, "got -inf"),
     "negative": ({"probs": npy(np.full((2, 16, 24), -0.1))}, "got -0.1"),
-    "nothing probable": ({}, "of which one is above 0, got at most 0.0"),
+    "nothing probable": ({"probs": npy(np.zeros((2, 16, 24)))}, "of which one is above 0, got at most 0.0"),
     **{
         f"input_hw {value}": ({"input_hw": npy(np.array(value))}, "input_hw|whole numbers|integers")
         for value in (
