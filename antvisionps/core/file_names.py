@@ -9,16 +9,16 @@ _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def stays_below(name: str) -> bool:
-    """Whether a folder can hold a file of that name on any system: the name is relative, without drive, backslash,
-    `..` and control characters."""
+    """Whether a name stays in its folder on any system: it is relative, without drive, backslash, `..` and control
+    characters."""
     path = PurePosixPath(name)
     is_odd = "\\" in name or _UNWRITABLE.search(name) or PureWindowsPath(name).drive
-    return not (is_odd or path.is_absolute() or ".." in path.parts or not path.name)
+    return not (is_odd or path.is_absolute() or ".." in path.parts)
 
 
 def path_below(folder: Path, name: str, *, error: type[AntVisionPSError]) -> Path:
     """`folder`/`name`, for a file to write. Raises `error` on a name that does not stay below the folder."""
-    if not stays_below(name):
+    if not stays_below(name) or not PurePosixPath(name).name:
         raise error(f"{folder}: a file of the name {name!r} would leave it; expected a relative name, as a/b.png")
     return folder / name
 

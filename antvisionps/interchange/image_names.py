@@ -1,4 +1,4 @@
-"""How other tools name the images of a split: by id, as a number or as text, or by the photo's file name."""
+"""How other tools name the images of a split: by id or by the photo's file name."""
 
 from collections import Counter
 from pathlib import PurePosixPath
@@ -15,19 +15,25 @@ class ImageFinder:
 
     def __init__(self, dataset: PanopticDataset) -> None:
         self._by_id = {image.image_id: image for image in dataset.images}
-        self._by_text = base_names(dataset) | {str(image_id): image for image_id, image in self._by_id.items()}
+        # A name that is another image's number leaves a doubt.
+        self._by_name = {
+            name: image
+            for name, image in base_names(dataset).items()
+            if not name.isdecimal() or self._by_id.get(int(name), image) is image
+        }
 
     def find(self, image_id: object, *, where: str) -> PanopticImage:
-        """The image of that id, a number or the same as text, or of the photo of that name without suffix, as
-        Ultralytics calls it. Raises PredictionsError where the split has none."""
+        """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix. Raises
+        PredictionsError where the split has none."""
         number = whole_number(image_id)
         found = self._by_id.get(number) if number is not None else None
-        if found is None and isinstance(image_id, str):
-            found = self._by_text.get(image_id)
+        if isinstance(image_id, str):
+            found = self._by_name.get(image_id)
         if found is None:
+            text = " (text, which is no number and no photo's name)" if isinstance(image_id, str) else ""
             raise PredictionsError(
-                f"{where}: image {image_id!r} is not in this split, whose first is {min(self._by_id)}; predict the "
-                "split's images only"
+                f"{where}: image {image_id!r}{text} is not in this split, whose first is {min(self._by_id)}; predict "
+                "the split's images only"
             )
         return found
 

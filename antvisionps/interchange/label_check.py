@@ -63,7 +63,9 @@ def check_labels(cache: Path, source: Path, *, dataset: PanopticDataset, is_told
                 raise PredictionsError(said)
             warnings.append(said)
         elif as_read.kappa < CHANCE_KAPPA and as_read.right_frac < POOR_FRAC:
-            warnings.append(f"{said}, no more than by chance; if it should, check the numbers of its categories")
+            warnings.append(
+                f"{said}, no more than by chance; if it should, check the numbers of its categories and images"
+            )
     return warnings
 
 

@@ -17,7 +17,7 @@ SANE = [
     "ü/猫.png",
     "12:30.jpg",
 ]
-ODD = ["", ".", "..", "/", "/a.jpg", "//a/b.jpg", "../a.jpg", "a/../../b.jpg", "a/..", "a/../b.jpg", "a\\b.jpg"]
+ODD = ["..", "/", "/a.jpg", "//a/b.jpg", "../a.jpg", "a/../../b.jpg", "a/..", "a/../b.jpg", "a\\b.jpg"]
 ODD += ["..\\a.jpg", "C:/a.jpg", "c:a.jpg", "\\\\host\\share\\a.jpg", "a\0.jpg", "a\n.jpg", "a\x7f.jpg", "\ud800.jpg"]
 
 
@@ -34,6 +34,13 @@ def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
     with pytest.raises(PredictionsError, match="would leave it") as refusal:
         path_below(tmp_path, name, error=PredictionsError)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./"])
+def test_the_folder_itself_is_no_file(name, tmp_path):
+    assert stays_below(name)
+    with pytest.raises(PredictionsError):
+        path_below(tmp_path, name, error=PredictionsError)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "/x/a.jpg", "../a.jpg", "x\\a.jpg", "C:\\x\\a.jpg", "C:a.jpg", "x/a.jpg/"])

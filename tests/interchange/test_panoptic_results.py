@@ -148,7 +148,7 @@ def test_maps_of_whole_numbers_of_any_type_are_the_same_end(tmp_path, dataset, i
         row["file_name"] = f"{row['image_id']}.NPY"
         with (files / "panoptic" / row["file_name"]).open("wb") as file:
             np.save(file, np.where(ids == 0, void, ids).astype(dtype))
-        row["image_id"] = str(row["image_id"])
+        row["image_id"] = f"{row['image_id']:012d}"  # the photo's name
         row["segments_info"] = [{name: float(value) for name, value in one.items()} for one in row["segments_info"]]
     (files / "panoptic.json").write_text(json.dumps(rows))
     import_end(files, tmp_path / "b", dataset=dataset, identity=identity)
