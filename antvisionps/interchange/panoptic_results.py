@@ -145,7 +145,8 @@ def _convert(
     if drawn != set(segments):
         stray = min(drawn ^ set(segments))
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
-        raise PredictionsError(f"{where}: segment {stray} {problem}; map and JSON do not belong together")
+        remedy = "add it" if stray in drawn else "leave it out if others hide it"
+        raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
     category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
     semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
     instances = []

@@ -217,6 +217,40 @@ def test_stuff_that_transformers_fused_is_one_and_an_id_of_two_segments_is_refus
     assert quarters == [2, 2, 3, 3]
 
 
+def test_an_instance_map_of_transformers_is_imported_but_for_a_hidden_instance(folder, dataset, refuse, identity):
+    """Floats, 0 for the first instance, -1 for void; a later instance may hide a former one altogether."""
+    from transformers import Mask2FormerImageProcessor
+
+    row, column = np.indices((96, 96))
+    masks = np.stack([row < 48, row >= 80, (row >= 60) & (column < 50)])
+    outputs = SimpleNamespace(
+        class_queries_logits=20.0 * torch.nn.functional.one_hot(torch.tensor([0, 1, 2]), 12).float()[None],
+        masks_queries_logits=torch.where(torch.tensor(masks), 20.0, -20.0)[None],
+    )
+    process = Mask2FormerImageProcessor().post_process_instance_segmentation
+    result = process(outputs, target_sizes=[(HEIGHT, WIDTH)])[0]
+    segment_ids, segments = result["segmentation"].numpy(), result["segments_info"]
+    assert segment_ids.dtype == np.float32
+    assert {-1.0, 0.0} < set(np.unique(segment_ids).tolist())
+    (folder / "semantic").rmdir()
+    (folder / "labels.json").write_text(json.dumps(names(dataset)))
+
+    def write(segments):
+        rows = []
+        for image in dataset.images:
+            np.save(folder / "panoptic" / f"{image.image_id}.npy", segment_ids)
+            rows.append({"image_id": image.image_id, "file_name": f"{image.image_id}.npy", "segments_info": segments})
+        (folder / "panoptic.json").write_text(json.dumps(rows))
+
+    write([*segments, segments[0] | {"id": 77}])
+    refuse(folder, "segment 77 has no pixel in the map; leave it out if others hide it")
+    write(segments)
+    import_end(folder, folder.parent / "out", dataset=dataset, identity=identity)
+    with InstancesReader(folder.parent / "out" / INSTANCES_FILE, identity) as cache:
+        areas = sorted(cache.read(dataset.images[0].image_id).areas_px.tolist())
+    assert areas == sorted(np.unique(segment_ids[segment_ids >= 0], return_counts=True)[1].tolist())
+
+
 def test_labels_of_a_semantic_model_of_transformers_are_imported(folder, dataset, identity):
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
