@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     common.add_argument("--data", type=Path, metavar="DIR", help="what the stages wrote (default: data)")
     common.add_argument("--json", action="store_true", help="print JSON, with whole numbers")
     image = argparse.ArgumentParser(add_help=False)
-    image.add_argument("--image", type=int, required=True, metavar="ID", help="id of the image")
+    image.add_argument("--image", required=True, metavar="ID", help="id of the image")
     image.add_argument("--png", type=Path, metavar="FILE", help="draw it into this file, too")
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("end", help="e_ups, say")
@@ -86,11 +86,12 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _instances(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.pictures import draw_instances, write_picture
     from antvisionps.inspection.records import instance_records
 
     with _open_cache(args) as cache:
-        found = cache[args.image].instances
+        found = cache[image_id_of_text(args.image, cache.image_ids)].instances
         wanted = _category_ids(args.category, cache)
         fitting = [one for one in found if one.category.category_id in wanted and one.score >= args.min_score]
         shown = fitting[: args.limit]
@@ -101,11 +102,12 @@ def _instances(args: argparse.Namespace) -> None:
 
 
 def _semantic(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.pictures import draw_semantic, write_picture
     from antvisionps.inspection.records import semantic_records
 
     with _open_cache(args) as cache:
-        semantic = cache[args.image].semantic
+        semantic = cache[image_id_of_text(args.image, cache.image_ids)].semantic
         title = f"{args.end} {args.split}, image {args.image}: classes, by the share of pixels they are likeliest at"
         _print(args, title, semantic_records(semantic))
         if args.png:
@@ -122,12 +124,14 @@ def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) 
 
 
 def _fused(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.inspection.records import fused_records
     from antvisionps.inspection.tables import print_json, print_table
 
-    image = open_fused_maps(args.data / "fused" / args.system)[args.image]
+    maps = open_fused_maps(args.data / "fused" / args.system)
+    image = maps[image_id_of_text(args.image, maps.image_ids)]
     void_frac = float((image.segment_ids == 0).mean())
     tables = fused_records(image)
     if args.json:
@@ -170,13 +174,15 @@ def _open_cache(args: argparse.Namespace) -> CachedPredictions:
 
 
 def _photo(args: argparse.Namespace, split: str) -> np.ndarray:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.panoptic.splits import SPLITS, open_split
 
     if split not in SPLITS:
         raise DataError(f"split {split}: no photos; stage prepare makes {', '.join(SPLITS)}")
     dataset = open_split(args.data / "prepared", split)
+    wanted = image_id_of_text(args.image, [image.source_id for image in dataset.images])
     for image in dataset.images:
-        if image.image_id == args.image:
+        if image.source_id == wanted:
             return dataset.load_photo(image)
     raise DataError(f"{dataset.annotations}: no image {args.image}, so no photo; the predictions are of other data")
 

@@ -1,7 +1,10 @@
 """JSON files, read with the remedy in the error."""
 
+import codecs
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,24 @@ def iterate_json(
     import ijson
 
     try:
-        with path.open("rb") as file:
+        with _open_utf8(path) as file:
             outermost, _ = next(ijson.basic_parse(file))
             expected, kind = ("start_array", "list") if prefix == "item" else ("start_map", "object")
             if outermost != expected:
                 raise ValueError(f"its JSON is no {kind}")
-            file.seek(0)
+        with _open_utf8(path) as file:
             yield from ijson.items(file, prefix, use_float=True)
     except (OSError, ValueError, ijson.JSONError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
+
+
+@contextmanager
+def _open_utf8(path: Path) -> Iterator[Any]:
+    """The file's bytes in UTF-8 without a byte-order mark, whichever of JSON's encodings it has."""
+    with path.open("rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+        file.seek(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
+        yield file if encoding.startswith("utf-8") else io.BytesIO(file.read().decode(encoding).encode())
 
 
 def _unreadable(path: Path, problem: Exception, what: str, remedy: str) -> str:

@@ -65,8 +65,8 @@ def _list_splits(prepared_dir: Path) -> Iterable[dict[str, Any]]:
         yield {
             "split": split,
             "images": len(dataset.images),
-            "first image": dataset.images[0].image_id,
-            "last image": dataset.images[-1].image_id,
+            "first image": dataset.images[0].source_id,
+            "last image": dataset.images[-1].source_id,
             "height x width": _name_sizes(dataset),
             "things": len(dataset.categories.things),
             "stuff": len(dataset.categories.stuff),

@@ -15,6 +15,7 @@ from antvisionps.interchange.json_numbers import number
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.probability_files import ROUNDING_ABOVE_ONE
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.rle import compress_counts
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -45,7 +46,7 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
         if not isinstance(row, dict):
             raise PredictionsError(f"{where}: expected an object, got {str(row)[:80]}; write it again")
         image = images.find(row.get("image_id"), where=where)
-        instance = _parse(row, image, labels, f"{where} (image {image.image_id})")
+        instance = _parse(row, image, labels, f"{where} (image {image.source_id})")
         other = instances[image.image_id].setdefault(instance, position)
         if other != position:
             raise PredictionsError(f"{path}: results {other} and {position} are the same instance; keep one")
@@ -74,21 +75,22 @@ def _rows(path: Path) -> Iterator[Any]:
         raise PredictionsError(f"{path}: expected a {what}, got an object without rows under 'annotations'; {remedy}")
 
 
-def write_coco_results(path: Path, images: Iterable[ImageInstances]) -> None:
+def write_coco_results(path: Path, images: Iterable[ImageInstances], *, dataset: PanopticDataset) -> None:
     """Writes the instances, highest score of an image first; `read_coco_results` gives the same numbers again."""
+    source_id_of = {image.image_id: image.source_id for image in dataset.images}
     with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         separator = "["
         for image in images:
-            for row in _rows_of(image):
+            for row in _rows_of(image, source_id_of[image.image_id]):
                 file.write(f"{separator}\n{json.dumps(row, separators=(',', ':'))}")
                 separator = ","
         file.write("\n]\n" if separator == "," else "[]\n")
 
 
-def _rows_of(image: ImageInstances) -> Iterator[dict[str, Any]]:
+def _rows_of(image: ImageInstances, source_id: ImageId) -> Iterator[dict[str, Any]]:
     for index, rle in enumerate(image.rles):
         yield {
-            "image_id": image.image_id,
+            "image_id": source_id,
             "category_id": int(image.category_ids[index]),
             "bbox": image.boxes_xywh[index].tolist(),
             "score": float(image.scores[index]),

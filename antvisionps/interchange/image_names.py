@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.core.file_names import base_name, stays_below
-from antvisionps.interchange.json_numbers import whole_number
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import find_by_id
 from antvisionps.panoptic.segments import PanopticImage
 
 
@@ -14,7 +14,7 @@ class ImageFinder:
     """The images of a split by what may stand as a result's `image_id`."""
 
     def __init__(self, dataset: PanopticDataset) -> None:
-        self._by_id = {image.image_id: image for image in dataset.images}
+        self._by_id = {image.source_id: image for image in dataset.images}
         # A name that is another image's number leaves a doubt.
         self._by_name = {
             name: image
@@ -25,17 +25,12 @@ class ImageFinder:
     def find(self, image_id: object, *, where: str) -> PanopticImage:
         """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix. Raises
         PredictionsError where the split has none."""
-        number = whole_number(image_id)
-        found = self._by_id.get(number) if number is not None else None
-        if isinstance(image_id, str):
-            found = self._by_name.get(image_id)
-        if found is None:
-            text = " (text, which is no number and no photo's name)" if isinstance(image_id, str) else ""
-            raise PredictionsError(
-                f"{where}: image {image_id!r}{text} is not in this split, whose first is {min(self._by_id)}; predict "
-                "the split's images only"
-            )
-        return found
+        if isinstance(image_id, str) and image_id not in self._by_id and image_id in self._by_name:
+            return self._by_name[image_id]
+        try:
+            return find_by_id(image_id, self._by_id)
+        except ValueError as error:
+            raise PredictionsError(f"{where}: image_id {error}") from error
 
 
 def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
@@ -47,14 +42,14 @@ def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
         other = image_of.setdefault(_without_suffix(name), image)
         if other is not image:
             raise PredictionsError(
-                f"{dataset.annotations}: images {other.image_id} and {image.image_id} are {other.file_name} and "
+                f"{dataset.annotations}: images {other.source_id} and {image.source_id} are {other.file_name} and "
                 f"{image.file_name}, so both would be of one file {_without_suffix(name)}.png; rename one of the photos"
             )
     folders = {str(folder) for name in image_of for folder in PurePosixPath(name).parents}
     for name, image in image_of.items():
         if f"{name}.npz" in folders:
             raise PredictionsError(
-                f"{dataset.annotations}: image {image.image_id} is {image.file_name}, and the file {name}.npz would be "
+                f"{dataset.annotations}: image {image.source_id} is {image.file_name}, and its file {name}.npz would be "
                 "a folder of other files; rename one of the photos"
             )
     return image_of

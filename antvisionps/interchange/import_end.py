@@ -18,6 +18,7 @@ from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import given_ids
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
@@ -38,7 +39,12 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
     header = CacheHeader(
-        identity.end, identity.split, identity.dataset_fingerprint, identity.categories, folder_sha256(source)
+        identity.end,
+        identity.split,
+        identity.dataset_fingerprint,
+        identity.categories,
+        folder_sha256(source),
+        given_ids(dataset.images),
     )
     with atomic_folder(out) as folder:
         if PANOPTIC in found:
@@ -70,7 +76,7 @@ def export_end(cache: Path, out: Path, *, dataset: PanopticDataset, identity: Ca
         folder = stack.enter_context(atomic_folder(out))
         if instances.exists():
             reader = stack.enter_context(InstancesReader(instances, identity, images=images, mask_probs=False))
-            write_coco_results(folder / INSTANCES, reader)
+            write_coco_results(folder / INSTANCES, reader, dataset=dataset)
         if semantics.exists():
             planes = stack.enter_context(SemanticReader(semantics, identity, images=images))
             write_semantic_files(folder / SEMANTIC, planes, dataset=dataset)

@@ -1,14 +1,7 @@
-"""Numbers as tools write them into JSON: 3.0 is the whole number 3; text, true and NaN are none."""
+"""Numbers as tools write them into JSON: text, true and NaN are none."""
 
 import math
 from typing import Any
-
-
-def whole_number(value: Any) -> int | None:
-    """The whole number, None where it is none."""
-    if type(value) is float and value.is_integer():
-        return int(value)
-    return value if type(value) is int else None
 
 
 def number(value: Any) -> float | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.core.json_files import read_json
-from antvisionps.interchange.json_numbers import whole_number
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.ids import whole_number
 
 VOID_LABELS = (0, 255)
 """What tools write into a label map where they predict nothing; a category of that label takes precedence."""
@@ -60,8 +60,10 @@ class LabelTable:
         return [self.things if is_thing else self.stuff]
 
     def _look_up(self, table: Mapping[int, int | str], label: object, where: str) -> int:
-        number = whole_number(label)
-        category = None if number is None else table.get(number)
+        try:
+            category = table.get(whole_number(label))
+        except ValueError:
+            category = None
         if not isinstance(category, int):
             named = f" ({category!r})" if category is not None else " (text)" if isinstance(label, str) else ""
             raise PredictionsError(

@@ -23,12 +23,12 @@ from antvisionps.core.file_names import path_below
 from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.image_names import ImageFinder
-from antvisionps.interchange.json_numbers import whole_number
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
-from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_grey, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.png import rgb_to_segment_ids
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
@@ -47,9 +47,9 @@ def read_panoptic_results(
     row_of_image = _rows_by_image(annotations, ImageFinder(dataset))
     for image in dataset.images:
         if image.image_id not in row_of_image:
-            raise PredictionsError(f"{annotations}: image {image.image_id} is missing; every image is needed")
+            raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
         row = row_of_image[image.image_id]
-        where = f"{annotations}: image {image.image_id}"
+        where = f"{annotations}: image {image.source_id}"
         segment_ids = _load_map(maps, row.get("file_name"), image, where)
         segments = _segments(row.get("segments_info"), labels, where)
         yield _convert(segment_ids, segments, image, labels, where)
@@ -60,16 +60,17 @@ Segments = dict[int, tuple[int, float]]
 
 
 def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, Any]]:
+    """image_id → its row."""
     document = read_json(path, what="panoptic results", remedy="write them again", error=PredictionsError)
     rows = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{path}: expected panoptic results, a list of objects or one under 'annotations'")
     row_of_image: dict[int, Mapping[str, Any]] = {}
-    for row in rows:
-        image_id = images.find(row.get("image_id"), where=str(path)).image_id
-        if image_id in row_of_image:
-            raise PredictionsError(f"{path}: image {image_id} appears twice; keep one")
-        row_of_image[image_id] = row
+    for position, row in enumerate(rows):
+        image = images.find(row.get("image_id"), where=f"{path}: result {position}")
+        if image.image_id in row_of_image:
+            raise PredictionsError(f"{path}: image {image.source_id} appears twice; keep one")
+        row_of_image[image.image_id] = row
     return row_of_image
 
 
@@ -107,9 +108,7 @@ def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
     for row in rows:
-        segment_id = whole_number(row.get("id"))
-        if segment_id is None or segment_id < 0:
-            raise PredictionsError(f"{where}: expected a segment id from 0 on, got {row.get('id')!r}")
+        segment_id = _segment_id(row.get("id"), where)
         described = _described(row, labels, f"{where}: segment {segment_id}")
         category_id, _ = segments.setdefault(segment_id, described)
         if segments[segment_id] is not described and (
@@ -120,6 +119,16 @@ def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
                 "Transformers, label_ids_to_fuse=set())"
             )
     return segments
+
+
+def _segment_id(value: Any, where: str) -> int:
+    try:
+        segment_id = whole_number(value)
+        if segment_id >= 0:
+            return segment_id
+    except ValueError:
+        pass
+    raise PredictionsError(f"{where}: expected a segment id from 0 on, got {value!r}")
 
 
 def _described(row: Mapping[str, Any], labels: LabelTable, where: str) -> tuple[int, float]:
@@ -147,11 +156,13 @@ def _convert(
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
         remedy = "add it" if stray in drawn else "leave it out if others hide it"
         raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
-    category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
+    category_of = [
+        segments[segment_id][0] if segment_id in segments else VOID_CATEGORY for segment_id in present.tolist()
+    ]
     semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
     instances = []
     for index, segment_id in enumerate(present.tolist()):
-        category_id, score = segments.get(segment_id, (0, 0.0))
+        category_id, score = segments.get(segment_id, (VOID_CATEGORY, 0.0))
         if category_id in labels.categories.thing_ids:
             rle = encode_masks(inverse[None] == index)[0]
             box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()

@@ -23,6 +23,9 @@ from antvisionps.predictions.semantic import ImageSemantics
 GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})
 """Pillow's modes of an integer a pixel."""
 
+VOID_CATEGORY = -1
+"""Of pixels without a category; 0 can be one."""
+
 
 def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageSemantics]:
     """Every image of the split, in ascending image_id.
@@ -34,7 +37,7 @@ def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Label
     for name, image in names_of(dataset).items():
         if image.image_id not in file_of_image:
             raise PredictionsError(
-                f"{folder}: no {name}.png or .npz, image {image.image_id} is missing; every one of the split is needed"
+                f"{folder}: no {name}.png or .npz, image {image.source_id} is missing; every one of the split is needed"
             )
         path = file_of_image[image.image_id]
         yield READERS[path.suffix.lower()](path, image, labels)
@@ -59,8 +62,8 @@ def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, data
 
 
 def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories: CategorySet) -> ImageSemantics:
-    """Semantics that are sure of (H, W) category ids, 0 where void, on a grid of the photo's own pixels."""
-    present = {int(category_id) for category_id in np.unique(category_map)} - {0}
+    """Semantics that are sure of (H, W) category ids, VOID_CATEGORY where void, on a grid of the photo's own pixels."""
+    present = {int(category_id) for category_id in np.unique(category_map)} - {VOID_CATEGORY}
     # A cache lists at least one category, so an image that is void all over lists an empty one.
     listed = sorted(present, key=categories.class_index) or categories.category_ids[:1].tolist()
     planes = np.stack([category_map == category_id for category_id in listed])
@@ -91,7 +94,7 @@ def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...])
     if got_hw != (image.height, image.width):
         raise PredictionsError(
             f"{path}: expected {image.height} x {image.width} px (height x width) as the photo of image "
-            f"{image.image_id} has, got {' x '.join(map(str, got_hw))}; resize predictions to the photo"
+            f"{image.source_id} has, got {' x '.join(map(str, got_hw))}; resize predictions to the photo"
         )
 
 
@@ -120,8 +123,9 @@ def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> Im
     label_map = load_grey(path)
     refuse_other_size(path, image, label_map.shape)
     present, inverse = np.unique(label_map, return_inverse=True)
-    category_ids = [labels.category_of_pixels(label, where=str(path)) or 0 for label in present.tolist()]
-    category_map = np.array(category_ids, dtype=np.int32)[inverse.reshape(label_map.shape)]
+    category_ids = [labels.category_of_pixels(label, where=str(path)) for label in present.tolist()]
+    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in category_ids]
+    category_map = np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)]
     return one_hot_semantics(category_map, image, labels.categories)
 
 

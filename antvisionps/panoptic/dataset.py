@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,14 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.png import decode_segment_ids
-from antvisionps.panoptic.segments import PanopticImage, count_pixels, run_starts
+from antvisionps.panoptic.segments import (
+    UNKNOWN_AREA_PX,
+    UNKNOWN_BBOX_XYWH,
+    PanopticImage,
+    count_pixels,
+    fill_in_measures,
+    run_starts,
+)
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
@@ -67,6 +74,14 @@ class PanopticDataset:
         self._check_segments(path, image, segment_ids)
         return segment_ids
 
+    def measure(self, image: PanopticImage, segment_ids: np.ndarray) -> PanopticImage:
+        """The image with whole segments: what its JSON leaves out is taken from its map. Raises what `check_areas`
+        does."""
+        if any(one.area_px == UNKNOWN_AREA_PX or one.bbox_xywh == UNKNOWN_BBOX_XYWH for one in image.segments):
+            image = replace(image, segments=fill_in_measures(image.segments, segment_ids))
+        self.check_areas(image, segment_ids)
+        return image
+
     def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
         """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
         segments = sorted(image.segments, key=lambda segment: segment.segment_id)
@@ -74,21 +89,21 @@ class PanopticDataset:
         for segment, got in zip(segments, areas_px, strict=True):
             if segment.area_px != got:
                 raise DataError(
-                    f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
+                    f"{self.annotations}: image {image.source_id}: segment {segment.segment_id}: expected as area its "
                     f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
                 )
 
     def _unreadable(self, path: Path, what: str, image: PanopticImage, error: Exception) -> DataError:
         reason = getattr(error, "strerror", None) or error
         return DataError(
-            f"{path}: {what} of image {image.image_id} in {self.annotations} cannot be read whole ({reason}); "
+            f"{path}: {what} of image {image.source_id} in {self.annotations} cannot be read whole ({reason}); "
             "put the right file there or remove the image"
         )
 
     def _check_size(self, path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
         if got_hw != (image.height, image.width):
             raise DataError(
-                f"{path}: expected {image.width}x{image.height} pixels (width x height of image {image.image_id} in "
+                f"{path}: expected {image.width}x{image.height} pixels (width x height of image {image.source_id} in "
                 f"{self.annotations}), got {got_hw[1]}x{got_hw[0]}; correct the JSON or replace the file"
             )
 
@@ -99,9 +114,9 @@ class PanopticDataset:
             return
         unlisted, absent = sorted(present - listed), sorted(listed - present)
         problem = (
-            f"has pixels of segment {unlisted[0]}, which segments_info of image {image.image_id} does not list"
+            f"has pixels of segment {unlisted[0]}, which segments_info of image {image.source_id} does not list"
             if unlisted
-            else f"has no pixel of segment {absent[0]}, which segments_info of image {image.image_id} lists"
+            else f"has no pixel of segment {absent[0]}, which segments_info of image {image.source_id} lists"
         )
         more = len(unlisted or absent) - 1
         also = f" (and {more} more like it)" if more else ""

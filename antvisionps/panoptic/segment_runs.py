@@ -123,7 +123,7 @@ class SegmentRunsReader:
         first_run = np.searchsorted(run_begins, begins)
         if run_begins[-1] != begins[-1] or (lengths < 1).any() or (run_begins[first_run] != begins).any():
             raise DataError(
-                f"{self.path}: the runs of images {images[0].image_id} to {images[-1].image_id} are of other sizes; "
+                f"{self.path}: the runs of images {images[0].source_id} to {images[-1].source_id} are of other sizes; "
                 f"{self._remedy}"
             )
         return first_run
@@ -141,7 +141,7 @@ class SegmentRunsReader:
             wrong = ~np.logical_and.reduceat(is_seen, first)
         if wrong.any():
             raise DataError(
-                f"{self.path}: the runs of image {images[int(np.argmax(wrong))].image_id} are of other segments than "
+                f"{self.path}: the runs of image {images[int(np.argmax(wrong))].source_id} are of other segments than "
                 f"its annotation lists; {self._remedy}"
             )
 

@@ -191,7 +191,7 @@ def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | 
 def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, [settings])
-    category_of_class = np.zeros(256, dtype=np.int32)  # 0 where void
+    category_of_class = np.full(256, -1, dtype=np.int32)  # -1 where void
     category_of_class[: len(dataset.categories)] = dataset.categories.category_ids
 
     def count(image: PanopticImage) -> np.ndarray:

@@ -183,16 +183,21 @@ PER_IMAGE_SCHEMA = pa.schema(
 
 
 def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
-    """Enough to compute the PQ of any subset of images again, or to bootstrap it."""
+    """Enough to compute the PQ of any subset of images again, or to bootstrap it. Images have the data set's own ids,
+    so where these are text the column is."""
+    source_ids = [image.source_id for image in truth.images]
+    schema = PER_IMAGE_SCHEMA
+    if isinstance(source_ids[0], str):
+        schema = schema.set(1, pa.field("image_id", pa.string()))
     tables = []
     for name, of_images in counts.items():
         lengths = [len(image.category_ids) for image in of_images]
-        image_ids = np.repeat(np.array([image.image_id for image in truth.images], dtype=np.int64), lengths)
+        image_ids = np.repeat(np.array(source_ids), lengths).tolist()
         columns = [
             np.concatenate([getattr(image, field) for image in of_images])
             for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
         ]
-        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=PER_IMAGE_SCHEMA))
+        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=schema))
     return pa.concat_tables(tables)
 
 

@@ -165,7 +165,9 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         """The predictions of one image. Reading in ascending order touches every row group once."""
         position = int(np.searchsorted(self._image_ids, image_id))
         if position == len(self) or self._image_ids[position] != image_id:
-            raise CacheError(f"{self.path}: image {image_id} is missing from the cache; {REMEDY}")
+            raise CacheError(
+                f"{self.path}: image {self.header.source_id(image_id)} is missing from the cache; {REMEDY}"
+            )
         height, width = self._image_hw[position].tolist()
         first, stop = self._first_row[position : position + 2].tolist()
         try:
@@ -226,7 +228,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             return
         for image_id in sorted(images.keys() | found.keys()):
             expected, got = images.get(image_id), found.get(image_id)
-            where = f"{self.path}: image {image_id}"
+            where = f"{self.path}: image {self.header.source_id(image_id)}"
             if got is None:
                 raise CacheError(f"{where} of split {self.header.split} is missing from the cache; {REMEDY}")
             if expected is None:

@@ -55,7 +55,7 @@ CANDIDATES = TableFile(
 def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
     """What stage fuse wrote. Raises DataError if it is not of the same images and categories as the truth."""
     fused = read_panoptic(folder / PANOPTIC_FILE, images_dir=truth.images_dir, panoptic_dir=folder / PANOPTIC_FOLDER)
-    if [image.image_id for image in fused.images] != [image.image_id for image in truth.images]:
+    if [image.source_id for image in fused.images] != [image.source_id for image in truth.images]:
         raise DataError(
             f"{fused.annotations}: expected the images of {truth.annotations}, got others; run `dvc repro fuse`"
         )

@@ -91,7 +91,8 @@ def write_report(
         items = range(len(sources.truth.images))
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
-            images.append([image.image_id, image.file_name, image.width, image.height, list(data.tally.values())])
+            name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
+            images.append([image.image_id, name, image.width, image.height, list(data.tally.values())])
             for system, of_image in data.confused_px.items():
                 confused_px[system] += of_image
         confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}

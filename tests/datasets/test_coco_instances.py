@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from antvisionps.core.errors import DataError
-from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.coco_instances import read_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
@@ -73,7 +73,7 @@ def prepare(folder: Path, *, instances: str | None = "instances.json") -> Path:
         val=SplitFiles("val.json", "panoptic", "images"),
         heldout_images=2,
         seed=0,
-        write_instances=None if instances is None else partial(write_coco_instances, folder / instances),
+        read_instances=None if instances is None else partial(read_coco_instances, folder / instances),
     )
     return prepared
 
@@ -120,15 +120,15 @@ ANNOTATION = r"annotation 3 of image 1: "
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_annotation(image_id=77), "annotation 3: image 77 is not in the panoptic annotations"),
-        (change_annotation(image_id="1"), "annotation 3: expected 'image_id' to be a whole number, got '1'"),
+        (change_annotation(image_id="1"), "annotation 3: image_id '1' is text, images have number ids, as 1"),
+        (change_annotation(image_id=1.5), "annotation 3: image_id: expected a whole number or text, got 1.5"),
         (change_annotation(category_id=SKY), ANNOTATION + "expected a category that is a thing, got 2"),
         (change_annotation(category_id=77), ANNOTATION + "expected a category that is a thing, got 77"),
         (change_annotation(iscrowd="0"), ANNOTATION + "iscrowd: expected 0, 1, false or true, got '0'"),
         (change_annotation(id=9), "annotation 9 is there twice"),
-        (change_annotation(segmentation=None), ANNOTATION + "segmentation: expected polygons"),
-        (change_annotation(segmentation=[]), ANNOTATION + "segmentation: expected at least one polygon"),
-        (change_annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + r"segmentation: expected polygons \[x, y"),
+        (change_annotation(segmentation="x"), ANNOTATION + "segmentation: expected polygons"),
+        (change_annotation(segmentation=[1, 2, 3, 4, 5, 6]), r"a list of polygons, \[\[x, y, .*, got a flat one"),
+        (change_annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), r"expected polygons \[x, y, .*, got \[\[1, 2\]"),
         (change_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
         (change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
         (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
@@ -140,7 +140,7 @@ ANNOTATION = r"annotation 3 of image 1: "
         (lambda d: d["images"].pop(2), r"image 3 of the panoptic annotations \(1 like it\) is not among `images`"),
         (lambda d: d["categories"][0].update(name="cat"), "category 3: expected the name 'ball' .*, got 'cat'"),
         (lambda d: d.pop("annotations"), "expected rows under 'annotations', got none"),
-        (lambda d: d["annotations"].append(None), "an annotation: expected 'id' to be a whole number, got 'None'"),
+        (lambda d: d["annotations"].append(None), "expected annotations that are objects, got None"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):

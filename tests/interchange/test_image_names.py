@@ -36,7 +36,7 @@ def test_a_result_names_its_image_by_id_or_by_photo(dataset, image_id):
 @pytest.mark.parametrize("image_id", [9, 7.5, True, None, "", "munich", "7", "city/munich_7", [7], {}, float("nan")])
 def test_any_other_is_not_of_the_split(dataset, image_id):
     images = (replace(dataset.images[0], image_id=7, file_name="city/munich_7.jpg"),)
-    with pytest.raises(PredictionsError, match=r"here: image .*is not in this split, whose first is 7"):
+    with pytest.raises(PredictionsError, match="here: image_id "):
         ImageFinder(replace(dataset, images=images)).find(image_id, where="here")
 
 
@@ -46,7 +46,7 @@ def test_a_name_of_two_photos_and_one_that_is_anothers_number_are_none(dataset):
     finder = ImageFinder(replace(dataset, images=images))
     assert finder.find("004", where="here").image_id == 4
     for name in ("x", "2"):
-        with pytest.raises(PredictionsError, match=rf"'{name}' .*is not in this split"):
+        with pytest.raises(PredictionsError, match=f"here: image_id '{name}' "):
             finder.find(name, where="here")
 
 
@@ -123,7 +123,7 @@ def test_photos_whose_files_would_be_one_are_refused(tmp_path, native, dataset, 
 
 def test_a_file_that_would_be_a_folder_is_refused(tmp_path, native, dataset, identity):
     odd = renamed(dataset, ["a.jpg", "a.npz/b.jpg", "2.jpg", "3.jpg"])
-    with pytest.raises(PredictionsError, match=r"the file a\.npz would be a folder of other files; rename one"):
+    with pytest.raises(PredictionsError, match=r"its file a\.npz would be a folder of other files; rename one"):
         export_end(native, tmp_path / "out", dataset=odd, identity=identity)
     assert below(tmp_path) == []
 

@@ -17,6 +17,7 @@ from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.weights import weights_sha256
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import given_ids
 from antvisionps.predictions.cache_file import CacheReader, CacheWriter
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.parts import merge_parts, part_path, remove_parts
@@ -55,6 +56,7 @@ def open_end(
         dataset_fingerprint=dataset_fingerprint,
         categories=dataset.categories,
         weights_sha256=weights_sha256(opened.folders),
+        given_ids=given_ids(dataset.images),
     )
     return CacheToFill(opened, header, out_dir)
 
