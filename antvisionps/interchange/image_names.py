@@ -49,8 +49,8 @@ def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
     for name, image in image_of.items():
         if f"{name}.npz" in folders:
             raise PredictionsError(
-                f"{dataset.annotations}: image {image.source_id} is {image.file_name}, and its file {name}.npz would be "
-                "a folder of other files; rename one of the photos"
+                f"{dataset.annotations}: image {image.source_id} is {image.file_name}, and its file {name}.npz would "
+                "be a folder of other files; rename one of the photos"
             )
     return image_of
 

@@ -179,18 +179,19 @@ def test_a_map_of_void_and_a_truth_of_void_tell_nothing(tmp_path, truth, capsys)
     assert warnings_of(capsys) == []
 
 
-def test_an_end_of_one_category_alone_is_imported_without_a_word(tmp_path, capsys):
+@pytest.mark.parametrize("category_id", [4, 0])
+def test_an_end_of_one_category_alone_is_imported_without_a_word(tmp_path, capsys, category_id):
     """There is no chance to compare with: all that is found and true is of one class, but for a little void."""
-    categories = category_set({4: "cell"}, {})
+    categories = category_set({category_id: "cell"}, {})
     (tmp_path / "files" / "semantic").mkdir(parents=True)
     images = []
     for image_id in (1, 2):
         ids = np.ones((8, 8), int)
         write_segment_ids_png(tmp_path / f"{image_id}.png", ids)
-        segments = measure_segments(ids, category_ids={1: 4})
+        segments = measure_segments(ids, category_ids={1: category_id})
         images.append(PanopticImage(image_id, f"{image_id}.jpg", f"{image_id}.png", 8, 8, segments))
-        labels = np.full((8, 8), 4, np.uint8)
-        labels[0, 0] = 0
+        labels = np.full((8, 8), category_id, np.uint8)
+        labels[0, 0] = 255
         Image.fromarray(labels).save(tmp_path / "files" / "semantic" / f"{image_id}.png")
     write_panoptic_json(tmp_path / "val.json", categories=categories, images=images)
     truth = read_panoptic(tmp_path / "val.json", images_dir=tmp_path, panoptic_dir=tmp_path)
