@@ -78,3 +78,13 @@ def refuse(dataset, identity):
         assert not list(files.parent.glob("*cache*"))
 
     return assert_refused
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of predictions, and the current one."""
+    files = tmp_path / "files"
+    for name in ("panoptic", "semantic"):
+        (files / name).mkdir(parents=True)
+    monkeypatch.chdir(files)
+    return files
