@@ -26,10 +26,7 @@ FORMATS = {
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    # Suppressed defaults: an option of `inspect` itself holds unless the part that follows has its own.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--data", type=Path, metavar="DIR", help="what the stages wrote (default: data)")
-    common.add_argument("--json", action="store_true", help="print JSON, with whole numbers")
+    common = _common_options()
     image = argparse.ArgumentParser(add_help=False)
     image.add_argument("--image", required=True, metavar="ID", help="id of the image")
     image.add_argument("--png", type=Path, metavar="FILE", help="draw it into this file, too")
@@ -38,7 +35,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     cache.add_argument("split", help="val or heldout")
 
     description = "List what data/ holds, or show what is in it."
-    inspect = commands.add_parser("inspect", parents=[common], help="look at what data/ holds", description=description)
+    inspect = commands.add_parser(
+        "inspect", parents=[_common_options()], help="look at what data/ holds", description=description
+    )
     inspect.set_defaults(run=_list, data=Path("data"), json=False)
     parts = inspect.add_subparsers(metavar="WHAT")
 
@@ -69,6 +68,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     diff.add_argument("--limit", type=_positive, default=10, metavar="N", help="images to print (default: 10)")
     diff.set_defaults(run=_diff)
+
+
+def _common_options() -> argparse.ArgumentParser:
+    """Options of `inspect` and of its parts. One of `inspect` holds unless the part that follows has its own: so
+    defaults are suppressed, and the two have parsers of their own, as `set_defaults` changes what parsers share."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--data", type=Path, metavar="DIR", help="what the stages wrote (default: data)")
+    common.add_argument("--json", action="store_true", help="print JSON, with whole numbers")
+    return common
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -153,6 +153,102 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):
     assert not (folder.parent / "prepared").exists()
 
 
+def test_poor_rows_are_skipped_and_counted_and_the_others_are_as_without_them(folder, capsys):
+    before = dataset_fingerprint(prepare(folder))
+    capsys.readouterr()
+    document = instances_json()
+    line, point, dots = [[1, 1, 9, 9, 5, 5, 3, 3], [4, 4, 4, 4, 4, 4], [1, 2, 3, 4]]
+    document["annotations"][1]["segmentation"] = [line, *TWO_PARTS, point, dots]
+    for number, segmentation in enumerate((None, [], [line], [[]], {**CROWD, "counts": [SIDE * SIDE]}), start=20):
+        document["annotations"].append(annotation(number, 2, BALL, segmentation))
+    document["annotations"] += [annotation(30, 77, BALL, SQUARE), annotation(31, 78, 12345, "no matter what")]
+    write_json(folder, document)
+    assert dataset_fingerprint(prepare(folder)) == before
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line.removeprefix(f"warning: {folder / 'instances.json'}: ") for line in warnings] == [
+        "3 annotations have polygons without area, which are left out; first: annotation 3 of image 1",
+        "5 annotations without a pixel are skipped; first: annotation 20 of image 2",
+        "2 annotations of images without panoptic annotation are skipped; first: image 77",
+    ]
+
+
+def test_a_bow_tie_whose_halves_cancel_out_is_no_line(folder):
+    document = instances_json()
+    document["annotations"][0]["segmentation"] = [[10, 10, 20, 20, 30, 30, 30, 10, 20, 20, 10, 30]]
+    write_json(folder, document)
+    splits = [open_split(prepare(folder), name) for name in ("train", "heldout")]
+    counts = {
+        image.image_id: len(GtInstancesReader(split.instances, split.images).read(image.image_id).rles)
+        for split in splits
+        for image in split.images
+    }
+    assert counts == {1: 2, 2: 1, 3: 0, 4: 0, 5: 2}
+
+
+def test_nothing_left_is_an_error(folder):
+    document = instances_json()
+    for row in document["annotations"]:
+        row["segmentation"] = []
+    write_json(folder, document)
+    with pytest.raises(DataError, match=r"instances\.json: none of its 5 annotations is an instance of an image of"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [
+        ("annotations", ["iscrowd"]),
+        ("annotations", ["area", "bbox", "id"]),
+        ("images", ["height", "width", "file_name"]),
+    ],
+)
+def test_what_can_be_told_otherwise_may_be_left_out(folder, rows, keys):
+    document = instances_json()
+    for row in document["annotations"]:
+        row["iscrowd"] = 0
+    write_json(folder, document)
+    before = dataset_fingerprint(prepare(folder))
+    for row in document[rows]:
+        for key in keys:
+            del row[key]
+    write_json(folder, document)
+    assert dataset_fingerprint(prepare(folder)) == before
+
+
+def test_images_are_found_by_their_own_text_ids(folder):
+    for name in ("train", "val"):
+        document = json.loads((folder / f"{name}.json").read_text())
+        for image, row in zip(document["images"], document["annotations"], strict=True):
+            image["id"] = row["image_id"] = f"ulm_{image['id']}"
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    document = instances_json()
+    for image in document["images"]:
+        image["id"] = f"ulm_{image['id']}"
+    for row in document["annotations"]:
+        row["image_id"] = f"ulm_{row['image_id']}"
+    write_json(folder, document)
+    counts = {}
+    for name in ("train", "heldout"):
+        split = open_split(prepare(folder), name)
+        reader = GtInstancesReader(split.instances, split.images)
+        counts |= {image.source_id: len(reader.read(image.image_id).rles) for image in split.images}
+    assert counts == {"ulm_1": 2, "ulm_2": 1, "ulm_3": 0, "ulm_4": 0, "ulm_5": 2}
+
+
+def test_a_byte_order_mark_and_other_encodings_of_json_are_read(folder):
+    before = dataset_fingerprint(prepare(folder))
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        (folder / "instances.json").write_bytes(json.dumps(instances_json()).encode(encoding))
+        assert dataset_fingerprint(prepare(folder)) == before
+
+
+def test_a_panoptic_json_is_named(folder):
+    with pytest.raises(
+        DataError, match=r"train\.json: expected .* instances JSON, got a COCO panoptic JSON: .*panoptic"
+    ):
+        prepare(folder, instances="train.json")
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"licenses": [1', '{"images": [], }', '{"images" []}', '{"images": [] 1}']
 )

@@ -65,10 +65,7 @@ def test_a_category_id_may_be_0_or_a_whole_float_and_what_is_optional_may_be_nul
             ([{**SKY, "id": wrong}], f"id: expected a number from 0 to 2147483647, got {wrong}")
             for wrong in (-1, 2**31)
         ),
-        *(
-            ([{**SKY, "name": wrong}], "category 4 .*: name: expected")
-            for wrong in (None, True, [], "", "a\nb", "\ud800")
-        ),
+        *(([{**SKY, "name": wrong}], "category 4 .*: name: ") for wrong in (None, True, [], "", "\ud800")),
         ([{"id": 1, "name": "sky"}], "category 1 \\('sky'\\): no 'isthing'"),
         *(
             ([{**SKY, "color": wrong}], r"color: expected \[r, g, b\]")

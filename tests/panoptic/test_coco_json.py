@@ -202,12 +202,19 @@ def test_annotations_that_are_no_whole_json_object_are_refused(split, spoil, mes
         open_split(split.annotations.parent)
 
 
+NO_SUCH_KEY = "(image|annotation).*({0}.*expected|expected '{0}')"
+
+
 @pytest.mark.parametrize(
     ("row_of", "keys", "message"),
     [
         (lambda d: d, "images annotations categories", "expected a list under '{}', got no such key"),
-        (lambda d: d["images"][0], "id file_name height width", "image.*({0}.*expected|expected '{0}')"),
-        (lambda d: d["annotations"][0], "image_id file_name segments_info", "image.*({0}.*expected|expected '{0}')"),
+        (lambda d: d["images"][0], "id file_name height width", NO_SUCH_KEY),
+        (
+            lambda d: d["annotations"][0],
+            "image_id file_name segments_info",
+            "(image|annotation).*({0}.*expected|expected '{0}')",
+        ),
         (lambda d: segments(d)[0], "id category_id area bbox iscrowd", "image 3: .*segment.*{}: expected"),
     ],
 )
@@ -325,3 +332,8 @@ def test_sizes_that_disagree_are_refused(split):
     for load in (split.load_photo, split.load_segment_ids):
         with pytest.raises(DataError, match=message):
             load(image)
+
+
+def test_a_json_with_a_byte_order_mark_is_read(split):
+    split.annotations.write_bytes(b"\xef\xbb\xbf" + split.annotations.read_bytes())
+    assert open_split(split.annotations.parent).images == split.images

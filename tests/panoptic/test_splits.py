@@ -15,7 +15,7 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
-from antvisionps.panoptic.heldout import choose_heldout
+from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import SPLITS, SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
 from tests.pipeline.workspace import PROJECT, change_params
 
@@ -105,15 +105,6 @@ def test_a_relative_root_stays_relative(folder, monkeypatch):
     assert open_split(Path("out"), "val").images_dir == Path("mine", "images")
 
 
-def test_heldout_is_a_function_of_the_set_of_ids_and_the_seed():
-    ids = range(100, 200)
-    chosen = choose_heldout(ids, count=10, seed=1)
-    assert len(chosen) == 10
-    assert chosen <= set(ids)
-    assert choose_heldout(reversed(ids), count=10, seed=1) == chosen
-    assert choose_heldout(ids, count=10, seed=2) != chosen
-
-
 @pytest.mark.parametrize("count", [0, 5, 6])
 def test_some_images_must_be_left_to_train_on_and_some_held_out(folder, count):
     with pytest.raises(DataError, match=f"heldout_images is {count} and the train annotations have 5 .* 1 to 4"):
@@ -190,6 +181,105 @@ def test_the_same_pixels_in_another_shape_are_no_leak(folder):
 def test_the_same_photo_twice_in_one_split_is_no_leak(folder):
     shutil.copy(folder / "images" / f"{11:012d}.png", folder / "images" / f"{12:012d}.png")
     prepare_folder(folder)
+
+
+def number_from_1(folder: Path, name: str) -> None:
+    def renumber(document):
+        for place, (image, row) in enumerate(zip(document["images"], document["annotations"], strict=True), start=1):
+            image["id"] = row["image_id"] = place
+
+    edit(folder / f"{name}.json", renumber)
+
+
+def test_train_and_val_may_both_number_their_images_from_1(folder):
+    number_from_1(folder, "val")
+    prepared = prepare_folder(folder)
+    val = open_split(prepared, "val")
+    assert [(image.image_id, image.file_name) for image in val.images] == [(1, f"{11:012d}.png"), (2, f"{12:012d}.png")]
+    ids = [image.image_id for name in ("train", "heldout") for image in open_split(prepared, name).images]
+    assert sorted(ids) == [1, 2, 3, 4, 5]
+
+
+def test_equal_photos_of_train_are_kept_on_one_side_and_the_number_held_out_is_said(folder, capsys):
+    for image_id in (2, 3, 4):
+        shutil.copy(folder / "images" / f"{1:012d}.png", folder / "images" / f"{image_id:012d}.png")
+    prepared = prepare_folder(folder)
+    ids = {name: [image.image_id for image in open_split(prepared, name).images] for name in SPLITS}
+    assert ids == {"train": [1, 2, 3, 4], "heldout": [5], "val": [11, 12]}
+    said = (
+        "1 images are held out, not prepare.heldout_images = 2: photos that are equal pixel by pixel stay on one side\n"
+    )
+    assert capsys.readouterr().out == said
+
+
+def no_crowds(document):
+    for annotation in document["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["iscrowd"] = 0
+
+
+def leave_measures_out(document):
+    for annotation in document["annotations"]:
+        for segment in annotation["segments_info"]:
+            for key in ("area", "bbox", "iscrowd"):
+                del segment[key]
+
+
+def test_what_prepare_writes_has_the_measures_that_the_users_json_lacks(folder):
+    for name in ("train", "val"):
+        edit(
+            folder / f"{name}.json",
+            lambda d: [s.update(iscrowd=0) for a in d["annotations"] for s in a["segments_info"]],
+        )
+    whole = contents(prepare_folder(folder))
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", leave_measures_out)
+    assert contents(prepare_folder(folder)) == whole
+
+
+def name_images(document):
+    for image, row in zip(document["images"], document["annotations"], strict=True):
+        image["id"] = row["image_id"] = f"berlin_{image['id']}"
+
+
+def test_the_users_own_text_ids_are_in_what_is_written_and_images_are_numbered_by_split(folder):
+    before = prepare_folder(folder)
+    chosen = [[image.file_name for image in open_split(before, name).images] for name in SPLITS]
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", name_images)
+    splits = [open_split(prepare_folder(folder), name) for name in SPLITS]
+    assert [[image.file_name for image in split.images] for split in splits] == chosen
+    for split in splits:
+        assert [image.image_id for image in split.images] == list(range(1, len(split.images) + 1))
+        listed = json.loads(split.annotations.read_text())
+        assert [row["id"] for row in listed["images"]] == [image.source_id for image in split.images]
+        assert all(image.source_id == f"berlin_{int(image.file_name[:12])}" for image in split.images)
+
+
+def test_a_thing_may_have_category_id_0(folder):
+    def from_0(document):
+        for row in (*document["categories"], *(s for a in document["annotations"] for s in a["segments_info"])):
+            key = "category_id" if "category_id" in row else "id"
+            row[key] = 0 if row[key] == 3 else row[key]
+
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", from_0)
+    val = open_split(prepare_folder(folder), "val")
+    assert val.categories.things[0].category_id == 0
+    image = val.images[0]
+    classes = class_index_map(val.load_segment_ids(image), image, val.categories)
+    balls = [segment.area_px for segment in image.segments if segment.category_id == 0]
+    assert np.count_nonzero(classes == 0) == sum(balls)
+
+
+@pytest.mark.parametrize("missing", ["train.json", "val.json", "panoptic", "images"])
+def test_of_a_relative_root_the_whole_path_is_named(folder, monkeypatch, missing):
+    monkeypatch.chdir(folder.parent)
+    (folder / missing).rename(folder / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        prepare_coco_panoptic(Path("out"), root="mine", train=TRAIN, val=VAL, heldout_images=1, seed=0)
+    whole = f"that is {folder / missing}: a relative root starts at {folder.parent}"
+    assert str(caught.value).startswith(f"mine/{missing}: no such file or folder ({whole});")
 
 
 def truncate_photo(folder: Path) -> None:
