@@ -5,6 +5,7 @@ The folder holds `instances.json` (COCO results) or `semantic/` (a file an image
 """
 
 import hashlib
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.progress import progress
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
+from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
@@ -31,8 +33,8 @@ ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_M
 def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:
     """Writes the folder's predictions of the split as a cache, `out`, whole or not at all.
 
-    Raises PredictionsError on whatever does not fit the split. `mask_probs` are null, so
-    that the panoptic head cannot take this end.
+    Raises PredictionsError on whatever does not fit the split, and where labels are plainly no category ids; a doubt
+    about them is a line on stderr. `mask_probs` are null, so that the panoptic head cannot take this end.
     """
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
@@ -57,6 +59,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             with SemanticWriter(folder / SEMANTIC_FILE, header) as semantic_writer:
                 for planes in progress(semantics, description=SEMANTIC, total=len(dataset.images), unit="image"):
                     semantic_writer.write(planes)
+        for warning in check_labels(folder, source, dataset=dataset, is_told=(source / LABELS).exists()):
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def export_end(cache: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:

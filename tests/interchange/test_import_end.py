@@ -167,7 +167,17 @@ ROW_FAULTS = [
     (change_mask(counts=[5, 5]), "expected run lengths"),
     (change_mask(counts=None), "expected counts to be a list or a string"),
     (lambda rows: rows.append(rows[2]), r"results 2 and \d+ are the same instance"),
-    (lambda rows: rows.append(1), r"result \d+: image_id expected a whole number or text, got None"),
+    (lambda rows: rows.append(1), r"result \d+: expected an object, got 1"),
+    (change(image_id=True), "image_id expected a whole number or text, got True"),
+    (change(image_id=1000001.5), "image_id expected a whole number or text, got 1000001.5"),
+    (change(category_id="3"), r"unknown category '3' \(text\)"),
+    (change(category_id=3.5), "unknown category 3.5"),
+    (change(category_id=True), "unknown category True"),
+    (change(score="0.9"), "score from 0 to 1, got '0.9'"),
+    (change(score=10**400), "no readable list of COCO results"),
+    (change(bbox=[0, 0, 1e39, 1]), "expected bbox"),
+    (change(bbox={"x": 1}), "expected bbox"),
+    (change(segmentation=None), "got a box alone"),
     # Without a box, pycocotools is asked for it, and ends the whole process at some of these.
     *[
         (change_mask(counts=counts), r"instances\.json: result 0 \(image \d+\): mask 0: .*write its mask again")
@@ -185,7 +195,9 @@ def test_a_bad_row_is_refused(files, refuse, spoil, match):
     refuse(files, match)
 
 
-BROKEN = [("instances", text) for text in ("", "{}", "[1]", "[{", "[] []")]
+BROKEN = [
+    ("instances", text) for text in ("", "{}", "[1]", "[{", "[] []", "1", "null", '{"annotations": {}}', '{"rows": []}')
+]
 BROKEN += [("labels", text) for text in ("", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}')]
 
 
