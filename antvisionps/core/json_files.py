@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.input_files import open_file, read_file
 
 
 def read_json(path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError) -> Any:
     """The file's JSON. Raises `error` on a missing, unreadable or broken file; it says `what` was expected and the
     `remedy`."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except (OSError, ValueError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
 
@@ -28,7 +29,7 @@ def iterate_json(
     import ijson
 
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             outermost, _ = next(ijson.basic_parse(file))
             expected, kind = ("start_array", "list") if prefix == "item" else ("start_map", "object")
             if outermost != expected:

@@ -1,28 +1,27 @@
 """Semantic predictions as a file an image: a PNG of labels, or an npz of probabilities.
 
-A file is called as the image's photo, but for the suffix, subfolders included. A PNG is grey or a palette, of the
-photo's size. An npz holds `probs` (C, grid_height, grid_width), floats from 0 to 1 or uint8 with 255 for 1, and
-`category_ids` (C,), the labels of its planes; the grid may be coarser than the photo. `input_hw` and `stride` beside
-them say how the grid lies on the network's input if it is not exactly on the whole photo.
+A file is called as the image's photo, but for the suffix, subfolders included; hidden files are ignored. A PNG is grey
+or a palette, whose indices are the labels, of the upright photo's size. An npz holds `probs` (C, grid_height,
+grid_width), floats from 0 to 1 or uint8 with 255 for 1, and `category_ids` (C,), the labels of its planes; the grid may
+be coarser than the photo. `input_hw` and `stride` beside them say how the grid lies on the network's input if it is not
+exactly on the whole photo.
 """
 
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.input_files import files_below, open_file, read_file
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import PngHeader, decode_labels, read_header
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
-
-GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})
-"""Pillow's modes of an integer a pixel."""
 
 ROUNDING_ABOVE_ONE = 1e-3
 """A softmax in half precision overshoots 1 by no more."""
@@ -42,7 +41,7 @@ def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Label
                 f"{folder}: no {_name(image)}.png or .npz, image {image.image_id} is missing; every image of the split "
                 "is needed"
             )
-        yield _read_labels_png(path, image, labels) if path.suffix == ".png" else _read_npz(path, image, labels)
+        yield _read_labels_png(path, image, labels) if path.suffix.lower() == ".png" else _read_npz(path, image, labels)
 
 
 def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, dataset: PanopticDataset) -> None:
@@ -82,22 +81,29 @@ def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories
     )
 
 
-def load_grey(path: Path) -> np.ndarray:
-    """(H, W) integers of a grey or palette PNG. Raises PredictionsError if it is none."""
+def load_png(path: Path, image: PanopticImage, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, PngHeader]:
+    """What `decode` makes of the image's PNG, and its header. Raises PredictionsError on a file that is missing,
+    damaged or of another kind, and on another size than the photo's, before it decodes."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in GREY_MODES:
-                raise ValueError(f"expected one channel of labels, got Pillow's mode {picture.mode}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
+        png = read_file(path)
+        header = read_header(png)
+        refuse_other_size(path, image, header.hw)
+        return decode(png), header
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PredictionsError(f"{path}: cannot be read ({reason}); write it again") from error
 
 
 def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
-    if got_hw != (image.height, image.width):
+    hw = image.height, image.width
+    if got_hw != hw:
+        is_swapped = got_hw == hw[::-1]
+        remedy = (
+            "turn photos upright by their EXIF orientation first" if is_swapped else "resize predictions to the photo"
+        )
         raise PredictionsError(
             f"{path}: expected {image.height} x {image.width} px (height x width) as the photo of image "
-            f"{image.image_id} has, got {' x '.join(map(str, got_hw))}; resize predictions to the photo"
+            f"{image.image_id} has, got {' x '.join(map(str, got_hw))}; {remedy}"
         )
 
 
@@ -120,9 +126,9 @@ def _images_by_name(dataset: PanopticDataset) -> dict[str, PanopticImage]:
 
 def _files_by_name(folder: Path, known: dict[str, PanopticImage]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_below(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix not in (".png", ".npz") or name not in known:
+        if path.suffix.lower() not in (".png", ".npz") or name not in known:
             raise PredictionsError(
                 f"{path}: no image of this split has a photo of that name; expected NAME.png or NAME.npz as "
                 f"{next(iter(known))}.png"
@@ -134,8 +140,7 @@ def _files_by_name(folder: Path, known: dict[str, PanopticImage]) -> dict[str, P
 
 
 def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
-    label_map = load_grey(path)
-    refuse_other_size(path, image, label_map.shape)
+    label_map, _ = load_png(path, image, decode_labels)
     present, inverse = np.unique(label_map, return_inverse=True)
     category_ids = [labels.category_of_pixels(label, where=str(path)) or 0 for label in present.tolist()]
     category_map = np.array(category_ids, dtype=np.int32)[inverse.reshape(label_map.shape)]
@@ -144,7 +149,7 @@ def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> Im
 
 def _read_npz(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             probs, plane_labels = arrays["probs"], arrays["category_ids"].tolist()
             input_hw = arrays["input_hw"].tolist() if "input_hw" in arrays else probs.shape[1:]
             stride = float(arrays["stride"]) if "stride" in arrays else 1.0

@@ -25,6 +25,7 @@ from antvisionps.core.json_files import read_json
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset, check_files
+from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
 from antvisionps.panoptic.segments import PanopticImage
 
@@ -51,11 +52,13 @@ class SplitFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Hashes:
-    """sha256 (hex) of an image's two files, and sha256 of the size and the decoded pixels of its photo."""
+    """sha256 (hex) of an image's two files, sha256 of the size and the decoded pixels of its photo, and its EXIF
+    orientation."""
 
     photo: str
     panoptic: str
     pixels: bytes
+    orientation: int
 
 
 def prepare_coco_panoptic(
@@ -131,6 +134,14 @@ def write_splits(
     with write_runs(runs_path(folder)) as write:
         hashes[SCORED_SPLIT] = _check_and_hash(splits[SCORED_SPLIT], SCORED_SPLIT, workers, keep_runs=write)
     _refuse_shared_photos(splits, hashes)
+    warn_of_turned_photos(
+        [
+            (dataset.photo_path(image), files.orientation)
+            for name, dataset in splits.items()
+            for image, files in zip(dataset.images, hashes[name], strict=True)
+            if files.orientation not in SWAPS_SIDES or image.height == image.width
+        ]
+    )
     for name, dataset in splits.items():
         write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
     manifest = {
@@ -205,12 +216,13 @@ def _check_and_hash(
     """
 
     def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
-        pixels = _hash_pixels(dataset.load_photo(image))
+        opened = dataset.read_photo(image)
+        pixels = _hash_pixels(opened.rgb)
         segment_ids = dataset.load_segment_ids(image)
         dataset.check_areas(image, segment_ids)
         runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
         photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
-        return _Hashes(photo, panoptic, pixels), runs
+        return _Hashes(photo, panoptic, pixels, opened.orientation), runs
 
     hashes = []
     with ThreadPoolExecutor(workers) as pool:

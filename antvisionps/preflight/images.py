@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import is_hidden
 from antvisionps.core.json_files import read_json
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
@@ -91,7 +92,7 @@ def _missing(paths: list[Path], remedy: str) -> Iterator[Finding]:
 def _in_folder(folder: CocoPanopticFolder, heldout: int) -> ImageSet:
     """Train's PNGs are counted; val's annotations tell the rest. Raises DataError where these cannot be read."""
     root = Path(folder.root)
-    train = sum(1 for _ in os.scandir(root / folder.train.panoptic_dir))
+    train = sum(not is_hidden(Path(entry.name)) for entry in os.scandir(root / folder.train.panoptic_dir))
     path = root / folder.val.annotations
     document = read_json(path, what="COCO panoptic JSON", remedy="check the paths in the params", error=DataError)
     try:
