@@ -42,7 +42,7 @@ def use_profile(profile: Path, *, project_root: Path, force: bool) -> None:
 
     load_params(profile)
     params_path = project_root / "params.yaml"
-    kept = (profile, *sorted((project_root / "profiles").glob("*.yaml")))
+    kept = (profile, *sorted((project_root / "profiles").glob("[!.]*.yaml")))
     if not force and params_path.exists() and params_path.read_bytes() not in _composed(kept):
         raise ParamsError(
             f"{params_path} holds changes of your own, which {profile} would overwrite; keep them with "

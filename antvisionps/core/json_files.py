@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.input_files import open_file, read_file
 
 
 def read_json(path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError) -> Any:
     """The file's JSON. Raises `error` on a missing, unreadable or broken file; it says `what` was expected and the
     `remedy`."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except (OSError, ValueError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
 
@@ -45,7 +46,7 @@ def iterate_json(
 @contextmanager
 def _open_utf8(path: Path) -> Iterator[Any]:
     """The file's bytes in UTF-8 without a byte-order mark, whichever of JSON's encodings it has."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         encoding = json.detect_encoding(file.read(4))
         file.seek(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
         yield file if encoding.startswith("utf-8") else io.BytesIO(file.read().decode(encoding).encode())

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.input_files import refuse_other_than_file
 
 
 class ParquetReader(AbstractContextManager["ParquetReader"]):
@@ -27,6 +28,7 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
     ) -> None:
         self.path, self._remedy, self._error = path, remedy, error
         try:
+            refuse_other_than_file(path)
             # Buffered ahead, each column is copied once more.
             self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         except FileNotFoundError:

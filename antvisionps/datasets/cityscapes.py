@@ -19,9 +19,10 @@ import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import is_hidden, read_file
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.png import decode_labels, write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import refuse_missing, write_splits
 from antvisionps.parallel.images import map_images
@@ -135,7 +136,9 @@ def _names(root: Path, split: Split) -> list[Path]:
     places = {_PHOTO_SUFFIX: root / "leftImg8bit" / split, _LABELS_SUFFIX: root / "gtFine" / split}
     found = {
         suffix: {
-            path.relative_to(place).with_name(path.name.removesuffix(suffix)) for path in place.glob(f"*/*{suffix}")
+            name.with_name(name.name.removesuffix(suffix))
+            for name in (path.relative_to(place) for path in place.glob(f"*/*{suffix}"))
+            if not is_hidden(name)
         }
         for suffix, place in places.items()
     }
@@ -175,7 +178,8 @@ def _read_image(labels: Path, image_id: int, name: Path) -> tuple[np.ndarray, Pa
 
 
 def _load_instance_ids(path: Path) -> np.ndarray:
-    instance_ids = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-    if instance_ids is None or instance_ids.ndim != 2 or instance_ids.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: expected a grey 16-bit PNG, it is none or truncated; fetch gtFine again")
-    return instance_ids
+    try:
+        return decode_labels(read_file(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: expected a grey 16-bit PNG, cannot be read ({reason}); fetch gtFine again") from error

@@ -23,6 +23,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.input_files import files_below
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
@@ -146,7 +147,7 @@ def _code(project: Path) -> list[str]:
 
 def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
     """Of the files that other tools predicted."""
-    paths = [path for end in ends for path in sorted((imports / end).rglob("*")) if path.is_file()]
+    paths = [path for end in ends for path in files_below(imports / end) if path.is_file()]
     found = []
     for path in paths:
         with path.open("rb") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
+from antvisionps.core.input_files import open_file, read_file
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.inspection.predictions import open_predictions
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -85,8 +86,8 @@ def _name_sizes(dataset: PanopticDataset) -> str:
 def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
     weights = folder / "weights.pth"
     try:
-        described = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        with weights.open("rb") as file:
+        described = json.loads(read_file(folder / "network.json"))
+        with open_file(weights) as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         backbone = described.get("network", {}).get("backbone", {}).get("name")
     except (OSError, ValueError, AttributeError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
 from antvisionps.interchange.label_check import check_labels
@@ -83,9 +84,9 @@ def export_end(cache: Path, out: Path, *, dataset: PanopticDataset, identity: Ca
 
 
 def folder_sha256(folder: Path) -> str:
-    """sha256 (hex) over names and contents of all files below the folder."""
+    """sha256 (hex) over names and contents of all files below the folder that are not hidden."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in files_below(folder) if path.is_file()):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
@@ -95,7 +96,7 @@ def folder_sha256(folder: Path) -> str:
 def _contents(source: Path) -> set[str]:
     if not source.is_dir():
         raise PredictionsError(f"{source}: no such folder; put the end's predictions of this split there")
-    found = {path.name for path in source.iterdir() if not path.name.startswith(".")} - {LABELS}
+    found = {path.name for path in source.iterdir() if not is_hidden(Path(path.name))} - {LABELS}
     if found not in ALLOWED:
         raise PredictionsError(
             f"{source}: expected {INSTANCES} or {SEMANTIC}/ or both, or {PANOPTIC} and {PANOPTIC_MAPS}/, and {LABELS} "

@@ -2,8 +2,8 @@
 
 `panoptic.json` is COCO's {"annotations": […]} or the list alone; a row has image_id, file_name and segments_info. A
 segment has an id and a category_id or, as Hugging Face calls it, a label_id; score and isthing may stand beside them.
-The maps lie in the folder `panoptic`: RGB PNGs (id = R + 256 G + 256² B), grey PNGs, or numpy files of the tensor,
-whole numbers of whatever type. Void is a negative id, and 0 unless a segment has it.
+The maps lie in the folder `panoptic`: PNGs, read as the truth's (panoptic/png.py), or numpy files of the tensor, whole
+numbers of whatever type. Void is a negative id, and 0 unless a segment has it.
 
 Things become instances, which do not overlap, with score 1 where none is given. All segments together become a semantic
 map without doubt; so two segments of one stuff category in an image become one, as the format wants it. Hugging Face
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.errors import PredictionsError
@@ -25,11 +24,11 @@ from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
-from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_grey, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_png, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.ids import whole_number
-from antvisionps.panoptic.png import rgb_to_segment_ids
+from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -50,7 +49,8 @@ def read_panoptic_results(
             raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
         row = row_of_image[image.image_id]
         where = f"{annotations}: image {image.source_id}"
-        segment_ids = _load_map(maps, row.get("file_name"), image, where)
+        segment_ids, meaning = _load_map(maps, row.get("file_name"), image, where)
+        where += f" (its PNG is {meaning})" if meaning else ""
         segments = _segments(row.get("segments_info"), labels, where)
         yield _convert(segment_ids, segments, image, labels, where)
 
@@ -74,14 +74,17 @@ def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, An
     return row_of_image
 
 
-def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> np.ndarray:
-    """(H, W) int64 segment ids."""
+def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> tuple[np.ndarray, str]:
+    """(H, W) int64 segment ids, and what the pixels of the PNG mean if it is not RGB."""
     if not isinstance(file_name, str) or Path(file_name).suffix.lower() not in (".png", ".npy"):
         raise PredictionsError(f"{where}: expected the file_name of a .png or .npy, got {file_name!r}")
     path = path_below(folder, file_name, error=PredictionsError)
-    segment_ids = _load_npy(path) if path.suffix.lower() == ".npy" else _load_png(path)
-    refuse_other_size(path, image, segment_ids.shape)
-    return segment_ids.astype(np.int64)
+    if path.suffix.lower() == ".npy":
+        segment_ids = _load_npy(path)
+        refuse_other_size(path, image, segment_ids.shape)
+        return segment_ids.astype(np.int64), ""
+    segment_ids, header = load_png(path, image, decode_segment_ids)
+    return segment_ids.astype(np.int64), header.meaning
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -91,16 +94,6 @@ def _load_npy(path: Path) -> np.ndarray:
         raise PredictionsError(
             f"{path}: cannot be read as a map of segment ids ({reason(error)}); write it again with np.save"
         ) from error
-
-
-def _load_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode == "RGB":
-                return rgb_to_segment_ids(np.asarray(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
-    return load_grey(path)
 
 
 def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:

@@ -1,27 +1,26 @@
 """Semantic predictions as a file an image: a PNG of labels, or an npz of probabilities.
 
-A file is called as the image's photo, but for the suffix, with or without its subfolders. A PNG is grey or a palette,
-of the photo's size; an npz is that of probability_files.py.
+A file is called as the image's photo, but for the suffix, with or without its subfolders; hidden files are ignored. A
+PNG is grey or a palette, whose indices are the labels, of the upright photo's size; an npz is that of
+probability_files.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.core.file_names import path_below
+from antvisionps.core.input_files import files_below, read_file
 from antvisionps.interchange.image_names import base_names, names_of
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.probability_files import read_probabilities
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import PngHeader, decode_labels, read_header
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
-
-GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})
-"""Pillow's modes of an integer a pixel."""
 
 VOID_CATEGORY = -1
 """Of pixels without a category; 0 can be one."""
@@ -79,22 +78,29 @@ def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories
     )
 
 
-def load_grey(path: Path) -> np.ndarray:
-    """(H, W) integers of a grey or palette PNG. Raises PredictionsError if it is none."""
+def load_png(path: Path, image: PanopticImage, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, PngHeader]:
+    """What `decode` makes of the image's PNG, and its header. Raises PredictionsError on a file that is missing,
+    damaged or of another kind, and on another size than the photo's, before it decodes."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in GREY_MODES:
-                raise ValueError(f"expected one channel of labels, got Pillow's mode {picture.mode}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
+        png = read_file(path)
+        header = read_header(png)
+        refuse_other_size(path, image, header.hw)
+        return decode(png), header
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PredictionsError(f"{path}: cannot be read ({reason}); write it again") from error
 
 
 def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
-    if got_hw != (image.height, image.width):
+    hw = image.height, image.width
+    if got_hw != hw:
+        is_swapped = got_hw == hw[::-1]
+        remedy = (
+            "turn photos upright by their EXIF orientation first" if is_swapped else "resize predictions to the photo"
+        )
         raise PredictionsError(
             f"{path}: expected {image.height} x {image.width} px (height x width) as the photo of image "
-            f"{image.source_id} has, got {' x '.join(map(str, got_hw))}; resize predictions to the photo"
+            f"{image.source_id} has, got {' x '.join(map(str, got_hw))}; {remedy}"
         )
 
 
@@ -103,10 +109,8 @@ def _files_by_image(folder: Path, dataset: PanopticDataset) -> dict[int, Path]:
     names = names_of(dataset)
     known = base_names(dataset) | names
     found: dict[int, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_below(folder):
         below = path.relative_to(folder)
-        if any(part.startswith(".") for part in below.parts):
-            continue
         image = known.get(below.with_suffix("").as_posix())
         if image is None or path.suffix.lower() not in READERS:
             what = "no image of this split has a photo of that name" if image is None else "no file of semantics"
@@ -120,8 +124,7 @@ def _files_by_image(folder: Path, dataset: PanopticDataset) -> dict[int, Path]:
 
 
 def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
-    label_map = load_grey(path)
-    refuse_other_size(path, image, label_map.shape)
+    label_map, _ = load_png(path, image, decode_labels)
     present, inverse = np.unique(label_map, return_inverse=True)
     category_ids = [labels.category_of_pixels(label, where=str(path)) for label in present.tolist()]
     listed = [VOID_CATEGORY if category_id is None else category_id for category_id in category_ids]

@@ -30,6 +30,7 @@ from antvisionps.panoptic.dataset import PanopticDataset, check_files
 from antvisionps.panoptic.gt_instances import GtInstances, Instance, write_gt_instances
 from antvisionps.panoptic.heldout import choose_heldout, group_equal
 from antvisionps.panoptic.ids import ImageId
+from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
 from antvisionps.panoptic.segments import PanopticImage, number_images
 
@@ -57,12 +58,13 @@ class SplitFiles:
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
     """An image with whole segments; sha256 (hex) of its two files, and sha256 of the size and the decoded pixels of its
-    photo; the runs of its map where they are asked for."""
+    photo; the photo's EXIF orientation; the runs of its map where they are asked for."""
 
     image: PanopticImage
     photo: str
     panoptic: str
     pixels: bytes
+    orientation: int
     runs: SegmentRuns | None
 
 
@@ -147,6 +149,12 @@ def write_splits(
     with write_runs(runs_path(folder)) as write:
         checked["val"] = _check_images(val, "val", workers, keep_runs=write)
     refuse_shared_photos(train, checked["train"], val, checked["val"])
+    warn_of_turned_photos(
+        (dataset.photo_path(one.image), one.orientation)
+        for dataset, images in ((train, checked["train"]), (val, checked["val"]))
+        for one in images
+        if one.orientation not in SWAPS_SIDES or one.image.height == one.image.width
+    )
     splits = _split(train, val, checked, heldout_images=heldout_images, seed=seed)
     fingerprint = _fingerprint(train.categories, splits)
     datasets = {name: dataset for name, (dataset, _) in splits.items()}
@@ -214,12 +222,13 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
 
 def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs: bool = False) -> CheckedImage:
     """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `check_areas` do."""
-    pixels = _hash_pixels(dataset.load_photo(image))
+    opened = dataset.read_photo(image)
+    pixels = _hash_pixels(opened.rgb)
     segment_ids = dataset.load_segment_ids(image)
     image = dataset.measure(image, segment_ids)
     photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
     runs = find_runs(segment_ids, image.segments) if find_its_runs else None
-    return CheckedImage(image, photo, panoptic, pixels, runs)
+    return CheckedImage(image, photo, panoptic, pixels, opened.orientation, runs)
 
 
 def _check_images(

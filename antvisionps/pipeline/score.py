@@ -34,7 +34,7 @@ from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
-from antvisionps.report.overlays import draw_overlay, side_by_side
+from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
 from antvisionps.report.pq_table import Summary
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
@@ -202,14 +202,16 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
 
 
 def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int) -> None:
-    """A picture for each of the first images: photo, truth, every system."""
+    """A picture for each of the first images: photo, truth, every system. Large images are shrunk before they are
+    drawn."""
     with atomic_folder(out) as folder:
         for index, image in enumerate(truth.images[:images]):
-            photo = truth.load_photo(image)
+            hw = panel_hw((image.height, image.width))
+            photo = shrink_photo(truth.load_photo(image), hw)
             panels = [("photo", photo)]
             for name, dataset in {"truth": truth, **systems}.items():
                 shown = dataset.images[index]
-                ids = dataset.load_segment_ids(shown)
+                ids = shrink_map(dataset.load_segment_ids(shown), hw)
                 panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
             picture = side_by_side(panels)
             encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]

@@ -24,6 +24,7 @@ from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, RowsByImag
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.overlays import shrink_photo, shrunk_hw
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
@@ -222,9 +223,6 @@ def _rounded(score: float | None) -> float | None:
 def photo_jpeg(photo: np.ndarray, *, long_side_px: int, quality: int) -> bytes:
     """A JPEG of the photo (H, W, 3) uint8 RGB, shrunk to the long side where it is larger."""
     height, width = photo.shape[:2]
-    factor = min(1.0, long_side_px / max(height, width))
-    if factor < 1:
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+    shrunk = shrink_photo(photo, shrunk_hw((height, width), long_side_px=long_side_px))
+    bgr = cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()

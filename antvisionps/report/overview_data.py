@@ -1,6 +1,7 @@
 """What the report page shows of a whole split, as plain values, from the files that the stages before it wrote."""
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.csv_files import write_csv
 from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.input_files import open_file
 from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
 
@@ -37,7 +39,7 @@ def read_metrics(folder: Path) -> Json:
 def read_table(path: Path, columns: Sequence[str]) -> list[Json]:
     """Rows of a CSV with just these columns; numbers as numbers, an empty one as None."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != tuple(columns):
                 raise ValueError(f"expected the columns {list(columns)}, got {reader.fieldnames}")
@@ -60,7 +62,7 @@ def read_routing(folder: Path, categories: CategorySet) -> Json:
     table = read_json(folder / "routing.json", what="routing table", remedy="run `dvc repro evaluate_heldout`")
     path = folder / "class_ap.parquet"
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             rows = file.read(["category_id", "end", "AP", "n_gt"]).to_pylist()
         ap_of: dict[int, Json] = {}
         n_gt: dict[int, int] = {}
@@ -99,7 +101,7 @@ def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
 
 def _read_curve(path: Path) -> tuple[list[int], list[float]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file, delimiter="\t")
         step, value = header.index("step"), len(header) - 1
         points = [(int(row[step]), float(row[value])) for row in rows]

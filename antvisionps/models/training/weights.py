@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from antvisionps.core.errors import ModelError
+from antvisionps.core.input_files import open_file, refuse_other_than_file
 from antvisionps.core.json_files import read_json
 from antvisionps.models.blocks.state_dicts import first_difference
 
@@ -37,6 +38,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     """
     path = folder / WEIGHTS_FILE
     try:
+        refuse_other_than_file(path)
         state = dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; train that network first (`dvc repro`)") from None
@@ -53,6 +55,6 @@ def weights_sha256(folders: Sequence[Path]) -> str:
     """One checksum of the weights in all these folders, in that order."""
     digest = hashlib.sha256()
     for folder in folders:
-        with (folder / WEIGHTS_FILE).open("rb") as file:
+        with open_file(folder / WEIGHTS_FILE) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
