@@ -35,3 +35,18 @@ class DownloadError(AntVisionPSError):
 
 class WorkersError(AntVisionPSError):
     """Worker processes cannot be started, are lost, or have another installation than this process."""
+
+
+_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+
+def clipped(value: object) -> str:
+    """A wrong value for a message: one line, and not too much of it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def first_line(problem: Exception) -> str:
+    """What an error of a library says, for a message of one line."""
+    return str(problem).strip().partition("\n")[0]

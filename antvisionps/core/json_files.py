@@ -5,16 +5,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.errors import AntVisionPSError, CacheError, first_line
+from antvisionps.core.json_depth import ShallowJson
 
 
-def read_json(path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError) -> Any:
+def read_json(
+    path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError, allow_repeats: bool = True
+) -> Any:
     """The file's JSON. Raises `error` on a missing, unreadable or broken file; it says `what` was expected and the
-    `remedy`."""
+    `remedy`. Of a key that stands twice in an object the last one counts, or, without `allow_repeats`, is an error."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes(), allow_repeats=allow_repeats)
     except (OSError, ValueError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
+
+
+def parse_json(text: str | bytes, *, allow_repeats: bool = True) -> Any:
+    """Raises ValueError on all that is not JSON, and on what is nested too deeply for Python."""
+    try:
+        return json.loads(text, object_pairs_hook=None if allow_repeats else _without_repeats)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
 
 
 def iterate_json(
@@ -34,11 +53,19 @@ def iterate_json(
             if outermost != expected:
                 raise ValueError(f"its JSON is no {kind}")
             file.seek(0)
-            yield from ijson.items(file, prefix, use_float=True)
-    except (OSError, ValueError, ijson.JSONError) as problem:
+            yield from ijson.items(ShallowJson(file), prefix, use_float=True)
+    except (
+        OSError,
+        ValueError,
+        SystemError,
+        ijson.JSONError,
+    ) as problem:  # ijson's C raises SystemError on long numbers
         raise error(_unreadable(path, problem, what, remedy)) from problem
 
 
 def _unreadable(path: Path, problem: Exception, what: str, remedy: str) -> str:
-    reason = "no such file" if isinstance(problem, FileNotFoundError) else str(problem).strip().partition("\n")[0]
+    cause = (
+        problem.__cause__ if isinstance(problem, SystemError) and isinstance(problem.__cause__, Exception) else problem
+    )
+    reason = "no such file" if isinstance(problem, FileNotFoundError) else first_line(cause)
     return f"{path}: no readable {what} ({reason}); {remedy}"

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from antvisionps.params.section import Fraction, Name, NonNegativeFloat, Positive, Section, full_weights
+from antvisionps.params.section import Boxes, Fraction, InputSidePx, Name, Section, Weight, full_weights
 
 
 class SharedBackbone(Section):
@@ -22,14 +22,14 @@ class ImportEnd(Section):
 class Predict(Section):
     separate_ends: tuple[Name, ...]
     shared_backbone: tuple[SharedBackbone, ...]
-    short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
-    max_long_side_px: Annotated[int, Field(ge=32)]
+    short_sides_px: Annotated[tuple[InputSidePx, ...], Field(min_length=1, max_length=100)]
+    max_long_side_px: InputSidePx
     flip: bool
-    max_proposals: Positive
+    max_proposals: Boxes
     min_score: Fraction
     nms_iou: Fraction
-    max_instances: Positive
-    member_weights: dict[Name, dict[Name, NonNegativeFloat]]
+    max_instances: Boxes
+    member_weights: dict[Name, dict[Name, Weight]]
 
     def keyword_arguments(self) -> dict[str, Any]:
         """How one image is predicted, as plain values."""
