@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.section import parse, read_text
