@@ -47,6 +47,6 @@ def clipped(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def first_line(problem: Exception) -> str:
+def first_line(problem: BaseException) -> str:
     """What an error of a library says, for a message of one line."""
     return str(problem).strip().partition("\n")[0]

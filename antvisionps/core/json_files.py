@@ -54,18 +54,12 @@ def iterate_json(
                 raise ValueError(f"its JSON is no {kind}")
             file.seek(0)
             yield from ijson.items(ShallowJson(file), prefix, use_float=True)
-    except (
-        OSError,
-        ValueError,
-        SystemError,
-        ijson.JSONError,
-    ) as problem:  # ijson's C raises SystemError on long numbers
+    except SystemError as problem:  # what ijson's C makes of Python's refusal of a number of thousands of digits
+        raise error(_unreadable(path, problem.__cause__ or problem, what, remedy)) from problem
+    except (OSError, ValueError, ijson.JSONError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
 
 
-def _unreadable(path: Path, problem: Exception, what: str, remedy: str) -> str:
-    cause = (
-        problem.__cause__ if isinstance(problem, SystemError) and isinstance(problem.__cause__, Exception) else problem
-    )
-    reason = "no such file" if isinstance(problem, FileNotFoundError) else first_line(cause)
+def _unreadable(path: Path, problem: BaseException, what: str, remedy: str) -> str:
+    reason = "no such file" if isinstance(problem, FileNotFoundError) else first_line(problem)
     return f"{path}: no readable {what} ({reason}); {remedy}"

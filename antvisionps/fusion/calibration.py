@@ -88,7 +88,8 @@ class CalibrationDocument(Document):
             min_stuff_confidence=self.min_stuff_confidence,
             on_top=frozenset(self.on_top),
         )
-        return Calibration(rules, frozenset(self.learned_on_top), self.semantic_weights, self.heldout_pq)
+        heldout_pq: dict[str, float | None] = {when: pq for when, pq in self.heldout_pq.items()}
+        return Calibration(rules, frozenset(self.learned_on_top), self.semantic_weights, heldout_pq)
 
 
 def read_calibration(path: Path, *, categories: CategorySet, ends: Iterable[str]) -> Calibration:

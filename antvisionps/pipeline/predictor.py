@@ -97,7 +97,7 @@ def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
     from antvisionps.models.training.weights import NETWORK_FILE, read_network
 
     folder = models_dir / end / next(iter(params.weight_of_member(end)))
-    return CategorySet.from_json(read_network(folder)["categories"], where=str(folder / NETWORK_FILE))
+    return CategorySet.from_json(read_network(folder).categories, where=str(folder / NETWORK_FILE))
 
 
 def _open_ends(
@@ -109,6 +109,7 @@ def _open_ends(
         name: open_networks(
             models_dir / name,
             params.weight_of_member(name),
+            end=name,
             categories=categories,
             max_proposals=params.predict.max_proposals,
             device=device,

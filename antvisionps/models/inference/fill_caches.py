@@ -47,7 +47,7 @@ def open_end(
 ) -> CacheToFill:
     """An end's trained members, which fill the cache in `out_dir`; raises what `open_networks` does."""
     opened = open_networks(
-        models_dir, member_weights, categories=dataset.categories, max_proposals=max_proposals, device=device
+        models_dir, member_weights, end=end, categories=dataset.categories, max_proposals=max_proposals, device=device
     )
     header = CacheHeader(
         end=end,

@@ -46,7 +46,7 @@ def trained(tmp_path_factory, dataset):
 
 
 def opened(models_dir, dataset):
-    how = {"categories": dataset.categories, "max_proposals": 20, "device": torch.device("cpu")}
+    how = {"end": models_dir.name, "categories": dataset.categories, "max_proposals": 20, "device": torch.device("cpu")}
     return open_networks(models_dir, {"a": 1.0}, **how)
 
 
