@@ -42,7 +42,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     paths = read_pipeline_paths(project_root)
     points = grid(parse_sweeps(args.sweeps))
     variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
-    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split)
+    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())
     settings = [
         system_settings(
             args.system,

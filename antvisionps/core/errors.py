@@ -47,6 +47,11 @@ def clipped(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def clipped_text(text: str) -> str:
+    """The same of a text, which stands as it is if it is short and plain."""
+    return text if text.isprintable() and len(text) <= _SHOWN else clipped(text)
+
+
 def first_line(problem: BaseException) -> str:
     """What an error of a library says, for a message of one line."""
     return str(problem).strip().partition("\n")[0]

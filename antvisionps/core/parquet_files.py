@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.errors import AntVisionPSError, clipped, first_line
+from antvisionps.core.errors import AntVisionPSError, clipped, clipped_text, first_line
 
 
 class ParquetReader(AbstractContextManager["ParquetReader"]):
@@ -41,7 +41,7 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
             raise error(f"{path}: its footer is damaged ({first_line(problem)}); {remedy}") from problem
         self.rows_of_group = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         if version is not None and self.metadata.get(version[0]) != version[1]:
-            got = clipped(self.metadata[version[0]]) if version[0] in self.metadata else "none"
+            got = clipped_text(self.metadata.get(version[0], "none"))
             raise error(f"{path}: expected schema version {version[1]}, got {got}; {version_remedy or remedy}")
         self._refuse_other_columns(schema.remove_metadata())
 
@@ -84,5 +84,5 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
                 raise self._error(
                     f"{self.path}: expected a column {field.name} of {field.type}, got {got}; {self._remedy}"
                 )
-        got = clipped(found.names)
-        raise self._error(f"{self.path}: expected the columns {expected.names}, got {got}; {self._remedy}")
+        more = clipped([name for name in found.names if name not in expected.names])
+        raise self._error(f"{self.path}: expected the columns {expected.names} alone, got also {more}; {self._remedy}")

@@ -88,7 +88,7 @@ class CalibrationDocument(Document):
             min_stuff_confidence=self.min_stuff_confidence,
             on_top=frozenset(self.on_top),
         )
-        heldout_pq: dict[str, float | None] = {when: pq for when, pq in self.heldout_pq.items()}
+        heldout_pq: dict[str, float | None] = dict(self.heldout_pq.items())
         return Calibration(rules, frozenset(self.learned_on_top), self.semantic_weights, heldout_pq)
 
 

@@ -1,11 +1,13 @@
 """How networks predict, and what other tools predicted."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from antvisionps.params.section import Boxes, Fraction, InputSidePx, Name, Section, Weight, full_weights
+
+PredictionKind = Literal["instances", "semantics"]
 
 
 class SharedBackbone(Section):

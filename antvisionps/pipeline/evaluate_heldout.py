@@ -32,7 +32,7 @@ CLASS_AP_FILE = "class_ap.parquet"
 def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: Path) -> None:
     """Writes OUT/class_ap.parquet and OUT/routing.json."""
     settings = params.evaluate_heldout
-    caches = SplitCaches.open(predictions, prepared, "heldout")
+    caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     dataset = caches.dataset
     matches = _match_instances(caches, params)
     thing_ids = [category.category_id for category in dataset.categories.things]

@@ -53,7 +53,7 @@ def score(
     with_budget: bool = True,
 ) -> Summary:
     """Writes the metrics and the pictures, and returns what panoptic.json holds."""
-    caches = SplitCaches.open(predictions, prepared, "val")
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     with open_workers(**params.runtime.worker_arguments()) as workers:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError, clipped_text, first_line
+from antvisionps.core.json_files import parse_json
 from antvisionps.panoptic.categories import CategorySet
 
 SCHEMA_VERSION = 3
@@ -84,7 +85,8 @@ class CacheIdentity:
                 continue
             if field.name == "categories":
                 raise CacheError(f"{path}: {_first_difference(expected, got)}; {REMEDY}")
-            raise CacheError(f"{path}: expected {field.name.replace('_', ' ')} {expected}, got {got}; {REMEDY}")
+            name = field.name.replace("_", " ")
+            raise CacheError(f"{path}: expected {name} {expected}, got {clipped_text(got)}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ class CacheHeader(CacheIdentity):
         """Raises CacheError where an entry is missing or damaged."""
         try:
             entries: dict[str, Any] = {field.name: metadata[PREFIX + field.name] for field in fields(cls)}
-            entries["categories"] = CategorySet.from_json(json.loads(entries["categories"]), where=str(path))
-        except (KeyError, ValueError, DataError) as error:
+            entries["categories"] = CategorySet.from_json(parse_json(entries["categories"]), where=str(path))
+        except (KeyError, ValueError, TypeError, AttributeError, DataError) as error:
             raise CacheError(
-                f"{path}: its metadata is not that of a cache of predictions ({error}); {REMEDY}"
+                f"{path}: its metadata is not that of a cache of predictions ({first_line(error)}); {REMEDY}"
             ) from error
         return cls(**entries)
 

@@ -25,10 +25,7 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
     Raises ModelError on a damaged file and on values that are not finite.
     """
     remedy = "without a network, give the path of a state dict" if "://" in source else "give another file"
-    if "://" in source:
-        state = _fetch(source, remedy)
-    else:
-        state = load_checked(Path(source), remedy=remedy)
+    state = _fetch(source, remedy) if "://" in source else load_checked(Path(source), remedy=remedy)
     state = state.get("state_dict", state)
     if not isinstance(state, Mapping):
         raise ModelError(f"{source}: expected tensors by name under state_dict, got {clipped(state)}; {remedy}")
