@@ -6,19 +6,32 @@ is what the stage wrote, or something that it could have written.
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from antvisionps.core.errors import AntVisionPSError, CacheError, clipped
 from antvisionps.core.json_files import read_json
+
+MAX_FACTOR, MIN_WEIGHT = 1e6, 1e-6
+"""Beyond them, sums in float32 lose what they are to weigh."""
+
+
+def _refuse_tiny(weight: float) -> float:
+    if 0 < weight < MIN_WEIGHT:
+        raise ValueError(f"expected 0, or a weight of at least {MIN_WEIGHT:g}, got {weight!r}")
+    return weight
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=MAX_FACTOR), AfterValidator(_refuse_tiny)]
 
 
 class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-AnyDocument = TypeVar("AnyDocument", bound=Document)
+AnyDocument = TypeVar("AnyDocument", bound=BaseModel)
 
 
 def read_document(

@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from antvisionps.core.documents import Document, read_document
+from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules, choose_candidates, crop_masks
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.params.section import Fraction, Weight
 from antvisionps.predictions.instances import ImageInstances
 
 MIN_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -7,14 +7,26 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 from pydantic import Field
 
-from antvisionps.core.documents import Document, read_document
+from antvisionps.core.documents import Document, Fraction, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.params.section import Fraction
 
-ROUTING_FILE = "routing.json"
+ROUTING_FILE, CLASS_AP_FILE = "routing.json", "class_ap.parquet"
+
+CLASS_AP_SCHEMA = pa.schema(
+    [
+        ("category_id", pa.int32()),
+        ("end", pa.string()),
+        ("AP", pa.float64()),
+        ("AP50", pa.float64()),
+        ("n_gt", pa.int64()),
+    ]
+)
+"""The mask AP of each end in each category on held-out images, which the routes follow; NaN where nobody knows."""
+
 REMEDY = "run `dvc repro evaluate_heldout`"
 
 

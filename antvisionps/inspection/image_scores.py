@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError
+from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.report.score_tables import PER_IMAGE_SCHEMA, REMEDY
 
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
 
@@ -23,18 +23,28 @@ def read_image_counts(path: Path, *, system: str) -> dict[int, MatchCounts] | No
     """image_id → its counts; None where there is no such file, or nothing of the system in it."""
     if not path.is_file():
         return None
-    try:
-        table = pq.read_table(path, filters=[("system", "=", system)], columns=list(COLUMNS))
-        columns = {name: table[name].to_numpy() for name in COLUMNS}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise CacheError(f"{path}: not what stage score writes ({error}); run `dvc repro score`") from error
+    with ParquetReader(path, PER_IMAGE_SCHEMA, remedy=REMEDY, error=CacheError) as file:
+        table = file.read()
+    if any(column.null_count for column in table.columns):
+        raise CacheError(f"{path}: a row lacks a value; {REMEDY}")
+    is_of_system = np.array(table["system"].to_pylist(), dtype=object) == system
+    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS}
+    _refuse_impossible(path, columns)
     starts = np.flatnonzero(np.diff(columns["image_id"], prepend=-1))
-    stops = np.append(starts[1:], len(table))
+    stops = np.append(starts[1:], np.count_nonzero(is_of_system))
     counts = {}
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=False):
         fields = {name: columns[name][start:stop] for name in COLUMNS[2:]}
         counts[int(columns["image_id"][start])] = MatchCounts(columns["category_id"][start:stop], **fields)
     return counts or None
+
+
+def _refuse_impossible(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Raises CacheError on counts that cannot be, and on images that are not in ascending order."""
+    is_count = all((columns[name] >= 0).all() for name in COLUMNS)
+    is_mean = ((columns["iou_sum"] <= columns["tp"] + 1e-6) & (columns["iou_sum"] >= 0)).all()
+    if not (is_count and is_mean and (np.diff(columns["image_id"]) >= 0).all()):
+        raise CacheError(f"{path}: counts that cannot be, or images out of order; {REMEDY}")
 
 
 def class_pq(counts: Mapping[int, MatchCounts] | None, image_ids: Collection[int]) -> dict[int, float]:

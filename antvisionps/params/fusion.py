@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from antvisionps.params.section import Fraction, Name, NonNegative, Samples, Section, Seed, SidePx, Weight, full_weights
+from antvisionps.core.documents import Fraction, Weight
+from antvisionps.params.section import Name, NonNegative, Samples, Section, Seed, SidePx, full_weights
 
 Method = Literal["heuristic", "panoptic_head"]
 

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from antvisionps.params.section import Boxes, Fraction, InputSidePx, Name, Section, Weight, full_weights
+from antvisionps.core.documents import Fraction, Weight
+from antvisionps.params.section import Boxes, InputSidePx, Name, Section, full_weights
 
 PredictionKind = Literal["instances", "semantics"]
+"""As predictions.split_caches has it."""
 
 
 class SharedBackbone(Section):

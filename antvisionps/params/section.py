@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from antvisionps.core.documents import Document
+from antvisionps.core.documents import MAX_FACTOR, Document
 from antvisionps.core.errors import ParamsError, clipped, first_line
 
 MAX_COUNT = 10**9
@@ -21,23 +21,11 @@ MAX_COUNT = 10**9
 MAX_NODES = 100_000
 """Of a YAML; a params.yaml has some three hundred."""
 
-MAX_FACTOR, MIN_WEIGHT = 1e6, 1e-6
-"""Beyond them, sums in float32 lose what they are to weigh."""
-
-
-def _refuse_tiny(weight: float) -> float:
-    if 0 < weight < MIN_WEIGHT:
-        raise ValueError(f"expected 0, or a weight of at least {MIN_WEIGHT:g}, got {weight!r}")
-    return weight
-
-
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FACTOR)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FACTOR)]
-Weight = Annotated[float, Field(ge=0, le=MAX_FACTOR), AfterValidator(_refuse_tiny)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SidePx = Annotated[int, Field(ge=1, le=2**16)]
 InputSidePx = Annotated[int, Field(ge=32, le=2**14)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from antvisionps.core.documents import Fraction, explain_first
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.section import (
     Boxes,
-    Fraction,
     InputSidePx,
     Name,
     NonNegative,
@@ -210,6 +212,16 @@ NETWORK_OF_END: dict[str, type[Section]] = {
     "hrnet_aspp": HrnetAsppNetwork,
 }
 """What a network of each end is built with."""
+
+
+def network_problem(end: str, settings: Mapping[str, Any]) -> str:
+    """What is wrong with settings that a trained network of that end is said to have, in words; empty if nothing."""
+    try:
+        NETWORK_OF_END[end].model_validate_json(json.dumps(settings))
+    except ValidationError as error:
+        return explain_first(error)
+    return ""
+
 
 TRAINING_OF_END: dict[str, type[Training]] = {"e_ups": TrainEUps, "lwl_htc": TrainLwlHtc, "hrnet_aspp": TrainHrnetAspp}
 """The ends that are trained here, each with its section `train_END`."""

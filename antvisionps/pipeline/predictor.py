@@ -20,6 +20,7 @@ from antvisionps.core.errors import DataError, ParamsError
 from antvisionps.fusion.heuristic import FusedImage
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.training import network_problem
 from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
 from antvisionps.pipeline.settings import system_settings
 
@@ -110,6 +111,7 @@ def _open_ends(
             models_dir / name,
             params.weight_of_member(name),
             end=name,
+            find_problem=network_problem,
             categories=categories,
             max_proposals=params.predict.max_proposals,
             device=device,

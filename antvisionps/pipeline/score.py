@@ -35,7 +35,7 @@ from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_b
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, side_by_side
-from antvisionps.report.pq_table import Summary
+from antvisionps.report.score_tables import PER_IMAGE_SCHEMA, Summary
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
 
@@ -167,19 +167,6 @@ def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
     """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
     for value in (float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])):
         yield "" if math.isnan(value) else 100 * value
-
-
-PER_IMAGE_SCHEMA = pa.schema(
-    [
-        ("system", pa.string()),
-        ("image_id", pa.int64()),
-        ("category_id", pa.int64()),
-        ("tp", pa.int64()),
-        ("fp", pa.int64()),
-        ("fn", pa.int64()),
-        ("iou_sum", pa.float64()),
-    ]
-)
 
 
 def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +17,15 @@ from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
+_least, _largest = np.minimum.reduce, np.maximum.reduce
+
 
 @dataclass(frozen=True, eq=False)
 class ImageInstances(CachedImage):
     """The N instances that an end found in one image; N = 0 is an image in which it found none.
 
     category_ids (N,) int32 · scores (N,) float32 from 0 to 1 · boxes_xywh (N, 4) float32 in pixels of the original
-    image, at most an image's size beyond it · rles: N COCO compressed counts at the original size · mask_probs
+    image, at most its longer side beyond it · rles: N COCO compressed counts at the original size · mask_probs
     (N, 28, 28) uint8 (255 = 1) or None. `stored_areas_px` (N,) are areas that a cache names: the masks are then only
     parsed, and checked against them, when used. `source` is that cache, for messages. Raises CacheError if a shape,
     dtype, number or mask is not so.
@@ -45,14 +46,15 @@ class ImageInstances(CachedImage):
         self._require("boxes_xywh", self.boxes_xywh, (count, 4), np.float32)
         if self.mask_probs is not None:
             self._require("mask_probs", self.mask_probs, (count, MASK_PROBS_SIZE, MASK_PROBS_SIZE), np.uint8)
-        height, width = self.height, self.width
-        self._require_range("scores", self.scores, 0, 1)
-        farthest = np.array([2 * width, 2 * height, 3 * width, 3 * height])
-        self._require_range("boxes_xywh", self.boxes_xywh, np.array([-width, -height, 0, 0]), farthest)
+        if count:
+            side_px = max(self.height, self.width)
+            self._require_range("scores", self.scores, 0, 1)
+            self._require_range("boxes_xywh", self.boxes_xywh, -side_px, 2 * side_px)
+            self._require_range("box sizes", self.boxes_xywh[:, 2:], 0, 2 * side_px)
+            if self.stored_areas_px is not None:
+                self._require_range("area_px", self.stored_areas_px, 0, self.height * self.width)
         if self.stored_areas_px is None:
             _ = self.runs
-        else:
-            self._require_range("area_px", self.stored_areas_px, 0, height * width)
 
     def __len__(self) -> int:
         return len(self.rles)
@@ -112,13 +114,13 @@ class ImageInstances(CachedImage):
         """The same instances, highest score first; equal scores keep their order."""
         return self.take(np.argsort(-self.scores, kind="stable"))
 
-    def _require_range(self, name: str, values: np.ndarray, low: Any, high: Any) -> None:
-        is_within = (values >= low) & (values <= high)  # NaN is not
-        if not is_within.all():
-            index = int(np.argwhere(~is_within)[0, 0])
-            bounds = f"from {np.array(low).tolist()} to {np.array(high).tolist()}"
-            got = values[index].tolist()
-            raise CacheError(f"image {self.image_id}: expected {name} {bounds}, got {got} in instance {index}")
+    def _require_range(self, name: str, values: np.ndarray, low: int, high: int) -> None:
+        # Two reductions are the fastest check there is; NaN is the least and the largest of its array.
+        if _least(values, axis=None) >= low and _largest(values, axis=None) <= high:
+            return
+        index = int(np.argwhere(~((values >= low) & (values <= high)))[0, 0])
+        got = values[index].tolist()
+        raise CacheError(f"image {self.image_id}: expected {name} from {low} to {high}, got {got} in instance {index}")
 
     def _require(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         if array.shape != shape or array.dtype != dtype:

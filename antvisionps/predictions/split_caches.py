@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName, dataset_fingerprint, open_split
-from antvisionps.params.prediction import PredictionKind
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheIdentity, cache_path
 from antvisionps.predictions.semantic import SemanticReader
+
+PredictionKind = Literal["instances", "semantics"]
 
 FILE_OF_KIND: Mapping[PredictionKind, str] = {"instances": INSTANCES_FILE, "semantics": SEMANTIC_FILE}
 

@@ -157,11 +157,7 @@ def test_images_are_written_once_and_in_order(tmp_path, kind, second):
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (
-            instances,
-            {"scores": np.array([1, np.nan, 0], np.float32)},
-            "image 2: expected scores from 0 to 1, got nan in",
-        ),
+        (instances, {"scores": np.array([1, np.nan, 0], np.float32)}, "expected scores from 0 to 1, got nan in"),
         (instances, {"scores": np.zeros(3)}, r"expected scores \(3,\) float32 for its 3 masks, got \(3,\) float64"),
         (instances, {"boxes_xywh": np.zeros((3, 3), np.float32)}, r"expected boxes_xywh \(3, 4\)"),
         (instances, {"category_ids": np.array([3], np.int32)}, r"expected category_ids \(3,\)"),

@@ -13,7 +13,7 @@ from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
 from antvisionps.models.inference.scorers import BoxScorer
 from antvisionps.models.lwl_htc.network import build_lwl_htc
-from antvisionps.models.training.weights import Network, load_weights, read_network
+from antvisionps.models.training.weights import NETWORK_FILE, Network, load_weights, read_network
 from antvisionps.panoptic.categories import CategorySet
 
 BUILDERS: dict[str, Callable[..., BaseModel]] = {
@@ -43,14 +43,15 @@ def open_networks(
     member_weights: Mapping[str, float],
     *,
     end: str,
+    find_problem: Callable[[str, Mapping[str, Any]], str],
     categories: CategorySet,
     max_proposals: int,
     device: torch.device,
 ) -> EndNetworks:
     """The trained members of an end, each from its folder of `models_dir`, in evaluation mode on `device`.
 
-    Raises ModelError where the weights are of another architecture, of another end, or of other categories than
-    `categories`.
+    `find_problem` tells what is wrong with an end's network settings, empty if nothing. Raises ModelError on such, and
+    where the weights are of another architecture, of another end, or of other categories than `categories`.
     """
     folders = [models_dir / member for member in member_weights]
     networks = []
@@ -58,6 +59,10 @@ def open_networks(
         described = read_network(folder)
         if described.end != end:
             raise ModelError(f"{folder}: a network of {described.end}, expected one of {end}; put it back, or train it")
+        if end not in BUILDERS:
+            raise ModelError(f"no network is known for end {end}; expected one of {list(BUILDERS)}")
+        if problem := find_problem(end, described.network):
+            raise ModelError(f"{folder / NETWORK_FILE}: network.{problem}; train that network again")
         if described.categories != categories.to_json():
             raise ModelError(f"{folder}: trained on other categories than the data set has now; train it again")
         network = _build(described, test_proposals=max_proposals)

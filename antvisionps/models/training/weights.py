@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
-from antvisionps.core.documents import Document, explain_first, read_document
-from antvisionps.core.errors import ModelError, clipped
+from antvisionps.core.documents import Document, read_document
+from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.state_dicts import first_difference, first_unusable, load_checked
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.params.training import NETWORK_OF_END
 
 WEIGHTS_FILE = "weights.pth"
 NETWORK_FILE = "network.json"
@@ -39,16 +37,10 @@ class Network(Document):
 
 
 def read_network(folder: Path) -> Network:
-    """What the network in that folder was built with. Raises ModelError where there is none, and where it is of no end
-    that is known, or of settings that its end cannot have."""
+    """What the network in that folder was built with; its settings are not checked. Raises ModelError where there is
+    none, or another document."""
     path, remedy = folder / NETWORK_FILE, "train that network first (`dvc repro`)"
     network = read_document(path, Network, what="network", remedy=remedy, error=ModelError)
-    if network.end not in NETWORK_OF_END:
-        raise ModelError(f"{path}: of end {clipped(network.end)}; expected one of {list(NETWORK_OF_END)}; {remedy}")
-    try:
-        NETWORK_OF_END[network.end].model_validate_json(json.dumps(network.network))
-    except ValidationError as error:
-        raise ModelError(f"{path}: network.{explain_first(error)}; {remedy}") from error
     categories = CategorySet.from_json(network.categories, where=str(path))
     if (network.num_things, network.num_classes) != (len(categories.things), len(categories)):
         raise ModelError(f"{path}: num_things and num_classes are not those of its categories; {remedy}")

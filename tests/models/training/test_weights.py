@@ -118,12 +118,9 @@ def test_a_file_of_something_else_is_one_line(tmp_path, content):
         load_weights(tmp_path, layer())
 
 
-def test_a_network_is_described_as_its_end_demands(tmp_path):
+def test_a_network_is_read_as_it_was_built(tmp_path):
     (tmp_path / "network.json").write_text(json.dumps(NETWORK))
     assert read_network(tmp_path).model_dump() == NETWORK
-    hrnet = load_params(PROJECT / "params.yaml").train_hrnet_aspp.network("base")
-    (tmp_path / "network.json").write_text(json.dumps(NETWORK | {"end": "hrnet_aspp", "network": hrnet}))
-    assert read_network(tmp_path).network == hrnet
 
 
 @pytest.mark.parametrize(
@@ -132,19 +129,16 @@ def test_a_network_is_described_as_its_end_demands(tmp_path):
         (None, "not the network that is expected"),
         ({}, "end: Field required"),
         ([], "not the network"),
-        (NETWORK | {"end": "mine"}, "of end 'mine'; expected one of"),
+        (NETWORK | {"end": None}, "end: "),
         (NETWORK | {"categories": {}}, "categories: "),
         (NETWORK | {"num_things": 2}, "num_things and num_classes are not those of its categories"),
-        (NETWORK | {"network": {}}, "network.backbone: Field required"),
-        (NETWORK | {"network": NETWORK["network"] | {"fpn_channels": 10**9}}, "network.fpn_channels: .*4096"),
-        (NETWORK | {"network": NETWORK["network"] | {"fpn_channels": "48"}}, "network.fpn_channels: .*integer"),
-        (NETWORK | {"network": NETWORK["network"] | {"speed": 1}}, "network.speed: "),
+        (NETWORK | {"num_classes": 2.5}, "num_classes: .*integer"),
+        (NETWORK | {"network": None}, "network: "),
         (NETWORK | {"more": 1}, "more: "),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(tmp_path, document, problem):
     (tmp_path / "network.json").write_text(json.dumps(document))
-    with pytest.raises(
-        ModelError, match=rf"^{tmp_path}/network\.json: [^\n]*{problem}[^\n]*; train that network first"
-    ):
+    expected = rf"^{tmp_path}/network\.json: [^\n]*{problem}[^\n]*; train that network first"
+    with pytest.raises(ModelError, match=expected):
         read_network(tmp_path)
