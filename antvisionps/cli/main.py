@@ -59,7 +59,8 @@ def _doctor(args: argparse.Namespace) -> None:
 def _results(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from antvisionps.report.pq_table import pq_table, read_summary
+    from antvisionps.report.pq_table import pq_table
+    from antvisionps.report.score_tables import read_summary
 
     Console().print(pq_table(read_summary(args.summary)))
 

@@ -42,7 +42,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     paths = read_pipeline_paths(project_root)
     points = grid(parse_sweeps(args.sweeps))
     variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
-    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split)
+    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())
     settings = [
         system_settings(
             args.system,
@@ -70,8 +70,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
 
 def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
     """Key → values of `fuse.key=value,value`, as YAML 1.2 reads them. Raises ParamsError on anything else."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from antvisionps.params.section import parse
 
     values_of_key: dict[str, list[object]] = {}
     for text in sweeps:
@@ -81,10 +80,7 @@ def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
                 f"{text}: expected fuse.KEY=VALUE,VALUE,… with each key once; other sections than fuse need their "
                 "stages run again, by `dvc exp run -S`"
             )
-        try:
-            values_of_key[key] = [YAML(typ="safe", pure=True).load(value) for value in values.split(",")]
-        except YAMLError as error:
-            raise ParamsError(f"{text}: a value is no YAML ({error})") from error
+        values_of_key[key] = [parse(text, value) for value in values.split(",")]
     return values_of_key
 
 

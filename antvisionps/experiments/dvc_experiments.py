@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.input_files import files_below
 from antvisionps.params.profiles import compose, read_params
+from antvisionps.params.section import parse, read_text
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
 
@@ -179,7 +178,7 @@ def _paths_of(node: Any) -> Iterator[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    return parse(path, read_text(path))
 
 
 def _apply(changes: Sequence[str], path: Path) -> None:

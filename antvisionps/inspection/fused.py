@@ -16,14 +16,21 @@ import pyarrow as pa
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import FusedSegment
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import RejectedCandidate
 from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import PanopticImage
-from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS, RowsByImage
+from antvisionps.predictions.fused_files import (
+    CANDIDATES,
+    PANOPTIC_FILE,
+    PANOPTIC_FOLDER,
+    REMEDY,
+    SEGMENTS,
+    RejectReason,
+    RowsByImage,
+)
 
-REMEDY = "run `dvc repro fuse`"
 TABLES = {"segments": SEGMENTS, "candidates": CANDIDATES}
 TableName = Literal["segments", "candidates"]
 
@@ -59,7 +66,7 @@ class FusedMaps(ImagesById["FusedMap"]):
 
     def _read(self, table: TableName) -> RowsByImage:
         if table not in self._tables:
-            self._tables[table] = RowsByImage(self.folder, TABLES[table])
+            self._tables[table] = RowsByImage(self.folder, TABLES[table], self._dataset)
         return self._tables[table]
 
 

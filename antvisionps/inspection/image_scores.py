@@ -1,15 +1,17 @@
 """PQ of images and categories, out of the counts that stage score wrote of every image."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.errors import CacheError
+from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.panoptic.ids import ImageId
+from antvisionps.report.score_tables import REMEDY, per_image_schema
 
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
 
@@ -23,18 +25,37 @@ def read_image_counts(path: Path, *, system: str) -> dict[ImageId, MatchCounts] 
     """image_id, the data set's own → its counts; None where there is no such file, or nothing of the system in it."""
     if not path.is_file():
         return None
-    try:
-        table = pq.read_table(path, filters=[("system", "=", system)], columns=list(COLUMNS))
-        columns = {name: table[name].to_numpy() for name in COLUMNS[1:]}
-        image_ids = table["image_id"].to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise CacheError(f"{path}: not what stage score writes ({error}); run `dvc repro score`") from error
+    table = _read(path)
+    if any(column.null_count for column in table.columns):
+        raise CacheError(f"{path}: a row lacks a value; {REMEDY}")
+    is_of_system = np.array(table["system"].to_pylist(), dtype=object) == system
+    image_ids = np.array(table["image_id"].to_pylist(), dtype=object)[is_of_system].tolist()
+    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS[1:]}
     starts = [row for row, image_id in enumerate(image_ids) if row == 0 or image_id != image_ids[row - 1]]
+    _refuse_impossible(path, columns, [image_ids[start] for start in starts])
     counts: dict[ImageId, MatchCounts] = {}
-    for start, stop in zip(starts, [*starts[1:], len(table)], strict=False):
+    for start, stop in zip(starts, [*starts[1:], len(image_ids)], strict=False):
         fields = {name: columns[name][start:stop] for name in COLUMNS[2:]}
         counts[image_ids[start]] = MatchCounts(columns["category_id"][start:stop], **fields)
     return counts or None
+
+
+def _read(path: Path) -> pa.Table:
+    """The table; its image ids are numbers or text."""
+    try:
+        with ParquetReader(path, per_image_schema(text_ids=True), remedy=REMEDY, error=CacheError) as file:
+            return file.read()
+    except CacheError:
+        with ParquetReader(path, per_image_schema(text_ids=False), remedy=REMEDY, error=CacheError) as file:
+            return file.read()
+
+
+def _refuse_impossible(path: Path, columns: Mapping[str, np.ndarray], images: Sequence[ImageId]) -> None:
+    """Raises CacheError on counts that cannot be, and on images whose rows do not stand together."""
+    is_count = all((columns[name] >= 0).all() for name in COLUMNS[1:])
+    is_mean = ((columns["iou_sum"] <= columns["tp"] + 1e-6) & (columns["iou_sum"] >= 0)).all()
+    if not (is_count and is_mean and len(set(images)) == len(images)):
+        raise CacheError(f"{path}: counts that cannot be, or images out of order; {REMEDY}")
 
 
 def class_pq(counts: Mapping[ImageId, MatchCounts] | None, image_ids: Collection[ImageId]) -> dict[int, float]:

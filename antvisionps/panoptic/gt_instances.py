@@ -99,4 +99,7 @@ class GtInstancesReader:
         (found,) = self._parquet.read_group(group).slice(row, 1).to_pylist()
         if found["image_id"] != image_id:
             raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {_REMEDY}")
-        return GtInstances.of(list(zip(found["category_ids"], found["is_crowd"], found["rles"], strict=True)))
+        columns = (found["category_ids"], found["is_crowd"], found["rles"])
+        if len({len(column) for column in columns}) > 1 or any(None in column for column in columns):
+            raise DataError(f"{self._path}: image {image_id} has an instance without a category or mask; {_REMEDY}")
+        return GtInstances.of(list(zip(*columns, strict=True)))

@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError
-from antvisionps.core.json_files import read_json
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
@@ -38,6 +38,7 @@ SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
+_REMEDY = "run `dvc repro -f prepare`"
 
 InstancesReader = Callable[[PanopticDataset], Mapping[ImageId, Sequence[Instance]]]
 """The true instances of train's images that have any, by the data set's own ids."""
@@ -53,6 +54,22 @@ class SplitFiles:
     annotations: str
     panoptic_dir: str
     images_dir: str
+
+
+class _SplitPlaces(Document):
+    images: int
+    images_dir: str
+    panoptic_dir: str
+    instances: str | None = None
+
+
+class _Manifest(Document):
+    """What `write_splits` writes of the whole folder."""
+
+    fingerprint: str
+    categories: list[dict[str, Any]]
+    root: str | None
+    splits: dict[SplitName, _SplitPlaces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +201,17 @@ def check_splits(train: PanopticDataset, val: PanopticDataset, *, heldout_images
 def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     """A split that `prepare` wrote. Raises DataError when there is none or its annotations break the format."""
     manifest = _read_manifest(prepared_dir)
-    root = prepared_dir if manifest["root"] is None else Path(manifest["root"])
-    folders = manifest["splits"][split]
-    instances = folders.get("instances")
+    root = prepared_dir if manifest.root is None else Path(manifest.root)
+    if split not in manifest.splits:
+        raise DataError(f"{prepared_dir / MANIFEST}: no split {split}; {_REMEDY}")
+    places = manifest.splits[split]
     dataset = read_panoptic(
-        prepared_dir / f"{split}.json",
-        images_dir=root / folders["images_dir"],
-        panoptic_dir=root / folders["panoptic_dir"],
+        prepared_dir / f"{split}.json", images_dir=root / places.images_dir, panoptic_dir=root / places.panoptic_dir
     )
-    return dataset if instances is None else replace(dataset, instances=prepared_dir / instances)
+    described = CategorySet.from_json(manifest.categories, where=str(prepared_dir / MANIFEST))
+    if len(dataset.images) != places.images or dataset.categories != described:
+        raise DataError(f"{dataset.annotations}: other images or categories than {MANIFEST} beside it says; {_REMEDY}")
+    return dataset if places.instances is None else replace(dataset, instances=prepared_dir / places.instances)
 
 
 def runs_path(prepared_dir: Path) -> Path:
@@ -205,7 +224,7 @@ def dataset_fingerprint(prepared_dir: Path) -> str:
 
     Equal contents have equal fingerprints, wherever they lie and whatever the files are called.
     """
-    return str(_read_manifest(prepared_dir)["fingerprint"])
+    return _read_manifest(prepared_dir).fingerprint
 
 
 def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
@@ -334,7 +353,5 @@ def refuse_shared_photos(
             )
 
 
-def _read_manifest(prepared_dir: Path) -> dict[str, Any]:
-    remedy = "run `dvc repro -f prepare`"
-    manifest: dict[str, Any] = read_json(prepared_dir / MANIFEST, what="manifest", remedy=remedy, error=DataError)
-    return manifest
+def _read_manifest(prepared_dir: Path) -> _Manifest:
+    return read_document(prepared_dir / MANIFEST, _Manifest, what="manifest", remedy=_REMEDY, error=DataError)

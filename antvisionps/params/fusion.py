@@ -5,16 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from antvisionps.params.section import (
-    Fraction,
-    Name,
-    NonNegative,
-    NonNegativeFloat,
-    Positive,
-    Section,
-    Seed,
-    full_weights,
-)
+from antvisionps.core.documents import Fraction, Weight
+from antvisionps.params.section import Name, NonNegative, Samples, Section, Seed, SidePx, full_weights
 
 Method = Literal["heuristic", "panoptic_head"]
 
@@ -24,7 +16,7 @@ InstanceEnsemble = Literal["best_of_class", "best_overall", "union"]
 
 class EvaluateHeldout(Section):
     min_heldout_instances: NonNegative
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     seed: Seed
 
 
@@ -45,7 +37,7 @@ class FusionChoices(Section):
     methods: dict[Name, Method]
     instance_ensemble: InstanceEnsemble
     min_joined_iou: Fraction
-    instance_weights: dict[Name, NonNegativeFloat]
+    instance_weights: dict[Name, Weight]
     semantic_average: Literal["probabilities", "log_probabilities"]
 
     def method_of(self, system: str) -> Method:
@@ -64,7 +56,7 @@ class Fuse(FusionChoices):
     min_stuff_confidence: Fraction
     min_scores: dict[str | int, Fraction]
     order: Literal["score", "learned"]
-    semantic_weights: dict[Name, NonNegativeFloat]
+    semantic_weights: dict[Name, Weight]
     calibrated: bool
 
     def semantic_weight_of_end(self, ends: Iterable[str]) -> dict[str, float]:
@@ -78,11 +70,11 @@ class Fuse(FusionChoices):
 
 class Score(Section):
     overlay_images: NonNegative
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     seed: Seed
 
 
 class Report(Section):
-    photo_long_side_px: Positive
-    thumbnail_long_side_px: Positive
+    photo_long_side_px: SidePx
+    thumbnail_long_side_px: SidePx
     photo_quality: Annotated[int, Field(ge=1, le=100)]

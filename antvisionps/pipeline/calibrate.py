@@ -45,7 +45,7 @@ def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
     """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
-    caches = SplitCaches.open(predictions, prepared, "heldout")
+    caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems

@@ -19,20 +19,26 @@ from antvisionps.evaluation.average_precision import (
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
-from antvisionps.fusion.routing import ROUTING_FILE, Lead, route_categories, routes_to_json, runner_up
+from antvisionps.fusion.routing import (
+    CLASS_AP_FILE,
+    CLASS_AP_SCHEMA,
+    ROUTING_FILE,
+    Lead,
+    route_categories,
+    routes_to_json,
+    runner_up,
+)
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.predictions.split_caches import SplitCaches
 
-CLASS_AP_FILE = "class_ap.parquet"
-
 
 def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: Path) -> None:
     """Writes OUT/class_ap.parquet and OUT/routing.json."""
     settings = params.evaluate_heldout
-    caches = SplitCaches.open(predictions, prepared, "heldout")
+    caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     dataset = caches.dataset
     matches = _match_instances(caches, params)
     thing_ids = [category.category_id for category in dataset.categories.things]
@@ -107,12 +113,12 @@ def _open_matching(
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
     rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    return pa.table(
-        {
-            "category_id": pa.array([category_id for category_id, _, _ in rows], pa.int32()),
-            "end": pa.array([end for _, end, _ in rows], pa.string()),
-            "AP": pa.array([row.ap for _, _, row in rows], pa.float64()),
-            "AP50": pa.array([row.ap50 for _, _, row in rows], pa.float64()),
-            "n_gt": pa.array([row.n_gt for _, _, row in rows], pa.int64()),
-        }
-    )
+    columns = [
+        [category_id for category_id, _, _ in rows],
+        [end for _, end, _ in rows],
+        [row.ap for _, _, row in rows],
+        [row.ap50 for _, _, row in rows],
+        [row.n_gt for _, _, row in rows],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, CLASS_AP_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=CLASS_AP_SCHEMA)

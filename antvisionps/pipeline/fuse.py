@@ -35,7 +35,7 @@ def fuse_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, calibration: Path, out: Path
 ) -> None:
     """Writes the maps of each of fuse.systems to OUT/<system>."""
-    caches = SplitCaches.open(predictions, prepared, "val")
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     settings = {
         system: system_settings(
             system, params, categories=caches.dataset.categories, routing=routing, calibration=calibration

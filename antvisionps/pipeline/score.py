@@ -35,7 +35,7 @@ from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_b
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
-from antvisionps.report.pq_table import Summary
+from antvisionps.report.score_tables import Summary, per_image_schema
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
 
@@ -53,7 +53,7 @@ def score(
     with_budget: bool = True,
 ) -> Summary:
     """Writes the metrics and the pictures, and returns what panoptic.json holds."""
-    caches = SplitCaches.open(predictions, prepared, "val")
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     with open_workers(**params.runtime.worker_arguments()) as workers:
@@ -169,26 +169,11 @@ def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
         yield "" if math.isnan(value) else 100 * value
 
 
-PER_IMAGE_SCHEMA = pa.schema(
-    [
-        ("system", pa.string()),
-        ("image_id", pa.int64()),
-        ("category_id", pa.int64()),
-        ("tp", pa.int64()),
-        ("fp", pa.int64()),
-        ("fn", pa.int64()),
-        ("iou_sum", pa.float64()),
-    ]
-)
-
-
 def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
     """Enough to compute the PQ of any subset of images again, or to bootstrap it. Images have the data set's own ids,
     so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
-    schema = PER_IMAGE_SCHEMA
-    if isinstance(source_ids[0], str):
-        schema = schema.set(1, pa.field("image_id", pa.string()))
+    schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
     tables = []
     for name, of_images in counts.items():
         lengths = [len(image.category_ids) for image in of_images]

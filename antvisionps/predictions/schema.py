@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError, clipped_text, first_line
+from antvisionps.core.json_files import parse_json
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.ids import ImageId, parse_image_id
 
@@ -85,7 +86,8 @@ class CacheIdentity:
                 continue
             if field.name == "categories":
                 raise CacheError(f"{path}: {_first_difference(expected, got)}; {REMEDY}")
-            raise CacheError(f"{path}: expected {field.name.replace('_', ' ')} {expected}, got {got}; {REMEDY}")
+            name = field.name.replace("_", " ")
+            raise CacheError(f"{path}: expected {name} {expected}, got {clipped_text(got)}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,12 @@ class CacheHeader(CacheIdentity):
         try:
             names = [field.name for field in fields(cls) if field.name != "given_ids"]
             entries: dict[str, Any] = {name: metadata[PREFIX + name] for name in names}
-            given_ids = json.loads(metadata.get(PREFIX + "given_ids", "null"))
+            given_ids = parse_json(metadata.get(PREFIX + "given_ids", "null"))
             entries["given_ids"] = None if given_ids is None else tuple(map(parse_image_id, given_ids))
-            entries["categories"] = CategorySet.from_json(json.loads(entries["categories"]), where=str(path))
-        except (KeyError, TypeError, ValueError, DataError) as error:
+            entries["categories"] = CategorySet.from_json(parse_json(entries["categories"]), where=str(path))
+        except (KeyError, ValueError, TypeError, AttributeError, DataError) as error:
             raise CacheError(
-                f"{path}: its metadata is not that of a cache of predictions ({error}); {REMEDY}"
+                f"{path}: its metadata is not that of a cache of predictions ({first_line(error)}); {REMEDY}"
             ) from error
         return cls(**entries)
 

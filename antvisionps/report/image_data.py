@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from antvisionps.core.errors import CacheError, clipped
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import (
     ImageOutcomes,
@@ -20,7 +21,7 @@ from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
-from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, RowsByImage
+from antvisionps.predictions.fused_files import CANDIDATES, REMEDY, SEGMENTS, RowsByImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
@@ -57,8 +58,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
     instances_readers = sources.caches.open_instances(sources.ends)
     semantic_readers = sources.caches.open_semantics(sources.ends)
     rows_of = {
-        system: [RowsByImage(sources.fused_dir / system, table) for table in (SEGMENTS, CANDIDATES)]
-        for system in sources.fused
+        system: [RowsByImage(sources.fused_dir / system, table, fused) for table in (SEGMENTS, CANDIDATES)]
+        for system, fused in sources.fused.items()
     }
 
     def assemble(index: int) -> ImageData:
@@ -78,6 +79,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 categories=categories,
             )
             segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
+            _refuse_absent_instances(rejected, found, system, image.image_id)
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
@@ -102,6 +104,18 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         return ImageData(page, tally, confused_px)
 
     return assemble
+
+
+def _refuse_absent_instances(
+    rejected: Sequence[Mapping[str, Any]], found: Mapping[str, ImageInstances], system: str, image_id: int
+) -> None:
+    """Raises CacheError where a candidate is said to be an instance that its end did not find."""
+    for row in rejected:
+        if row["instance"] is not None and row["instance"] >= len(found.get(row["end"], ())):
+            raise CacheError(
+                f"{CANDIDATES.file_name} of system {system}: image {image_id} has no instance {row['instance']} of "
+                f"{clipped(row['end'])}; {REMEDY}"
+            )
 
 
 def runs(values: np.ndarray) -> list[int]:

@@ -34,11 +34,11 @@ from antvisionps.report.overview_data import (
     confusion_triples,
     describe_categories,
     read_curves,
-    read_metrics,
-    read_routing,
+    read_page_routing,
     write_confusion_csv,
     write_curves_csv,
 )
+from antvisionps.report.score_tables import read_metrics
 
 ZLIB_LEVEL = 6
 
@@ -69,8 +69,8 @@ def write_report(
         "sizes": [[name, low] for name, (low, _) in SIZES.items()],
         "outcomes": [str(outcome) for outcome in Outcome],
         "min_score": min_score,
-        "metrics": read_metrics(metrics),
-        "routing": read_routing(routing, categories),
+        "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
+        "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
         "curves": curves,
     }
     with atomic_folder(out) as folder:

@@ -87,7 +87,7 @@ def test_what_cannot_be_swept_is_one_line(arguments, complaint, refused):
 
 def test_values_are_read_as_dvc_reads_them():
     assert parse_sweeps(["fuse.a=1e-4,no,null,true,3"]) == {"fuse.a": [1e-4, "no", None, True, 3]}
-    with pytest.raises(ParamsError, match="a value is no YAML"):
+    with pytest.raises(ParamsError, match="not valid YAML"):
         parse_sweeps(["fuse.min_score=0.1,["])
     assert experiment_line({"fuse.a": None, "fuse.b": True, "fuse.c": 0.5, "fuse.d": "x y"}) == (
         "dvc exp run -S fuse.a=null -S fuse.b=true -S fuse.c=0.5 -S 'fuse.d=x y'"

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from antvisionps.fusion.routing import CLASS_AP_SCHEMA
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
@@ -156,9 +157,10 @@ def write_numbers(root):
         "category_id": [RING, RING, CRATE],
         "end": ["e_ups", "lwl_htc", "e_ups"],
         "AP": [0.25, 0.125, float("nan")],
+        "AP50": [0.5, 0.25, float("nan")],
         "n_gt": [9, 9, 0],
     }
-    pq.write_table(pa.table(columns), root / "routing/class_ap.parquet")
+    pq.write_table(pa.table(columns, schema=CLASS_AP_SCHEMA), root / "routing/class_ap.parquet")
 
 
 class SmallReport:

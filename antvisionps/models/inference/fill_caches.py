@@ -41,6 +41,7 @@ def open_end(
     split: str,
     dataset_fingerprint: str,
     member_weights: Mapping[str, float],
+    find_problem: Callable[[str, Mapping[str, Any]], str],
     max_proposals: int,
     device: torch.device,
     models_dir: Path,
@@ -48,7 +49,13 @@ def open_end(
 ) -> CacheToFill:
     """An end's trained members, which fill the cache in `out_dir`; raises what `open_networks` does."""
     opened = open_networks(
-        models_dir, member_weights, categories=dataset.categories, max_proposals=max_proposals, device=device
+        models_dir,
+        member_weights,
+        end=end,
+        find_problem=find_problem,
+        categories=dataset.categories,
+        max_proposals=max_proposals,
+        device=device,
     )
     header = CacheHeader(
         end=end,

@@ -13,7 +13,6 @@ import os
 import sys
 import uuid
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.training import hooks
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
@@ -198,11 +198,20 @@ def _learning_rates(iterations: int, warmup: int, policy: str, milestones: Seque
 def _drop_damaged_checkpoints(work_dir: Path) -> None:
     """A kill can leave the newest checkpoint unreadable; training goes on from the one before, or starts afresh."""
     pointer = work_dir / "last_checkpoint"
-    newest_first = sorted(work_dir.glob("iter_*.pth"), key=lambda path: -int(path.stem.removeprefix("iter_")))
-    for checkpoint in newest_first:
-        if zipfile.is_zipfile(checkpoint):  # torch's files are zip archives, whose index is written last
+    iteration_of = {path: path.stem.removeprefix("iter_") for path in work_dir.glob("iter_*.pth")}
+    numbered = [path for path, iteration in iteration_of.items() if iteration.isdecimal()]
+    for checkpoint in sorted(numbered, key=lambda path: -int(iteration_of[path])):
+        if _is_whole(checkpoint):
             pointer.write_text(str(checkpoint))
             return
         print(f"{checkpoint}: cannot be read and is left out; training goes on from an earlier one", file=sys.stderr)
         checkpoint.unlink()
     pointer.unlink(missing_ok=True)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        state = load_checked(checkpoint, remedy="")
+        return not first_unusable(state["state_dict"])
+    except (ModelError, KeyError, AttributeError):
+        return False

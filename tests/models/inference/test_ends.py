@@ -15,6 +15,7 @@ from antvisionps.models.inference.predict_photo import paste_mask
 from antvisionps.models.training import member
 from antvisionps.models.training.member import train_member
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.training import network_problem
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader
@@ -46,7 +47,13 @@ def trained(tmp_path_factory, dataset):
 
 
 def opened(models_dir, dataset):
-    how = {"categories": dataset.categories, "max_proposals": 20, "device": torch.device("cpu")}
+    how = {
+        "end": models_dir.name,
+        "find_problem": network_problem,
+        "categories": dataset.categories,
+        "max_proposals": 20,
+        "device": torch.device("cpu"),
+    }
     return open_networks(models_dir, {"a": 1.0}, **how)
 
 

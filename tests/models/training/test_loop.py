@@ -1,5 +1,6 @@
 """Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
 
+import zipfile
 from dataclasses import replace
 from functools import partial
 
@@ -94,6 +95,23 @@ def test_checkpoints_that_a_kill_left_half_written_are_left_out(run, tmp_path, c
         checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     again = run("killed", **every)
     assert capsys.readouterr().err.count("cannot be read and is left out") == 2
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_checkpoint_with_a_flipped_bit_or_a_foreign_name_is_left_out(run, tmp_path, capsys):
+    every = {"checkpoint_interval": 1}
+    whole = run("whole", **every)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **every)
+    checkpoint = tmp_path / "killed" / "iter_3.pth"
+    with zipfile.ZipFile(checkpoint) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(checkpoint.read_bytes())
+    data[largest.header_offset + largest.file_size // 2] ^= 1
+    checkpoint.write_bytes(data)
+    (tmp_path / "killed" / "iter_best.pth").write_bytes(b"mine")
+    again = run("killed", **every)
+    assert capsys.readouterr().err.count("cannot be read and is left out") == 1
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
