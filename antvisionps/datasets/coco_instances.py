@@ -123,7 +123,7 @@ class _AnnotationReader:
                 start = str(segmentation)[:80]
                 raise ValueError(f"expected a list of polygons, [[x, y, x, y, ...]], got a flat one, {start}")
             polygons = [polygon for polygon in segmentation if _has_area(polygon, image)]
-            if len(polygons) < len(segmentation):
+            if 0 < len(polygons) < len(segmentation):
                 self._skipped.add("annotations have polygons without area, which are left out", name)
             return _encode_polygons(polygons, image) if polygons else None
         if not isinstance(segmentation, dict):

@@ -20,6 +20,7 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.ids import (
     ImageId,
     number_ids,
+    one_line,
     parse_category_id,
     parse_image_id,
     refuse_other_kind,
@@ -200,8 +201,8 @@ def _parse_image(
     refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=number,
-        file_name=_field(row, "file_name", str, where),
-        panoptic_file_name=_field(annotation, "file_name", str, f"{where}: annotation"),
+        file_name=_parse(row, "file_name", one_line, where),
+        panoptic_file_name=_parse(annotation, "file_name", one_line, f"{where}: annotation"),
         height=height,
         width=width,
         segments=segments,

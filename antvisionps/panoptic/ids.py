@@ -41,9 +41,7 @@ def parse_category_id(value: object) -> int:
 def parse_image_id(value: object) -> ImageId:
     """Raises ValueError on what is neither a whole number of 64 bits nor a line of text."""
     if isinstance(value, str):
-        if not value or _BREAKS_A_LINE.search(value):
-            raise ValueError(f"expected a line of text, got {value[:80]!r}")
-        return value
+        return one_line(value)
     try:
         image_id = whole_number(value)
     except ValueError:
@@ -51,6 +49,13 @@ def parse_image_id(value: object) -> ImageId:
     if abs(image_id) > MAX_IMAGE_ID:
         raise ValueError(f"expected a number of at most {MAX_IMAGE_ID}, got {image_id}")
     return image_id
+
+
+def one_line(text: object) -> str:
+    """The text. Raises ValueError where it is none, is empty or holds control characters or half a character."""
+    if not isinstance(text, str) or not text or _BREAKS_A_LINE.search(text):
+        raise ValueError(f"expected a line of text, got {str(text)[:80]!r}")
+    return text
 
 
 def number_ids(image_ids: Iterable[ImageId]) -> dict[ImageId, int]:

@@ -173,7 +173,7 @@ def test_poor_rows_are_skipped_and_counted_and_the_others_are_as_without_them(fo
     assert dataset_fingerprint(prepare(folder)) == before
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line.removeprefix(f"warning: {folder / 'instances.json'}: ") for line in warnings] == [
-        "3 annotations have polygons without area, which are left out; first: annotation 3 of image 1",
+        "1 annotations have polygons without area, which are left out; first: annotation 3 of image 1",
         "5 annotations without a pixel are skipped; first: annotation 20 of image 2",
         "2 annotations of images without panoptic annotation are skipped; first: image 77",
     ]

@@ -164,3 +164,11 @@ def test_an_instances_json_is_named_with_its_converter(split):
     )
     with pytest.raises(DataError, match=message):
         read_foreign(split, as_instances)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "", "a\nb", "a\0b", "\ud800"])
+@pytest.mark.parametrize("rows", ["images", "annotations"])
+def test_what_is_no_file_name_is_refused_with_its_image(split, rows, wrong):
+    with pytest.raises(DataError, match=r"image 3: .*file_name: expected a line of text, got") as caught:
+        read_foreign(split, lambda d: d[rows][0].update(file_name=wrong))
+    assert "\n" not in str(caught.value)
