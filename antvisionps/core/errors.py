@@ -35,3 +35,7 @@ class DownloadError(AntVisionPSError):
 
 class WorkersError(AntVisionPSError):
     """Worker processes cannot be started, are lost, or have another installation than this process."""
+
+
+class OutputError(AntVisionPSError):
+    """What stands where a file or folder is to be written cannot be replaced, or another process writes there."""

@@ -76,15 +76,15 @@ def prepare_coco_panoptic(
     Raises DataError on whatever `read_panoptic`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train
     and val of different categories, and on an image in both.
     """
-    datasets = [
-        read_panoptic(
-            Path(root, files.annotations),
-            images_dir=Path(root, files.images_dir),
-            panoptic_dir=Path(root, files.panoptic_dir),
-        )
-        for files in (train, val)
-    ]
     with atomic_folder(out) as folder:
+        datasets = [
+            read_panoptic(
+                Path(root, files.annotations),
+                images_dir=Path(root, files.images_dir),
+                panoptic_dir=Path(root, files.panoptic_dir),
+            )
+            for files in (train, val)
+        ]
         write_splits(
             folder,
             train=datasets[0],

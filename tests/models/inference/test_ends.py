@@ -53,7 +53,7 @@ def opened(models_dir, dataset):
 @pytest.mark.parametrize("end", NETWORKS)
 def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, dataset, tmp_path):
     assert sorted(path.name for path in (trained / end / "a").iterdir()) == ["curves", "network.json", "weights.pth"]
-    assert not list((trained / end / "unfinished").iterdir())
+    assert not (trained / end / "unfinished").exists()
     header = CacheHeader(end, "val", "0" * 64, dataset.categories, "1" * 64)
     cache = CacheToFill(opened(trained / end, dataset), header, tmp_path)
     fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0))
