@@ -154,7 +154,7 @@ def _refuse_irreplaceable(path: Path) -> None:
         raise OutputError(f"{path}: expected a folder to write, got {link}; name where it leads, or remove the link")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: expected a folder to write, got {_kind(path)}; name another")
-    if Path.cwd().is_relative_to(path.resolve()):
+    if Path.cwd().is_relative_to(os.path.realpath(path)):
         raise OutputError(f"{path}: holds the working folder, and is replaced whole; name a folder of its own")
     if path.is_mount():
         raise OutputError(f"{path}: a disk is mounted there, so it cannot be replaced whole; name a folder inside it")
