@@ -124,7 +124,8 @@ def _named(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno in OF_THE_DISK:
             error.filename = str(path)
         for name in ("filename", "filename2"):
-            setattr(error, name, _known_name(getattr(error, name), path))
+            if getattr(error, name) is not None:  # to set None changes how the error is printed
+                setattr(error, name, _known_name(getattr(error, name), path))
         raise
 
 

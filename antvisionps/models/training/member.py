@@ -14,6 +14,7 @@ from mmengine.dist import get_dist_info
 from mmengine.model import BaseModel
 
 from antvisionps.core.atomic import atomic_folder, sole_writer
+from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
@@ -62,7 +63,7 @@ def train_member(
     with sole_writer(run_dir):
         with atomic_folder(out_dir) as folder:
             save_weights(folder, learn(), network=described)
-            shutil.copytree(run_dir / CURVES_DIR, folder / CURVES_DIR)
+            copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
         shutil.rmtree(run_dir)
 
 
