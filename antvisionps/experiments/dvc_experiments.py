@@ -72,6 +72,12 @@ class ExperimentClone:
 
     def run(self, experiment: Experiment, profile: Path) -> None:
         """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
+        if _find(self.folder, experiment.name) is None:  # else a kill came before it was fetched
+            self._run(experiment, profile)
+        ref = _find(self.folder, experiment.name)
+        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
+
+    def _run(self, experiment: Experiment, profile: Path) -> None:
         self._restore(profile)
         for path in (*_paths_of(read_params(profile)), str(read_pipeline_paths(Path()).imports)):
             self._link(path)
@@ -80,13 +86,11 @@ class ExperimentClone:
         # DVC holds the lock, too: it goes on where this process alone is killed.
         lock = [self.lock.fileno()]
         ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False, pass_fds=lock)
-        ref = _find(self.folder, experiment.name)
-        if ran.returncode or ref is None:
+        if ran.returncode or _find(self.folder, experiment.name) is None:
             raise AntVisionPSError(
                 f"experiment {experiment.name} failed (exit status {ran.returncode}), for the reason above; what is "
                 "finished stays, and the next run goes on from there"
             )
-        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
 
     def result_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """metrics/panoptic.json as the experiment wrote it; None if it has not run, on whatever commit."""
