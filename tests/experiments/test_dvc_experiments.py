@@ -158,13 +158,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     rwlock = stub_project / "data" / "tables" / ".dvc" / "tmp" / "rwlock"
-    with subprocess.Popen(["true"]) as zombie:  # as the killed process, whose parent has not asked for its status
-        rwlock.write_text(re.sub(r'"pid": \d+', f'"pid": {zombie.pid}', rwlock.read_text()))
-        assert str(zombie.pid) in rwlock.read_text()
-        go_on_after_a_kill(stub_project, stuck, broken, rwlock, capfd)
-
-
-def go_on_after_a_kill(stub_project, stuck, broken, rwlock, capfd):
+    zombie = subprocess.Popen(["true"])  # as the killed process is where its parent does not ask for its status
+    rwlock.write_text(re.sub(r'"pid": \d+', f'"pid": {zombie.pid}', rwlock.read_text()))
+    assert str(zombie.pid) in rwlock.read_text()
     (stub_project / "data" / "tables" / ".git" / "index.lock").touch()
     assert git(stub_project, "status", "--porcelain") == "?? docs/\n"
     assert "not run yet" in Path("docs/tables/params.md").read_text()
@@ -175,6 +171,8 @@ def go_on_after_a_kill(stub_project, stuck, broken, rwlock, capfd):
         cli(["table", "1"])
     assert "error: experiment params-table1-vanilla-" in capfd.readouterr().err
     assert experiments(stub_project) == []
+    assert steps_trained(stub_project) == "1 2 3 "
+    assert zombie.wait() == 0
     broken.unlink()
 
     rwlock.write_text("")  # killed while it wrote the file

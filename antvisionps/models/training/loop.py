@@ -15,6 +15,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def _loader(
     """This process's part of every batch."""
     rank, processes = get_dist_info()
     batch_size = _share_of_batch(settings.schedule["batch_size"], processes)
+    if workers:
+        get_temp_dir()  # which they share, and which goes with this process: they end by a signal and remove nothing
     order = SampleOrder(
         num_images=num_images, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes
     )
