@@ -62,7 +62,7 @@ def sole_writer(path: Path) -> Iterator[None]:
     Raises OutputError where another process writes `path`, and OSError where nobody can.
     """
     box = unfinished(path).parent
-    with _named(path), _without_empty_folders(box), _locked(path, box):
+    with named_errors(path), _without_empty_folders(box), _locked(path, box):
         _put_back(path)
         _remove_leftovers(box)
         yield
@@ -116,7 +116,7 @@ def _remove_leftovers(box: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Errors name the place as the user knows it, also those of writing to an open file, which name none."""
     try:
         yield

@@ -13,7 +13,7 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.model import BaseModel
 
-from antvisionps.core.atomic import atomic_folder, sole_writer
+from antvisionps.core.atomic import atomic_folder, named_errors, sole_writer
 from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loop import CURVES_DIR, train
@@ -62,7 +62,9 @@ def train_member(
         return
     with sole_writer(run_dir):
         with atomic_folder(out_dir) as folder:
-            save_weights(folder, learn(), network=described)
+            with named_errors(run_dir):
+                model = learn()
+            save_weights(folder, model, network=described)
             copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
         shutil.rmtree(run_dir)
 

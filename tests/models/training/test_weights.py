@@ -1,7 +1,10 @@
+import resource
+
 import pytest
 import torch
 
 from antvisionps.core.errors import ModelError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.training.weights import load_weights, read_network, save_weights, weights_sha256
 
 
@@ -53,3 +56,15 @@ def test_missing_truncated_and_unsafe_files_are_refused(tmp_path):
     (tmp_path / "network.json").write_text("{")
     with pytest.raises(ModelError, match=r"network\.json: no readable network"):
         read_network(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [300, 1800])  # torch notices the first, and takes the second for written
+def test_weights_that_the_disk_does_not_take_are_an_error_that_names_the_file(tmp_path, limit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            save_weights(tmp_path, layer(), network={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert explain(raised.value).startswith(f"{tmp_path / 'weights.pth'}: Input/output error; the disk fails")
