@@ -32,8 +32,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     A symbolic link of that name is replaced, not followed. Raises OutputError on a folder or a device, else what
     `sole_writer` does.
     """
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path}: expected a file to write, got {_kind(path)}; name another")
+    _refuse_other_than_file(path)
     with sole_writer(path):
         yield unfinished(path)
         os.replace(unfinished(path), path)
@@ -69,7 +68,8 @@ def sole_writer(path: Path) -> Iterator[None]:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raises now what `sole_writer` would raise later, after all the work."""
+    """Raises now what `atomic_file` would raise later, after all the work."""
+    _refuse_other_than_file(path)
     with sole_writer(path):
         pass
 
@@ -147,6 +147,11 @@ def _without_empty_folders(box: Path) -> Iterator[None]:
         for folder in (box, *missing):
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _refuse_other_than_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: expected a file to write, got {_kind(path)}; name another")
 
 
 def _refuse_irreplaceable(path: Path) -> None:

@@ -208,6 +208,8 @@ def test_a_folder_or_a_pipe_is_no_place_for_a_file(tmp_path, make):
     make(tmp_path / "out")
     with pytest.raises(OutputError, match="out: expected a file to write, got a"), atomic_file(tmp_path / "out"):
         raise AssertionError("the work began")
+    with pytest.raises(OutputError, match="out: expected a file to write, got a"):
+        refuse_unwritable(tmp_path / "out")
     assert below(tmp_path) == ["out"]
 
 
