@@ -77,6 +77,6 @@ def _is_unread() -> bool:
 def _drop_output() -> None:
     """Has Python's last flush of stdout go nowhere, where it cannot be written."""
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

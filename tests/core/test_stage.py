@@ -109,3 +109,5 @@ def test_output_to_a_full_disk_is_one_line():
 
 def test_a_stage_without_an_output_works():
     assert run("print(1)", preexec_fn=lambda: os.close(1)).returncode == 0
+    ended = run("open('/nowhere/a')", preexec_fn=lambda: os.close(1))
+    assert (ended.returncode, ended.stderr) == (1, "error: /nowhere/a: No such file or directory; check the path\n")
