@@ -36,10 +36,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _figure(args: argparse.Namespace) -> None:
     with needs_extra("figures"):
         from antvisionps.report.figure import refuse_other_formats, write_figure
+    from antvisionps.core.atomic import refuse_unwritable
     from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.panoptic.splits import open_split
 
     refuse_other_formats(args.out)
+    refuse_unwritable(args.out)
     truth = open_split(args.data / "prepared", "val")
     names = args.systems or _systems_in(args.data / "fused")
     systems = [open_fused_maps(args.data / "fused" / name) for name in names]

@@ -1,8 +1,6 @@
 """The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,18 +10,14 @@ from antvisionps.core.stage import run_stage
 PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
-CLOSED_PIPE = 141
-"""Exit status of a program whose output nobody reads any more, as shells have it: 128 + SIGPIPE."""
-
 
 def main(argv: Sequence[str] | None = None) -> None:
+    run_stage(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
-    try:
-        run_stage(lambda: args.run(args))
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's last flush goes
-        raise SystemExit(CLOSED_PIPE) from None
+    args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None
 def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from rich.console import Console
 
-    from antvisionps.core.atomic import atomic_file
+    from antvisionps.core.atomic import atomic_file, refuse_unwritable
     from antvisionps.parallel.images import open_workers
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
@@ -40,6 +40,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.report.sweep_report import sweep_svg, sweep_table
 
     paths = read_pipeline_paths(project_root)
+    if args.plot is not None:
+        refuse_unwritable(args.plot)
     points = grid(parse_sweeps(args.sweeps))
     variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
     caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())

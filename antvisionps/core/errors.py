@@ -37,6 +37,10 @@ class WorkersError(AntVisionPSError):
     """Worker processes cannot be started, are lost, or have another installation than this process."""
 
 
+class OutputError(AntVisionPSError):
+    """What stands where a file or folder is to be written cannot be replaced, or another process writes there."""
+
+
 _SHOWN = 80
 """Characters of a wrong value that a message shows."""
 

@@ -6,7 +6,6 @@ whatever ends a run: params.yaml, outputs and dvc.lock are the clone's. What an 
 there too, and the next run goes on from it.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,11 +16,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.input_files import files_below
+from antvisionps.core.locks import open_locked
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.section import parse, read_text
 from antvisionps.params.whole import Params, load_params
@@ -44,11 +45,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentClone:
-    """The clone in `folder` of the project in `project`, whose code is that of `commit`; see `open_clone`."""
+    """The clone in `folder` of the project in `project`, whose code is that of `commit`, and the open file whose lock
+    makes it this process's; see `open_clone`."""
 
     project: Path
     folder: Path
     commit: str
+    lock: FileIO
 
     def describe(self, label: str, profile: Path, changes: Sequence[str]) -> Experiment:
         """The experiment `label` on a profile with these changes, in the syntax of `dvc exp run -S`.
@@ -69,19 +72,25 @@ class ExperimentClone:
 
     def run(self, experiment: Experiment, profile: Path) -> None:
         """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
+        if _find(self.folder, experiment.name) is None:  # else a kill came before it was fetched
+            self._run(experiment, profile)
+        ref = _find(self.folder, experiment.name)
+        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
+
+    def _run(self, experiment: Experiment, profile: Path) -> None:
         self._restore(profile)
         for path in (*_paths_of(read_params(profile)), str(read_pipeline_paths(Path()).imports)):
             self._link(path)
         changes = [word for change in experiment.changes for word in ("-S", change)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
-        ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False)
-        ref = _find(self.folder, experiment.name)
-        if ran.returncode or ref is None:
+        # DVC holds the lock, too: it goes on where this process alone is killed.
+        lock = [self.lock.fileno()]
+        ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False, pass_fds=lock)
+        if ran.returncode or _find(self.folder, experiment.name) is None:
             raise AntVisionPSError(
                 f"experiment {experiment.name} failed (exit status {ran.returncode}), for the reason above; what is "
                 "finished stays, and the next run goes on from there"
             )
-        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
 
     def result_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """metrics/panoptic.json as the experiment wrote it; None if it has not run, on whatever commit."""
@@ -94,6 +103,7 @@ class ExperimentClone:
         Checkpoints of unfinished trainings stay, and so does `prepared`. An empty dvc.lock lets DVC's run cache decide
         what has to run.
         """
+        _remove_stale_locks(self.folder)
         _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
         _git(self.folder, "clean", "--quiet", "--force", "-d")
         (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
@@ -123,16 +133,16 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
         raise AntVisionPSError(
             f"code is changed but not committed; experiments are of committed code, so commit or stash:\n{changed}"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AntVisionPSError(f"{folder}: another process runs experiments there; wait for its end") from None
+    lock = open_locked(folder.with_suffix(".lock"))
+    if lock is None:
+        raise AntVisionPSError(
+            f"{folder}: another process runs experiments there; wait for its end, or end it and its `dvc exp run`"
+        )
+    with lock:
         commit = _git(project, "rev-parse", "HEAD")
         if not (folder / ".dvc" / "config.local").exists():
             _make_clone(project, folder, commit)
-        yield ExperimentClone(project, folder, commit)
+        yield ExperimentClone(project, folder, commit, lock)
 
 
 def _code(project: Path) -> list[str]:
@@ -157,6 +167,16 @@ def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
 def _find(repository: Path, name: str) -> str | None:
     refs = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
+
+
+def _remove_stale_locks(folder: Path) -> None:
+    """The files by which git and DVC lock what is in the clone: whoever has the clone, nobody else does.
+
+    DVC takes a killed process for alive until its parent has asked for its status, which may be never, and cannot read
+    a lock file that a kill left empty.
+    """
+    for path in (folder / ".dvc" / "tmp" / "rwlock", *(folder / ".git").rglob("*.lock")):
+        path.unlink(missing_ok=True)
 
 
 def _make_clone(project: Path, folder: Path, commit: str) -> None:

@@ -39,15 +39,15 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
     """
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
-    header = CacheHeader(
-        identity.end,
-        identity.split,
-        identity.dataset_fingerprint,
-        identity.categories,
-        folder_sha256(source),
-        given_ids(dataset.images),
-    )
     with atomic_folder(out) as folder:
+        header = CacheHeader(
+            identity.end,
+            identity.split,
+            identity.dataset_fingerprint,
+            identity.categories,
+            folder_sha256(source),
+            given_ids(dataset.images),
+        )
         if PANOPTIC in found:
             _import_panoptic(source, folder, dataset, labels, header)
         if INSTANCES in found:

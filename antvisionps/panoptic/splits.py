@@ -107,8 +107,8 @@ def prepare_coco_panoptic(
     Raises DataError on whatever `read_folder`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train and
     val of different categories, and on a photo in both.
     """
-    datasets = read_folder(root, train=train, val=val)
     with atomic_folder(out) as folder:
+        datasets = read_folder(root, train=train, val=val)
         write_splits(
             folder,
             train=datasets[0],

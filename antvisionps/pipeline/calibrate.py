@@ -51,10 +51,9 @@ def calibrate_systems(
         for system in params.fuse.systems
     }
     load_kernels()
-    with open_workers(**params.runtime.worker_arguments()) as workers:
+    with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: _calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
-    with atomic_folder(out) as folder:
         for system, calibration in found.items():
             text = json.dumps(calibration.to_json(), indent=2) + "\n"
             (folder / f"{system}.json").write_text(text, encoding="utf-8")

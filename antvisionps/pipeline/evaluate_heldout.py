@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,16 @@ from antvisionps.predictions.split_caches import SplitCaches
 
 def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: Path) -> None:
     """Writes OUT/class_ap.parquet and OUT/routing.json."""
-    settings = params.evaluate_heldout
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
+    with atomic_folder(out) as folder:
+        ap, table = _route_categories(caches, params)
+        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
+        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, dict[int, CategoryAP]], Any]:
+    """AP by end and category, and what routing.json holds."""
+    settings = params.evaluate_heldout
     dataset = caches.dataset
     matches = _match_instances(caches, params)
     thing_ids = [category.category_id for category in dataset.categories.things]
@@ -52,10 +61,7 @@ def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: 
         for category_id, route in routes.items()
         if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
     }
-    with atomic_folder(out) as folder:
-        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
-        table = routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
-        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return ap, routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
 
 
 def _match_instances(caches: SplitCaches, params: Params) -> dict[str, list[dict[int, ImageMatches]]]:

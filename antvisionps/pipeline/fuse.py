@@ -42,7 +42,7 @@ def fuse_systems(
         )
         for system in params.fuse.systems
     }
-    with open_workers(**params.runtime.worker_arguments()) as workers, atomic_folder(out) as folder:
+    with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         fuse({system: folder / system for system in settings}, settings=settings, caches=caches, workers=workers)
 
 

@@ -56,15 +56,15 @@ def score(
     caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
-    with open_workers(**params.runtime.worker_arguments()) as workers:
-        matches = match_systems(truth, systems, prepared=prepared, workers=workers)
-        places = {"routing": routing, "calibration": calibration}
-        budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
-    draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
+        with open_workers(**params.runtime.worker_arguments()) as workers:
+            matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+            places = {"routing": routing, "calibration": calibration}
+            budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
+        draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, matches, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
-    write_overlays(overlays, truth, systems, images=params.score.overlay_images)
+        write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 
 
@@ -186,18 +186,19 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
     return pa.concat_tables(tables)
 
 
-def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int) -> None:
+def write_overlays(
+    folder: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int
+) -> None:
     """A picture for each of the first images: photo, truth, every system. Large images are shrunk before they are
     drawn."""
-    with atomic_folder(out) as folder:
-        for index, image in enumerate(truth.images[:images]):
-            hw = panel_hw((image.height, image.width))
-            photo = shrink_photo(truth.load_photo(image), hw)
-            panels = [("photo", photo)]
-            for name, dataset in {"truth": truth, **systems}.items():
-                shown = dataset.images[index]
-                ids = shrink_map(dataset.load_segment_ids(shown), hw)
-                panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
-            picture = side_by_side(panels)
-            encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
-            (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())
+    for index, image in enumerate(truth.images[:images]):
+        hw = panel_hw((image.height, image.width))
+        photo = shrink_photo(truth.load_photo(image), hw)
+        panels = [("photo", photo)]
+        for name, dataset in {"truth": truth, **systems}.items():
+            shown = dataset.images[index]
+            ids = shrink_map(dataset.load_segment_ids(shown), hw)
+            panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
+        picture = side_by_side(panels)
+        encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
+        (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())

@@ -14,7 +14,6 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 
 import base64
 import json
-import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ import cv2
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
 from antvisionps.parallel.images import Workers, map_images
@@ -75,7 +75,7 @@ def write_report(
     }
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
-            shutil.copytree(site, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+            copy_files(site, folder)
         for name in ("data", "images", "thumbnails"):
             (folder / name).mkdir()
         open_work = partial(

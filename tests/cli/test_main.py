@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from antvisionps.cli import main as cli
+from antvisionps.core.stage import CLOSED_PIPE
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding
 
@@ -89,4 +90,4 @@ cli.main(["doctor"])
     os.close(reading)
     ended = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    assert (ended.returncode, ended.stderr) == (cli.CLOSED_PIPE, "")
+    assert (ended.returncode, ended.stderr) == (CLOSED_PIPE, "")

@@ -85,6 +85,16 @@ def test_what_cannot_be_swept_is_one_line(arguments, complaint, refused):
     assert complaint in refused("sweep", *arguments.split())
 
 
+def test_a_place_where_no_plot_can_be_is_told_before_the_sweep(project, refused, capsys):
+    (project / "file").touch()
+    (project / "folder").mkdir()
+    assert "file/a.svg: Not a directory" in refused("sweep", "fuse.min_score=0.1,0.9", "--plot", "file/a.svg")
+    assert "folder: expected a file to write, got a folder" in refused(
+        "sweep", "fuse.min_score=0.1,0.9", "--plot", "folder"
+    )
+    assert capsys.readouterr().out == ""
+
+
 def test_values_are_read_as_dvc_reads_them():
     assert parse_sweeps(["fuse.a=1e-4,no,null,true,3"]) == {"fuse.a": [1e-4, "no", None, True, 3]}
     with pytest.raises(ParamsError, match="not valid YAML"):

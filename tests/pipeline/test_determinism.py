@@ -62,7 +62,7 @@ def test_killed_and_begun_again_in_other_processes_fuse_gives_the_same_bytes(don
     assert hanging.returncode == -signal.SIGKILL
     (unfinished,) = out.parent.iterdir()
     assert unfinished != out
-    (unfinished / "fusion" / "panoptic" / "000000999999.png").touch()  # of images that are gone when it begins again
+    (unfinished / "new" / "fusion" / "panoptic" / "000000999999.png").touch()  # of images that are gone next time
     succeed(subprocess.run(command, capture_output=True, text=True, check=False, env=environment))
     assert list(out.parent.iterdir()) == [out]
     assert bytes_below(out) == bytes_below(done.fused)

@@ -1,7 +1,11 @@
 """Trained weights on disk: a plain state dict beside a JSON file that tells what network it belongs to."""
 
+import errno
 import hashlib
 import json
+import os
+import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +21,31 @@ from antvisionps.panoptic.categories import CategorySet
 
 WEIGHTS_FILE = "weights.pth"
 NETWORK_FILE = "network.json"
+_SPARE_BYTES = 2**20
+"""A disk with less has no room."""
 
 
 def save_weights(folder: Path, model: nn.Module, *, network: Mapping[str, Any]) -> None:
     """Writes weights.pth and network.json (what `model` was built with) into an existing folder."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    torch.save(state, folder / WEIGHTS_FILE)
+    _save(state, folder / WEIGHTS_FILE)
     (folder / NETWORK_FILE).write_text(json.dumps(network, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """torch writes by itself: it takes a full disk for an error of the program, or does not notice."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        raise _unwritten(path) from error
+    if not zipfile.is_zipfile(path):
+        raise _unwritten(path)
+
+
+def _unwritten(path: Path) -> OSError:
+    is_full = shutil.disk_usage(path.parent).free < _SPARE_BYTES
+    number = errno.ENOSPC if is_full else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 class Network(Document):

@@ -1,5 +1,6 @@
 """From a data set to trained networks to a cache that the readers accept."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-from antvisionps.core.errors import ModelError
+from antvisionps.core import locks
+from antvisionps.core.atomic import sole_writer
+from antvisionps.core.errors import ModelError, OutputError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.inference.end_networks import BUILDERS, open_networks
 from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
 from antvisionps.models.inference.predict_photo import paste_mask
@@ -60,7 +64,7 @@ def opened(models_dir, dataset):
 @pytest.mark.parametrize("end", NETWORKS)
 def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, dataset, tmp_path):
     assert sorted(path.name for path in (trained / end / "a").iterdir()) == ["curves", "network.json", "weights.pth"]
-    assert not list((trained / end / "unfinished").iterdir())
+    assert not (trained / end / "unfinished").exists()
     header = CacheHeader(end, "val", "0" * 64, dataset.categories, "1" * 64)
     cache = CacheToFill(opened(trained / end, dataset), header, tmp_path)
     fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0))
@@ -94,6 +98,35 @@ def test_a_data_set_without_stuff_or_things_cannot_train_an_end(dataset, tmp_pat
     one_sided = replace(dataset, categories=CategorySet.from_json(rows, where="test"))
     with pytest.raises(ModelError, match=f"no {missing} category"):
         train(one_sided, tmp_path / "out", "e_ups")
+
+
+def no_training(*_, **__):
+    raise AssertionError("it was trained")
+
+
+def test_a_bad_place_or_another_training_there_is_told_before_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
+    monkeypatch.setattr(member, "train", no_training)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: expected a folder to write, got a file"):
+        train(dataset, tmp_path / "file", "e_ups")
+    with sole_writer(tmp_path / "e_ups" / "a"), pytest.raises(OutputError, match=r"a: process .* writes it"):
+        train(dataset, tmp_path / "e_ups" / "a", "e_ups")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_with_the_folder_of_the_checkpoints(dataset, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            train(dataset, tmp_path / "e_ups" / "a", "e_ups")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert explain(raised.value).startswith(f"{tmp_path}/e_ups/unfinished/")
+    assert "File too large; raise the limit of file sizes" in explain(raised.value)
+    assert not (tmp_path / "e_ups" / "a").exists()
+    assert not list(tmp_path.rglob(".*.unfinished"))
 
 
 def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, monkeypatch):

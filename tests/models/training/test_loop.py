@@ -1,5 +1,7 @@
 """Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
 
+import errno
+import os
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -7,7 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from antvisionps.core.errors import ModelError
+from antvisionps.core.errors import DataError, ModelError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.samples import TrainingSamples
 from tests.models.conftest import TRAINING, build
@@ -36,10 +39,10 @@ def run(dataset, tmp_path):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
     torch.use_deterministic_algorithms(True)
 
-    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, **changes):
+    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        how = {"name": "test", "num_images": 3, "workers": 0, "checkpoint_interval": checkpoint_interval}
+        how = {"name": "test", "num_images": 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
         return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
 
     return run_in
@@ -77,6 +80,20 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
     assert list(loss_curve(tmp_path / "whole")) == steps
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "error", [DataError("photo 7: broken"), OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.png")]
+)
+def test_an_error_of_a_sample_comes_through_as_it_is(run, monkeypatch, workers, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(TrainingSamples, "__getitem__", fail)
+    with pytest.raises(type(error)) as raised:
+        run("folder", workers=workers)
+    assert explain(raised.value) == explain(error)
 
 
 def test_another_seed_gives_other_weights(run):

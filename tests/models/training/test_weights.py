@@ -1,10 +1,12 @@
 import json
+import resource
 import zipfile
 
 import pytest
 import torch
 
 from antvisionps.core.errors import ModelError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.blocks.state_dicts import read_state_dict
 from antvisionps.models.training.weights import load_weights, read_network, save_weights, weights_sha256
 from antvisionps.params.whole import load_params
@@ -142,3 +144,15 @@ def test_a_network_that_cannot_be_is_refused(tmp_path, document, problem):
     expected = rf"^{tmp_path}/network\.json: [^\n]*{problem}[^\n]*; train that network first"
     with pytest.raises(ModelError, match=expected):
         read_network(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [300, 1800])  # torch notices the first, and takes the second for written
+def test_weights_that_the_disk_does_not_take_are_an_error_that_names_the_file(tmp_path, limit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            save_weights(tmp_path, layer(), network={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert explain(raised.value).startswith(f"{tmp_path / 'weights.pth'}: Input/output error; the disk fails")
