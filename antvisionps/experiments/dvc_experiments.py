@@ -23,6 +23,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.programs import dvc, experiment_ref, git
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
@@ -62,7 +63,7 @@ class ExperimentClone:
             params = load_params(changed)
             document = _read(changed)
         settings = {name: section for name, section in document.items() if name != "runtime"}  # it changes no result
-        code = _git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
+        code = git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
         imported = _checksums(read_pipeline_paths(self.project).imports, params.import_end.ends)
         digest = hashlib.sha256(json.dumps([settings, code, imported], sort_keys=True).encode()).hexdigest()
         return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, document, tuple(changes))
@@ -75,18 +76,18 @@ class ExperimentClone:
         changes = [word for change in experiment.changes for word in ("-S", change)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
         ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False)
-        ref = _find(self.folder, experiment.name)
+        ref = experiment_ref(self.folder, experiment.name)
         if ran.returncode or ref is None:
             raise AntVisionPSError(
                 f"experiment {experiment.name} failed (exit status {ran.returncode}), for the reason above; what is "
                 "finished stays, and the next run goes on from there"
             )
-        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
+        git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
 
     def result_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """metrics/panoptic.json as the experiment wrote it; None if it has not run, on whatever commit."""
-        ref = _find(self.project, experiment.name)
-        return json.loads(_git(self.project, "show", f"{ref}:{METRICS}")) if ref else None
+        ref = experiment_ref(self.project, experiment.name)
+        return json.loads(git(self.project, "show", f"{ref}:{METRICS}")) if ref else None
 
     def _restore(self, profile: Path) -> None:
         """The commit with this profile's params, and no output of another experiment.
@@ -94,8 +95,8 @@ class ExperimentClone:
         Checkpoints of unfinished trainings stay, and so does `prepared`. An empty dvc.lock lets DVC's run cache decide
         what has to run.
         """
-        _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
-        _git(self.folder, "clean", "--quiet", "--force", "-d")
+        git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
+        git(self.folder, "clean", "--quiet", "--force", "-d")
         (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
         (self.folder / "dvc.lock").unlink(missing_ok=True)
         paths = read_pipeline_paths(self.folder)
@@ -118,7 +119,7 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
     Raises AntVisionPSError where another one does, and where code is changed but not committed: an experiment is
     a commit with its code.
     """
-    changed = _git(project, "status", "--porcelain", "--untracked-files=all", "--", *_code(project))
+    changed = git(project, "status", "--porcelain", "--untracked-files=all", "--", *_code(project))
     if changed:
         raise AntVisionPSError(
             f"code is changed but not committed; experiments are of committed code, so commit or stash:\n{changed}"
@@ -129,7 +130,7 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AntVisionPSError(f"{folder}: another process runs experiments there; wait for its end") from None
-        commit = _git(project, "rev-parse", "HEAD")
+        commit = git(project, "rev-parse", "HEAD")
         if not (folder / ".dvc" / "config.local").exists():
             _make_clone(project, folder, commit)
         yield ExperimentClone(project, folder, commit)
@@ -154,16 +155,11 @@ def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _find(repository: Path, name: str) -> str | None:
-    refs = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
-
-
 def _make_clone(project: Path, folder: Path, commit: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    _git(project, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder.resolve()))
-    _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    _dvc(folder, "config", "--local", "cache.dir", _dvc(project, "cache", "dir"))
+    git(project, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder.resolve()))
+    git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    dvc(folder, "config", "--local", "cache.dir", dvc(project, "cache", "dir"))
 
 
 def _paths_of(node: Any) -> Iterator[str]:
@@ -192,18 +188,3 @@ def _environment() -> dict[str, str]:
     """Stages call `python`, which is this one, and import the clone's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return _output(["git", *arguments], folder)
-
-
-def _dvc(folder: Path, *arguments: str) -> str:
-    return _output([sys.executable, "-m", "dvc", *arguments], folder)
-
-
-def _output(command: Sequence[str], folder: Path) -> str:
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise AntVisionPSError(f"`{' '.join(command)}` failed in {folder.resolve()}: {ran.stderr.strip()}")
-    return ran.stdout.strip()

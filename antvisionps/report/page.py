@@ -39,6 +39,7 @@ from antvisionps.report.overview_data import (
     write_confusion_csv,
     write_curves_csv,
 )
+from antvisionps.report.pq_table import read_ignored
 
 ZLIB_LEVEL = 6
 
@@ -70,6 +71,7 @@ def write_report(
         "outcomes": [str(outcome) for outcome in Outcome],
         "min_score": min_score,
         "metrics": read_metrics(metrics),
+        "ignored": read_ignored(metrics),
         "routing": read_routing(routing, categories),
         "curves": curves,
     }
