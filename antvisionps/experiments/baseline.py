@@ -17,11 +17,11 @@ INPUTS = ("params.yaml", "dvc.yaml", "stages", "antvisionps")
 
 
 def foreign_baseline(project: Path) -> str:
-    """What to tell a user whose results are others than HEAD's with nothing changed; empty where a change explains it,
+    """What to tell a user whose results are others than HEAD's though nothing changed; empty where a change explains it,
     where nothing differs, and outside of git.
 
     A stage whose command, deps and params are those of HEAD, but not its outputs, ran on another machine there. Without
-    such a stage HEAD's metrics are another machine's if they differ and neither params nor code do.
+    such a stage HEAD's results are another machine's, or of code that HEAD has no more.
     """
     try:
         if not _differs(project, METRICS):
@@ -32,11 +32,15 @@ def foreign_baseline(project: Path) -> str:
     stages = list(_stages_with_other_outputs(_head_lock(project), _locked(project / LOCK)))
     if is_changed and not stages:
         return ""
-    inputs = f"the same inputs in {', '.join(stages)}" if stages else "the same params and code"
+    whose = "another machine's"
+    if not stages:
+        whose += ", or of other code: neither params nor code differ from HEAD"
+    else:
+        whose += f": {', '.join(stages)} gave something else there from the same inputs"
     first = "run `make repro` without your changes, then " if is_changed else ""
     return (
-        f"HEAD has other results of {inputs}: they are another machine's, and `dvc metrics diff` and `dvc exp show` "
-        f"compare with them. To compare with your own run, {first}`git commit -am 'My baseline'`"
+        f"HEAD's results are {whose}. `dvc metrics diff` and `dvc exp show` compare with them; to compare with your own "
+        f"run, {first}`git commit -am 'My baseline'`"
     )
 
 

@@ -13,7 +13,7 @@ _LONGEST = 60
 def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str]:
     """Key → why none of the systems with these settings, which are made of `fuse`, uses its value.
 
-    A key that holds what is used anyway, or nothing, is not listed: nobody who reads params.yaml is misled by it.
+    A key that holds what is used anyway, or an empty table, misleads nobody and is not listed.
     """
     reasons: dict[str, str] = {}
     if fuse.instance_weights and all(one.union is None for one in settings):
@@ -35,7 +35,7 @@ def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str
 
 
 def describe_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> str:
-    """`fuse.min_score=0.3, fuse.max_overlap_frac=0.4 (fuse.preset=upsnet takes its place)`; empty if all is used."""
+    """`fuse.min_score=0.3 (fuse.preset=upsnet takes its place)`, a group a reason; empty if all is used."""
     keys_of_reason: dict[str, list[str]] = {}
     for key, reason in why_ignored(fuse, settings).items():
         keys_of_reason.setdefault(reason, []).append(f"fuse.{key}={_written(getattr(fuse, key))}")

@@ -56,8 +56,8 @@ def test_another_machines_results_are_told_until_a_commit_makes_the_run_the_base
     train_otherwise(project)
     cli.main(["results", "metrics/panoptic.json"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("warning: HEAD has other results of the same inputs in train_lwl_htc: ")
-    assert last.endswith(f"To compare with your own run, {COMMIT}")
+    assert last.startswith("warning: HEAD's results are another machine's: train_lwl_htc gave something else there ")
+    assert last.endswith(f"to compare with your own run, {COMMIT}")
     commit(project)
     cli.main(["results", "metrics/panoptic.json"])
     assert "warning" not in capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_another_machines_results_are_told_until_a_commit_makes_the_run_the_base
 
 def test_a_changed_param_or_code_explains_other_metrics(project):
     (project / "metrics" / "panoptic.json").write_text(SUMMARY % 41)
-    assert "of the same params and code" in foreign_baseline(project)
+    assert "neither params nor code differ" in foreign_baseline(project)
     set_param(project)
     assert foreign_baseline(project) == ""
     subprocess.run(["git", "checkout", "--quiet", "params.yaml"], check=True)
@@ -76,7 +76,7 @@ def test_a_changed_param_or_code_explains_other_metrics(project):
 def test_a_changed_param_of_the_fusion_does_not_explain_other_weights(project):
     train_otherwise(project)
     set_param(project)
-    assert "in train_lwl_htc: they are another machine's" in foreign_baseline(project)
+    assert "another machine's: train_lwl_htc gave" in foreign_baseline(project)
     assert f"run `make repro` without your changes, then {COMMIT}" in foreign_baseline(project)
 
 
