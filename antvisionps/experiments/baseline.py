@@ -17,8 +17,8 @@ INPUTS = ("params.yaml", "dvc.yaml", "stages", "antvisionps")
 
 
 def foreign_baseline(project: Path) -> str:
-    """What to tell a user whose results are others than HEAD's though nothing changed; empty where a change explains it,
-    where nothing differs, and outside of git.
+    """What to tell a user whose results are others than HEAD's though nothing changed; empty where a change explains
+    it, where nothing differs, and outside of git.
 
     A stage whose command, deps and params are those of HEAD, but not its outputs, ran on another machine there. Without
     such a stage HEAD's results are another machine's, or of code that HEAD has no more.
@@ -39,8 +39,8 @@ def foreign_baseline(project: Path) -> str:
         whose += f": {', '.join(stages)} gave something else there from the same inputs"
     first = "run `make repro` without your changes, then " if is_changed else ""
     return (
-        f"HEAD's results are {whose}. `dvc metrics diff` and `dvc exp show` compare with them; to compare with your own "
-        f"run, {first}`git commit -am 'My baseline'`"
+        f"HEAD's results are {whose}. `dvc metrics diff` and `dvc exp show` compare with them; to compare with your "
+        f"own run, {first}`git commit -am 'My baseline'`"
     )
 
 
