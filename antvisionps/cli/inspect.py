@@ -81,7 +81,7 @@ def _common_options() -> argparse.ArgumentParser:
 
 def _list(args: argparse.Namespace) -> None:
     from antvisionps.inspection.listing import list_data
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     listing, problems = list_data(args.data)
     if args.json:
@@ -123,7 +123,7 @@ def _semantic(args: argparse.Namespace) -> None:
 
 
 def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) -> None:
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     if args.json:
         print_json(records)
@@ -136,7 +136,7 @@ def _fused(args: argparse.Namespace) -> None:
     from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.inspection.records import fused_records
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     maps = open_fused_maps(args.data / "fused" / args.system)
     image = maps[image_id_of_text(args.image, maps.image_ids)]
@@ -158,7 +158,7 @@ def _fused(args: argparse.Namespace) -> None:
 
 def _diff(args: argparse.Namespace) -> None:
     from antvisionps.inspection.differences import compare, fetched_sides
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     if (len(args.paths), len(args.rev)) not in ((2, 0), (1, 1), (1, 2)):
         raise CacheError("diff: expected two PATHs, or one PATH with --rev once or twice")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.cli import check, download, export, figure, findings, inspect, predict, sweep, table, use
+from antvisionps.cli import check, download, export, figure, findings, inspect, predict, results, sweep, table, use
 from antvisionps.core.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -29,10 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
     use.add_parser(commands, PROJECT_ROOT)
 
-    results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
-    results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
-    results.set_defaults(run=_results)
-
+    results.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     predict.add_parser(commands)
@@ -48,15 +45,6 @@ def _doctor(args: argparse.Namespace) -> None:
     from antvisionps.preflight.doctor import examine
 
     findings.report(examine(PROJECT_ROOT))
-
-
-def _results(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from antvisionps.report.pq_table import pq_table
-    from antvisionps.report.score_tables import read_summary
-
-    Console().print(pq_table(read_summary(args.summary)))
 
 
 if __name__ == "__main__":

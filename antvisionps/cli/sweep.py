@@ -28,8 +28,6 @@ def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None
 
 
 def _sweep(args: argparse.Namespace, project_root: Path) -> None:
-    from rich.console import Console
-
     from antvisionps.core.atomic import atomic_file, refuse_unwritable
     from antvisionps.parallel.images import open_workers
     from antvisionps.params.whole import load_params
@@ -37,7 +35,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.pipeline.settings import system_settings
     from antvisionps.pipeline.sweep import best, grid, refuse_idle, sweep
     from antvisionps.predictions.split_caches import SplitCaches
-    from antvisionps.report.sweep_report import sweep_svg, sweep_table
+    from antvisionps.report.sweep_report import COLORS, sweep_rows, sweep_svg
+    from antvisionps.report.tables import print_table
 
     paths = read_pipeline_paths(project_root)
     if args.plot is not None:
@@ -55,18 +54,17 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
         )
         for params in variants
     ]
-    refuse_idle(points, settings)
+    refuse_idle(points, variants, settings)
     with open_workers(**variants[0].runtime.worker_arguments()) as workers:
         pq = sweep(settings, caches, workers=workers)
     place = best(pq)
     title = f"{args.system} on {args.split}, percent"
-    console = Console()
-    console.print(sweep_table(points, pq, best=place, title=title))
+    print_table(title, sweep_rows(points, pq, best=place), dict.fromkeys(COLORS, ".2f"))
     if args.plot is not None:
         with atomic_file(args.plot) as unfinished:
             unfinished.write_text(sweep_svg(points, pq, best=place, title=title), encoding="utf-8")
     if args.split == "val":
-        console.print(f"warning: {WARNING}", style="yellow", soft_wrap=True)
+        print(f"warning: {WARNING}")
     print(experiment_line(points[place]))
 
 
@@ -82,20 +80,19 @@ def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
                 f"{text}: expected fuse.KEY=VALUE,VALUE,… with each key once; other sections than fuse need their "
                 "stages run again, by `dvc exp run -S`"
             )
-        values_of_key[key] = [parse(text, value) for value in values.split(",")]
+        values_of_key[key] = parse(text, f"[{values}]")
     return values_of_key
 
 
 def experiment_line(point: Mapping[str, object]) -> str:
     """The command that runs the stages with these values."""
-    words = ["dvc", "exp", "run"]
+    from antvisionps.params.overrides import override
+
+    words, unwritable = ["dvc", "exp", "run"], []
     for key, value in point.items():
-        add = "++" if key.count(".") > 1 else ""  # the name of an end, which a table need not hold
-        words += ["-S", f"{add}{key}={_as_yaml(value)}"]
-    return shlex.join(words)
-
-
-def _as_yaml(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+        try:
+            words += ["-S", override(key, value)]
+        except ValueError:
+            unwritable.append(f"{key}: {value}")
+    comment = f"  # after writing into params.yaml {', '.join(unwritable)}" if unwritable else ""
+    return shlex.join(words) + comment

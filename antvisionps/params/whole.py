@@ -140,4 +140,5 @@ def _change(path: Path, document: Any, key: str, value: object) -> None:
         document = document.get(section) if isinstance(document, dict) else None
     if not isinstance(document, dict):
         raise ParamsError(f"{path}: {key}: no such key; mend its spelling")
-    document[name] = value
+    old = document.get(name)
+    document[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value  # as `++` of DVC

@@ -32,10 +32,12 @@ from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
+from antvisionps.pipeline.ignored import describe_ignored
+from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
-from antvisionps.report.score_tables import Summary, per_image_schema
+from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
 
@@ -56,14 +58,16 @@ def score(
     caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
+    places = {"routing": routing, "calibration": calibration}
+    settings = [system_settings(name, params, categories=truth.categories, **places) for name in systems]
     with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
         with open_workers(**params.runtime.worker_arguments()) as workers:
             matches = match_systems(truth, systems, prepared=prepared, workers=workers)
-            places = {"routing": routing, "calibration": calibration}
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, matches, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
+        write_ignored(folder, describe_ignored(params.fuse, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 
@@ -74,7 +78,11 @@ def match_systems(
     """System → the matches of its segments in all images, in the order of the truth's."""
     open_work = partial(_open_matching, truth, systems, prepared)
     groups = range(len(open_gt_runs(truth, prepared)))
-    found = map_images(open_work, groups, workers=workers, description="score")
+
+    def images_of(group: int) -> int:
+        return len(images_of_group(truth.images, group))
+
+    found = map_images(open_work, groups, workers=workers, description="score", images_of_item=images_of)
     return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 

@@ -67,12 +67,14 @@ def plain_settings(
 
 
 def _by_category_id(min_scores: Mapping[str | int, float], categories: CategorySet) -> dict[int, float]:
-    thing_of_key = {key: thing.category_id for thing in categories.things for key in (thing.name, thing.category_id)}
+    things = categories.things
+    thing_of_key: dict[str | int, int] = {str(thing.category_id): thing.category_id for thing in things}  # as of -S
+    thing_of_key |= {key: thing.category_id for thing in things for key in (thing.name, thing.category_id)}
     found: dict[int, float] = {}
     for key, min_score in min_scores.items():
         if key not in thing_of_key:
-            things = ", ".join(f"{thing.name} ({thing.category_id})" for thing in categories.things)
-            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {things}")
+            listed = ", ".join(f"{thing.name} ({thing.category_id})" for thing in things)
+            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {listed}")
         if thing_of_key[key] in found:
             raise ParamsError(f"fuse.min_scores names category {thing_of_key[key]} by name and by id; keep one")
         found[thing_of_key[key]] = min_score

@@ -38,7 +38,7 @@ from antvisionps.report.overview_data import (
     write_confusion_csv,
     write_curves_csv,
 )
-from antvisionps.report.score_tables import read_metrics
+from antvisionps.report.score_tables import read_ignored, read_metrics
 
 ZLIB_LEVEL = 6
 
@@ -70,6 +70,7 @@ def write_report(
         "outcomes": [str(outcome) for outcome in Outcome],
         "min_score": min_score,
         "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
+        "ignored": read_ignored(metrics),
         "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
         "curves": curves,
     }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ Summary = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 
 REMEDY = "run `dvc repro score`"
 
+IGNORED_FILE = "ignored.json"
+IGNORED = "ignored"
+"""A metric in words, which `dvc exp show` and `dvc metrics diff` list beside the numbers."""
+
 _PERCENT_LIMIT = 100.0001
 """A mean of numbers up to 100 may round to more."""
 
@@ -34,6 +39,10 @@ class _Measures(Document):
     PQ: _Percent | None
     SQ: _Percent | None
     RQ: _Percent | None
+
+
+class _Ignored(Document):
+    ignored: str = ""
 
 
 _SummaryDocument = RootModel[dict[str, dict[Literal["All", "Things", "Stuff"], _Measures]]]
@@ -61,6 +70,17 @@ def read_summary(path: Path) -> Summary:
         path, _SummaryDocument, what="summary", remedy=REMEDY, error=DataError
     ).model_dump()
     return summary
+
+
+def write_ignored(metrics: Path, ignored: str) -> None:
+    document = {IGNORED: ignored} if ignored else {}
+    (metrics / IGNORED_FILE).write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_ignored(metrics: Path) -> str:
+    """Which params the run ignored, and why; empty if none. Raises DataError if the file is missing or broken."""
+    path = metrics / IGNORED_FILE
+    return read_document(path, _Ignored, what="list of ignored params", remedy=REMEDY, error=DataError).ignored
 
 
 def read_metrics(folder: Path, *, systems: Sequence[str], categories: CategorySet) -> Json:

@@ -39,6 +39,12 @@ def test_doctor_fails_and_prints_each_remedy_once(monkeypatch, capsys):
     )
 
 
+def test_a_long_subject_keeps_apart_from_its_message(monkeypatch, capsys):
+    stub_doctor(monkeypatch, Finding("ok", "s" * 40, "message"))
+    cli.main(["doctor"])
+    assert capsys.readouterr().out == f"ok    {'s' * 40} message\n"
+
+
 def test_results_prints_pq_of_every_system(tmp_path, capsys):
     measures = {"PQ": 41.234, "SQ": 70.0, "RQ": None}
     path = tmp_path / "panoptic.json"

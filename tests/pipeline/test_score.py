@@ -38,6 +38,7 @@ def test_the_metrics_are_panopticapis_and_hotcocos(done, metrics, panopticapi_pq
                 assert found == pytest.approx({name: 100 * expected[group][name.lower()] for name in found}, abs=1e-9)
     assert 0 < metrics["fusion"]["All"]["PQ"] < 100
     printed = (done.root / "score.txt").read_text()
+    assert "…" not in printed
     assert all(word in printed for word in (*SYSTEMS, "PQTh"))
 
 
@@ -119,3 +120,11 @@ def test_without_an_error_budget_its_table_is_empty_and_the_rest_is_the_same(don
     for path in done.metrics.iterdir():
         found = (tmp_path / "scored" / "metrics" / path.name).read_bytes()
         assert found == (path.read_bytes() if path.name != "error_budget.csv" else b"perfect,PQ,PQ_things,PQ_stuff\n")
+
+
+def test_progress_counts_images_and_not_what_a_process_takes_at_once(done, tmp_path):
+    places = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    last = done.run("score", "--no-error-budget", **places).stderr.split("\r")[-1]
+    assert "score: 100%" in last
+    assert "| 5/5 [" in last
+    assert "image/s" in last

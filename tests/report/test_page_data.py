@@ -94,6 +94,7 @@ def test_the_table_of_curves_has_every_network_there_is(small_report, tmp_path):
     [
         ("metrics/per_class.csv", DataError, "dvc repro score"),
         ("metrics/panoptic.json", DataError, "dvc repro score"),
+        ("metrics/ignored.json", DataError, "dvc repro score"),
         ("routing/class_ap.parquet", CacheError, "dvc repro"),
         ("fused/fusion/segments.parquet", CacheError, "dvc repro fuse"),
         ("models/e_ups/base/curves/plots/metrics/loss.tsv", DataError, "dvc repro"),
