@@ -52,12 +52,13 @@ class SplitFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Hashes:
-    """sha256 (hex) of an image's two files, sha256 of the size and the decoded pixels of its photo, and its EXIF
-    orientation."""
+    """sha256 (hex) of an image's two files; sha256 of the size and the decoded pixels of its photo, upright and as they
+    are stored; its EXIF orientation."""
 
     photo: str
     panoptic: str
     pixels: bytes
+    stored_pixels: bytes
     orientation: int
 
 
@@ -217,12 +218,14 @@ def _check_and_hash(
 
     def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
         opened = dataset.read_photo(image)
-        pixels = _hash_pixels(opened.rgb)
+        pixels = stored_pixels = _hash_pixels(opened.rgb)
+        if opened.stored is not opened.rgb:
+            stored_pixels = _hash_pixels(opened.stored)
         segment_ids = dataset.load_segment_ids(image)
         dataset.check_areas(image, segment_ids)
         runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
         photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
-        return _Hashes(photo, panoptic, pixels, opened.orientation), runs
+        return _Hashes(photo, panoptic, pixels, stored_pixels, opened.orientation), runs
 
     hashes = []
     with ThreadPoolExecutor(workers) as pool:
@@ -288,12 +291,13 @@ def _refuse_shared_photos(
     for name, dataset in splits.items():
         for image, files in zip(dataset.images, hashes[name], strict=True):
             path = dataset.photo_path(image)
-            other, other_path = seen.setdefault(files.pixels, (name, path))
-            if other != name:
-                raise DataError(
-                    f"leak: {other_path} in {other} and {path} in {name} are the same photo, pixel by pixel; remove "
-                    "one from its annotations"
-                )
+            for pixels in {files.pixels, files.stored_pixels}:
+                other, other_path = seen.setdefault(pixels, (name, path))
+                if other != name:
+                    raise DataError(
+                        f"leak: {other_path} in {other} and {path} in {name} are the same photo, pixel by pixel; "
+                        "remove one from its annotations"
+                    )
 
 
 def _read_manifest(prepared_dir: Path) -> dict[str, Any]:
