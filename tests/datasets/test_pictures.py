@@ -86,7 +86,7 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
         (tmp_path / "a" / name).touch()
     found, skipped = find_pictures([tmp_path / "single", tmp_path / "a", tmp_path / "a" / "z.png"])
     assert [picture.name.as_posix() for picture in found] == ["b/y.JPG", "single", "z.png"]
-    line = "skipped 5 files that are no pictures: 4 .heic (2.heic, 1.heic, 3.heic, …), 1 .txt (notes.txt)"
+    line = "skipped, as no pictures: 4 .heic (2.heic, 1.heic, 3.heic, …), 1 .txt (notes.txt)"
     assert describe_skipped(skipped) == line
 
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -53,3 +55,9 @@ def test_missing_truncated_and_unsafe_files_are_refused(tmp_path):
     (tmp_path / "network.json").write_text("{")
     with pytest.raises(ModelError, match=r"network\.json: no readable network"):
         read_network(tmp_path)
+
+
+def test_weights_that_are_no_file_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match=r"weights\.pth: .*expected a file, got a FIFO"):
+        load_weights(tmp_path, layer())
