@@ -58,12 +58,12 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Picture], list[Path]]:
 
 
 def describe_skipped(skipped: Sequence[Path]) -> str:
-    """One line: how many files, and the first names of each suffix."""
+    """One line: how many files of each suffix, and their first names."""
     of_suffix: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(skipped):
         of_suffix[path.suffix.lower() or "no suffix"].append(path.name)
     kinds = [f"{len(names)} {suffix} ({_first(names)})" for suffix, names in sorted(of_suffix.items())]
-    return f"skipped {len(skipped)} files that are no pictures: {', '.join(kinds)}"
+    return f"skipped, as no pictures: {', '.join(kinds)}"
 
 
 def _first(names: Sequence[str]) -> str:

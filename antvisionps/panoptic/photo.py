@@ -75,9 +75,10 @@ class OtherSizeError(ValueError):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Photo:
-    """rgb (H, W, 3) uint8, upright; the EXIF orientation that the file has."""
+    """rgb (H, W, 3) uint8, upright; `stored`, the same as the file has it; the file's EXIF orientation."""
 
     rgb: np.ndarray
+    stored: np.ndarray
     orientation: int
 
 
@@ -161,9 +162,11 @@ def _decode(picture: Image.Image, hw: tuple[int, int] | None) -> Photo:
         with _silence():
             picture.load()
     picture.info.pop("transparency", None)  # Pillow would look for the colour that RGB has no place for
+    picture = picture.convert("RGB")
+    rgb = stored = np.asarray(picture)
     if orientation in _TURN and not turns_itself:
-        picture = picture.transpose(_TURN[orientation])
-    return Photo(np.asarray(picture.convert("RGB")), orientation or UPRIGHT)
+        rgb = np.asarray(picture.transpose(_TURN[orientation]))
+    return Photo(rgb, stored, orientation or UPRIGHT)
 
 
 def _early_orientation(picture: Image.Image) -> int | None:

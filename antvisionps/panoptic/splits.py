@@ -74,13 +74,14 @@ class _Manifest(Document):
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """An image with whole segments; sha256 (hex) of its two files, and sha256 of the size and the decoded pixels of its
-    photo; the photo's EXIF orientation; the runs of its map where they are asked for."""
+    """An image with whole segments; sha256 (hex) of its two files; sha256 of the size and the decoded pixels of its
+    photo, upright and as they are stored; its EXIF orientation; the runs of its map where they are asked for."""
 
     image: PanopticImage
     photo: str
     panoptic: str
     pixels: bytes
+    stored_pixels: bytes
     orientation: int
     runs: SegmentRuns | None
 
@@ -242,12 +243,14 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
 def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs: bool = False) -> CheckedImage:
     """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `check_areas` do."""
     opened = dataset.read_photo(image)
-    pixels = _hash_pixels(opened.rgb)
+    pixels = stored_pixels = _hash_pixels(opened.rgb)
+    if opened.stored is not opened.rgb:
+        stored_pixels = _hash_pixels(opened.stored)
     segment_ids = dataset.load_segment_ids(image)
     image = dataset.measure(image, segment_ids)
     photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
     runs = find_runs(segment_ids, image.segments) if find_its_runs else None
-    return CheckedImage(image, photo, panoptic, pixels, opened.orientation, runs)
+    return CheckedImage(image, photo, panoptic, pixels, stored_pixels, opened.orientation, runs)
 
 
 def _check_images(
@@ -342,11 +345,11 @@ def _refuse_other_categories(train: PanopticDataset, val: PanopticDataset) -> No
 def refuse_shared_photos(
     train: PanopticDataset, of_train: Iterable[CheckedImage], val: PanopticDataset, of_val: Iterable[CheckedImage]
 ) -> None:
-    """Raises DataError where two of these images of train and val are equal, pixel by pixel."""
-    in_train = {one.pixels: one.image for one in of_train}
+    """Raises DataError where two of these images of train and val are equal, pixel by pixel, turned upright or not."""
+    in_train = {pixels: one.image for one in of_train for pixels in (one.pixels, one.stored_pixels)}
     for one in of_val:
-        if one.pixels in in_train:
-            paths = train.photo_path(in_train[one.pixels]), val.photo_path(one.image)
+        for pixels in {one.pixels, one.stored_pixels} & in_train.keys():
+            paths = train.photo_path(in_train[pixels]), val.photo_path(one.image)
             raise DataError(
                 f"leak: {paths[0]} in train and {paths[1]} in val are the same photo, pixel by pixel; remove one from "
                 "its annotations"

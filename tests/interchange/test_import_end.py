@@ -1,6 +1,7 @@
 """Predictions of other tools as an end: written by hand in those tools' formats, or exported from a cache of ours."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
                 assert set(np.unique(semantics.planes)) <= {0, 255}
                 for category_id, plane in zip(semantics.category_ids, semantics.planes, strict=True):
                     np.testing.assert_array_equal(plane > 0, classes == categories.class_index(category_id))
+
+
+def test_hidden_files_are_ignored_in_every_folder(files, tmp_path, dataset, identity):
+    import_end(files, tmp_path / "without", dataset=dataset, identity=identity)
+    for name in (".DS_Store", "Thumbs.db", "semantic/.DS_Store", "semantic/desktop.ini", "semantic/__MACOSX/a.npz"):
+        (files / name).parent.mkdir(exist_ok=True)
+        (files / name).touch()
+    (files / "semantic" / f"._{stem(dataset.images[0])}.npz").write_bytes(b"\0\5\x16\7")
+    import_end(files, tmp_path / "with", dataset=dataset, identity=identity)
+    assert bytes_below(tmp_path / "with") == bytes_below(tmp_path / "without")
+
+
+@pytest.mark.parametrize("suffix", ["png", "npz"])
+def test_what_is_no_file_is_refused_at_once(files, dataset, refuse, suffix):
+    path = files / "semantic" / f"{stem(dataset.images[0])}.npz"
+    path.unlink()
+    os.mkfifo(path.with_suffix(f".{suffix}"))
+    refuse(files, "expected a file, got a FIFO")
 
 
 def test_float_probabilities_of_any_grid_span_the_photo(tmp_path, dataset, identity):
@@ -257,8 +276,9 @@ def test_photos_that_differ_in_the_suffix_alone_are_refused(files, native, datas
 @pytest.mark.parametrize(
     ("picture", "match"),
     [
-        (np.zeros((64, 96, 3), np.uint8), "mode RGB"),
-        (np.zeros((32, 96), np.uint8), "got 32 x 96"),
+        (np.zeros((64, 96, 3), np.uint8), "a grey or palette PNG.*, got RGB"),
+        (np.zeros((32, 96), np.uint8), "got 32 x 96; resize"),
+        (np.zeros((96, 64), np.uint8), "got 96 x 64; turn photos upright by their EXIF orientation"),
         (np.full((64, 96), 77, np.uint8), "unknown category 77"),
     ],
 )

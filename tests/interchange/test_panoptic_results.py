@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from panopticapi.utils import id2rgb
 from PIL import Image
@@ -264,3 +265,31 @@ def test_a_label_of_two_meanings_needs_isthing(tmp_path, dataset, results_of, re
     labels = {"things": dict.fromkeys(ids, thing.name), "stuff": dict.fromkeys(ids, stuff.name)}
     (files / "labels.json").write_text(json.dumps(labels))
     refuse(files, "expected isthing beside it")
+
+
+def test_a_palette_and_alpha_mean_in_a_prediction_what_they_mean_in_the_truth(tmp_path, dataset, identity, results_of):
+    """As PNG optimisers write them: the colours stay."""
+    plain = write_coco_panoptic(tmp_path / "plain", dataset, results_of)
+    import_end(plain, tmp_path / "cache", dataset=dataset, identity=identity)
+    (tmp_path / "with").mkdir()
+    for kind in ("palette", "alpha"):
+        files = write_coco_panoptic(tmp_path / "with" / kind, dataset, results_of)
+        for path in (files / "panoptic").iterdir():
+            picture = Image.open(path)
+            if kind == "palette":
+                picture.quantize(256).save(path)
+            else:
+                picture.putalpha(0)
+                picture.save(path)
+        import_end(files, tmp_path / "with" / "cache", dataset=dataset, identity=identity)
+        for name in (INSTANCES_FILE, SEMANTIC_FILE):
+            read = [pq.read_table(tmp_path / place / "cache" / name) for place in (".", "with")]
+            assert read[0].equals(read[1])
+
+
+def test_a_map_that_disagrees_says_how_its_png_is_read(tmp_path, dataset, refuse, results_of):
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    image = dataset.images[0]
+    hw = image.height, image.width
+    Image.fromarray(np.full(hw, 200, np.uint8)).save(files / "panoptic" / f"{image.image_id:012d}.png")
+    refuse(files, "its PNG is grey, its values are the ids.*segment .* map and JSON do not belong together")

@@ -1,7 +1,10 @@
 """What `prepare` writes, what its fingerprint covers, and the leaks and gaps that it refuses."""
 
 import json
+import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from dataclasses import asdict
@@ -165,6 +168,56 @@ def test_the_same_pixels_in_another_file_are_a_leak(folder, options):
     assert (copy.read_bytes() == source.read_bytes()) == (options is None)
     message = r"leak: .*000001\.png in train and .*000012\.png in val are the same"
     with pytest.raises(DataError, match=message):
+        prepare_folder(folder)
+
+
+def test_a_photo_turned_and_the_same_with_a_tag_that_turns_it_are_a_leak(folder):
+    source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
+    Image.open(source).rotate(90, expand=True).save(copy, exif=TURNED)
+    with pytest.raises(DataError, match=r"leak: .*000001\.png .*000012\.png in val are the same"):
+        prepare_folder(folder)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_that_are_turned_in_doubt_are_counted_in_one_line(folder, capsys, orientation):
+    """They are square, so their size is the same either way."""
+    for image_id in (11, 12):
+        path = folder / "images" / f"{image_id:012d}.png"
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.open(path).save(path, exif=exif)
+    prepare_folder(folder)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    if orientation == 1:
+        assert warnings == []
+    else:
+        (line,) = warnings
+        assert f"2 photos carry an EXIF orientation ({folder}/images/000000000011.png first" in line
+        assert f"orientation {orientation}); they are turned upright, as viewers show them" in line
+
+
+def test_a_map_that_is_too_large_is_refused_by_its_header_alone(folder):
+    path = folder / "panoptic" / f"{12:012d}.png"
+    png = path.read_bytes()
+    for side, message in ((13_000, "expected 64x64 pixels .*, got 13000x13000"), (30_000, "more than 178956970")):
+        path.write_bytes(png[:16] + struct.pack(">II", side, side) + png[24:])
+        with pytest.raises(DataError, match=rf"000012\.png.*{message}"):
+            prepare_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["images/000000000012.png", "panoptic/000000000012.png", "val.json"])
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder", "a socket"])
+def test_what_is_no_file_is_refused_at_once(folder, monkeypatch, place, kind):
+    monkeypatch.chdir(folder)  # a socket's path is short
+    path = Path(place)
+    path.unlink()
+    make = {"a FIFO": os.mkfifo, "a folder": os.mkdir, "a device": lambda path: path.symlink_to("/dev/zero")}
+    if kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(place)
+    else:
+        make[kind](path)
+    with pytest.raises(DataError, match=rf"{path.name}.*expected a file, got {kind}"):
         prepare_folder(folder)
 
 

@@ -64,9 +64,12 @@ def test_a_photo_gets_the_pipelines_own_map(val, tiny_run, tmp_path, fuse):
 def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*"))
+    for name in ("notes.txt", "a.HEIC", ".DS_Store"):
+        (pictures / name).touch()
     out = tmp_path / "out"
     cli(["predict", str(pictures), "--out", str(out)])
     printed = capsys.readouterr()
+    assert "skipped, as no pictures: 1 .heic (a.HEIC), 1 .txt (notes.txt)\n" in printed.err
     assert "predict: 100%" in printed.err
     assert f"{len(val.images)} panoptic maps: {out}/panoptic.json" in printed.out
     written, expected = (json.loads((f / "panoptic.json").read_text()) for f in (out, Path("data/fused/fusion")))
@@ -135,6 +138,7 @@ def test_a_former_result_is_replaced(val, tmp_path):
     out = tmp_path / "out"
     for image in val.images[:2]:
         cli(["predict", str(val.photo_path(image)), "--out", str(out), "--system", "e_ups"])
+        (out / ".DS_Store").touch()  # as macOS leaves it in a folder that was looked at
         assert [path.stem for path in (out / "panoptic").iterdir()] == [Path(image.file_name).stem]
 
 

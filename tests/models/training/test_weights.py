@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import zipfile
 
@@ -156,3 +157,9 @@ def test_weights_that_the_disk_does_not_take_are_an_error_that_names_the_file(tm
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert explain(raised.value).startswith(f"{tmp_path / 'weights.pth'}: Input/output error; the disk fails")
+
+
+def test_weights_that_are_no_file_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match=r"weights\.pth: .*expected a file, got a FIFO"):
+        load_weights(tmp_path, layer())
