@@ -53,7 +53,7 @@ def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: 
         if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
     }
     with atomic_folder(out) as folder:
-        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
+        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE, write_page_checksum=True)
         table = routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
         (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
