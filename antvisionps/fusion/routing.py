@@ -1,5 +1,7 @@
 """Which end's instances are taken for a category: the one that segments it better on held-out images."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from antvisionps.core.documents import Document, Fraction, read_document
 from antvisionps.core.errors import CacheError
@@ -148,6 +150,12 @@ class LeadRow(Document):
     AP: _Difference | None
     low: _Difference | None
     high: _Difference | None
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> LeadRow:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}")
+        return self
 
 
 class RouteRow(Document):

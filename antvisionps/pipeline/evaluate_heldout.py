@@ -41,7 +41,7 @@ def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: 
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     with atomic_folder(out) as folder:
         ap, table = _route_categories(caches, params)
-        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
+        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE, write_page_checksum=True)
         (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 

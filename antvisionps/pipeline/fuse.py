@@ -158,7 +158,9 @@ def _table_writer(
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 
-    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=["image_id"]) as writer:
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", write_statistics=["image_id"], write_page_checksum=True
+    ) as writer:
         yield write
         if pending:
             flush()

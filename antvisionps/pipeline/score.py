@@ -127,7 +127,9 @@ def write_metrics(
     write_csv(folder / "per_size.csv", ["system", "size", *columns], _size_rows(matches, truth.categories))
     rows = _interval_rows(counts, truth.categories, draws)
     write_csv(folder / "intervals.csv", ["group", "system", "minus", "PQ", "low", "high"], rows)
-    pq.write_table(_per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd")
+    pq.write_table(
+        _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
+    )
     return summary
 
 

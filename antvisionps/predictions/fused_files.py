@@ -122,6 +122,9 @@ class RowsByImage:
         found = np.stack([self.table[name].to_numpy().astype(np.int64) for name in columns], axis=1)
         if not np.array_equal(found, np.array(expected, dtype=np.int64).reshape(-1, 4)):
             raise self._refusal(f"expected the segments of {fused.annotations}, got others")
+        is_thing = np.isin(found[:, 2], list(fused.categories.thing_ids))
+        if (np.array(self.table["score"].is_valid()) != is_thing).any():
+            raise self._refusal("expected a score of each thing, and of no stuff")
 
     def _refusal(self, problem: str) -> CacheError:
         return CacheError(f"{self._path}: {problem}; {REMEDY}")

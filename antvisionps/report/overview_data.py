@@ -1,7 +1,6 @@
 """What the report page shows of a whole split, as plain values, from the files that the stages before it wrote."""
 
 import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,11 @@ import numpy as np
 
 from antvisionps.core.csv_files import write_csv
 from antvisionps.core.errors import CacheError, DataError, first_line
-from antvisionps.core.input_files import open_file
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.fusion.routing import CLASS_AP_FILE, CLASS_AP_SCHEMA, read_routing
 from antvisionps.fusion.routing import REMEDY as ROUTING_REMEDY
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.report.score_tables import parse_count, parse_number, read_rows
 
 Json = dict[str, Any]
 
@@ -32,6 +31,8 @@ def read_page_routing(folder: Path, *, categories: CategorySet, ends: Sequence[s
     for row in rows:
         ap_of[row["category_id"]][row["end"]] = None if math.isnan(row["AP"]) else row["AP"]
     n_gt = {row["category_id"]: row["n_gt"] for row in rows}
+    if any(row["n_gt"] != n_gt[row["category_id"]] for row in rows):
+        raise CacheError(f"{folder / CLASS_AP_FILE}: n_gt of a category differs between ends; {ROUTING_REMEDY}")
     if absent := {row.category_id for row in table.categories} - set(n_gt):
         raise CacheError(f"{folder / CLASS_AP_FILE}: no AP of category {min(absent)}; {ROUTING_REMEDY}")
     return {
@@ -81,13 +82,12 @@ def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
 
 def _read_curve(path: Path) -> tuple[list[int], list[float]]:
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file, delimiter="\t")
+        header, *rows = read_rows(path, delimiter="\t")
         step, value = header.index("step"), len(header) - 1
-        points = [(int(row[step]), float(row[value])) for row in rows]
+        points = [(parse_count(row[step]), parse_number(row[value])) for row in rows]
         steps = [at for at, _ in points]
-        if any(not math.isfinite(height) for _, height in points) or steps != sorted(set(steps)):
-            raise ValueError("expected ascending steps and finite values")
+        if steps != sorted(set(steps)):
+            raise ValueError("expected ascending steps")
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise DataError(f"{path}: not a curve of DVCLive ({first_line(error)}); run `dvc repro`") from error
     every = -(-len(points) // MAX_CURVE_POINTS) or 1

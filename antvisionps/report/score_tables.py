@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from pydantic import Field, RootModel
 
 from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError, clipped, first_line
-from antvisionps.core.input_files import open_file
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.panoptic.categories import CategorySet
 
@@ -30,7 +30,7 @@ IGNORED = "ignored"
 _PERCENT_LIMIT = 100.0001
 """A mean of numbers up to 100 may round to more."""
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 _Percent = Annotated[float, Field(ge=0, le=_PERCENT_LIMIT)]
 
@@ -90,7 +90,7 @@ def read_metrics(folder: Path, *, systems: Sequence[str], categories: CategorySe
         path = folder / "panoptic.json"
         raise DataError(f"{path}: expected the systems {list(systems)}, got {clipped(list(summary))}; {REMEDY}")
     system = {"system": _one_of(systems)}
-    quality = {"PQ": _percent, "SQ": _percent, "RQ": _percent, "tp": _count, "fp": _count, "fn": _count}
+    quality = {"PQ": _percent, "SQ": _percent, "RQ": _percent, "tp": parse_count, "fp": parse_count, "fn": parse_count}
     change = {"PQ": _difference, "low": _difference, "high": _difference}
     group, minus = _one_of(("All", "Things", "Stuff")), _one_of(("", *systems))
     category = _one_of([category.name for category in categories.categories])
@@ -110,8 +110,7 @@ def read_table(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> list[
     Raises DataError.
     """
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file, strict=True)
+        header, *rows = read_rows(path, delimiter=",")
         if header != list(columns):
             raise ValueError(f"expected the columns {list(columns)}, got {clipped(header)}")
         table = [_parse_row(number, row, columns) for number, row in enumerate(rows, start=2)]
@@ -126,9 +125,27 @@ def read_table(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> list[
     return table
 
 
+def read_rows(path: Path, *, delimiter: str) -> list[list[str]]:
+    """The cells of a CSV, each row with as many as the first. Raises OSError, ValueError and csv.Error."""
+    text = path.read_bytes().decode("utf-8")
+    if not text.endswith("\n"):
+        raise ValueError("its end is missing")
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"line {number}: expected {len(rows[0])} cells, got {len(row)}")
+    return rows
+
+
+def parse_number(text: str) -> float:
+    """Raises ValueError on all but plain decimals: Python's float also reads "1_0", " 5" and "nan"."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise ValueError("expected a number")
+    return value
+
+
 def _parse_row(number: int, row: Sequence[str], columns: Mapping[str, Callable[[str], Any]]) -> Json:
-    if len(row) != len(columns):
-        raise ValueError(f"line {number}: expected {len(columns)} cells, got {len(row)}")
     parsed = {}
     for (name, parse), text in zip(columns.items(), row, strict=True):
         try:
@@ -155,7 +172,7 @@ def _text(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
+def parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", text):
         raise ValueError("expected a whole number from 0 on")
     return int(text)
@@ -173,7 +190,7 @@ def _number(text: str, *, low: float) -> float | int | None:
     """None of an empty cell, an int where there is no point."""
     if text == "":
         return None
-    if not _NUMBER.fullmatch(text) or not low <= float(text) <= _PERCENT_LIMIT:
+    value = parse_number(text)
+    if not low <= value <= _PERCENT_LIMIT:
         raise ValueError(f"expected a number from {low:g} to 100")
-    value = float(text)
     return int(value) if value.is_integer() and "." not in text else round(value, 4)

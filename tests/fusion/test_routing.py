@@ -123,6 +123,7 @@ LEAD = {"over": "htc", "AP": 0.1, "low": -0.1, "high": None}
         (TABLE | {"categories": rows("ups", "htc", reason="magic")}, "categories.0.reason: .*got 'magic'"),
         (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"AP": 3e38})}, "categories.0.lead.AP: "),
         (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"over": "mine"})}, r"category 1 \(x\) leads mine"),
+        (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"high": -0.5})}, "lead: low is -0.1 and high is -0.5"),
         (TABLE | {"categories": rows("ups")}, r"no route for category 2 \(dog\)"),
         (TABLE | {"categories": rows("ups", "htc") + rows("ups")}, r"several routes for category 1 \(cat\)"),
         (TABLE | {"categories": rows("ups", "htc", "ups")}, r"category 3 \(x\) is no thing of this data set"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +10,9 @@ import pytest
 
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
 
 
@@ -128,34 +131,54 @@ def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_ar
     assert changed == ["e_ups", "fusion"]
 
 
-def test_an_end_may_have_semantics_only(done, tmp_path):
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+def import_lwl_htc(done, folder, reader, writer, name):
+    """predictions of e_ups, and of an imported end `mine` with one of the two files of lwl_htc."""
+    predictions = folder / "predictions"
+    shutil.copytree(done.predictions / "e_ups", predictions / "e_ups")
     for split in ("heldout", "val"):
-        (predictions / "lwl_htc" / split / INSTANCES_FILE).unlink()
+        with reader(done.predictions / "lwl_htc" / split / name) as cache:
+            header, images = replace(cache.header, end="mine"), list(cache)
+        with writer(predictions / "mine" / split / name, header) as imported:
+            for image in images:
+                imported.write(image)
+    return predictions
+
+
+def params_with_mine(path, **fuse):
+    write_params(path, semantic_weights={}, **fuse)
+    return change_params(
+        path, path, ends=["e_ups"], predict={"separate_ends": ["e_ups"]}, import_end={"ends": ["mine"]}
+    )
+
+
+def test_an_end_may_have_semantics_only(done, tmp_path):
+    predictions = import_lwl_htc(done, tmp_path, SemanticReader, SemanticWriter, SEMANTIC_FILE)
     places = {"predictions": predictions, "routing": tmp_path / "routing"}
-    places["params"] = write_params(tmp_path / "params.yaml", systems=["fusion"])
-    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    places["params"] = params_with_mine(tmp_path / "params.yaml", systems=["fusion"])
+    own = {name: place for name, place in places.items() if name != "routing"}
+    succeed(done.run("evaluate_heldout", **own, out=tmp_path / "routing"))
     routed = json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]
     assert {(row["end"], row["reason"]) for row in routed} == {("e_ups", "only_end")}
     succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
     succeed(done.run("fuse", **places, out=tmp_path / "fused"))
     ends = {row["end"] for row in rows_of(tmp_path / "fused" / "fusion", "segments")}
-    assert ends == {"e_ups", "e_ups+lwl_htc"}
+    assert ends == {"e_ups", "e_ups+mine"}
     succeed(done.run("score", **places, fused=tmp_path / "fused", out=tmp_path / "m", overlays=tmp_path / "o"))
-    places["params"] = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    places["params"] = params_with_mine(tmp_path / "params.yaml", systems=["mine"])
     for stage in ("fuse", "calibrate"):
         line = fail(done.run(stage, **places, out=tmp_path / "alone"))
-        assert "none of the ends ['lwl_htc'] has an instances.parquet" in line
+        assert "none of the ends ['mine'] has an instances.parquet" in line
         assert not (tmp_path / "alone").exists()
 
 
 def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
-    (predictions / "lwl_htc" / "val" / SEMANTIC_FILE).unlink()
-    done.fuse(tmp_path / "fused", "fusion", places={"predictions": predictions})
-    params = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    predictions = import_lwl_htc(done, tmp_path, InstancesReader, InstancesWriter, INSTANCES_FILE)
+    places = {"params": params_with_mine(tmp_path / "params.yaml", systems=["fusion"]), "predictions": predictions}
+    succeed(done.run("evaluate_heldout", **places, out=tmp_path / "routing"))
+    succeed(done.run("fuse", **places, routing=tmp_path / "routing", out=tmp_path / "fused"))
+    params = params_with_mine(tmp_path / "params.yaml", systems=["mine"])
     line = fail(done.run("fuse", params=params, predictions=predictions, out=tmp_path / "alone"))
-    assert "none of the ends ['lwl_htc'] has a semantic.parquet" in line
+    assert "none of the ends ['mine'] has a semantic.parquet" in line
     assert not (tmp_path / "alone").exists()
 
 

@@ -1,6 +1,7 @@
 """One small cache of two files, written, read back, and broken in every way that a reader has to notice."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +211,14 @@ def set_index(**columns):
     return change
 
 
+def set_grids(height, width):
+    def change(path):
+        for name, side in (("grid_height", height), ("grid_width", width)):
+            set_column(name, [side] * len(IMAGES))(path)
+
+    return change
+
+
 def keep_bytes(stop):
     return lambda path: path.write_bytes(path.read_bytes()[:stop])
 
@@ -257,6 +266,33 @@ BAD_CACHES = [
     (["instances"], set_column("score", [0.1, 0.5, 0.9] * 3), "image 2: instances are not sorted by score"),
     (["instances"], set_column("category_id", [3] * 5 + [4] + [3] * 3), "image 5: unknown category 4"),
     (["instances"], set_column("area_px", [1, 2, 3] * 3), "image 2: area_px disagrees"),
+    (["instances"], set_column("area_px", [-1, 2, 3] * 3), "image 2: expected area_px from 0 to 24, got -1"),
+    (["instances"], set_column("area_px", [1, 2, 25] * 3), "image 2: expected area_px from 0 to 24, got 25"),
+    (["instances"], set_column("score", [3e38, 1, 0.5] * 3), "image 2: expected scores from 0 to 1, got 3.*e.38"),
+    (["instances"], set_column("score", [1, 0.5, -0.5] * 3), "image 2: expected scores from 0 to 1, got -0.5"),
+    (["instances"], set_column("bbox_xywh", [[0, 0, 2.0**31, 1]] * 9), "expected boxes_xywh from -6 to 12, got"),
+    (["instances"], set_column("bbox_xywh", [[NAN, 0, 1, 1]] * 9), r"expected boxes_xywh from -6 to 12, got \[nan,"),
+    (["instances"], set_column("bbox_xywh", [[5, 0, -1, 1]] * 9), "image 2: expected box sizes from 0 to 12, got"),
+    (["semantic"], set_column("stride", [3e38] * 3), "expected a positive stride within twice the input, got 3e"),
+    (["semantic"], set_column("stride", [math.inf] * 3), "image 2: expected a positive stride within twice"),
+    (["semantic"], set_column("stride", [20.0] * 3), "2 x 3 cells of 20 px, twice as many or more"),
+    (["semantic"], set_column("input_height", [2**31 - 1] * 3), "cells of 4 px, too few"),
+    (["semantic"], set_column("grid_height", [-2] * 3), "expected -12 bytes of planes"),
+    (["semantic"], set_grids(-2, -3), r"categories on a grid \(-2, -3\)"),
+    (KINDS, set_metadata(images="[" * 200_000), "list of images is damaged .nested too deeply"),
+    (KINDS, set_metadata(images="9" * 5000), "list of images is damaged .Exceeds the limit"),
+    (KINDS, set_index(image_id=[2, 5.5, 9]), "list of images is damaged .expected lists of whole numbers"),
+    (KINDS, set_index(image_id=["2", "5", "9"]), "list of images is damaged .expected lists of whole numbers"),
+    (KINDS, set_index(image_id=[2, 5, 2**70]), "list of images is damaged"),
+    (KINDS, set_index(image_id=[2, 5]), "list of images is damaged .its columns are of different lengths"),
+    (KINDS, set_index(width=None), "list of images is damaged"),
+    (KINDS, set_index(height=[4, 0, 8]), "names sizes that no image has"),
+    (KINDS, set_index(height=[4, 2**40, 8]), "names sizes that no image has"),
+    (KINDS, set_metadata(categories="null"), "its metadata is not that of a cache"),
+    (KINDS, set_metadata(categories="[" * 200_000), "its metadata is not that of a cache .* .nested too deeply"),
+    (KINDS, set_metadata(split="x" * 10_000), "expected split val, got 'x{79}…;"),
+    (KINDS, set_metadata(end="a\nb"), r"expected end e_ups, got 'a\\nb'"),
+    (KINDS, set_metadata(end=b"\xff\xfe"), "its footer is damaged .*can't decode"),
     (["instances"], set_column("rle", encode_masks(np.ones((9, 2, 2)))), "image 2 of 4 x 6 px: mask 0: RLE of anoth"),
     (["instances"], set_column("mask_probs", [b"abc"] * 9), "image 2: expected mask_probs of 784 bytes"),
     (["semantic"], set_column("grid_height", [2, 3, 2]), r"image 5: expected 18 bytes of planes, 2 .*\(3, 3\), got 12"),

@@ -1,6 +1,8 @@
 """From a data set to trained networks to a cache that the readers accept."""
 
+import json
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +141,23 @@ def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, m
     assert member._digest_of_run([]) == before
     (models / "blocks" / "module.py").write_text("x = 2")
     assert member._digest_of_run([]) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"end": "lwl_htc"}, "a network of lwl_htc, expected one of e_ups"),
+        ({"network": {}}, r"network\.json: network\.backbone: Field required"),
+        ({"network": NETWORKS["e_ups"] | {"fpn_channels": 10**9}}, r"network\.json: network\.fpn_channels: .*4096"),
+        ({"network": NETWORKS["e_ups"] | {"mask_convs": "1"}}, r"network\.json: network\.mask_convs: .*integer"),
+    ],
+)
+def test_a_network_of_settings_that_its_end_cannot_have_is_refused(trained, dataset, tmp_path, change, problem):
+    folder = shutil.copytree(trained / "e_ups" / "a", tmp_path / "e_ups" / "a")
+    described = json.loads((folder / "network.json").read_text())
+    (folder / "network.json").write_text(json.dumps(described | change))
+    with pytest.raises(ModelError, match=problem):
+        opened(tmp_path / "e_ups", dataset)
 
 
 def test_masks_are_pasted_as_mmdet_does():
