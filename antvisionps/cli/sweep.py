@@ -86,12 +86,12 @@ def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
 
 def experiment_line(point: Mapping[str, object]) -> str:
     """The command that runs the stages with these values."""
-    from antvisionps.params.overrides import override
+    from antvisionps.params.overrides import overrides
 
     words, unwritable = ["dvc", "exp", "run"], []
     for key, value in point.items():
         try:
-            words += ["-S", override(key, value)]
+            words += [word for change in overrides(key, value) for word in ("-S", change)]
         except ValueError:
             unwritable.append(f"{key}: {value}")
     comment = f"  # after writing into params.yaml {', '.join(unwritable)}" if unwritable else ""

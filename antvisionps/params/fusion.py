@@ -1,9 +1,9 @@
 """What happens to cached predictions: routing, calibration, fusion, scores, the page."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from antvisionps.core.documents import Fraction, Weight
 from antvisionps.params.section import Name, NonNegative, Samples, Section, Seed, SidePx, full_weights
@@ -58,6 +58,14 @@ class Fuse(FusionChoices):
     order: Literal["score", "learned"]
     semantic_weights: dict[Name, Weight]
     calibrated: bool
+
+    @model_validator(mode="after")
+    def _dvc_can_sort(self) -> Self:
+        if len({type(key) for key in self.min_scores}) > 1:
+            raise ValueError(
+                'min_scores has names and numbers as keys, which DVC cannot sort; write the numbers in quotes, as "7"'
+            )
+        return self
 
     def semantic_weight_of_end(self, ends: Iterable[str]) -> dict[str, float]:
         return full_weights(self.semantic_weights, ends)

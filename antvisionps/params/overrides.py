@@ -2,36 +2,43 @@
 and words alone."""
 
 import re
+from collections.abc import Iterator
 
-_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_IN_A_PATH = re.compile(r"[A-Za-z_]\w*|0|[1-9]\d*", re.ASCII)
+"""What may stand between dots. There a number is text too, which DVC sorts among names."""
+
 _WRITABLE = re.compile(r"[\w \t/\-\\+.$%*@?|()\[\]{}:=,]+", re.ASCII)
 _ESCAPED = re.compile(r"[\\()\[\]{}:=,]|^\s|\s$")
 _ANOTHER_TYPE = re.compile(r"true|false|null|nan|[+-]?inf|[+-]?[\d._]+(e[+-]?\d+)?", re.IGNORECASE)
 """Text that would be read as something else than text."""
 
 
-def override(key: str, value: object) -> str:
-    """`fuse.min_score=0.3`, `++fuse.min_scores={dining table: 0.3}`. With `++` a key need not be there yet, and a table
-    joins the one that is there. Raises ValueError on a name that the grammar cannot write.
+def overrides(key: str, value: object) -> Iterator[str]:
+    """`fuse.min_score=0.3`; of a table one an entry, which joins those that are there. Raises ValueError on the name of
+    an entry that the grammar cannot write."""
+    section, _, rest = key.partition(".")
+    name, _, entry = rest.partition(".")
+    if isinstance(value, dict):
+        for of_entry in value:
+            yield _entry(key, str(of_entry), value[of_entry])
+    elif entry:
+        yield _entry(f"{section}.{name}", entry, value)
+    else:
+        yield f"{key}={_write(value)}"
 
-    A key within a table of section fuse may be the name of a category, which need not be a word.
-    """
-    section, _, name = key.rpartition(".")
-    if "." in section and not _WORD.fullmatch(name):
-        key, value = section, {int(name) if name.isdecimal() else name: value}
-    add = "++" if key.count(".") > 1 or isinstance(value, dict) else ""
-    return f"{add}{key}={write(value)}"
+
+def _entry(key: str, name: str, value: object) -> str:
+    """`++fuse.min_scores.ring=0.3`, or `++fuse.min_scores={dining table: 0.3}`: Hydra takes no quotes around a key."""
+    if _IN_A_PATH.fullmatch(name):
+        return f"++{key}.{name}={_write(value)}"
+    return f"++{key}={{{_write(name)}: {_write(value)}}}"
 
 
-def write(value: object) -> str:
-    """Raises ValueError on text that the grammar cannot write: Hydra takes no quotes around a key."""
+def _write(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict):
-        entries = (f"{write(name)}: {write(entry)}" for name, entry in value.items())
-        return f"{{{', '.join(entries)}}}"
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(write, value))}]"
+        return f"[{','.join(map(_write, value))}]"
     if isinstance(value, str) and (_ANOTHER_TYPE.fullmatch(value) or not _WRITABLE.fullmatch(value)):
         raise ValueError(f"{value!r} cannot be written on the command line")
     return _ESCAPED.sub(r"\\\g<0>", str(value))

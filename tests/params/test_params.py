@@ -88,6 +88,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("fuse.method", "upsnet", r"fuse\.method: .*'heuristic' or 'panoptic_head', got 'upsnet'"),
         ("fuse.methods", {"fuse": "heuristic"}, r"fuse\.methods has \['fuse'\]; expected only names of"),
         ("fuse.min_scores", {"ring": 1.5}, r"fuse\.min_scores\.ring: .*less than or equal to 1, got 1\.5"),
+        ("fuse.min_scores", {"ring": 0.5, 7: 0.6}, r'fuse: min_scores has names and numbers as keys.* quotes, as "7"'),
         ("fuse.min_scores", [0.5], r"fuse\.min_scores: .*dictionary"),
         ("fuse.order", "area", r"fuse\.order: .*'score' or 'learned', got 'area'"),
         ("fuse.semantic_average", "logits", r"fuse\.semantic_average: .*'probabilities' or 'log_probabilities'"),

@@ -58,10 +58,25 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
 
-def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path):
+def name(thing):
+    return thing.name
+
+
+def number(thing):
+    return thing.category_id
+
+
+def digits(thing):
+    """As `-S ++fuse.min_scores.7=0.6` writes it."""
+    return str(thing.category_id)
+
+
+@pytest.mark.parametrize("keys", [(name, digits), (number, number), (name, name)])
+def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path, keys):
     """Of that class what scores less is rejected; of the others all is as it was."""
     one, other, *_ = open_split(done.prepared, "val").categories.things
-    fused = done.fuse(tmp_path / "fused", "e_ups", min_scores={one.name: 0.6, other.category_id: 0.0})
+    first, second = (key_of(thing) for key_of, thing in zip(keys, (one, other), strict=True))
+    fused = done.fuse(tmp_path / "fused", "e_ups", min_scores={first: 0.6, second: 0.0})
     lowest = {one.category_id: 0.6, other.category_id: 0.0}
     scored = [row for row in rows_of(fused / "e_ups", "candidates") if row["score"] is not None]
     assert {row["reason"] for row in scored} > {"low_score"}
