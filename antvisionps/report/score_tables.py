@@ -127,7 +127,7 @@ def read_table(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> list[
 
 def read_rows(path: Path, *, delimiter: str) -> list[list[str]]:
     """The cells of a CSV, each row with as many as the first. Raises OSError, ValueError and csv.Error."""
-    text = path.read_bytes().decode("utf-8")
+    text = read_file(path).decode("utf-8")
     if not text.endswith("\n"):
         raise ValueError("its end is missing")
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
