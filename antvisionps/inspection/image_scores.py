@@ -11,6 +11,7 @@ from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.report.score_tables import PER_IMAGE_SCHEMA, REMEDY
 
+_ROUNDING = 1e-6
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
 
 
@@ -28,23 +29,24 @@ def read_image_counts(path: Path, *, system: str) -> dict[int, MatchCounts] | No
     if any(column.null_count for column in table.columns):
         raise CacheError(f"{path}: a row lacks a value; {REMEDY}")
     is_of_system = np.array(table["system"].to_pylist(), dtype=object) == system
-    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS}
-    _refuse_impossible(path, columns)
-    starts = np.flatnonzero(np.diff(columns["image_id"], prepend=-1))
-    stops = np.append(starts[1:], np.count_nonzero(is_of_system))
+    image_ids = np.array(table["image_id"].to_pylist(), dtype=object)[is_of_system].tolist()
+    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS[1:]}
+    starts = [row for row, image_id in enumerate(image_ids) if row == 0 or image_id != image_ids[row - 1]]
     counts = {}
-    for start, stop in zip(starts.tolist(), stops.tolist(), strict=False):
-        fields = {name: columns[name][start:stop] for name in COLUMNS[2:]}
-        counts[int(columns["image_id"][start])] = MatchCounts(columns["category_id"][start:stop], **fields)
+    for start, stop in zip(starts, [*starts[1:], len(image_ids)], strict=False):
+        category_ids, *numbers = (columns[name][start:stop] for name in COLUMNS[1:])
+        counts[image_ids[start]] = MatchCounts(category_ids, *numbers)
+    if len(counts) < len(starts) or not all(map(_is_possible, counts.values())):
+        raise CacheError(f"{path}: counts that cannot be, or an image that stands twice; {REMEDY}")
     return counts or None
 
 
-def _refuse_impossible(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Raises CacheError on counts that cannot be, and on images that are not in ascending order."""
-    is_count = all((columns[name] >= 0).all() for name in COLUMNS)
-    is_mean = ((columns["iou_sum"] <= columns["tp"] + 1e-6) & (columns["iou_sum"] >= 0)).all()
-    if not (is_count and is_mean and (np.diff(columns["image_id"]) >= 0).all()):
-        raise CacheError(f"{path}: counts that cannot be, or images out of order; {REMEDY}")
+def _is_possible(counts: MatchCounts) -> bool:
+    numbers = (counts.tp, counts.fp, counts.fn, counts.iou_sum)
+    is_positive = all((column >= 0).all() for column in numbers)
+    return bool(
+        is_positive and (counts.iou_sum <= counts.tp + _ROUNDING).all() and (np.diff(counts.category_ids) > 0).all()
+    )
 
 
 def class_pq(counts: Mapping[int, MatchCounts] | None, image_ids: Collection[int]) -> dict[int, float]:
