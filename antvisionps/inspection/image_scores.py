@@ -1,7 +1,7 @@
 """PQ of images and categories, out of the counts that stage score wrote of every image."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, 
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.report.score_tables import REMEDY, per_image_schema
 
+_ROUNDING = 1e-6
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
 
 
@@ -32,12 +33,21 @@ def read_image_counts(path: Path, *, system: str) -> dict[ImageId, MatchCounts] 
     image_ids = np.array(table["image_id"].to_pylist(), dtype=object)[is_of_system].tolist()
     columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS[1:]}
     starts = [row for row, image_id in enumerate(image_ids) if row == 0 or image_id != image_ids[row - 1]]
-    _refuse_impossible(path, columns, [image_ids[start] for start in starts])
     counts: dict[ImageId, MatchCounts] = {}
     for start, stop in zip(starts, [*starts[1:], len(image_ids)], strict=False):
-        fields = {name: columns[name][start:stop] for name in COLUMNS[2:]}
-        counts[image_ids[start]] = MatchCounts(columns["category_id"][start:stop], **fields)
+        category_ids, *numbers = (columns[name][start:stop] for name in COLUMNS[1:])
+        counts[image_ids[start]] = MatchCounts(category_ids, *numbers)
+    if len(counts) < len(starts) or not all(map(_is_possible, counts.values())):
+        raise CacheError(f"{path}: counts that cannot be, or an image that stands twice; {REMEDY}")
     return counts or None
+
+
+def _is_possible(counts: MatchCounts) -> bool:
+    numbers = (counts.tp, counts.fp, counts.fn, counts.iou_sum)
+    is_positive = all((column >= 0).all() for column in numbers)
+    return bool(
+        is_positive and (counts.iou_sum <= counts.tp + _ROUNDING).all() and (np.diff(counts.category_ids) > 0).all()
+    )
 
 
 def _read(path: Path) -> pa.Table:
@@ -48,14 +58,6 @@ def _read(path: Path) -> pa.Table:
     except CacheError:
         with ParquetReader(path, per_image_schema(text_ids=False), remedy=REMEDY, error=CacheError) as file:
             return file.read()
-
-
-def _refuse_impossible(path: Path, columns: Mapping[str, np.ndarray], images: Sequence[ImageId]) -> None:
-    """Raises CacheError on counts that cannot be, and on images whose rows do not stand together."""
-    is_count = all((columns[name] >= 0).all() for name in COLUMNS[1:])
-    is_mean = ((columns["iou_sum"] <= columns["tp"] + 1e-6) & (columns["iou_sum"] >= 0)).all()
-    if not (is_count and is_mean and len(set(images)) == len(images)):
-        raise CacheError(f"{path}: counts that cannot be, or images out of order; {REMEDY}")
 
 
 def class_pq(counts: Mapping[ImageId, MatchCounts] | None, image_ids: Collection[ImageId]) -> dict[int, float]:

@@ -79,6 +79,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 categories=categories,
             )
             segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
+            _refuse_unknown_ends([*segments, *rejected], sources.ends, f"{system}, image {image.image_id}")
             _refuse_absent_instances(rejected, found, system, image.image_id)
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
@@ -104,6 +105,13 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         return ImageData(page, tally, confused_px)
 
     return assemble
+
+
+def _refuse_unknown_ends(rows: Sequence[Mapping[str, Any]], ends: Sequence[str], where: str) -> None:
+    """Raises CacheError where a segment or candidate is of another end than these, or several of them with a +."""
+    for row in rows:
+        if strangers := set(row["end"].split("+")) - set(ends):
+            raise CacheError(f"tables of system {where}: unknown end {clipped(min(strangers))}; {REMEDY}")
 
 
 def _refuse_absent_instances(

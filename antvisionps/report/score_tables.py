@@ -14,6 +14,7 @@ from pydantic import Field, RootModel
 
 from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError, clipped, first_line
+from antvisionps.core.input_files import read_file
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.panoptic.categories import CategorySet
 

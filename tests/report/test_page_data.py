@@ -151,6 +151,15 @@ def test_a_candidate_that_its_end_did_not_find_is_refused(small_report, tmp_path
         small_report.write(tmp_path / "report")
 
 
+def test_a_segment_of_an_unknown_end_is_refused(small_report, tmp_path):
+    path = small_report.root / "fused/fusion/segments.parquet"
+    table = pq.read_table(path)
+    ends = pa.array(["mine+e_ups", *table["end"].to_pylist()[1:]])
+    pq.write_table(table.set_column(table.schema.get_field_index("end"), "end", ends), path)
+    with pytest.raises(CacheError, match="tables of system fusion, image 12: unknown end 'mine'; run `dvc repro fuse`"):
+        small_report.write(tmp_path / "report")
+
+
 def test_a_missing_photo_is_named(small_report, tmp_path):
     shutil.rmtree(small_report.root / "photos")
     with pytest.raises(DataError, match="photo of image 12"):
