@@ -164,7 +164,7 @@ class Project:
     def leftovers(self) -> list[str]:
         """Names of what no finished run leaves, but for torch's cache and the empty folders that Python makes for the
         sockets of worker processes: the system clears them away."""
-        found = [*self.folder.rglob(".*.unfinished"), *self.folder.glob(".work-*")]
+        found = [*self.folder.rglob(".*.unfinished*"), *self.folder.glob(".work-*")]
         found += [path for path in self._scratch.rglob("*") if path.is_file() and "torchinductor" not in path.parts[-2]]
         found += [path for path in (self.folder / "data" / "unfinished").rglob("*") if path.is_file()]
         return sorted(str(path.relative_to(self.folder.parent)) for path in found)
