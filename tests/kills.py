@@ -1,7 +1,7 @@
 """Kills every stage and `dvc repro` at random moments, begins them again, and compares what they end in, byte by byte,
 with a run that nobody disturbed. Looks for processes, unfinished files and locks that stay behind.
 
-    python -m tests.kills                       # 45 kills, 6 minutes on two idle cores
+    python -m tests.kills                       # 45 kills, 7 minutes on two idle cores
     python -m tests.kills --seed 7 --rounds 9   # others, and more of them
 
 Prints a line a stage; exit status 1 where anything differs or stays. Everything lies in a temporary folder.
