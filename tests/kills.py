@@ -132,17 +132,16 @@ class Project:
         return time.monotonic() - began
 
     def kill(self, command: Sequence[str], seen: Seen, *, way: str, after_s: float) -> bool:
-        """Whether it was still running after so many seconds, and so is killed."""
+        """Whether it was still running after so many seconds, and so was killed."""
         running = self.start(command)
         try:
             running.wait(timeout=after_s)
         except subprocess.TimeoutExpired:
             number, whole_group = WAYS[way]
             (os.killpg if whole_group else os.kill)(running.pid, number)
-            running.wait(timeout=LONGEST_S)
-            seen.kills.append(f"{way} at {after_s:.1f} s")
-            return True
-        return False
+            if running.wait(timeout=LONGEST_S) != 0:  # else it had just done its work
+                seen.kills.append(f"{way} at {after_s:.1f} s")
+        return running.returncode != 0
 
     def others(self, *, patience_s: float) -> list[str]:
         """Processes that still work in the folder after that time."""
@@ -261,6 +260,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="kills of each stage; three times as many of dvc repro")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background would ignore it
     with tempfile.TemporaryDirectory() as root:
         project = Project(Path(root), random.Random(options.seed))
         seconds = {}
