@@ -1,7 +1,7 @@
 """Kills every stage and `dvc repro` at random moments, begins them again, and compares what they end in, byte by byte,
 with a run that nobody disturbed. Looks for processes, unfinished files and locks that stay behind.
 
-    python -m tests.kills                       # 45 kills, 6 minutes on two idle cores
+    python -m tests.kills                       # 45 kills, 7 minutes on two idle cores
     python -m tests.kills --seed 7 --rounds 9   # others, and more of them
 
 Prints a line a stage; exit status 1 where anything differs or stays. Everything lies in a temporary folder.
@@ -132,17 +132,16 @@ class Project:
         return time.monotonic() - began
 
     def kill(self, command: Sequence[str], seen: Seen, *, way: str, after_s: float) -> bool:
-        """Whether it was still running after so many seconds, and so is killed."""
+        """Whether it was still running after so many seconds, and so was killed."""
         running = self.start(command)
         try:
             running.wait(timeout=after_s)
         except subprocess.TimeoutExpired:
             number, whole_group = WAYS[way]
             (os.killpg if whole_group else os.kill)(running.pid, number)
-            running.wait(timeout=LONGEST_S)
-            seen.kills.append(f"{way} at {after_s:.1f} s")
-            return True
-        return False
+            if running.wait(timeout=LONGEST_S) != 0:  # else it had just done its work
+                seen.kills.append(f"{way} at {after_s:.1f} s")
+        return running.returncode != 0
 
     def others(self, *, patience_s: float) -> list[str]:
         """Processes that still work in the folder after that time."""
@@ -164,7 +163,7 @@ class Project:
     def leftovers(self) -> list[str]:
         """Names of what no finished run leaves, but for torch's cache and the empty folders that Python makes for the
         sockets of worker processes: the system clears them away."""
-        found = [*self.folder.rglob(".*.unfinished"), *self.folder.glob(".work-*")]
+        found = [*self.folder.rglob(".*.unfinished*"), *self.folder.glob(".work-*")]
         found += [path for path in self._scratch.rglob("*") if path.is_file() and "torchinductor" not in path.parts[-2]]
         found += [path for path in (self.folder / "data" / "unfinished").rglob("*") if path.is_file()]
         return sorted(str(path.relative_to(self.folder.parent)) for path in found)
@@ -261,6 +260,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="kills of each stage; three times as many of dvc repro")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background would ignore it
     with tempfile.TemporaryDirectory() as root:
         project = Project(Path(root), random.Random(options.seed))
         seconds = {}

@@ -1,9 +1,9 @@
 """Files and folders that appear whole or not at all, so that a killed stage leaves nothing half written behind.
 
-Beside `fused` the folder `.fused.unfinished` holds whatever one process writes of it: `lock`, which that process holds;
-`new`; and, for the moment in which the two change names, `old`. It is gone when the process ends well or by an error.
-What a kill leaves is put right by whoever writes `fused` next. Nothing is forced onto the disk: what has its name is
-whole after any kill, though not after a power cut.
+While one process writes `fused`, there lie beside it `.fused.unfinished`; `.fused.unfinished.lock`, which that process
+holds; and, for the moment in which the two change names, the former output as `.fused.unfinished.old`. They are gone
+when the process ends well or by an error. What a kill leaves is put right by whoever writes `fused` next. Nothing is
+forced onto the disk: what has its name is whole after any kill, though not after a power cut.
 """
 
 import os
@@ -17,12 +17,18 @@ from antvisionps.core.errors import OutputError
 from antvisionps.core.locks import open_locked, unlock
 from antvisionps.core.os_errors import OF_THE_DISK
 
-_LOCK, _NEW, _OLD = "lock", "new", "old"
-
 
 def unfinished(path: Path) -> Path:
-    """Where the process that is about to write `path` writes it."""
-    return path.with_name(f".{path.name}.unfinished") / _NEW
+    """Where the process that is about to write `path` writes it: beside it, so what is relative to it stays so."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished.lock")
+
+
+def _former(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished.old")
 
 
 @contextmanager
@@ -60,10 +66,10 @@ def sole_writer(path: Path) -> Iterator[None]:
     An error of the disk that names no file gets this name. Folders that are made on the way and stay empty go again.
     Raises OutputError where another process writes `path`, and OSError where nobody can.
     """
-    box = unfinished(path).parent
-    with named_errors(path), _without_empty_folders(box), _locked(path, box):
+    with named_errors(path), _without_empty_folders(path.parent), _locked(path):
         _put_back(path)
-        _remove_leftovers(box)
+        _remove(unfinished(path))
+        _remove(_former(path))
         yield
 
 
@@ -75,11 +81,11 @@ def refuse_unwritable(path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, box: Path) -> Iterator[None]:
-    """The folder `box` is made, and goes at the end with all that is in it."""
-    lock = open_locked(box / _LOCK)
+def _locked(path: Path) -> Iterator[None]:
+    """At the end nothing but the output itself is there."""
+    lock = open_locked(_lock_file(path))
     if lock is None:
-        raise OutputError(f"{path}: {_holder(box)} writes it; wait for its end, or end it, and run this again")
+        raise OutputError(f"{path}: {_holder(path)} writes it; wait for its end, or end it, and run this again")
     with lock:
         try:
             lock.truncate(0)
@@ -87,18 +93,16 @@ def _locked(path: Path, box: Path) -> Iterator[None]:
             yield
         finally:
             _put_back(path)
-            shutil.rmtree(box, ignore_errors=True)
+            for leftover in (unfinished(path), _former(path), _lock_file(path)):  # the lock last, while it is held
+                with suppress(OSError):
+                    _remove(leftover)
             unlock(lock)
 
 
-def _holder(box: Path) -> str:
+def _holder(path: Path) -> str:
     with suppress(OSError):
-        return (box / _LOCK).read_text(encoding="utf-8") or "another process"
+        return _lock_file(path).read_text(encoding="utf-8") or "another process"
     return "another process"
-
-
-def _former(path: Path) -> Path:
-    return unfinished(path).with_name(_OLD)
 
 
 def _put_back(path: Path) -> None:
@@ -107,12 +111,11 @@ def _put_back(path: Path) -> None:
         os.replace(_former(path), path)
 
 
-def _remove_leftovers(box: Path) -> None:
-    for leftover in box.iterdir():
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover)
-        elif leftover.name != _LOCK:
-            leftover.unlink()
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -130,21 +133,21 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def _known_name(name: object, path: Path) -> object:
-    if not isinstance(name, str) or not Path(name).is_relative_to(unfinished(path).parent):
-        return name
-    if Path(name).is_relative_to(unfinished(path)):
+    if name in (str(_lock_file(path)), str(_former(path))):
+        return str(path)
+    if isinstance(name, str) and Path(name).is_relative_to(unfinished(path)):
         return str(path / Path(name).relative_to(unfinished(path)))
-    return str(path)
+    return name
 
 
 @contextmanager
-def _without_empty_folders(box: Path) -> Iterator[None]:
-    """Removes what was made on the way to `box` and is empty at the end."""
-    missing = [folder for folder in box.parents if not folder.exists()]
+def _without_empty_folders(place: Path) -> Iterator[None]:
+    """Removes folders of this path that were missing before and are empty at the end."""
+    missing = [folder for folder in (place, *place.parents) if not folder.exists()]
     try:
         yield
     finally:
-        for folder in (box, *missing):
+        for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
 

@@ -23,10 +23,12 @@ def open_locked(path: Path) -> FileIO | None:
     """
     give_up = time.monotonic() + WAIT_S
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = FileIO(path, "a+")
-        except FileNotFoundError:  # the holder before this one removed the folder
+            file = FileIO(str(path), "a+")
+        except FileNotFoundError:
+            if time.monotonic() > give_up:
+                raise
+            _make_folder(path.parent)
             continue
         if _lock(file) and _is_named(file, path):
             return file
@@ -34,6 +36,13 @@ def open_locked(path: Path) -> FileIO | None:
         if time.monotonic() > give_up:
             return None
         time.sleep(_RETRY_S)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        time.sleep(_RETRY_S)  # no file can be made in it, or the holder before this one removes it just now
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def unlock(file: FileIO) -> None:

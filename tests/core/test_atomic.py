@@ -133,7 +133,7 @@ def test_what_a_killed_writer_leaves_is_gone_after_the_next(tmp_path, writer):
     out = tmp_path / "a" / "out"
     writer.kill()
     writer.wait()
-    assert below(out.parent) == [".out.unfinished", *(f".out.unfinished/{n}" for n in ("lock", "new", "new/half"))]
+    assert below(out.parent) == [".out.unfinished", ".out.unfinished.lock", ".out.unfinished/half"]
     write(out)
     assert below(out.parent) == ["out", "out/file"]
 
@@ -231,11 +231,13 @@ def test_a_link_to_a_file_is_replaced_and_what_it_leads_to_stays(tmp_path):
         ("pipe/a/out", "Not a directory; a part of this path is no folder"),
         ("n" * 300, "File name too long; choose a shorter name"),
         ("n" * 250, "File name too long; choose a shorter name"),
+        ("/proc/out", "No such file or directory; check the path"),
         ("loop/out", "Too many levels of symbolic links; symbolic links there lead in a circle"),
     ],
 )
 @pytest.mark.parametrize("opened", [atomic_file, atomic_folder])
-def test_a_place_that_cannot_be_is_told_before_the_work(tmp_path, opened, place, reason):
+def test_a_place_that_cannot_be_is_told_before_the_work(tmp_path, monkeypatch, opened, place, reason):
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")

@@ -128,7 +128,7 @@ def test_a_full_disk_is_told_with_the_folder_of_the_checkpoints(dataset, tmp_pat
     assert explain(raised.value).startswith(f"{tmp_path}/e_ups/unfinished/")
     assert "File too large; raise the limit of file sizes" in explain(raised.value)
     assert not (tmp_path / "e_ups" / "a").exists()
-    assert not list(tmp_path.rglob(".*.unfinished"))
+    assert not list(tmp_path.rglob(".*.unfinished*"))
 
 
 def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, monkeypatch):
