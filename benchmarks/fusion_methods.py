@@ -49,7 +49,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    caches = SplitCaches.open(arguments.predictions, arguments.prepared, "val")
+    caches = SplitCaches.open(arguments.predictions, arguments.prepared, "val", promised=params.promised_kinds())
     print_methods(params, caches, arguments)
 
 
@@ -104,7 +104,7 @@ def with_interval(
 
 
 def variants(system: str, params: Params, places: argparse.Namespace) -> Iterator[tuple[str, Variant]]:
-    heldout = SplitCaches.open(places.predictions, places.prepared, "heldout")
+    heldout = SplitCaches.open(places.predictions, places.prepared, "heldout", promised=params.promised_kinds())
     trial = HeldoutPQ(heldout, heldout.dataset.images, params.runtime.workers, params.calibrate.min_heldout_instances)
 
     def changed(method: str, **changes: object) -> Params:

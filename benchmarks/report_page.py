@@ -71,6 +71,7 @@ def write_sources(root: Path, images: int, distinct: int) -> None:
         "category_id": pa.array([category_id for category_id, _ in rows], pa.int32()),
         "end": pa.array([end for _, end in rows]),
         "AP": pa.array(rng.random(len(rows))),
+        "AP50": pa.array(rng.random(len(rows))),
         "n_gt": pa.array([10] * len(rows), pa.int64()),
     }
     pq.write_table(pa.table(columns), root / "routing" / "class_ap.parquet")

@@ -8,7 +8,7 @@ from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.prediction import Predict
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import load_section
-from antvisionps.params.training import load_members
+from antvisionps.params.training import load_members, network_problem
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
             split=arguments.split,
             dataset_fingerprint=dataset_fingerprint(arguments.prepared),
             member_weights=settings.weight_of_member(arguments.end, load_members(arguments.params, arguments.end)),
+            find_problem=network_problem,
             max_proposals=settings.max_proposals,
             device=device,
             models_dir=arguments.models,

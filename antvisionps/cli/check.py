@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from antvisionps.cli.extras import needs_extra
@@ -15,9 +14,6 @@ DESCRIPTION = (
     "Downloads nothing, writes nothing. Exit status 1 where the run would fail."
 )
 
-WIDTH_OF_A_FILE = 160
-"""Columns of the table where it is printed to a file or a pipe."""
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
     parser = commands.add_parser("check", help="a dry run of some params, before a long one", description=DESCRIPTION)
@@ -26,20 +22,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
 
 
 def _check(args: argparse.Namespace, project_root: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from antvisionps.cli.findings import report
     from antvisionps.params.whole import load_params
+    from antvisionps.report.tables import print_table
 
     params = load_params(args.params)
     with needs_extra("models"):
         from antvisionps.preflight.dry_run import dry_run
     estimates, findings = dry_run(params, disk=project_root)
-    table = Table(title=f"What {args.params} needs", title_justify="left")
-    for column in ("what", "how much", "how that is known"):
-        table.add_column(column, overflow="fold")
-    for estimate in estimates:
-        table.add_row(estimate.quantity, estimate.amount, estimate.source)
-    Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(table)
+    rows = [{"what": one.quantity, "how much": one.amount, "how that is known": one.source} for one in estimates]
+    print_table(f"What {args.params} needs", rows)
     report(findings)

@@ -13,7 +13,7 @@ def report(findings: Iterable[Finding]) -> None:
     """A line each, then every remedy once. Exit status 1 where something is wrong."""
     printed = []
     for finding in findings:
-        print(f"{finding.severity:6}{finding.subject:34}{finding.message}", flush=True)
+        print(f"{finding.severity:6}{finding.subject:33} {finding.message}", flush=True)
         printed.append(finding)
     remedies = dict.fromkeys(f.remedy for f in printed if f.remedy and f.severity == "wrong")
     hints = dict.fromkeys(f.remedy for f in printed if f.remedy and f.severity == "note")

@@ -26,19 +26,18 @@ FORMATS = {
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    # Suppressed defaults: an option of `inspect` itself holds unless the part that follows has its own.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--data", type=Path, metavar="DIR", help="what the stages wrote (default: data)")
-    common.add_argument("--json", action="store_true", help="print JSON, with whole numbers")
+    common = _common_options()
     image = argparse.ArgumentParser(add_help=False)
-    image.add_argument("--image", type=int, required=True, metavar="ID", help="id of the image")
+    image.add_argument("--image", required=True, metavar="ID", help="id of the image")
     image.add_argument("--png", type=Path, metavar="FILE", help="draw it into this file, too")
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("end", help="e_ups, say")
     cache.add_argument("split", help="val or heldout")
 
     description = "List what data/ holds, or show what is in it."
-    inspect = commands.add_parser("inspect", parents=[common], help="look at what data/ holds", description=description)
+    inspect = commands.add_parser(
+        "inspect", parents=[_common_options()], help="look at what data/ holds", description=description
+    )
     inspect.set_defaults(run=_list, data=Path("data"), json=False)
     parts = inspect.add_subparsers(metavar="WHAT")
 
@@ -71,9 +70,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     diff.set_defaults(run=_diff)
 
 
+def _common_options() -> argparse.ArgumentParser:
+    """Options of `inspect` and of its parts. One of `inspect` holds unless the part that follows has its own: so
+    defaults are suppressed, and the two have parsers of their own, as `set_defaults` changes what parsers share."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--data", type=Path, metavar="DIR", help="what the stages wrote (default: data)")
+    common.add_argument("--json", action="store_true", help="print JSON, with whole numbers")
+    return common
+
+
 def _list(args: argparse.Namespace) -> None:
     from antvisionps.inspection.listing import list_data
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     listing, problems = list_data(args.data)
     if args.json:
@@ -86,11 +94,12 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _instances(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.pictures import draw_instances, write_picture
     from antvisionps.inspection.records import instance_records
 
     with _open_cache(args) as cache:
-        found = cache[args.image].instances
+        found = cache[image_id_of_text(args.image, cache.image_ids)].instances
         wanted = _category_ids(args.category, cache)
         fitting = [one for one in found if one.category.category_id in wanted and one.score >= args.min_score]
         shown = fitting[: args.limit]
@@ -101,11 +110,12 @@ def _instances(args: argparse.Namespace) -> None:
 
 
 def _semantic(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.pictures import draw_semantic, write_picture
     from antvisionps.inspection.records import semantic_records
 
     with _open_cache(args) as cache:
-        semantic = cache[args.image].semantic
+        semantic = cache[image_id_of_text(args.image, cache.image_ids)].semantic
         title = f"{args.end} {args.split}, image {args.image}: classes, by the share of pixels they are likeliest at"
         _print(args, title, semantic_records(semantic))
         if args.png:
@@ -113,7 +123,7 @@ def _semantic(args: argparse.Namespace) -> None:
 
 
 def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) -> None:
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     if args.json:
         print_json(records)
@@ -122,12 +132,14 @@ def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) 
 
 
 def _fused(args: argparse.Namespace) -> None:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.inspection.pictures import draw_panoptic, write_picture
     from antvisionps.inspection.records import fused_records
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
-    image = open_fused_maps(args.data / "fused" / args.system)[args.image]
+    maps = open_fused_maps(args.data / "fused" / args.system)
+    image = maps[image_id_of_text(args.image, maps.image_ids)]
     void_frac = float((image.segment_ids == 0).mean())
     tables = fused_records(image)
     if args.json:
@@ -146,7 +158,7 @@ def _fused(args: argparse.Namespace) -> None:
 
 def _diff(args: argparse.Namespace) -> None:
     from antvisionps.inspection.differences import compare, fetched_sides
-    from antvisionps.inspection.tables import print_json, print_table
+    from antvisionps.report.tables import print_json, print_table
 
     if (len(args.paths), len(args.rev)) not in ((2, 0), (1, 1), (1, 2)):
         raise CacheError("diff: expected two PATHs, or one PATH with --rev once or twice")
@@ -170,13 +182,15 @@ def _open_cache(args: argparse.Namespace) -> CachedPredictions:
 
 
 def _photo(args: argparse.Namespace, split: str) -> np.ndarray:
+    from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.panoptic.splits import SPLITS, open_split
 
     if split not in SPLITS:
         raise DataError(f"split {split}: no photos; stage prepare makes {', '.join(SPLITS)}")
     dataset = open_split(args.data / "prepared", split)
+    wanted = image_id_of_text(args.image, [image.source_id for image in dataset.images])
     for image in dataset.images:
-        if image.image_id == args.image:
+        if image.source_id == wanted:
             return dataset.load_photo(image)
     raise DataError(f"{dataset.annotations}: no image {args.image}, so no photo; the predictions are of other data")
 

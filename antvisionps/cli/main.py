@@ -1,29 +1,23 @@
 """The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.cli import check, download, export, figure, findings, inspect, predict, sweep, table, use
+from antvisionps.cli import check, download, export, figure, findings, inspect, predict, results, sweep, table, use
 from antvisionps.core.stage import run_stage
 
 PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
-CLOSED_PIPE = 141
-"""Exit status of a program whose output nobody reads any more, as shells have it: 128 + SIGPIPE."""
-
 
 def main(argv: Sequence[str] | None = None) -> None:
+    run_stage(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
-    try:
-        run_stage(lambda: args.run(args))
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's last flush goes
-        raise SystemExit(CLOSED_PIPE) from None
+    args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,10 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
     use.add_parser(commands, PROJECT_ROOT)
 
-    results = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
-    results.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
-    results.set_defaults(run=_results)
-
+    results.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     predict.add_parser(commands)
@@ -54,14 +45,6 @@ def _doctor(args: argparse.Namespace) -> None:
     from antvisionps.preflight.doctor import examine
 
     findings.report(examine(PROJECT_ROOT))
-
-
-def _results(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from antvisionps.report.pq_table import pq_table, read_summary
-
-    Console().print(pq_table(read_summary(args.summary)))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antvisionps.cli.extras import needs_extra
 from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import is_left_by_system
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,23 +42,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _predict(args: argparse.Namespace) -> None:
     from antvisionps.core.atomic import atomic_folder
     from antvisionps.core.progress import progress
-    from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
+    from antvisionps.datasets.pictures import check_pictures, describe_skipped, find_pictures, read_picture
     from antvisionps.panoptic.coco_json import write_panoptic_json
     from antvisionps.pipeline.predictor import open_predictor
 
-    _refuse_other_contents(args.out)
-    pictures = find_pictures(args.pictures)
-    check_pictures(progress(pictures, description="check", total=len(pictures), unit="picture"))
-    with needs_extra("models"):
-        predict = open_predictor(
-            args.models,
-            system=args.system,
-            params_path=args.params,
-            routing_dir=args.routing,
-            calibration_dir=args.calibration,
-            device=args.device,
-        )
     with atomic_folder(args.out) as folder:
+        _refuse_other_contents(args.out)
+        pictures, skipped = find_pictures(args.pictures)
+        if skipped:
+            print(describe_skipped(skipped), file=sys.stderr)
+        check_pictures(progress(pictures, description="check", total=len(pictures), unit="picture"))
+        with needs_extra("models"):
+            predict = open_predictor(
+                args.models,
+                system=args.system,
+                params_path=args.params,
+                routing_dir=args.routing,
+                calibration_dir=args.calibration,
+                device=args.device,
+            )
         images: list[PanopticImage] = []
         for picture in progress(pictures, description="predict", total=len(pictures), unit="picture"):
             photo = read_picture(picture.path)
@@ -85,8 +89,6 @@ def _write(
 
 def _refuse_other_contents(out: Path) -> None:
     """What is written replaces the folder, so it may hold nothing but a former result."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: expected a folder for --out, got a file; name another")
     for path in sorted(out.iterdir()) if out.is_dir() else []:
-        if path.name not in (JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER):
+        if path.name not in (JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER) and not is_left_by_system(path.name):
             raise DataError(f"{out}: holds {path.name}, and --out is replaced whole; name a new folder")

@@ -28,21 +28,22 @@ def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None
 
 
 def _sweep(args: argparse.Namespace, project_root: Path) -> None:
-    from rich.console import Console
-
-    from antvisionps.core.atomic import atomic_file
+    from antvisionps.core.atomic import atomic_file, refuse_unwritable
     from antvisionps.parallel.images import open_workers
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
     from antvisionps.pipeline.settings import system_settings
     from antvisionps.pipeline.sweep import best, grid, refuse_idle, sweep
     from antvisionps.predictions.split_caches import SplitCaches
-    from antvisionps.report.sweep_report import sweep_svg, sweep_table
+    from antvisionps.report.sweep_report import COLORS, sweep_rows, sweep_svg
+    from antvisionps.report.tables import print_table
 
     paths = read_pipeline_paths(project_root)
+    if args.plot is not None:
+        refuse_unwritable(args.plot)
     points = grid(parse_sweeps(args.sweeps))
     variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
-    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split)
+    caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())
     settings = [
         system_settings(
             args.system,
@@ -53,25 +54,23 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
         )
         for params in variants
     ]
-    refuse_idle(points, settings)
+    refuse_idle(points, variants, settings)
     with open_workers(**variants[0].runtime.worker_arguments()) as workers:
         pq = sweep(settings, caches, workers=workers)
     place = best(pq)
     title = f"{args.system} on {args.split}, percent"
-    console = Console()
-    console.print(sweep_table(points, pq, best=place, title=title))
+    print_table(title, sweep_rows(points, pq, best=place), dict.fromkeys(COLORS, ".2f"))
     if args.plot is not None:
         with atomic_file(args.plot) as unfinished:
             unfinished.write_text(sweep_svg(points, pq, best=place, title=title), encoding="utf-8")
     if args.split == "val":
-        console.print(f"warning: {WARNING}", style="yellow", soft_wrap=True)
+        print(f"warning: {WARNING}")
     print(experiment_line(points[place]))
 
 
 def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
     """Key → values of `fuse.key=value,value`, as YAML 1.2 reads them. Raises ParamsError on anything else."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from antvisionps.params.section import parse
 
     values_of_key: dict[str, list[object]] = {}
     for text in sweeps:
@@ -81,23 +80,19 @@ def parse_sweeps(sweeps: Sequence[str]) -> dict[str, list[object]]:
                 f"{text}: expected fuse.KEY=VALUE,VALUE,… with each key once; other sections than fuse need their "
                 "stages run again, by `dvc exp run -S`"
             )
-        try:
-            values_of_key[key] = [YAML(typ="safe", pure=True).load(value) for value in values.split(",")]
-        except YAMLError as error:
-            raise ParamsError(f"{text}: a value is no YAML ({error})") from error
+        values_of_key[key] = parse(text, f"[{values}]")
     return values_of_key
 
 
 def experiment_line(point: Mapping[str, object]) -> str:
     """The command that runs the stages with these values."""
-    words = ["dvc", "exp", "run"]
+    from antvisionps.params.overrides import overrides
+
+    words, unwritable = ["dvc", "exp", "run"], []
     for key, value in point.items():
-        add = "++" if key.count(".") > 1 else ""  # the name of an end, which a table need not hold
-        words += ["-S", f"{add}{key}={_as_yaml(value)}"]
-    return shlex.join(words)
-
-
-def _as_yaml(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+        try:
+            words += [word for change in overrides(key, value) for word in ("-S", change)]
+        except ValueError:
+            unwritable.append(f"{key}: {value}")
+    comment = f"  # after writing into params.yaml {', '.join(unwritable)}" if unwritable else ""
+    return shlex.join(words) + comment

@@ -19,8 +19,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
 
 
 def _use(args: argparse.Namespace, project_root: Path) -> None:
+    from antvisionps.params.whole import load_params
+    from antvisionps.preflight.images import missing_data
+
     use_profile(args.profile, project_root=project_root, force=args.force)
-    print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
+    missing = next(missing_data(load_params(args.profile).prepare, project_root=project_root), None)
+    if missing is None:
+        print(f"params.yaml is now {args.profile}; `dvc repro` runs it")
+    else:
+        print(f"params.yaml is now {args.profile}; `dvc repro` cannot run it yet: {missing.message}")
+        print(f"first: {missing.remedy}")
 
 
 def use_profile(profile: Path, *, project_root: Path, force: bool) -> None:
@@ -34,7 +42,7 @@ def use_profile(profile: Path, *, project_root: Path, force: bool) -> None:
 
     load_params(profile)
     params_path = project_root / "params.yaml"
-    kept = (profile, *sorted((project_root / "profiles").glob("*.yaml")))
+    kept = (profile, *sorted((project_root / "profiles").glob("[!.]*.yaml")))
     if not force and params_path.exists() and params_path.read_bytes() not in _composed(kept):
         raise ParamsError(
             f"{params_path} holds changes of your own, which {profile} would overwrite; keep them with "

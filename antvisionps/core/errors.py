@@ -35,3 +35,27 @@ class DownloadError(AntVisionPSError):
 
 class WorkersError(AntVisionPSError):
     """Worker processes cannot be started, are lost, or have another installation than this process."""
+
+
+class OutputError(AntVisionPSError):
+    """What stands where a file or folder is to be written cannot be replaced, or another process writes there."""
+
+
+_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+
+def clipped(value: object) -> str:
+    """A wrong value for a message: one line, and not too much of it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def clipped_text(text: str) -> str:
+    """The same of a text, which stands as it is if it is short and plain."""
+    return text if text.isprintable() and len(text) <= _SHOWN else clipped(text)
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error of a library says, for a message of one line."""
+    return str(problem).strip().partition("\n")[0]

@@ -1,20 +1,43 @@
 """JSON files, read with the remedy in the error."""
 
+import codecs
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.errors import AntVisionPSError, CacheError, first_line
+from antvisionps.core.input_files import open_file, read_file
+from antvisionps.core.json_depth import ShallowJson
 
 
-def read_json(path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError) -> Any:
+def read_json(
+    path: Path, *, what: str, remedy: str, error: type[AntVisionPSError] = CacheError, allow_repeats: bool = True
+) -> Any:
     """The file's JSON. Raises `error` on a missing, unreadable or broken file; it says `what` was expected and the
-    `remedy`."""
+    `remedy`. Of a key that stands twice in an object the last one counts, or, without `allow_repeats`, is an error."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_file(path), allow_repeats=allow_repeats)
     except (OSError, ValueError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
+
+
+def parse_json(text: str | bytes, *, allow_repeats: bool = True) -> Any:
+    """Raises ValueError on all that is not JSON, and on what is nested too deeply for Python."""
+    try:
+        return json.loads(text, object_pairs_hook=None if allow_repeats else _without_repeats)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
 
 
 def iterate_json(
@@ -28,17 +51,28 @@ def iterate_json(
     import ijson
 
     try:
-        with path.open("rb") as file:
+        with _open_utf8(path) as file:
             outermost, _ = next(ijson.basic_parse(file))
             expected, kind = ("start_array", "list") if prefix == "item" else ("start_map", "object")
             if outermost != expected:
                 raise ValueError(f"its JSON is no {kind}")
-            file.seek(0)
-            yield from ijson.items(file, prefix, use_float=True)
+        with _open_utf8(path) as file:
+            yield from ijson.items(ShallowJson(file), prefix, use_float=True)
+    except SystemError as problem:  # what ijson's C makes of Python's refusal of a number of thousands of digits
+        raise error(_unreadable(path, problem.__cause__ or problem, what, remedy)) from problem
     except (OSError, ValueError, ijson.JSONError) as problem:
         raise error(_unreadable(path, problem, what, remedy)) from problem
 
 
-def _unreadable(path: Path, problem: Exception, what: str, remedy: str) -> str:
-    reason = "no such file" if isinstance(problem, FileNotFoundError) else str(problem).strip().partition("\n")[0]
+@contextmanager
+def _open_utf8(path: Path) -> Iterator[Any]:
+    """The file's bytes in UTF-8 without a byte-order mark, whichever of JSON's encodings it has."""
+    with open_file(path) as file:
+        encoding = json.detect_encoding(file.read(4))
+        file.seek(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
+        yield file if encoding.startswith("utf-8") else io.BytesIO(file.read().decode(encoding).encode())
+
+
+def _unreadable(path: Path, problem: BaseException, what: str, remedy: str) -> str:
+    reason = "no such file" if isinstance(problem, FileNotFoundError) else first_line(problem)
     return f"{path}: no readable {what} ({reason}); {remedy}"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.errors import AntVisionPSError, clipped, clipped_text, first_line
+from antvisionps.core.input_files import refuse_other_than_file
 
 
 class ParquetReader(AbstractContextManager["ParquetReader"]):
@@ -27,17 +28,22 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
     ) -> None:
         self.path, self._remedy, self._error = path, remedy, error
         try:
+            refuse_other_than_file(path)
             # Buffered ahead, each column is copied once more.
             self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         except FileNotFoundError:
             raise error(f"{path}: no such file; {remedy}") from None
         except (pa.ArrowException, OSError) as problem:
-            raise error(f"{path}: not a whole Parquet file ({problem}); {remedy}") from problem
-        raw = self._file.metadata.metadata or {}
-        self.metadata = {key.decode(): value.decode() for key, value in raw.items()}
+            raise error(f"{path}: not a whole Parquet file ({first_line(problem)}); {remedy}") from problem
+        try:
+            raw = self._file.metadata.metadata or {}
+            self.metadata = {key.decode(): value.decode() for key, value in raw.items()}
+            self._found = self._file.schema_arrow.remove_metadata()
+        except (pa.ArrowException, UnicodeDecodeError) as problem:
+            raise error(f"{path}: its footer is damaged ({first_line(problem)}); {remedy}") from problem
         self.rows_of_group = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         if version is not None and self.metadata.get(version[0]) != version[1]:
-            got = self.metadata.get(version[0], "none")
+            got = clipped_text(self.metadata.get(version[0], "none"))
             raise error(f"{path}: expected schema version {version[1]}, got {got}; {version_remedy or remedy}")
         self._refuse_other_columns(schema.remove_metadata())
 
@@ -45,21 +51,32 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
         self._file.close()
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, of all columns or of these."""
+        """All rows, of all columns or of these; texts are UTF-8."""
         try:
-            return self._file.read(columns=columns)
+            table = self._file.read(columns=columns)
+            table.validate(full=True)
         except (pa.ArrowException, OSError) as problem:
-            raise self._error(f"{self.path}: damaged ({problem}); {self._remedy}") from problem
+            raise self._error(f"{self.path}: damaged ({first_line(problem)}); {self._remedy}") from problem
+        self._refuse_other_count(len(table), sum(self.rows_of_group))
+        return table
 
     def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one row group."""
         try:
-            return self._file.read_row_group(group, columns=columns, use_threads=False)
+            table = self._file.read_row_group(group, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as problem:
-            raise self._error(f"{self.path}: row group {group} is damaged ({problem}); {self._remedy}") from problem
+            raise self._error(
+                f"{self.path}: row group {group} is damaged ({first_line(problem)}); {self._remedy}"
+            ) from problem
+        self._refuse_other_count(len(table), self.rows_of_group[group])
+        return table
+
+    def _refuse_other_count(self, got: int, expected: int) -> None:
+        if got != expected:
+            raise self._error(f"{self.path}: its footer counts {expected} rows where {got} are; {self._remedy}")
 
     def _refuse_other_columns(self, expected: pa.Schema) -> None:
-        found = self._file.schema_arrow.remove_metadata()
+        found = self._found
         if found == expected:
             return
         for field in expected:
@@ -69,4 +86,5 @@ class ParquetReader(AbstractContextManager["ParquetReader"]):
                 raise self._error(
                     f"{self.path}: expected a column {field.name} of {field.type}, got {got}; {self._remedy}"
                 )
-        raise self._error(f"{self.path}: expected the columns {expected.names}, got {found.names}; {self._remedy}")
+        more = clipped([name for name in found.names if name not in expected.names])
+        raise self._error(f"{self.path}: expected the columns {expected.names} alone, got also {more}; {self._remedy}")

@@ -19,11 +19,12 @@ import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import is_hidden, read_file
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.png import decode_labels, write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
-from antvisionps.panoptic.splits import write_splits
+from antvisionps.panoptic.splits import refuse_missing, write_splits
 from antvisionps.parallel.images import map_images
 
 _COLOR_OF_STUFF = {
@@ -70,6 +71,7 @@ FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
 _PHOTO_SUFFIX, _LABELS_SUFFIX = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
 Split = Literal["train", "val"]
+SPLITS: tuple[Split, Split] = ("train", "val")
 
 
 def prepare_cityscapes(out: Path, *, root: Path, heldout_images: int, seed: int, workers: int) -> None:
@@ -79,8 +81,20 @@ def prepare_cityscapes(out: Path, *, root: Path, heldout_images: int, seed: int,
     Raises DataError on a folder without the layout, a photo without labels or the reverse, and unreadable labels.
     """
     with atomic_folder(out) as folder:
-        train, val = (_convert(folder, out, root, split, workers) for split in ("train", "val"))
+        train, val = (_convert(folder, out, root, split, workers) for split in SPLITS)
         write_splits(folder, train=train, val=val, root=None, heldout_images=heldout_images, seed=seed, workers=workers)
+
+
+def check_cityscapes(root: Path, *, sample: Callable[[list[Path]], list[Path]]) -> dict[Split, int]:
+    """The images of each split, of which those that `sample` picks are read. Raises what `prepare_cityscapes` does."""
+    counts: dict[Split, int] = {}
+    for split in SPLITS:
+        names = _names(root, split)
+        counts[split] = len(names)
+        for name in sample(names):
+            image = _read_image(root / "gtFine" / split, 1, name)[1]
+            PanopticDataset(root, root / "leftImg8bit" / split, root, CATEGORIES, (image,)).load_photo(image)
+    return counts
 
 
 def to_segments(instance_ids: np.ndarray, *, where: str) -> tuple[np.ndarray, dict[int, int], set[int]]:
@@ -118,10 +132,13 @@ def _convert(folder: Path, out: Path, root: Path, split: Split, workers: int) ->
 
 def _names(root: Path, split: Split) -> list[Path]:
     """CITY/NAME of each image, sorted."""
+    refuse_missing(root, what="prepare.cityscapes.root")
     places = {_PHOTO_SUFFIX: root / "leftImg8bit" / split, _LABELS_SUFFIX: root / "gtFine" / split}
     found = {
         suffix: {
-            path.relative_to(place).with_name(path.name.removesuffix(suffix)) for path in place.glob(f"*/*{suffix}")
+            name.with_name(name.name.removesuffix(suffix))
+            for name in (path.relative_to(place) for path in place.glob(f"*/*{suffix}"))
+            if not is_hidden(name)
         }
         for suffix, place in places.items()
     }
@@ -144,18 +161,25 @@ def _open_converting(labels: Path, maps: Path) -> Callable[[tuple[int, Path]], P
 
     def convert(item: tuple[int, Path]) -> PanopticImage:
         image_id, name = item
-        path = labels / f"{name}{_LABELS_SUFFIX}"
-        segment_ids, category_ids, crowds = to_segments(_load_instance_ids(path), where=str(path))
-        write_segment_ids_png(maps / f"{name}.png", segment_ids)
-        height, width = segment_ids.shape
-        segments = measure_segments(segment_ids, category_ids=category_ids, crowd_ids=crowds)
-        return PanopticImage(image_id, f"{name}{_PHOTO_SUFFIX}", f"{name}.png", height, width, segments)
+        segment_ids, image = _read_image(labels, image_id, name)
+        write_segment_ids_png(maps / image.panoptic_file_name, segment_ids)
+        return image
 
     return convert
 
 
+def _read_image(labels: Path, image_id: int, name: Path) -> tuple[np.ndarray, PanopticImage]:
+    """Its map (H, W) and what the map holds."""
+    path = labels / f"{name}{_LABELS_SUFFIX}"
+    segment_ids, category_ids, crowds = to_segments(_load_instance_ids(path), where=str(path))
+    segments = measure_segments(segment_ids, category_ids=category_ids, crowd_ids=crowds)
+    height, width = segment_ids.shape
+    return segment_ids, PanopticImage(image_id, f"{name}{_PHOTO_SUFFIX}", f"{name}.png", height, width, segments)
+
+
 def _load_instance_ids(path: Path) -> np.ndarray:
-    instance_ids = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-    if instance_ids is None or instance_ids.ndim != 2 or instance_ids.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: expected a grey 16-bit PNG, it is none or truncated; fetch gtFine again")
-    return instance_ids
+    try:
+        return decode_labels(read_file(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: expected a grey 16-bit PNG, cannot be read ({reason}); fetch gtFine again") from error

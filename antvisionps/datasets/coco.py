@@ -41,7 +41,6 @@ def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
     """Two JSONs, and the PNGs of two archives inside the archive."""
     counts = {}
     folder = to / "annotations"
-    folder.mkdir(exist_ok=True)
     for split in ("train2017", "val2017"):
         name = f"panoptic_{split}"
         inner = folder / f"{name}.zip"
@@ -55,7 +54,6 @@ def _unpack_panoptic(archive: Path, to: Path) -> Mapping[str, int]:
 def _unpack_instances(archive: Path, to: Path) -> Mapping[str, int]:
     """Unpacks the instances of train alone: held-out images are a part of train."""
     name = "annotations/instances_train2017.json"
-    (to / name).parent.mkdir(exist_ok=True)
     unpack_file(archive, name, to / name)
     return {name: 1}
 

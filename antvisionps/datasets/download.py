@@ -54,7 +54,6 @@ def fetch(file: RemoteFile, target: Path, *, wait_s: float = 2.0) -> None:
         raise DownloadError(f"{file.url}: expected an address that begins with http:// or https://")
     part = _part(target)
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             _complete(file, part, wait_s)
             os.replace(part, target)
@@ -102,6 +101,7 @@ def _append(file: RemoteFile, part: Path, offset: int) -> None:
     """One request for what is missing. Raises _BrokenOffError, or DownloadError where another attempt cannot help."""
     with _open(file, offset) as response:
         begins = _first_byte(file, response, offset)
+        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("r+b" if part.exists() else "wb") as out:
             # A server without ranges sends the file from its beginning.
             out.truncate(begins)

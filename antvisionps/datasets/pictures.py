@@ -3,18 +3,20 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from antvisionps.core.errors import DataError
-from antvisionps.panoptic.dataset import EIGHT_BIT_MODES
+from antvisionps.core.input_files import files_below
+from antvisionps.panoptic.photo import read_photo
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Of the pictures in a folder. A file that the caller names may have any suffix."""
+_WITHOUT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+"""Formats whose files Pillow knows by their name, but cannot decode by itself."""
 
-_NAMED = 5
+_NAMED, _NAMED_A_SUFFIX = 5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +27,57 @@ class Picture:
     name: Path
 
 
-def find_pictures(places: Sequence[Path]) -> list[Picture]:
-    """The named files, and all pictures in and below the named folders but hidden ones; sorted by name.
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Those of pictures in a folder, in small letters: of all that Pillow decodes, with the plugins that are loaded."""
+    suffixes = Image.registered_extensions()  # loads all of Pillow's own
+    return frozenset(end for end, name in suffixes.items() if name in Image.OPEN and name not in _WITHOUT_PIXELS)
+
+
+def find_pictures(places: Sequence[Path]) -> tuple[list[Picture], list[Path]]:
+    """The named files, whatever their suffix, and all pictures in and below the named folders, sorted by name; and the
+    files of these folders that are skipped, as their suffix is no picture's. Hidden files are neither.
 
     Raises DataError on a missing place, a folder without a picture, and two pictures whose names differ in the suffix
     alone: their results would have the same name.
     """
     found: dict[Path, Picture] = {}
+    skipped: dict[Path, Path] = {}
     for place in places:
         if place.is_dir():
-            found |= {one.path.resolve(): one for one in _pictures_below(place)}
-        elif place.is_file():
+            pictures, others = _pictures_below(place)
+            found |= {one.path.resolve(): one for one in pictures}
+            skipped |= {path.resolve(): path for path in others}
+        elif place.exists():
             found[place.resolve()] = Picture(place, Path(place.name))
         else:
             raise DataError(f"{place}: no such picture or folder")
     _refuse_same_names(found.values())
-    return sorted(found.values(), key=lambda one: one.name.as_posix())
+    by_name = sorted(found.values(), key=lambda one: one.name.as_posix())
+    return by_name, [path for resolved, path in skipped.items() if resolved not in found]
 
 
-def _pictures_below(folder: Path) -> list[Picture]:
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-    pictures = [Picture(folder / name, name) for name in names if not any(part.startswith(".") for part in name.parts)]
+def describe_skipped(skipped: Sequence[Path]) -> str:
+    """One line: how many files of each suffix, and their first names."""
+    of_suffix: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted(skipped):
+        of_suffix[path.suffix.lower() or "no suffix"].append(path.name)
+    kinds = [f"{len(names)} {suffix} ({_first(names)})" for suffix, names in sorted(of_suffix.items())]
+    return f"skipped, as no pictures: {', '.join(kinds)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED_A_SUFFIX]) + (", …" if len(names) > _NAMED_A_SUFFIX else "")
+
+
+def _pictures_below(folder: Path) -> tuple[list[Picture], list[Path]]:
+    files, suffixes = files_below(folder), picture_suffixes()
+    pictures = [Picture(path, path.relative_to(folder)) for path in files if path.suffix.lower() in suffixes]
+    others = [path for path in files if path.suffix.lower() not in suffixes]
     if not pictures:
-        raise DataError(f"{folder}: no picture in this folder; expected files like *{', *'.join(sorted(SUFFIXES))}")
-    return pictures
+        but = f" ({describe_skipped(others)})" if others else ""
+        raise DataError(f"{folder}: no picture in this folder{but}; expected files like *.jpg, *.png, *.webp")
+    return pictures, others
 
 
 def check_pictures(pictures: Iterable[Picture]) -> None:
@@ -65,22 +94,11 @@ def check_pictures(pictures: Iterable[Picture]) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright by its EXIF orientation; of an animation the first frame.
-
-    Grey and palettes become RGB; transparency is dropped, as in training. Raises DataError when the
-    file is missing, damaged, no picture, or has more than 8 bits a channel.
-    """
+    """(H, W, 3) uint8 RGB as `read_photo` reads it. Raises DataError where that raises."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in EIGHT_BIT_MODES:
-                raise ValueError(f"8 bits a channel expected, got Pillow's mode {picture.mode}; convert it first")
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode == "P":  # a palette's transparency becomes alpha, which RGB drops
-                upright = upright.convert("RGBA")
-            return np.asarray(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read as a picture ({reason})") from error
+        return read_photo(path).rgb
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
 
 
 def _refuse_same_names(pictures: Iterable[Picture]) -> None:

@@ -4,10 +4,11 @@ import shutil
 import stat
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DownloadError
+from antvisionps.core.file_names import stays_below
 from antvisionps.core.progress import progress
 
 SPARE_BYTES = 2**30
@@ -63,8 +64,7 @@ def _refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     for info in members:
         path = PurePosixPath(info.filename)
         # orig_filename is the archive's own name; zipfile cuts `filename` at a null byte.
-        is_odd = "\\" in info.orig_filename or "\0" in info.orig_filename or PureWindowsPath(info.filename).drive
-        if path.is_absolute() or ".." in path.parts or is_odd:
+        if not stays_below(info.orig_filename):
             raise DownloadError(
                 f"{archive}: member {info.orig_filename!r} leads out of its folder; do not use this file"
             )

@@ -6,7 +6,6 @@ whatever ends a run: params.yaml, outputs and dvc.lock are the clone's. What an 
 there too, and the next run goes on from it.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,13 +16,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.input_files import files_below
+from antvisionps.core.locks import open_locked
+from antvisionps.core.programs import dvc, experiment_ref, git
 from antvisionps.params.profiles import compose, read_params
+from antvisionps.params.section import parse, read_text
 from antvisionps.params.whole import Params, load_params
 from antvisionps.pipeline.paths import read_pipeline_paths
 
@@ -44,11 +46,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentClone:
-    """The clone in `folder` of the project in `project`, whose code is that of `commit`; see `open_clone`."""
+    """The clone in `folder` of the project in `project`, whose code is that of `commit`, and the open file whose lock
+    makes it this process's; see `open_clone`."""
 
     project: Path
     folder: Path
     commit: str
+    lock: FileIO
 
     def describe(self, label: str, profile: Path, changes: Sequence[str]) -> Experiment:
         """The experiment `label` on a profile with these changes, in the syntax of `dvc exp run -S`.
@@ -62,31 +66,37 @@ class ExperimentClone:
             params = load_params(changed)
             document = _read(changed)
         settings = {name: section for name, section in document.items() if name != "runtime"}  # it changes no result
-        code = _git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
+        code = git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
         imported = _checksums(read_pipeline_paths(self.project).imports, params.import_end.ends)
         digest = hashlib.sha256(json.dumps([settings, code, imported], sort_keys=True).encode()).hexdigest()
         return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, document, tuple(changes))
 
     def run(self, experiment: Experiment, profile: Path) -> None:
         """Runs it to its end, or raises AntVisionPSError; what DVC and the stages say goes to the terminal."""
+        if experiment_ref(self.folder, experiment.name) is None:  # else a kill came before it was fetched
+            self._run(experiment, profile)
+        ref = experiment_ref(self.folder, experiment.name)
+        git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
+
+    def _run(self, experiment: Experiment, profile: Path) -> None:
         self._restore(profile)
         for path in (*_paths_of(read_params(profile)), str(read_pipeline_paths(Path()).imports)):
             self._link(path)
         changes = [word for change in experiment.changes for word in ("-S", change)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment.name, *changes, LAST_STAGE]
-        ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False)
-        ref = _find(self.folder, experiment.name)
-        if ran.returncode or ref is None:
+        # DVC holds the lock, too: it goes on where this process alone is killed.
+        lock = [self.lock.fileno()]
+        ran = subprocess.run(command, cwd=self.folder, env=_environment(), check=False, pass_fds=lock)
+        if ran.returncode or experiment_ref(self.folder, experiment.name) is None:
             raise AntVisionPSError(
                 f"experiment {experiment.name} failed (exit status {ran.returncode}), for the reason above; what is "
                 "finished stays, and the next run goes on from there"
             )
-        _git(self.project, "fetch", "--quiet", str(self.folder.resolve()), f"{ref}:{ref}")
 
     def result_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """metrics/panoptic.json as the experiment wrote it; None if it has not run, on whatever commit."""
-        ref = _find(self.project, experiment.name)
-        return json.loads(_git(self.project, "show", f"{ref}:{METRICS}")) if ref else None
+        ref = experiment_ref(self.project, experiment.name)
+        return json.loads(git(self.project, "show", f"{ref}:{METRICS}")) if ref else None
 
     def _restore(self, profile: Path) -> None:
         """The commit with this profile's params, and no output of another experiment.
@@ -94,8 +104,9 @@ class ExperimentClone:
         Checkpoints of unfinished trainings stay, and so does `prepared`. An empty dvc.lock lets DVC's run cache decide
         what has to run.
         """
-        _git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
-        _git(self.folder, "clean", "--quiet", "--force", "-d")
+        _remove_stale_locks(self.folder)
+        git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
+        git(self.folder, "clean", "--quiet", "--force", "-d")
         (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
         (self.folder / "dvc.lock").unlink(missing_ok=True)
         paths = read_pipeline_paths(self.folder)
@@ -118,21 +129,21 @@ def open_clone(project: Path, folder: Path) -> Iterator[ExperimentClone]:
     Raises AntVisionPSError where another one does, and where code is changed but not committed: an experiment is
     a commit with its code.
     """
-    changed = _git(project, "status", "--porcelain", "--untracked-files=all", "--", *_code(project))
+    changed = git(project, "status", "--porcelain", "--untracked-files=all", "--", *_code(project))
     if changed:
         raise AntVisionPSError(
             f"code is changed but not committed; experiments are of committed code, so commit or stash:\n{changed}"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AntVisionPSError(f"{folder}: another process runs experiments there; wait for its end") from None
-        commit = _git(project, "rev-parse", "HEAD")
+    lock = open_locked(folder.with_suffix(".lock"))
+    if lock is None:
+        raise AntVisionPSError(
+            f"{folder}: another process runs experiments there; wait for its end, or end it and its `dvc exp run`"
+        )
+    with lock:
+        commit = git(project, "rev-parse", "HEAD")
         if not (folder / ".dvc" / "config.local").exists():
             _make_clone(project, folder, commit)
-        yield ExperimentClone(project, folder, commit)
+        yield ExperimentClone(project, folder, commit, lock)
 
 
 def _code(project: Path) -> list[str]:
@@ -146,7 +157,7 @@ def _code(project: Path) -> list[str]:
 
 def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
     """Of the files that other tools predicted."""
-    paths = [path for end in ends for path in sorted((imports / end).rglob("*")) if path.is_file()]
+    paths = [path for end in ends for path in files_below(imports / end) if path.is_file()]
     found = []
     for path in paths:
         with path.open("rb") as file:
@@ -154,16 +165,21 @@ def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _find(repository: Path, name: str) -> str | None:
-    refs = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
+def _remove_stale_locks(folder: Path) -> None:
+    """The files by which git and DVC lock what is in the clone: whoever has the clone, nobody else does.
+
+    DVC takes a killed process for alive until its parent has asked for its status, which may be never, and cannot read
+    a lock file that a kill left empty.
+    """
+    for path in (folder / ".dvc" / "tmp" / "rwlock", *(folder / ".git").rglob("*.lock")):
+        path.unlink(missing_ok=True)
 
 
 def _make_clone(project: Path, folder: Path, commit: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    _git(project, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder.resolve()))
-    _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    _dvc(folder, "config", "--local", "cache.dir", _dvc(project, "cache", "dir"))
+    git(project, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder.resolve()))
+    git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    dvc(folder, "config", "--local", "cache.dir", dvc(project, "cache", "dir"))
 
 
 def _paths_of(node: Any) -> Iterator[str]:
@@ -178,7 +194,7 @@ def _paths_of(node: Any) -> Iterator[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    return parse(path, read_text(path))
 
 
 def _apply(changes: Sequence[str], path: Path) -> None:
@@ -192,18 +208,3 @@ def _environment() -> dict[str, str]:
     """Stages call `python`, which is this one, and import the clone's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return _output(["git", *arguments], folder)
-
-
-def _dvc(folder: Path, *arguments: str) -> str:
-    return _output([sys.executable, "-m", "dvc", *arguments], folder)
-
-
-def _output(command: Sequence[str], folder: Path) -> str:
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise AntVisionPSError(f"`{' '.join(command)}` failed in {folder.resolve()}: {ran.stderr.strip()}")
-    return ran.stdout.strip()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules, choose_candidates, crop_masks
 from antvisionps.fusion.system import FusionSettings
@@ -58,27 +61,59 @@ class Calibration:
             "heldout_pq": dict(self.heldout_pq),
         }
 
-    @classmethod
-    def from_json(cls, document: Any, *, where: str) -> Calibration:
-        """Raises CacheError on anything but what `to_json` gives."""
-        try:
-            rules = HeuristicRules(
-                min_score=float(document["min_score"]),
-                min_scores={int(category_id): float(score) for category_id, score in document["min_scores"].items()},
-                max_overlap_frac=float(document["max_overlap_frac"]),
-                min_stuff_area_px=int(document["min_stuff_area_px"]),
-                min_stuff_confidence=float(document["min_stuff_confidence"]),
-                on_top=_read_pairs(document["on_top"]),
-            )
-            weights = {str(end): float(weight) for end, weight in document["semantic_weights"].items()}
-            pq = {str(when): None if pq is None else float(pq) for when, pq in document["heldout_pq"].items()}
-            return cls(rules, _read_pairs(document["learned_on_top"]), weights, pq)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CacheError(f"{where}: not a calibration ({error!r}); run `dvc repro calibrate`") from error
+
+Pairs = tuple[tuple[int, int], ...]
 
 
-def _read_pairs(pairs: Any) -> frozenset[tuple[int, int]]:
-    return frozenset((int(upper), int(lower)) for upper, lower in pairs)
+class CalibrationDocument(Document):
+    """What `Calibration.to_json` gives."""
+
+    min_score: Fraction
+    min_scores: dict[int, Fraction]
+    max_overlap_frac: Fraction
+    min_stuff_area_px: Annotated[int, Field(ge=0, lt=2**31)]
+    min_stuff_confidence: Fraction
+    on_top: Pairs
+    learned_on_top: Pairs
+    semantic_weights: dict[str, Weight]
+    heldout_pq: dict[Literal["plain", "calibrated", "cross_validated"], Fraction | None]
+
+    def calibration(self) -> Calibration:
+        rules = HeuristicRules(
+            min_score=self.min_score,
+            min_scores=self.min_scores,
+            max_overlap_frac=self.max_overlap_frac,
+            min_stuff_area_px=self.min_stuff_area_px,
+            min_stuff_confidence=self.min_stuff_confidence,
+            on_top=frozenset(self.on_top),
+        )
+        heldout_pq: dict[str, float | None] = dict(self.heldout_pq.items())
+        return Calibration(rules, frozenset(self.learned_on_top), self.semantic_weights, heldout_pq)
+
+
+def read_calibration(path: Path, *, categories: CategorySet, ends: Iterable[str]) -> Calibration:
+    """What stage calibrate wrote of a system. Raises CacheError unless it is of these things and ends."""
+    remedy = "run `dvc repro calibrate`"
+    document = read_document(path, CalibrationDocument, what="calibration", remedy=remedy)
+    if problem := _misfit(document, categories, set(ends)):
+        raise CacheError(f"{path}: {problem}; {remedy}")
+    return document.calibration()
+
+
+def _misfit(document: CalibrationDocument, categories: CategorySet, ends: set[str]) -> str:
+    """What does not fit to the things and ends, or contradicts itself; empty where nothing does."""
+    if set(document.semantic_weights) != ends:
+        return f"fitted for other ends, {sorted(document.semantic_weights)}"
+    if not any(document.semantic_weights.values()):
+        return "semantic_weights are all zero"
+    for place, pairs in (("on_top", document.on_top), ("learned_on_top", document.learned_on_top)):
+        for upper, lower in pairs:
+            if (lower, upper) in pairs:
+                return f"{place} has category {upper} both above and below {lower}"
+    named = {*document.min_scores, *itertools.chain(*document.on_top, *document.learned_on_top)}
+    if strangers := sorted(named - categories.thing_ids):
+        return f"category {strangers[0]} is no thing of this data set"
+    return ""
 
 
 def try_weights(settings: FusionSettings) -> Iterator[FusionSettings]:

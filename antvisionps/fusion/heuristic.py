@@ -304,8 +304,9 @@ def add_stuff(
     """The whole map: void pixels go to the stuff classes, whose segments are numbered in class order.
 
     instance_ids (H, W) uint8 or int32 is n where the n-th of `pasted` is, from 1 on, and 0 elsewhere; free_classes
-    (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the class everywhere. `doubtful` are the
-    pixels that a class lost for lack of confidence. Returns the map's runs, its segments, and what stuff is rejected.
+    (H, W) uint8 is the class where nobody is, or VOID_CLASS_INDEX; class_map the semantic argmax everywhere, which the
+    panoptic head's free_classes need not follow. `doubtful` are the pixels that a class lost for lack of confidence.
+    Returns the map's runs, its segments, and what stuff is rejected.
     """
     maps = (class_map,) if free_classes is class_map else (class_map, free_classes)
     starts = run_starts(instance_ids, *maps)
@@ -319,7 +320,7 @@ def add_stuff(
     rejected = []
     for class_index, category in enumerate(categories.categories):
         area_px, free_px = int(areas_px[class_index]), int(free_areas_px[class_index])
-        if category.is_thing or area_px == 0:
+        if category.is_thing or area_px + free_px == 0:
             continue
         reason = _reason_against_stuff(free_px, doubtful.get(class_index, 0), min_stuff_area_px)
         if reason is None:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 
+from antvisionps.predictions.fused_files import RejectReason
+
 NO_NUMBER = -1
 """What stands for None in a column of whole numbers."""
-
-
-class RejectReason(StrEnum):
-    """Why a candidate is not in the panoptic map, the first that applies in this order."""
-
-    ROUTED_AWAY = "routed_away"
-    MERGED = "merged"
-    LOW_SCORE = "low_score"
-    NMS = "nms"
-    EMPTY = "empty"
-    OVERLAP_FRAC = "overlap_frac"
-    OUTVOTED = "outvoted"
-    LOW_CONFIDENCE = "low_confidence"
-    AREA = "area"
 
 
 class RejectedCandidate(NamedTuple):

@@ -1,15 +1,35 @@
 """Which end's instances are taken for a category: the one that segments it better on held-out images."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from antvisionps.core.documents import Document, Fraction, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 
-ROUTING_FILE = "routing.json"
+ROUTING_FILE, CLASS_AP_FILE = "routing.json", "class_ap.parquet"
+
+CLASS_AP_SCHEMA = pa.schema(
+    [
+        ("category_id", pa.int32()),
+        ("end", pa.string()),
+        ("AP", pa.float64()),
+        ("AP50", pa.float64()),
+        ("n_gt", pa.int64()),
+    ]
+)
+"""The mask AP of each end in each category on held-out images, which the routes follow; NaN where nobody knows."""
+
+REMEDY = "run `dvc repro evaluate_heldout`"
 
 
 class RoutingReason(StrEnum):
@@ -120,25 +140,72 @@ def _lead_to_json(lead: Lead | None) -> dict[str, Any] | None:
     return {"over": lead.over} | {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
 
-def routes_from_json(document: Any, *, categories: CategorySet, ends: Sequence[str], where: str) -> dict[int, Route]:
-    """The routes of routing.json. Raises CacheError unless every thing category goes to one of `ends`."""
-    try:
-        routes = {
-            int(row["category_id"]): Route(str(row["end"]), RoutingReason(row["reason"]))
-            for row in document["categories"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CacheError(f"{where}: not a routing table ({error!r}); run `dvc repro evaluate_heldout`") from error
-    for category in categories.things:
-        route = routes.get(category.category_id)
-        if route is None:
-            raise CacheError(
-                f"{where}: no route for category {category.category_id} ({category.name}); run `dvc repro "
-                "evaluate_heldout`"
-            )
-        if route.end not in ends:
-            raise CacheError(
-                f"{where}: category {category.category_id} ({category.name}) goes to {route.end}; expected one of "
-                f"{list(ends)}; run `dvc repro evaluate_heldout`"
-            )
-    return routes
+_Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+class LeadRow(Document):
+    """A Lead, with null where nobody knows."""
+
+    over: str
+    AP: _Difference | None
+    low: _Difference | None
+    high: _Difference | None
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> LeadRow:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}")
+        return self
+
+
+class RouteRow(Document):
+    category_id: int
+    name: str
+    end: str
+    reason: RoutingReason
+    lead: LeadRow | None
+
+
+class RoutingTable(Document):
+    """What `routes_to_json` gives."""
+
+    mean_ap: dict[str, Fraction | None]
+    better_overall: str | None
+    categories: tuple[RouteRow, ...]
+
+    @property
+    def end_of_category(self) -> dict[int, str]:
+        return {row.category_id: row.end for row in self.categories}
+
+
+def read_routing(folder: Path, *, categories: CategorySet, ends: Sequence[str]) -> RoutingTable:
+    """The routing table in that folder. Raises CacheError unless every thing goes to one of `ends`, and nothing else
+    does."""
+    path = folder / ROUTING_FILE
+    table = read_document(path, RoutingTable, what="routing table", remedy=REMEDY)
+    if problem := _misfit(table, categories, ends):
+        raise CacheError(f"{path}: {problem}; {REMEDY}")
+    return table
+
+
+def _misfit(table: RoutingTable, categories: CategorySet, ends: Sequence[str]) -> str:
+    """What does not fit to the categories and ends, or within the table; empty where all does."""
+    listed = [row.category_id for row in table.categories]
+    for thing in categories.things:
+        if listed.count(thing.category_id) != 1:
+            count = "no route" if thing.category_id not in listed else "several routes"
+            return f"{count} for category {thing.category_id} ({thing.name})"
+    for row in table.categories:
+        where = f"category {row.category_id} ({row.name})"
+        if row.category_id not in categories.thing_ids:
+            return f"{where} is no thing of this data set"
+        if row.end not in ends or row.end not in table.mean_ap:
+            return f"{where} goes to {row.end}; expected one of {list(ends)} with an AP"
+        if row.lead is not None and row.lead.over not in ends:
+            return f"{where} leads {row.lead.over}; expected one of {list(ends)}"
+    if strangers := sorted(set(table.mean_ap) - set(ends)):
+        return f"mean_ap names {strangers[0]}; expected only {list(ends)}"
+    best = max(table.mean_ap, key=lambda end: -math.inf if (ap := table.mean_ap[end]) is None else ap, default=None)
+    if table.better_overall != best:
+        return f"better_overall is {table.better_overall}, but mean_ap is highest for {best}"
+    return ""

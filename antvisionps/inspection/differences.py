@@ -22,13 +22,14 @@ from antvisionps.inspection.image_scores import class_pq, image_pq, metrics_of, 
 from antvisionps.inspection.predictions import CachedPredictions, ImagePredictions, open_predictions
 from antvisionps.inspection.records import Record
 from antvisionps.inspection.revisions import fetch_revision
+from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.predictions.fused_files import PANOPTIC_FILE
 
 Comparison = tuple[list[Record], list[Record]]
 """A record of each category, and one of each image, `changed` or not; what changed most comes first."""
 
-Counts = Sequence[Mapping[int, MatchCounts] | None]
+Counts = Sequence[Mapping[ImageId, MatchCounts] | None]
 """Of A and of B: image_id → what stage score counted."""
 
 
@@ -195,7 +196,7 @@ def _fused_image_record(pair: tuple[FusedMap, FusedMap], counts: Counts) -> Reco
     }
 
 
-def _changed_frac(image_id: int, class_map_a: np.ndarray, class_map_b: np.ndarray) -> float:
+def _changed_frac(image_id: ImageId, class_map_a: np.ndarray, class_map_b: np.ndarray) -> float:
     if class_map_a.shape != class_map_b.shape:
         raise CacheError(f"image {image_id} is of {class_map_a.shape} pixels in A and of {class_map_b.shape} in B")
     return float((class_map_a != class_map_b).mean())
@@ -211,7 +212,7 @@ def _with_change(name: str, values: Sequence[float | None]) -> Record:
     return {**_beside(name, values), f"{name} B-A": change}
 
 
-def _common_image_ids(a: ImagesById[Any], b: ImagesById[Any]) -> Iterable[int]:
+def _common_image_ids(a: ImagesById[Any], b: ImagesById[Any]) -> Iterable[ImageId]:
     """Ascending, with a progress bar on a terminal. Raises CacheError where nothing can be compared."""
     of_a, of_b = ({(c.category_id, c.name, c.is_thing) for c in side.categories.categories} for side in (a, b))
     if of_a != of_b:

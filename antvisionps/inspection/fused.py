@@ -16,13 +16,21 @@ import pyarrow as pa
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import FusedSegment
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import RejectedCandidate
 from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import PanopticImage
-from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS, RowsByImage
+from antvisionps.predictions.fused_files import (
+    CANDIDATES,
+    PANOPTIC_FILE,
+    PANOPTIC_FOLDER,
+    REMEDY,
+    SEGMENTS,
+    RejectReason,
+    RowsByImage,
+)
 
-REMEDY = "run `dvc repro fuse`"
 TABLES = {"segments": SEGMENTS, "candidates": CANDIDATES}
 TableName = Literal["segments", "candidates"]
 
@@ -38,7 +46,7 @@ class FusedMaps(ImagesById["FusedMap"]):
             others = sorted(path.parent.name for path in folder.parent.glob(f"*/{PANOPTIC_FILE}"))
             raise CacheError(f"{folder}: no {PANOPTIC_FILE}{name_choices(others) if others else f'; {REMEDY}'}")
         self._dataset = read_panoptic(folder / PANOPTIC_FILE, images_dir=folder, panoptic_dir=folder / PANOPTIC_FOLDER)
-        image_of = {image.image_id: image for image in self._dataset.images}
+        image_of = {image.source_id: image for image in self._dataset.images}
         super().__init__(folder, self._dataset.categories, list(image_of), lambda i: FusedMap(self, image_of[i]))
         self._tables: dict[str, RowsByImage] = {}
 
@@ -53,12 +61,12 @@ class FusedMaps(ImagesById["FusedMap"]):
         return self._read(table).table
 
     def rows(self, table: TableName, image_id: int) -> list[dict[str, Any]]:
-        """The rows of one image, in the file's order, without its id."""
+        """The rows of one image, in the file's order, without its id, which is the number inside the split."""
         return [{name: row[name] for name in row if name != "image_id"} for row in self._read(table).read(image_id)]
 
     def _read(self, table: TableName) -> RowsByImage:
         if table not in self._tables:
-            self._tables[table] = RowsByImage(self.folder, TABLES[table])
+            self._tables[table] = RowsByImage(self.folder, TABLES[table], self._dataset)
         return self._tables[table]
 
 
@@ -70,8 +78,8 @@ class FusedMap:
     image: PanopticImage
 
     @property
-    def image_id(self) -> int:
-        return self.image.image_id
+    def image_id(self) -> ImageId:
+        return self.image.source_id
 
     @cached_property
     def segment_ids(self) -> np.ndarray:
@@ -82,11 +90,11 @@ class FusedMap:
     def segments(self) -> list[FusedSegment]:
         """In ascending segment id."""
         box_of = {segment.segment_id: segment.bbox_xywh for segment in self.image.segments}
-        rows = self.maps.rows("segments", self.image_id)
+        rows = self.maps.rows("segments", self.image.image_id)
         return [FusedSegment(**row, bbox_xywh=box_of[row["segment_id"]]) for row in rows]
 
     @cached_property
     def rejected(self) -> list[RejectedCandidate]:
         """The candidates that are not in the map, in the order in which the fusion met them."""
-        rows = self.maps.rows("candidates", self.image_id)
+        rows = self.maps.rows("candidates", self.image.image_id)
         return [RejectedCandidate(**row | {"reason": RejectReason(row["reason"])}) for row in rows]

@@ -1,12 +1,13 @@
 """What a data folder holds, of every stage, and what in it does not belong together."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from antvisionps.core.errors import AntVisionPSError, DataError
+from antvisionps.core.errors import AntVisionPSError, DataError, first_line
+from antvisionps.core.input_files import open_file
+from antvisionps.core.json_files import read_json
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.inspection.predictions import open_predictions
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -65,8 +66,8 @@ def _list_splits(prepared_dir: Path) -> Iterable[dict[str, Any]]:
         yield {
             "split": split,
             "images": len(dataset.images),
-            "first image": dataset.images[0].image_id,
-            "last image": dataset.images[-1].image_id,
+            "first image": dataset.images[0].source_id,
+            "last image": dataset.images[-1].source_id,
             "height x width": _name_sizes(dataset),
             "things": len(dataset.categories.things),
             "stuff": len(dataset.categories.stuff),
@@ -84,13 +85,13 @@ def _name_sizes(dataset: PanopticDataset) -> str:
 
 def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
     weights = folder / "weights.pth"
+    described = read_json(folder / "network.json", what="network", remedy="train it again", error=DataError)
     try:
-        described = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        with weights.open("rb") as file:
+        with open_file(weights) as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        backbone = described.get("network", {}).get("backbone", {}).get("name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder}: not a trained network ({error}); train it again") from error
+        backbone = described["network"]["backbone"].get("name")  # HRNet's has none
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: not a trained network ({first_line(error)}); train it again") from error
     yield {
         "end": folder.parent.name,
         "member": folder.name,

@@ -23,6 +23,7 @@ from antvisionps.core.errors import CacheError
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
 from antvisionps.inspection.collection import ImagesById, name_choices
 from antvisionps.panoptic.categories import Category, CategorySet
+from antvisionps.panoptic.ids import ImageId
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
@@ -66,7 +67,8 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
             raise
         self.header = first.header
         """End, split, fingerprint of the data set, categories, checksum of the weights."""
-        super().__init__(folder, first.header.categories, first.image_ids, lambda i: ImagePredictions(self, i))
+        self._number_of = {first.header.source_id(number): number for number in first.image_ids}
+        super().__init__(folder, first.header.categories, list(self._number_of), lambda i: ImagePredictions(self, i))
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -100,10 +102,10 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
         """The same as a data frame; needs pandas."""
         return self.to_arrow(table, columns).to_pandas()
 
-    def read(self, table: TableName, image_id: int) -> Any:
+    def read(self, table: TableName, image_id: ImageId) -> Any:
         """ImageInstances or ImageSemantics of an image, as arrays. Raises CacheError where the end predicts none."""
         self._refuse_missing(table)
-        return self._readers[table].read(image_id)
+        return self._readers[table].read(self._number_of[image_id])
 
     def _refuse_missing(self, table: TableName) -> None:
         if table not in self._readers:
@@ -115,7 +117,7 @@ class ImagePredictions:
     """What an end says of one image; read when touched."""
 
     cache: CachedPredictions
-    image_id: int
+    image_id: ImageId
 
     @cached_property
     def instance_arrays(self) -> ImageInstances:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from antvisionps.core.errors import CacheError
 from antvisionps.inspection.fused import FusedMap
 from antvisionps.inspection.image_scores import class_pq, metrics_of, read_image_counts
 from antvisionps.inspection.predictions import Instance, Semantic
+from antvisionps.report.score_tables import REMEDY
 
 Record = dict[str, Any]
 
@@ -73,6 +75,9 @@ def _quality_records(image: FusedMap, name_of: dict[int, str]) -> list[Record]:
     if image.image_id not in counts:
         return []
     of_image, pq_of = counts[image.image_id], class_pq(counts, [image.image_id])
+    if strangers := set(of_image.category_ids.tolist()) - set(name_of):
+        path = metrics_of(image.maps.folder)
+        raise CacheError(f"{path}: image {image.image_id} has unknown category {min(strangers)}; {REMEDY}")
     columns = (of_image.category_ids, of_image.tp, of_image.fp, of_image.fn)
     return [
         {"category": name_of[category_id], "TP": tp, "FP": fp, "FN": fn, "PQ": pq_of.get(category_id)}

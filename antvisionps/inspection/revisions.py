@@ -1,28 +1,53 @@
 """Outputs of DVC as another revision has them: a commit, tag, branch or experiment, out of the local DVC cache."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from antvisionps.core.errors import CacheError
+from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.programs import dvc, experiment_ref, git
 
 
 def fetch_revision(path: Path, *, rev: str, into: Path) -> Path:
     """A copy of `path`, a file or folder that DVC tracks, as it was in `rev`; written below `into`, returned.
 
-    Raises CacheError outside of a DVC repository, on an unknown revision, and where neither the local DVC cache nor a
-    configured remote has the data.
+    Raises CacheError outside of a repository of git and DVC, on an unknown revision, and where neither the local DVC
+    cache nor a configured remote has the data.
     """
     root = next((place for place in path.resolve().parents if (place / ".dvc").is_dir()), None)
     if root is None:
         raise CacheError(f"{path}: not in a DVC repository, so it has no revisions; compare two paths instead")
     inside = path.resolve().relative_to(root)
+    commit = _commit_of(rev, root)
     out = into / inside.name
-    command = [sys.executable, "-m", "dvc", "get", str(root), str(inside), "--rev", rev, "--out", str(out)]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    ran = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False, env=environment, cwd=into)
-    if ran.returncode != 0 or not out.exists():
-        said = [line for line in ran.stderr.strip().splitlines() if line.strip()] or ["dvc said nothing"]
-        raise CacheError(f"{inside} of revision {rev}: {said[0].removeprefix('ERROR: ')}; `dvc fetch` may get it")
+    try:
+        dvc(into, "get", str(root), str(inside), "--rev", commit, "--out", str(out))
+    except AntVisionPSError as error:
+        raise CacheError(f"{inside} of revision {rev}: {_why_missing(str(error), inside, rev)}") from error
     return out
+
+
+def _commit_of(rev: str, root: Path) -> str:
+    """The hash of the commit that a revision names."""
+    try:
+        name = experiment_ref(root, rev) or rev
+    except AntVisionPSError as error:
+        raise CacheError(f"{root}: not in a git repository, so it has no revisions ({error})") from error
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except AntVisionPSError as error:
+        is_shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
+        older = "this clone is shallow, and `git fetch --unshallow` gets older commits; " if is_shallow else ""
+        raise CacheError(
+            f"revision {rev}: no commit, tag, branch or experiment of that name here; {older}`git log --oneline --all` "
+            "and `dvc exp list --all-commits` list them"
+        ) from error
+
+
+def _why_missing(said: str, inside: Path, rev: str) -> str:
+    if str([str(inside)]) in said:  # DVC's KeyError
+        return "that commit has no such output: its dvc.lock, if there is one, lists what its stages wrote"
+    if "No storage files" in said or "No such file" in said or "missing" in said.lower():
+        return (
+            f"not in DVC's cache, as that commit was never run here; `git checkout {rev}` and `dvc repro` run it, or "
+            "`dvc fetch` may get it from where it was run"
+        )
+    return said

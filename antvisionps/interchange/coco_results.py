@@ -1,7 +1,6 @@
 """Instances in COCO's results format: one JSON list, a row each. https://cocodataset.org/#format-results."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,23 @@ from pycocotools import mask as coco_mask
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.json_files import iterate_json
+from antvisionps.interchange.image_names import ImageFinder
+from antvisionps.interchange.json_numbers import number
 from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.probability_files import ROUNDING_ABOVE_ONE
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.rle import compress_counts
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
+
+PEEK_BYTES = 64
+"""At the start of a JSON, to see whether it is a list or an object."""
+
+BOX_ROUNDING_PX = 2.0
+"""By which a detector's box may miss its mask's."""
+
+MAX_COORDINATE_PX = 2.0**31
 
 Instance = tuple[int, float, tuple[float, ...], bytes]
 """category_id, score, bbox_xywh, COCO compressed counts."""
@@ -28,18 +39,15 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
     PredictionsError on an image or category that the data set lacks, a mask of another size, a score that is no number
     from 0 to 1, or the same instance twice.
     """
-    images = {image.image_id: image for image in dataset.images}
-    instances: dict[int, dict[Instance, int]] = {image_id: {} for image_id in images}
-    rows = iterate_json(path, "item", what="list of COCO results", remedy="write it again", error=PredictionsError)
-    for position, row in enumerate(rows):
-        image_id = row.get("image_id") if isinstance(row, dict) else None
-        if type(image_id) is not int or image_id not in images:
-            raise PredictionsError(
-                f"{path}: result {position}: image {image_id!r} is not in this split; predict the split's images only"
-            )
-        image = images[image_id]
-        instance = _parse(row, image, labels, f"{path}: result {position} (image {image_id})")
-        other = instances[image_id].setdefault(instance, position)
+    images = ImageFinder(dataset)
+    instances: dict[int, dict[Instance, int]] = {image.image_id: {} for image in dataset.images}
+    for position, row in enumerate(_rows(path)):
+        where = f"{path}: result {position}"
+        if not isinstance(row, dict):
+            raise PredictionsError(f"{where}: expected an object, got {str(row)[:80]}; write it again")
+        image = images.find(row.get("image_id"), where=where)
+        instance = _parse(row, image, labels, f"{where} (image {image.source_id})")
+        other = instances[image.image_id].setdefault(instance, position)
         if other != position:
             raise PredictionsError(f"{path}: results {other} and {position} are the same instance; keep one")
     for image in dataset.images:
@@ -49,21 +57,40 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
             raise PredictionsError(f"{path}: {error}") from error
 
 
-def write_coco_results(path: Path, images: Iterable[ImageInstances]) -> None:
+def _rows(path: Path) -> Iterator[Any]:
+    """The elements of the list, or of the list under "annotations" of an object."""
+    try:
+        with path.open("rb") as file:
+            is_object = file.read(PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    except OSError:
+        is_object = False  # the reader tells what is wrong
+    what, remedy = "list of COCO results", "write it again"
+    rows = iterate_json(
+        path, "annotations.item" if is_object else "item", what=what, remedy=remedy, error=PredictionsError
+    )
+    row = None
+    for row in rows:
+        yield row
+    if is_object and row is None:
+        raise PredictionsError(f"{path}: expected a {what}, got an object without rows under 'annotations'; {remedy}")
+
+
+def write_coco_results(path: Path, images: Iterable[ImageInstances], *, dataset: PanopticDataset) -> None:
     """Writes the instances, highest score of an image first; `read_coco_results` gives the same numbers again."""
+    source_id_of = {image.image_id: image.source_id for image in dataset.images}
     with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         separator = "["
         for image in images:
-            for row in _rows_of(image):
+            for row in _rows_of(image, source_id_of[image.image_id]):
                 file.write(f"{separator}\n{json.dumps(row, separators=(',', ':'))}")
                 separator = ","
         file.write("\n]\n" if separator == "," else "[]\n")
 
 
-def _rows_of(image: ImageInstances) -> Iterator[dict[str, Any]]:
+def _rows_of(image: ImageInstances, source_id: ImageId) -> Iterator[dict[str, Any]]:
     for index, rle in enumerate(image.rles):
         yield {
-            "image_id": image.image_id,
+            "image_id": source_id,
             "category_id": int(image.category_ids[index]),
             "bbox": image.boxes_xywh[index].tolist(),
             "score": float(image.scores[index]),
@@ -74,23 +101,33 @@ def _rows_of(image: ImageInstances) -> Iterator[dict[str, Any]]:
 def _parse(row: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str) -> Instance:
     category_id = labels.category_id(row.get("category_id"), is_thing=True, where=where)
     rle = _counts(row.get("segmentation"), image, where)
-    box = row.get("bbox")
-    if box is None:
-        box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
-        raise PredictionsError(f"{where}: expected bbox [x, y, width, height], got {box!r}")
-    return category_id, checked_score(row.get("score"), where), tuple(map(float, box)), rle
+    mask_box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
+    box = mask_box if row.get("bbox") is None else _checked_box(row["bbox"], mask_box, where)
+    return category_id, checked_score(row.get("score"), where), tuple(box), rle
+
+
+def _checked_box(box: Any, mask_box: list[float], where: str) -> list[float]:
+    """The bbox. Raises PredictionsError on what is none, and on the corners of the mask's box instead of its sides."""
+    sides = [number(side) for side in box] if isinstance(box, list) else []
+    checked = [side for side in sides if side is not None and abs(side) < MAX_COORDINATE_PX]
+    x, y, width, height = mask_box
+    are_corners = _are_near(checked, [x, y, x + width, y + height]) and not _are_near(checked, mask_box)
+    if not len(checked) == len(sides) == 4 or are_corners:
+        corners = " (these are the mask's left, top, right and bottom)" if are_corners else ""
+        raise PredictionsError(f"{where}: expected bbox [x, y, width, height], got {str(box)[:80]}{corners}")
+    return checked
+
+
+def _are_near(box: list[float], other: list[float]) -> bool:
+    return len(box) == 4 and all(abs(a - b) <= BOX_ROUNDING_PX for a, b in zip(box, other, strict=True))
 
 
 def checked_score(score: Any, where: str) -> float:
     """The score. Raises PredictionsError unless it is a number from 0 to 1."""
-    if not _is_number(score) or not 0 <= score <= 1:
+    value = number(score)
+    if value is None or not 0 <= value <= 1 + ROUNDING_ABOVE_ONE:
         raise PredictionsError(f"{where}: expected a score from 0 to 1, got {score!r}")
-    return float(score)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return min(value, 1.0)
 
 
 def _counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
@@ -98,8 +135,10 @@ def _counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
         height, width = segmentation["size"]
         counts = segmentation["counts"]
     except (KeyError, TypeError, ValueError):
+        got = "a box alone" if segmentation is None else str(segmentation)[:80]
         raise PredictionsError(
-            f"{where}: expected a segmentation {{size: [height, width], counts: RLE}}, got {str(segmentation)[:80]}"
+            f"{where}: expected a segmentation {{size: [height, width], counts: RLE}}, got {got}; write masks with "
+            "pycocotools.mask.encode, polygons with frPyObjects and merge"
         ) from None
     if (height, width) != (image.height, image.width):
         raise PredictionsError(

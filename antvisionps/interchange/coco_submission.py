@@ -82,7 +82,7 @@ class Submission:
     def _document(self) -> bytes:
         annotations: list[dict[str, Any]] = [
             {
-                "image_id": image.image_id,
+                "image_id": image.source_id,
                 "file_name": _map_name(image.image_id),
                 "segments_info": [
                     {"id": segment.segment_id, "category_id": segment.category_id} for segment in image.segments

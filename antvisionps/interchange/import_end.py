@@ -5,17 +5,21 @@ The folder holds `instances.json` (COCO results) or `semantic/` (a file an image
 """
 
 import hashlib
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
+from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import given_ids
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
@@ -30,15 +34,20 @@ ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_M
 def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:
     """Writes the folder's predictions of the split as a cache, `out`, whole or not at all.
 
-    Raises PredictionsError on whatever does not fit the split. `mask_probs` are null, so
-    that the panoptic head cannot take this end.
+    Raises PredictionsError on whatever does not fit the split, and where labels are plainly no category ids; a doubt
+    about them is a line on stderr. `mask_probs` are null, so that the panoptic head cannot take this end.
     """
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
-    header = CacheHeader(
-        identity.end, identity.split, identity.dataset_fingerprint, identity.categories, folder_sha256(source)
-    )
     with atomic_folder(out) as folder:
+        header = CacheHeader(
+            identity.end,
+            identity.split,
+            identity.dataset_fingerprint,
+            identity.categories,
+            folder_sha256(source),
+            given_ids(dataset.images),
+        )
         if PANOPTIC in found:
             _import_panoptic(source, folder, dataset, labels, header)
         if INSTANCES in found:
@@ -51,6 +60,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             with SemanticWriter(folder / SEMANTIC_FILE, header) as semantic_writer:
                 for planes in progress(semantics, description=SEMANTIC, total=len(dataset.images), unit="image"):
                     semantic_writer.write(planes)
+        for warning in check_labels(folder, source, dataset=dataset, is_told=(source / LABELS).exists()):
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def export_end(cache: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:
@@ -66,16 +77,16 @@ def export_end(cache: Path, out: Path, *, dataset: PanopticDataset, identity: Ca
         folder = stack.enter_context(atomic_folder(out))
         if instances.exists():
             reader = stack.enter_context(InstancesReader(instances, identity, images=images, mask_probs=False))
-            write_coco_results(folder / INSTANCES, reader)
+            write_coco_results(folder / INSTANCES, reader, dataset=dataset)
         if semantics.exists():
             planes = stack.enter_context(SemanticReader(semantics, identity, images=images))
             write_semantic_files(folder / SEMANTIC, planes, dataset=dataset)
 
 
 def folder_sha256(folder: Path) -> str:
-    """sha256 (hex) over names and contents of all files below the folder."""
+    """sha256 (hex) over names and contents of all files below the folder that are not hidden."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in files_below(folder) if path.is_file()):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
@@ -85,7 +96,7 @@ def folder_sha256(folder: Path) -> str:
 def _contents(source: Path) -> set[str]:
     if not source.is_dir():
         raise PredictionsError(f"{source}: no such folder; put the end's predictions of this split there")
-    found = {path.name for path in source.iterdir() if not path.name.startswith(".")} - {LABELS}
+    found = {path.name for path in source.iterdir() if not is_hidden(Path(path.name))} - {LABELS}
     if found not in ALLOWED:
         raise PredictionsError(
             f"{source}: expected {INSTANCES} or {SEMANTIC}/ or both, or {PANOPTIC} and {PANOPTIC_MAPS}/, and {LABELS} "

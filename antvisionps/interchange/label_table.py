@@ -1,8 +1,9 @@
 """How another tool numbers categories: its labels, as category ids of the data set.
 
-Without a table a label is a category id. A table `labels.json` is either {label: category}, as Hugging Face's
-`config.id2label` is, or {"things": {label: category}, "stuff": {label: category}}, as detectron2 counts things and
-stuff apart; a category is named by its name or its id.
+Without a table a label is a category id. A table `labels.json` is {label: category}, as Hugging Face's
+`config.id2label` is, or a list of categories, as mmdet's and mmsegmentation's `classes`, where labels count from 0, or
+{"things": …, "stuff": …}, two such tables, as detectron2 counts things and stuff apart. A category is named by its name
+or its id.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from antvisionps.core.errors import PredictionsError
 from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.ids import whole_number
 
 VOID_LABELS = (0, 255)
 """What tools write into a label map where they predict nothing; a category of that label takes precedence."""
@@ -58,12 +60,15 @@ class LabelTable:
         return [self.things if is_thing else self.stuff]
 
     def _look_up(self, table: Mapping[int, int | str], label: object, where: str) -> int:
-        category = table.get(label) if type(label) is int else None
+        try:
+            category = table.get(whole_number(label))
+        except ValueError:
+            category = None
         if not isinstance(category, int):
-            named = f" ({category!r})" if category is not None else ""
+            named = f" ({category!r})" if category is not None else " (text)" if isinstance(label, str) else ""
             raise PredictionsError(
-                f"{where}: unknown category {label!r}{named}; expected one of the data set's, or a labels.json that "
-                "says which of them it is"
+                f"{where}: unknown category {label!r}{named}; expected the number of one of the data set's, or a "
+                "labels.json that says which of them it is (a list of names where labels count from 0)"
             )
         return category
 
@@ -83,6 +88,8 @@ def read_label_table(path: Path, categories: CategorySet) -> LabelTable:
 def _table(path: Path, document: Any, categories: CategorySet) -> dict[int, int | str]:
     id_of_name = {category.name: category.category_id for category in categories.categories}
     table: dict[int, int | str] = {}
+    if isinstance(document, list) and document:
+        document = dict(enumerate(document))
     try:
         for label, category in document.items():
             known = category in categories if isinstance(category, int) else category in id_of_name

@@ -2,11 +2,12 @@
 
 `panoptic.json` is COCO's {"annotations": […]} or the list alone; a row has image_id, file_name and segments_info. A
 segment has an id and a category_id or, as Hugging Face calls it, a label_id; score and isthing may stand beside them.
-The maps lie in the folder `panoptic`: RGB PNGs (id = R + 256 G + 256² B), grey PNGs, or numpy files of the integer
-tensor. Void is a negative id, and 0 unless a segment has it.
+The maps lie in the folder `panoptic`: PNGs, read as the truth's (panoptic/png.py), or numpy files of the tensor, whole
+numbers of whatever type. Void is a negative id, and 0 unless a segment has it.
 
 Things become instances, which do not overlap, with score 1 where none is given. All segments together become a semantic
-map without doubt; so two segments of one stuff category in an image become one, as the format wants it.
+map without doubt; so two segments of one stuff category in an image become one, as the format wants it. Hugging Face
+lists stuff that it fuses as several rows of one id.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.errors import PredictionsError
+from antvisionps.core.file_names import path_below
 from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
+from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.semantic_files import load_grey, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
+from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_png, one_hot_semantics, refuse_other_size
+from antvisionps.panoptic.categories import json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.png import rgb_to_segment_ids
+from antvisionps.panoptic.ids import whole_number
+from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -38,13 +43,14 @@ def read_panoptic_results(
     Raises PredictionsError on an image that is unknown, missing or there twice, an unknown category, a map of another
     size, segments of map and JSON that disagree, and a score that is no number from 0 to 1.
     """
-    row_of_image = _rows_by_image(annotations, {image.image_id for image in dataset.images})
+    row_of_image = _rows_by_image(annotations, ImageFinder(dataset))
     for image in dataset.images:
         if image.image_id not in row_of_image:
-            raise PredictionsError(f"{annotations}: image {image.image_id} is missing; every image is needed")
+            raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
         row = row_of_image[image.image_id]
-        where = f"{annotations}: image {image.image_id}"
-        segment_ids = _load_map(maps, row.get("file_name"), image, where)
+        where = f"{annotations}: image {image.source_id}"
+        segment_ids, meaning = _load_map(maps, row.get("file_name"), image, where)
+        where += f" (its PNG is {meaning})" if meaning else ""
         segments = _segments(row.get("segments_info"), labels, where)
         yield _convert(segment_ids, segments, image, labels, where)
 
@@ -53,50 +59,41 @@ Segments = dict[int, tuple[int, float]]
 """segment id → (category_id, score)."""
 
 
-def _rows_by_image(path: Path, image_ids: set[int]) -> dict[int, Mapping[str, Any]]:
+def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, Any]]:
+    """image_id → its row."""
     document = read_json(path, what="panoptic results", remedy="write them again", error=PredictionsError)
     rows = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{path}: expected panoptic results, a list of objects or one under 'annotations'")
     row_of_image: dict[int, Mapping[str, Any]] = {}
-    for row in rows:
-        image_id = row.get("image_id")
-        if type(image_id) is not int or image_id not in image_ids:
-            raise PredictionsError(f"{path}: image {image_id!r} is not in this split; predict the split's images only")
-        if image_id in row_of_image:
-            raise PredictionsError(f"{path}: image {image_id} appears twice; keep one")
-        row_of_image[image_id] = row
+    for position, row in enumerate(rows):
+        image = images.find(row.get("image_id"), where=f"{path}: result {position}")
+        if image.image_id in row_of_image:
+            raise PredictionsError(f"{path}: image {image.source_id} appears twice; keep one")
+        row_of_image[image.image_id] = row
     return row_of_image
 
 
-def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> np.ndarray:
-    """(H, W) int64 segment ids."""
-    if not isinstance(file_name, str) or Path(file_name).suffix not in (".png", ".npy"):
+def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> tuple[np.ndarray, str]:
+    """(H, W) int64 segment ids, and what the pixels of the PNG mean if it is not RGB."""
+    if not isinstance(file_name, str) or Path(file_name).suffix.lower() not in (".png", ".npy"):
         raise PredictionsError(f"{where}: expected the file_name of a .png or .npy, got {file_name!r}")
-    path = folder / file_name
-    segment_ids = _load_npy(path) if path.suffix == ".npy" else _load_png(path)
-    refuse_other_size(path, image, segment_ids.shape)
-    return segment_ids.astype(np.int64)
+    path = path_below(folder, file_name, error=PredictionsError)
+    if path.suffix.lower() == ".npy":
+        segment_ids = _load_npy(path)
+        refuse_other_size(path, image, segment_ids.shape)
+        return segment_ids.astype(np.int64), ""
+    segment_ids, header = load_png(path, image, decode_segment_ids)
+    return segment_ids.astype(np.int64), header.meaning
 
 
 def _load_npy(path: Path) -> np.ndarray:
     try:
-        segment_ids = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
-    if segment_ids.dtype.kind not in "iu":
-        raise PredictionsError(f"{path}: expected integers, got {segment_ids.dtype}")
-    return segment_ids
-
-
-def _load_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode == "RGB":
-                return rgb_to_segment_ids(np.asarray(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
-    return load_grey(path)
+        return whole_numbers(read_npy(path))
+    except UNREADABLE as error:
+        raise PredictionsError(
+            f"{path}: cannot be read as a map of segment ids ({reason(error)}); write it again with np.save"
+        ) from error
 
 
 def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
@@ -104,21 +101,41 @@ def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
     for row in rows:
-        segment_id = row.get("id")
-        if type(segment_id) is not int or segment_id < 0:
-            raise PredictionsError(f"{where}: expected a segment id from 0 on, got {segment_id!r}")
-        if segment_id in segments:
-            raise PredictionsError(f"{where}: segment {segment_id} appears twice")
-        segments[segment_id] = _described(row, labels, f"{where}: segment {segment_id}")
+        segment_id = _segment_id(row.get("id"), where)
+        described = _described(row, labels, f"{where}: segment {segment_id}")
+        category_id, _ = segments.setdefault(segment_id, described)
+        if segments[segment_id] is not described and (
+            described[0] != category_id or category_id in labels.categories.thing_ids
+        ):
+            raise PredictionsError(
+                f"{where}: segment {segment_id} appears twice, and is not one of stuff; give each an id of its own (in "
+                "Transformers, label_ids_to_fuse=set())"
+            )
     return segments
+
+
+def _segment_id(value: Any, where: str) -> int:
+    try:
+        segment_id = whole_number(value)
+        if segment_id >= 0:
+            return segment_id
+    except ValueError:
+        pass
+    raise PredictionsError(f"{where}: expected a segment id from 0 on, got {value!r}")
 
 
 def _described(row: Mapping[str, Any], labels: LabelTable, where: str) -> tuple[int, float]:
     label = row["category_id"] if "category_id" in row else row.get("label_id")
-    is_thing = None if row.get("isthing") is None else bool(row["isthing"])
     score = row.get("score")
-    category_id = labels.category_id(label, is_thing=is_thing, where=where)
+    category_id = labels.category_id(label, is_thing=_is_thing(row.get("isthing"), where), where=where)
     return category_id, 1.0 if score is None else checked_score(score, where)
+
+
+def _is_thing(flag: Any, where: str) -> bool | None:
+    try:
+        return None if flag is None else json_flag(flag)
+    except ValueError as error:
+        raise PredictionsError(f"{where}: isthing: {error}") from error
 
 
 def _convert(
@@ -130,12 +147,15 @@ def _convert(
     if drawn != set(segments):
         stray = min(drawn ^ set(segments))
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
-        raise PredictionsError(f"{where}: segment {stray} {problem}; map and JSON do not belong together")
-    category_of = [segments[segment_id][0] if segment_id in segments else 0 for segment_id in present.tolist()]
+        remedy = "add it" if stray in drawn else "leave it out if others hide it"
+        raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
+    category_of = [
+        segments[segment_id][0] if segment_id in segments else VOID_CATEGORY for segment_id in present.tolist()
+    ]
     semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
     instances = []
     for index, segment_id in enumerate(present.tolist()):
-        category_id, score = segments.get(segment_id, (0, 0.0))
+        category_id, score = segments.get(segment_id, (VOID_CATEGORY, 0.0))
         if category_id in labels.categories.thing_ids:
             rle = encode_masks(inverse[None] == index)[0]
             box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()

@@ -1,31 +1,29 @@
 """Semantic predictions as a file an image: a PNG of labels, or an npz of probabilities.
 
-A file is called as the image's photo, but for the suffix, subfolders included. A PNG is grey or a palette, of the
-photo's size. An npz holds `probs` (C, grid_height, grid_width), floats from 0 to 1 or uint8 with 255 for 1, and
-`category_ids` (C,), the labels of its planes; the grid may be coarser than the photo. `input_hw` and `stride` beside
-them say how the grid lies on the network's input if it is not exactly on the whole photo.
+A file is called as the image's photo, but for the suffix, with or without its subfolders; hidden files are ignored. A
+PNG is grey or a palette, whose indices are the labels, of the upright photo's size; an npz is that of
+probability_files.py.
 """
 
-import zipfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.errors import PredictionsError
+from antvisionps.core.file_names import path_below
+from antvisionps.core.input_files import files_below, read_file
+from antvisionps.interchange.image_names import base_names, names_of
 from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.probability_files import read_probabilities
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import PngHeader, decode_labels, read_header
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
-GREY_MODES = frozenset({"L", "P", "I", "I;16", "I;16B"})
-"""Pillow's modes of an integer a pixel."""
-
-ROUNDING_ABOVE_ONE = 1e-3
-"""A softmax in half precision overshoots 1 by no more."""
+VOID_CATEGORY = -1
+"""Of pixels without a category; 0 can be one."""
 
 
 def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageSemantics]:
@@ -34,15 +32,14 @@ def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Label
     Raises PredictionsError on a missing, unreadable or surplus file, two files of an image, two photos whose names
     differ in the suffix alone, another size, an unknown category, and on what is no probability.
     """
-    file_of_name = _files_by_name(folder, _images_by_name(dataset))
-    for image in dataset.images:
-        path = file_of_name.get(_name(image))
-        if path is None:
+    file_of_image = _files_by_image(folder, dataset)
+    for name, image in names_of(dataset).items():
+        if image.image_id not in file_of_image:
             raise PredictionsError(
-                f"{folder}: no {_name(image)}.png or .npz, image {image.image_id} is missing; every image of the split "
-                "is needed"
+                f"{folder}: no {name}.png or .npz, image {image.source_id} is missing; every one of the split is needed"
             )
-        yield _read_labels_png(path, image, labels) if path.suffix == ".png" else _read_npz(path, image, labels)
+        path = file_of_image[image.image_id]
+        yield READERS[path.suffix.lower()](path, image, labels)
 
 
 def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, dataset: PanopticDataset) -> None:
@@ -50,10 +47,9 @@ def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, data
 
     Raises PredictionsError on two photos whose names differ in the suffix alone.
     """
-    _images_by_name(dataset)
-    described = {image.image_id: image for image in dataset.images}
+    name_of = {image.image_id: name for name, image in names_of(dataset).items()}
     for image in images:
-        path = folder / f"{_name(described[image.image_id])}.npz"
+        path = path_below(folder, f"{name_of[image.image_id]}.npz", error=PredictionsError)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path,
@@ -65,8 +61,8 @@ def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, data
 
 
 def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories: CategorySet) -> ImageSemantics:
-    """Semantics that are sure of (H, W) category ids, 0 where void, on a grid of the photo's own pixels."""
-    present = {int(category_id) for category_id in np.unique(category_map)} - {0}
+    """Semantics that are sure of (H, W) category ids, VOID_CATEGORY where void, on a grid of the photo's own pixels."""
+    present = {int(category_id) for category_id in np.unique(category_map)} - {VOID_CATEGORY}
     # A cache lists at least one category, so an image that is void all over lists an empty one.
     listed = sorted(present, key=categories.class_index) or categories.category_ids[:1].tolist()
     planes = np.stack([category_map == category_id for category_id in listed])
@@ -82,105 +78,62 @@ def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories
     )
 
 
-def load_grey(path: Path) -> np.ndarray:
-    """(H, W) integers of a grey or palette PNG. Raises PredictionsError if it is none."""
+def load_png(path: Path, image: PanopticImage, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, PngHeader]:
+    """What `decode` makes of the image's PNG, and its header. Raises PredictionsError on a file that is missing,
+    damaged or of another kind, and on another size than the photo's, before it decodes."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in GREY_MODES:
-                raise ValueError(f"expected one channel of labels, got Pillow's mode {picture.mode}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({error}); write it again") from error
+        png = read_file(path)
+        header = read_header(png)
+        refuse_other_size(path, image, header.hw)
+        return decode(png), header
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PredictionsError(f"{path}: cannot be read ({reason}); write it again") from error
 
 
 def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
-    if got_hw != (image.height, image.width):
+    hw = image.height, image.width
+    if got_hw != hw:
+        is_swapped = got_hw == hw[::-1]
+        remedy = (
+            "turn photos upright by their EXIF orientation first" if is_swapped else "resize predictions to the photo"
+        )
         raise PredictionsError(
             f"{path}: expected {image.height} x {image.width} px (height x width) as the photo of image "
-            f"{image.image_id} has, got {' x '.join(map(str, got_hw))}; resize predictions to the photo"
+            f"{image.source_id} has, got {' x '.join(map(str, got_hw))}; {remedy}"
         )
 
 
-def _name(image: PanopticImage) -> str:
-    return str(PurePosixPath(image.file_name).with_suffix(""))
-
-
-def _images_by_name(dataset: PanopticDataset) -> dict[str, PanopticImage]:
-    """A file's name without its suffix → image."""
-    image_of: dict[str, PanopticImage] = {}
-    for image in dataset.images:
-        other = image_of.setdefault(_name(image), image)
-        if other is not image:
+def _files_by_image(folder: Path, dataset: PanopticDataset) -> dict[int, Path]:
+    """image_id → its file."""
+    names = names_of(dataset)
+    known = base_names(dataset) | names
+    found: dict[int, Path] = {}
+    for path in files_below(folder):
+        below = path.relative_to(folder)
+        image = known.get(below.with_suffix("").as_posix())
+        if image is None or path.suffix.lower() not in READERS:
+            what = "no image of this split has a photo of that name" if image is None else "no file of semantics"
             raise PredictionsError(
-                f"{dataset.annotations}: images {other.image_id} and {image.image_id} are {other.file_name} and "
-                f"{image.file_name}, so both would be of one file {_name(image)}.png; rename one of the photos"
+                f"{path}: {what}; expected NAME.png or NAME.npz as {next(iter(names))}.png, and no others"
             )
-    return image_of
-
-
-def _files_by_name(folder: Path, known: dict[str, PanopticImage]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix not in (".png", ".npz") or name not in known:
-            raise PredictionsError(
-                f"{path}: no image of this split has a photo of that name; expected NAME.png or NAME.npz as "
-                f"{next(iter(known))}.png"
-            )
-        if name in found:
-            raise PredictionsError(f"{found[name]} and {path} are of the same image; keep one")
-        found[name] = path
+        other = found.setdefault(image.image_id, path)
+        if other != path:
+            raise PredictionsError(f"{other} and {path} are of the same image; keep one")
     return found
 
 
 def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
-    label_map = load_grey(path)
-    refuse_other_size(path, image, label_map.shape)
+    label_map, _ = load_png(path, image, decode_labels)
     present, inverse = np.unique(label_map, return_inverse=True)
-    category_ids = [labels.category_of_pixels(label, where=str(path)) or 0 for label in present.tolist()]
-    category_map = np.array(category_ids, dtype=np.int32)[inverse.reshape(label_map.shape)]
+    category_ids = [labels.category_of_pixels(label, where=str(path)) for label in present.tolist()]
+    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in category_ids]
+    category_map = np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)]
     return one_hot_semantics(category_map, image, labels.categories)
 
 
-def _read_npz(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            probs, plane_labels = arrays["probs"], arrays["category_ids"].tolist()
-            input_hw = arrays["input_hw"].tolist() if "input_hw" in arrays else probs.shape[1:]
-            stride = float(arrays["stride"]) if "stride" in arrays else 1.0
-            (input_height, input_width) = (int(side) for side in input_hw)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise PredictionsError(
-            f"{path}: expected an npz of probs (C, height, width) and category_ids (C,), got none ({error})"
-        ) from error
-    if probs.ndim != 3 or len(plane_labels) != len(probs):
-        raise PredictionsError(
-            f"{path}: expected probs (C, height, width) and category_ids (C,), got {probs.shape} and "
-            f"{len(plane_labels)} ids"
-        )
-    is_thing = None if labels.things == labels.stuff else False
-    category_ids = [labels.category_id(label, is_thing=is_thing, where=str(path)) for label in plane_labels]
-    place: dict[str, Any] = {
-        "image_id": image.image_id,
-        "height": image.height,
-        "width": image.width,
-        "input_height": input_height,
-        "input_width": input_width,
-        "stride": stride,
-        "category_ids": np.array(category_ids, dtype=np.int32),
-    }
-    try:
-        if probs.dtype == np.uint8:
-            return ImageSemantics(**place, planes=probs)
-        _refuse_other_than_probabilities(path, probs)
-        return ImageSemantics.from_probs(**place, probs=probs.astype(np.float32))
-    except CacheError as error:
-        raise PredictionsError(f"{path}: {error}") from error
-
-
-def _refuse_other_than_probabilities(path: Path, probs: np.ndarray) -> None:
-    if probs.dtype.kind != "f":
-        raise PredictionsError(f"{path}: expected probs of a float type or uint8, got {probs.dtype}")
-    low, high = probs.min(initial=0), probs.max(initial=0)
-    if not (low >= 0 and high <= 1 + ROUNDING_ABOVE_ONE):  # false for NaN
-        raise PredictionsError(f"{path}: expected probabilities from 0 to 1, got {low} to {high}; are these logits?")
+READERS: dict[str, Callable[[Path, PanopticImage, LabelTable], ImageSemantics]] = {
+    ".png": _read_labels_png,
+    ".npz": read_probabilities,
+}
+"""Suffix → reader."""

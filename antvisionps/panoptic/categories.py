@@ -1,19 +1,20 @@
 """The categories of a data set, things and stuff, and how a model numbers them.
 
-A `category_id` is the data set's own number (any positive integer). A `class_index` is a position in a model's output:
+A `category_id` is the data set's own number (any integer from 0 on). A `class_index` is a position in a model's output:
 things first, then stuff, each in ascending category_id. So the first `len(things)` class indices are the detector's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from antvisionps.core.errors import DataError
+from antvisionps.panoptic.ids import parse_category_id, whole_number
 
 VOID_SEGMENT_ID = 0
 """Segment id of unlabelled pixels in the COCO panoptic format."""
@@ -43,8 +44,8 @@ class CategorySet:
     def from_json(cls, rows: Iterable[Mapping[str, Any]], *, where: str) -> CategorySet:
         """The categories of a COCO panoptic JSON (`id`, `name`, `isthing`, optional `color`).
 
-        `where` names the file in errors. Raises DataError on an empty list, a missing key, an id below 1, a duplicate
-        id or name, or more categories than a uint8 class map can hold.
+        `where` names the file in errors. Raises DataError on an empty list, a missing key, an id that is no whole
+        number from 0 on or beyond 32 bits, a duplicate id or name, or more categories than a uint8 class map can hold.
         """
         categories = [_parse_category(row, where) for row in rows]
         if not 1 <= len(categories) <= MAX_CATEGORIES:
@@ -99,22 +100,53 @@ class CategorySet:
 
 def json_flag(value: object) -> bool:
     """What 0, 1, false or true in a JSON means. Raises ValueError on all else: "0" and "false" would count as true."""
-    if not isinstance(value, int) or value not in (0, 1):
+    if type(value) not in (int, bool, float) or value not in (0, 1):
         raise ValueError(f"expected 0, 1, false or true, got {value!r}")
     return bool(value)
 
 
-def _parse_category(row: Mapping[str, Any], where: str) -> Category:
+def _parse_category(row: Any, where: str) -> Category:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: expected a category with id, name and isthing, got {str(row)[:80]}")
+    where = f"{where}: category {row.get('id')!r} ({row.get('name')!r})"
     try:
-        category_id, name, is_thing = int(row["id"]), str(row["name"]), json_flag(row["isthing"])
-        red, green, blue = row.get("color", _default_color(category_id))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{where}: expected a category with id, name, isthing (0 or 1) and color [r, g, b], got {row}"
-        ) from error
-    if category_id < 1:
-        raise DataError(f"{where}: category {name!r} has id {category_id}; ids start at 1")
-    return Category(category_id, name, is_thing, (int(red), int(green), int(blue)))
+        category_id = _parse(row, "id", parse_category_id)
+        name, is_thing = _parse(row, "name", _parse_name), _parse(row, "isthing", json_flag)
+        color = _default_color(category_id) if row.get("color") is None else _parse(row, "color", _parse_color)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; correct `categories`") from error
+    return Category(category_id, name, is_thing, color)
+
+
+Value = TypeVar("Value")
+
+
+def _parse(row: Mapping[str, Any], key: str, parse: Callable[[Any], Value]) -> Value:
+    """Raises ValueError that names the key."""
+    if key not in row:
+        raise ValueError(f"no {key!r}")
+    try:
+        return parse(row[key])
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _parse_name(value: object) -> str:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(f"expected text, got {value!r}")
+    if not value and isinstance(value, str):
+        raise ValueError("expected text, got none")
+    str(value).encode()  # UnicodeEncodeError, a ValueError, on half a character
+    return str(value)
+
+
+def _parse_color(value: object) -> tuple[int, int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"expected [r, g, b], got {value!r}")
+    red, green, blue = map(whole_number, value)
+    if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+        raise ValueError(f"expected [r, g, b] from 0 to 255, got {value!r}")
+    return red, green, blue
 
 
 def _default_color(category_id: int) -> tuple[int, int, int]:

@@ -5,18 +5,36 @@
 
 import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.json_files import read_json
+from antvisionps.core.skipped import SkippedRows
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet, json_flag, refuse_duplicates
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import (
+    ImageId,
+    number_ids,
+    one_line,
+    parse_category_id,
+    parse_image_id,
+    refuse_other_kind,
+    whole_number,
+)
 from antvisionps.panoptic.png import MAX_SEGMENT_ID
-from antvisionps.panoptic.segments import PanopticImage, Segment
+from antvisionps.panoptic.segments import UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH, PanopticImage, Segment
+
+MAX_PIXELS = 2**31 - 1
+"""Areas are kept in 32 bits."""
+
+_REMEDY = "check the paths in params.yaml, or fetch the file again"
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -32,44 +50,49 @@ def _collector_paused() -> Iterator[None]:
 
 
 @_collector_paused()
-def read_panoptic(annotations: Path, *, images_dir: Path, panoptic_dir: Path) -> PanopticDataset:
+def read_panoptic(
+    annotations: Path, *, images_dir: Path, panoptic_dir: Path, is_foreign: bool = False
+) -> PanopticDataset:
     """A split from its JSON, checked in itself; `check_files` tells whether its files are there.
+
+    Of a foreign JSON, one that another tool wrote, what the maps tell may be left out (PanopticDataset.measure fills it
+    in), and images without annotation and annotations without image are skipped with a warning.
 
     Raises DataError on a missing or broken JSON, a missing key, an empty split, a duplicate image id, file name or
     segment id, an unknown category, an image without annotation or the reverse.
     """
-    remedy = "check the paths in params.yaml, or fetch the file again"
-    document = read_json(annotations, what="COCO panoptic JSON", remedy=remedy, error=DataError)
-    if not isinstance(document, dict):
-        raise DataError(f"{annotations}: expected a JSON object, got a {type(document).__name__}; {remedy}")
+    document = read_json(annotations, what="COCO panoptic JSON", remedy=_REMEDY, error=DataError)
     where = str(annotations)
+    if not isinstance(document, dict):
+        raise DataError(f"{where}: expected a JSON object, got a {type(document).__name__}; {_REMEDY}")
+    annotation_rows, image_rows = (_list_of(document, key, where) for key in ("annotations", "images"))
+    _refuse_instances_json(annotation_rows, where)
     categories = CategorySet.from_json(_list_of(document, "categories", where), where=where)
-    annotation_of = _annotations_by_image(_list_of(document, "annotations", where), where)
-    images = [_parse_image(row, annotation_of, categories, where) for row in _list_of(document, "images", where)]
-    if not images:
-        raise DataError(f"{where}: expected at least one image, got none; this split is empty")
-    images.sort(key=lambda image: image.image_id)
-    refuse_duplicates((image.image_id for image in images), "image id", where)
+    row_of = _rows_by_image(image_rows, where)
+    annotation_of = _annotations_by_image(annotation_rows, row_of, where)
+    _leave_out_single(row_of, annotation_of, where, is_foreign)
+    parse_segment = partial(_parse_segment, categories=categories, is_foreign=is_foreign)
+    images = tuple(
+        _parse_image(number, image_id, row_of[image_id], annotation_of[image_id], parse_segment, where)
+        for image_id, number in number_ids(row_of).items()
+    )
     refuse_duplicates((image.file_name for image in images), "file name", where)
     refuse_duplicates((image.panoptic_file_name for image in images), "panoptic file name", where)
-    if len(annotation_of) > len(images):
-        stray = min(annotation_of.keys() - {image.image_id for image in images})
-        raise DataError(f"{where}: an annotation is for image {stray}, which `images` does not list; add or remove it")
-    return PanopticDataset(annotations, images_dir, panoptic_dir, categories, tuple(images))
+    return PanopticDataset(annotations, images_dir, panoptic_dir, categories, images)
 
 
 @_collector_paused()
 def write_panoptic_json(path: Path, *, categories: CategorySet, images: Iterable[PanopticImage]) -> None:
-    """Writes a split in COCO's layout; the same split gives the same bytes."""
+    """Writes a split in COCO's layout, with the data set's own image ids; the same split gives the same bytes."""
     images = sorted(images, key=lambda image: image.image_id)
     document = {
         "images": [
-            {"id": image.image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
+            {"id": image.source_id, "file_name": image.file_name, "height": image.height, "width": image.width}
             for image in images
         ],
         "annotations": [
             {
-                "image_id": image.image_id,
+                "image_id": image.source_id,
                 "file_name": image.panoptic_file_name,
                 "segments_info": [_segment_to_json(segment) for segment in image.segments],
             }
@@ -100,69 +123,153 @@ def _list_of(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return rows
 
 
-def _annotations_by_image(rows: list[Any], where: str) -> dict[int, Mapping[str, Any]]:
-    annotation_of: dict[int, Mapping[str, Any]] = {}
+def _refuse_instances_json(rows: list[Any], where: str) -> None:
+    first = rows[0] if rows else None
+    if isinstance(first, dict) and "segmentation" in first and "segments_info" not in first:
+        raise DataError(
+            f"{where}: expected a COCO panoptic JSON, got a COCO instances JSON: its annotations have `segmentation` "
+            "and no `segments_info`; convert it with panopticapi's converters/detection2panoptic_coco_format.py, and "
+            "name it itself in prepare.instances"
+        )
+
+
+def _rows_by_image(rows: list[Any], where: str) -> dict[ImageId, Any]:
+    """The data set's own id → its row in `images`."""
+    row_of: dict[ImageId, Any] = {}
     for position, row in enumerate(rows):
-        image_id = _field(row, "image_id", int, f"{where}: annotation {position}")
+        image_id = _parse(row, "id", parse_image_id, f"{where}: image at position {position}")
+        if image_id in row_of:
+            raise DataError(f"{where}: image id {image_id!r} appears twice; every one must be unique")
+        _refuse_other_kind(image_id, row_of, f"{where}: image at position {position}: id")
+        row_of[image_id] = row
+    if not row_of:
+        raise DataError(f"{where}: expected at least one image, got none; this split is empty")
+    return row_of
+
+
+def _annotations_by_image(rows: list[Any], row_of: Mapping[ImageId, Any], where: str) -> dict[ImageId, Any]:
+    annotation_of: dict[ImageId, Any] = {}
+    for position, row in enumerate(rows):
+        image_id = _parse(row, "image_id", parse_image_id, f"{where}: annotation {position}")
         if image_id in annotation_of:
             raise DataError(f"{where}: image {image_id} has two annotations; keep one")
+        _refuse_other_kind(image_id, row_of, f"{where}: annotation {position}: image_id")
         annotation_of[image_id] = row
     return annotation_of
 
 
+def _refuse_other_kind(image_id: ImageId, row_of: Mapping[ImageId, Any], where: str) -> None:
+    try:
+        refuse_other_kind(image_id, row_of)
+    except ValueError as error:
+        raise DataError(f"{where} {error}") from error
+
+
+def _leave_out_single(
+    row_of: dict[ImageId, Any], annotation_of: dict[ImageId, Any], where: str, is_foreign: bool
+) -> None:
+    """Removes images without annotation and annotations without image; raises DataError on them, or where none is
+    left."""
+    unannotated = [image_id for image_id in row_of if image_id not in annotation_of]
+    stray = [image_id for image_id in annotation_of if image_id not in row_of]
+    if not is_foreign and unannotated:
+        raise DataError(f"{where}: image {unannotated[0]}: no annotation for this image; add one or remove the image")
+    if not is_foreign and stray:
+        raise DataError(f"{where}: an annotation is for image {stray[0]}, which `images` does not list; {_REMEDY}")
+    skipped = SkippedRows(where)
+    for image_id in unannotated:
+        skipped.add("images without annotation are skipped", f"image {image_id}")
+        del row_of[image_id]
+    for image_id in stray:
+        skipped.add("annotations of images that `images` does not list are skipped", f"image {image_id}")
+        del annotation_of[image_id]
+    if not row_of:
+        raise DataError(f"{where}: expected at least one image with an annotation, got none; {_REMEDY}")
+    skipped.tell()
+
+
 def _parse_image(
-    row: Any, annotation_of: Mapping[int, Mapping[str, Any]], categories: CategorySet, where: str
+    number: int, image_id: ImageId, row: Any, annotation: Any, parse_segment: Callable[[Any, str], Segment], where: str
 ) -> PanopticImage:
-    image_id = _field(row, "id", int, f"{where}: an image")
     where = f"{where}: image {image_id}"
-    height, width = _field(row, "height", int, where), _field(row, "width", int, where)
+    height, width = (_parse(row, key, whole_number, where) for key in ("height", "width"))
     if height < 1 or width < 1:
         raise DataError(f"{where}: expected a height and width of at least 1, got {height}x{width}")
-    if image_id not in annotation_of:
-        raise DataError(f"{where}: no annotation for this image; add one or remove the image")
-    annotation = annotation_of[image_id]
-    segments = tuple(
-        _parse_segment(info, categories, where) for info in _field(annotation, "segments_info", list, where)
-    )
+    if height * width > MAX_PIXELS:
+        raise DataError(f"{where}: expected at most {MAX_PIXELS} pixels, got a height and width of {height}x{width}")
+    segments = tuple(parse_segment(info, where) for info in _field(annotation, "segments_info", list, where))
     refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
-        image_id=image_id,
-        file_name=_field(row, "file_name", str, where),
-        panoptic_file_name=_field(annotation, "file_name", str, where),
+        image_id=number,
+        file_name=_parse(row, "file_name", one_line, where),
+        panoptic_file_name=_parse(annotation, "file_name", one_line, f"{where}: annotation"),
         height=height,
         width=width,
         segments=segments,
+        given_id=None if image_id == number else image_id,
     )
 
 
-def _parse_segment(row: Any, categories: CategorySet, where: str) -> Segment:
+def _parse_segment(row: Any, where: str, *, categories: CategorySet, is_foreign: bool) -> Segment:
+    """Whole rows go the short way, as there are a million of segments."""
     try:
-        segment_id, category_id, bbox = row["id"], row["category_id"], row["bbox"]
+        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
         x, y, width, height = map(int, bbox)
-        segment = Segment(segment_id, category_id, int(row["area"]), (x, y, width, height), json_flag(row["iscrowd"]))
+        segment = Segment(segment_id, category_id, area_px, (x, y, width, height), json_flag(row["iscrowd"]))
         is_known = type(category_id) is int and category_id in categories
-        is_sound = is_known and type(segment_id) is int and type(bbox) is list
-        if is_sound and VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
+        is_sound = is_known and type(segment_id) is int and type(area_px) is int and area_px >= 0
+        if is_sound and type(bbox) is list and VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
             return segment
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
-    raise _what_is_wrong(row, categories, where)
+    return _parse_partial_segment(row, categories, where, is_foreign)
 
 
-def _what_is_wrong(row: Any, categories: CategorySet, where: str) -> DataError:
-    """With a segment that cannot be read; asked only then, as there are a million of segments."""
-    segment_id = _field(row, "id", int, f"{where}: a segment")
+def _parse_partial_segment(row: Any, categories: CategorySet, where: str, is_foreign: bool) -> Segment:
+    """A segment that lacks what its map tells. Raises DataError that says what is wrong with it."""
+    segment_id = _parse(row, "id", whole_number, f"{where}: a segment")
     where = f"{where}: segment {segment_id}"
     if not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
-        return DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
-    category_id = _field(row, "category_id", int, where)
+        raise DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
+    category_id = _parse(row, "category_id", parse_category_id, where)
     if category_id not in categories:
-        return DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
-    return DataError(f"{where}: expected area, bbox [x, y, width, height] and iscrowd (0 or 1), got {row}")
+        raise DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
+    is_told = {key: not is_foreign or row.get(key) is not None for key in ("area", "bbox", "iscrowd")}
+    return Segment(
+        segment_id,
+        category_id,
+        _parse(row, "area", _parse_area, where) if is_told["area"] else UNKNOWN_AREA_PX,
+        _parse(row, "bbox", _parse_bbox, where) if is_told["bbox"] else UNKNOWN_BBOX_XYWH,
+        is_told["iscrowd"] and _parse(row, "iscrowd", json_flag, where),
+    )
+
+
+def _parse_area(value: object) -> int:
+    area_px = whole_number(value)
+    if area_px < 0:
+        raise ValueError(f"expected a number of pixels, got {area_px}")
+    return area_px
+
+
+def _parse_bbox(value: object) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = map(int, value if isinstance(value, list) else [])
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expected [x, y, width, height], got {str(value)[:80]}") from None
+    return x, y, width, height
+
+
+def _parse(row: Any, key: str, parse: Callable[[Any], Value], where: str) -> Value:
+    """What `parse` makes of the value. Raises DataError where it is missing or `parse` raises ValueError."""
+    value = row.get(key) if isinstance(row, dict) else None
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise DataError(f"{where}: {key}: {error}; correct it") from error
 
 
 def _field(row: Any, key: str, kind: type, where: str) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
     if type(value) is not kind:
-        raise DataError(f"{where}: expected {key!r} to be of type {kind.__name__}, got {value!r}")
+        raise DataError(f"{where}: expected {key!r} to be of type {kind.__name__}, got {str(value)[:80]!r}")
     return value

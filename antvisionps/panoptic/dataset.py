@@ -2,20 +2,25 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import read_file
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
-from antvisionps.panoptic.png import decode_segment_ids
-from antvisionps.panoptic.segments import PanopticImage, count_pixels, run_starts
-
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
-"""Pillow's modes that turn into 8-bit RGB without loss; it would clip a 16-bit photo."""
+from antvisionps.panoptic.photo import SWAPS_SIDES, OtherSizeError, Photo, read_orientation, read_photo, untag_command
+from antvisionps.panoptic.png import PngHeader, decode_segment_ids, read_header
+from antvisionps.panoptic.segments import (
+    UNKNOWN_AREA_PX,
+    UNKNOWN_BBOX_XYWH,
+    PanopticImage,
+    count_pixels,
+    fill_in_measures,
+    run_starts,
+)
 
 
 @dataclass(frozen=True)
@@ -37,35 +42,47 @@ class PanopticDataset:
         return self.panoptic_dir / image.panoptic_file_name
 
     def load_photo(self, image: PanopticImage) -> np.ndarray:
-        """(H, W, 3) uint8 RGB in the pixel grid of the file; an EXIF orientation is ignored, as COCO's annotations do.
+        """(H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
         Raises DataError when the file is missing, truncated or of another size than the annotation says.
         """
-        path = self.photo_path(image)
+        return self.read_photo(image).rgb
+
+    def read_photo(self, image: PanopticImage) -> Photo:
+        """The same with its EXIF orientation."""
+        path, hw = self.photo_path(image), (image.height, image.width)
         try:
-            with Image.open(path) as photo:
-                if photo.mode not in EIGHT_BIT_MODES:
-                    raise ValueError(f"8 bits a channel expected, got Pillow's mode {photo.mode}")
-                rgb = np.asarray(photo.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return read_photo(path, hw=hw)
+        except OtherSizeError as error:
+            raise self._other_size(path, image, error.upright_hw, _photo_remedy(path, hw, error)) from error
+        except ValueError as error:
             raise self._unreadable(path, "photo", image, error) from error
-        self._check_size(path, image, rgb.shape[:2])
-        return rgb
 
     def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
         """(H, W) int32 segment ids, 0 = void.
 
-        Raises DataError when the PNG is missing, truncated, not 8-bit RGB or of another size than the annotation says,
-        when a pixel's id is not among the image's segments, and when a segment has no pixel.
+        Raises DataError when the PNG is missing, truncated, of a kind that holds no ids (png.py) or of another size
+        than the annotation says, when a pixel's id is not among the image's segments, and when a segment has no pixel.
         """
         path = self.panoptic_path(image)
         try:
-            segment_ids = decode_segment_ids(path.read_bytes())
+            png = read_file(path)
+            header = read_header(png)
+            if header.hw != (image.height, image.width):
+                raise self._other_size(path, image, header.hw, self._map_remedy(image, header.hw))
+            segment_ids = decode_segment_ids(png)
         except (OSError, ValueError) as error:
             raise self._unreadable(path, "panoptic PNG", image, error) from error
-        self._check_size(path, image, segment_ids.shape)
-        self._check_segments(path, image, segment_ids)
+        self._check_segments(path, image, segment_ids, header)
         return segment_ids
+
+    def measure(self, image: PanopticImage, segment_ids: np.ndarray) -> PanopticImage:
+        """The image with whole segments: what its JSON leaves out is taken from its map. Raises what `check_areas`
+        does."""
+        if any(one.area_px == UNKNOWN_AREA_PX or one.bbox_xywh == UNKNOWN_BBOX_XYWH for one in image.segments):
+            image = replace(image, segments=fill_in_measures(image.segments, segment_ids))
+        self.check_areas(image, segment_ids)
+        return image
 
     def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
         """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
@@ -74,38 +91,66 @@ class PanopticDataset:
         for segment, got in zip(segments, areas_px, strict=True):
             if segment.area_px != got:
                 raise DataError(
-                    f"{self.annotations}: image {image.image_id}: segment {segment.segment_id}: expected as area its "
+                    f"{self.annotations}: image {image.source_id}: segment {segment.segment_id}: expected as area its "
                     f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
                 )
 
     def _unreadable(self, path: Path, what: str, image: PanopticImage, error: Exception) -> DataError:
         reason = getattr(error, "strerror", None) or error
         return DataError(
-            f"{path}: {what} of image {image.image_id} in {self.annotations} cannot be read whole ({reason}); "
+            f"{path}: {what} of image {image.source_id} in {self.annotations} cannot be read whole ({reason}); "
             "put the right file there or remove the image"
         )
 
-    def _check_size(self, path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
-        if got_hw != (image.height, image.width):
-            raise DataError(
-                f"{path}: expected {image.width}x{image.height} pixels (width x height of image {image.image_id} in "
-                f"{self.annotations}), got {got_hw[1]}x{got_hw[0]}; correct the JSON or replace the file"
-            )
+    def _other_size(self, path: Path, image: PanopticImage, got_hw: tuple[int, int], remedy: str) -> DataError:
+        return DataError(
+            f"{path}: expected {image.width}x{image.height} pixels (width x height of image {image.source_id} in "
+            f"{self.annotations}), got {got_hw[1]}x{got_hw[0]}{remedy}"
+        )
 
-    def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray) -> None:
+    def _map_remedy(self, image: PanopticImage, got_hw: tuple[int, int]) -> str:
+        photo = self.photo_path(image)
+        orientation = read_orientation(photo) if got_hw == (image.width, image.height) else None
+        if orientation not in SWAPS_SIDES:
+            return "; correct the JSON or replace the file"
+        return (
+            f"; the photo {photo} is turned upright by its EXIF orientation {orientation}: turn the map as well, or "
+            f"remove the tag (`{untag_command(photo)}`) and correct height and width"
+        )
+
+    def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray, header: PngHeader) -> None:
         present = {*segment_ids.ravel()[run_starts(segment_ids)].tolist()} - {VOID_SEGMENT_ID}
         listed = {segment.segment_id for segment in image.segments}
         if present == listed:
             return
         unlisted, absent = sorted(present - listed), sorted(listed - present)
         problem = (
-            f"has pixels of segment {unlisted[0]}, which segments_info of image {image.image_id} does not list"
+            f"has pixels of segment {unlisted[0]}, which segments_info of image {image.source_id} does not list"
             if unlisted
-            else f"has no pixel of segment {absent[0]}, which segments_info of image {image.image_id} lists"
+            else f"has no pixel of segment {absent[0]}, which segments_info of image {image.source_id} lists"
         )
         more = len(unlisted or absent) - 1
         also = f" (and {more} more like it)" if more else ""
-        raise DataError(f"{path}: {problem}{also}; it and {self.annotations} do not belong together, write both again")
+        kind = f" (the PNG is {header.meaning})" if header.meaning else ""
+        raise DataError(
+            f"{path}: {problem}{also}{kind}; it and {self.annotations} do not belong together, write both again"
+        )
+
+
+def _photo_remedy(path: Path, hw: tuple[int, int], error: OtherSizeError) -> str:
+    """How a photo and its annotation come together; names the orientation under which they would."""
+    if error.stored_hw == hw:
+        return (
+            f" turned upright by its EXIF orientation {error.orientation}, as viewers show it, of {hw[1]}x{hw[0]} "
+            "stored pixels; turn the map upright and correct height and width, or remove the tag: "
+            f"`{untag_command(path)}`"
+        )
+    if error.upright_hw == hw[::-1]:
+        return (
+            f" at EXIF orientation {error.orientation}; orientation 6 or 8 would fit: turn the photo, or turn the map "
+            "and correct height and width"
+        )
+    return "; correct the JSON or replace the file"
 
 
 def check_files(dataset: PanopticDataset) -> None:

@@ -38,6 +38,10 @@ _SCHEMA = pa.schema(
 _REMEDY = "run `dvc repro -f prepare`"
 
 
+Instance = tuple[int, bool, bytes]
+"""category_id, whether it is a crowd, COCO compressed counts."""
+
+
 @dataclass(frozen=True, eq=False)
 class GtInstances:
     """The G annotated instances of one image: category_ids (G,), rles (COCO compressed counts), is_crowd (G,) bool."""
@@ -47,8 +51,7 @@ class GtInstances:
     is_crowd: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, bool, bytes]]) -> GtInstances:
-        """From a row each: category_id, whether it is a crowd, COCO compressed counts."""
+    def of(cls, rows: Sequence[Instance]) -> GtInstances:
         category_ids = np.array([category_id for category_id, _, _ in rows], dtype=np.int32)
         return cls(category_ids, [rle for _, _, rle in rows], np.array([crowd for _, crowd, _ in rows], dtype=bool))
 
@@ -96,4 +99,7 @@ class GtInstancesReader:
         (found,) = self._parquet.read_group(group).slice(row, 1).to_pylist()
         if found["image_id"] != image_id:
             raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {_REMEDY}")
-        return GtInstances.of(list(zip(found["category_ids"], found["is_crowd"], found["rles"], strict=True)))
+        columns = (found["category_ids"], found["is_crowd"], found["rles"])
+        if len({len(column) for column in columns}) > 1 or any(None in column for column in columns):
+            raise DataError(f"{self._path}: image {image_id} has an instance without a category or mask; {_REMEDY}")
+        return GtInstances.of(list(zip(*columns, strict=True)))

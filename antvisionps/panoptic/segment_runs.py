@@ -113,7 +113,7 @@ class SegmentRunsReader:
         lengths, indices = (np.from_dlpack(column.combine_chunks()) for column in table.columns)
         images = images_of_group(self._images, group)
         first_run = self._first_runs(lengths, images)
-        self._check_segments(indices, first_run, images)
+        self._check_segments(lengths, indices, first_run, images)
         return SegmentRuns(lengths, indices, first_run)
 
     def _first_runs(self, lengths: np.ndarray, images: Sequence[PanopticImage]) -> np.ndarray:
@@ -123,27 +123,36 @@ class SegmentRunsReader:
         first_run = np.searchsorted(run_begins, begins)
         if run_begins[-1] != begins[-1] or (lengths < 1).any() or (run_begins[first_run] != begins).any():
             raise DataError(
-                f"{self.path}: the runs of images {images[0].image_id} to {images[-1].image_id} are of other sizes; "
+                f"{self.path}: the runs of images {images[0].source_id} to {images[-1].source_id} are of other sizes; "
                 f"{self._remedy}"
             )
         return first_run
 
-    def _check_segments(self, indices: np.ndarray, first_run: np.ndarray, images: Sequence[PanopticImage]) -> None:
-        """Every run is void or of a segment that the image lists, and every segment listed has a run."""
+    def _check_segments(
+        self, lengths: np.ndarray, indices: np.ndarray, first_run: np.ndarray, images: Sequence[PanopticImage]
+    ) -> None:
+        """Every run is void or of a segment that the image lists, and every segment listed has its pixels."""
         sizes = np.array([1 + len(image.segments) for image in images])
         first = np.cumsum(sizes) - sizes
         lowest, highest = (reduce(indices, first_run[:-1]) for reduce in (np.minimum.reduceat, np.maximum.reduceat))
         wrong = (lowest < 0) | (highest >= sizes)
         if not wrong.any():
-            is_seen = np.zeros(sizes.sum(), dtype=bool)
-            is_seen[np.repeat(first, np.diff(first_run)) + indices] = True
-            is_seen[first] = True  # void need not be there
-            wrong = ~np.logical_and.reduceat(is_seen, first)
+            places = np.repeat(first, np.diff(first_run)) + indices
+            areas_px = np.bincount(places, weights=lengths, minlength=sizes.sum())
+            is_listed = (areas_px == [area_px for image in images for area_px in _areas_px(image)]) & (areas_px > 0)
+            is_listed[first] = True  # void, of whatever area
+            wrong = ~np.logical_and.reduceat(is_listed, first)
         if wrong.any():
             raise DataError(
-                f"{self.path}: the runs of image {images[int(np.argmax(wrong))].image_id} are of other segments than "
+                f"{self.path}: the runs of image {images[int(np.argmax(wrong))].source_id} are of other segments than "
                 f"its annotation lists; {self._remedy}"
             )
+
+
+def _areas_px(image: PanopticImage) -> list[int]:
+    """Of void, given as 0, and of the segments in ascending id."""
+    ordered = sorted((segment.segment_id, segment.area_px) for segment in image.segments)
+    return [0, *(area_px for _, area_px in ordered)]
 
 
 def images_of_group(images: Sequence[PanopticImage], group: int) -> Sequence[PanopticImage]:

@@ -1,12 +1,16 @@
 """The segments of a panoptic map: what describes them, and how they are measured over the map's runs."""
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.ids import ImageId, number_ids
+
+UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH = -1, (-1, -1, -1, -1)
+"""Of a segment whose JSON does not tell them, until `fill_in_measures` takes them from the map."""
 
 
 class Segment(NamedTuple):  # made in two thirds of the time of a frozen dataclass
@@ -21,7 +25,10 @@ class Segment(NamedTuple):  # made in two thirds of the time of a frozen datacla
 
 @dataclass(frozen=True, slots=True)
 class PanopticImage:
-    """One photo and its panoptic map; file names are relative to the split's folders."""
+    """One photo and its panoptic map; file names are relative to the split's folders.
+
+    `image_id` is its number within the split, `given_id` the data set's own id where that cannot be such a number.
+    """
 
     image_id: int
     file_name: str
@@ -29,6 +36,32 @@ class PanopticImage:
     height: int
     width: int
     segments: tuple[Segment, ...]
+    given_id: ImageId | None = None
+
+    @property
+    def source_id(self) -> ImageId:
+        """The data set's own id: what messages and files for others call the image."""
+        return self.image_id if self.given_id is None else self.given_id
+
+
+def number_images(images: Iterable[PanopticImage]) -> tuple[PanopticImage, ...]:
+    """The images of a split in ascending image_id, which is what `number_ids` says."""
+    image_of = {image.source_id: image for image in images}
+    return tuple(
+        image_of[source_id] if image_of[source_id].image_id == number else _numbered(image_of[source_id], number)
+        for source_id, number in number_ids(image_of).items()
+    )
+
+
+def _numbered(image: PanopticImage, number: int) -> PanopticImage:
+    return replace(image, image_id=number, given_id=None if image.source_id == number else image.source_id)
+
+
+def given_ids(images: Sequence[PanopticImage]) -> tuple[ImageId, ...] | None:
+    """The own ids of a split's images in its order, None where image_id is the own id of all."""
+    if all(image.given_id is None for image in images):
+        return None
+    return tuple(image.source_id for image in images)
 
 
 def class_index_map(segment_ids: np.ndarray, image: PanopticImage, categories: CategorySet) -> np.ndarray:
@@ -67,6 +100,21 @@ def measure_segments(
         ).tolist()
         if segment_id != VOID_SEGMENT_ID
     )
+
+
+def fill_in_measures(segments: Sequence[Segment], segment_ids: np.ndarray) -> tuple[Segment, ...]:
+    """The segments of an (H, W) map, with the areas and boxes that their JSON did not tell taken from it."""
+    category_ids = {segment.segment_id: segment.category_id for segment in segments}
+    of_map = {segment.segment_id: segment for segment in measure_segments(segment_ids, category_ids=category_ids)}
+
+    def fill_in(segment: Segment) -> Segment:
+        area_px, bbox_xywh = of_map[segment.segment_id].area_px, of_map[segment.segment_id].bbox_xywh
+        return segment._replace(
+            area_px=area_px if segment.area_px == UNKNOWN_AREA_PX else segment.area_px,
+            bbox_xywh=bbox_xywh if segment.bbox_xywh == UNKNOWN_BBOX_XYWH else segment.bbox_xywh,
+        )
+
+    return tuple(map(fill_in, segments))
 
 
 def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:

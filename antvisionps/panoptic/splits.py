@@ -14,27 +14,34 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError
-from antvisionps.core.json_files import read_json
 from antvisionps.core.progress import progress
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset, check_files
+from antvisionps.panoptic.gt_instances import GtInstances, Instance, write_gt_instances
+from antvisionps.panoptic.heldout import choose_heldout, group_equal
+from antvisionps.panoptic.ids import ImageId
+from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
-from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage, number_images
 
 SplitName = Literal["train", "heldout", "val"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
+_REMEDY = "run `dvc repro -f prepare`"
 
-InstancesWriter = Callable[[Mapping[Path, PanopticDataset]], str]
-"""Writes the true instances of each split's images to its file; returns the sha256 (hex) of them all."""
+InstancesReader = Callable[[PanopticDataset], Mapping[ImageId, Sequence[Instance]]]
+"""The true instances of train's images that have any, by the data set's own ids."""
 
 SCORED_SPLIT: SplitName = "val"
 """The split whose true maps `prepare` keeps as runs too, as they are scored against again and again."""
@@ -49,13 +56,38 @@ class SplitFiles:
     images_dir: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashes:
-    """sha256 (hex) of an image's two files, and sha256 of the size and the decoded pixels of its photo."""
+class _SplitPlaces(Document):
+    images: int
+    images_dir: str
+    panoptic_dir: str
+    instances: str | None = None
 
+
+class _Manifest(Document):
+    """What `write_splits` writes of the whole folder."""
+
+    fingerprint: str
+    categories: list[dict[str, Any]]
+    root: str | None
+    splits: dict[SplitName, _SplitPlaces]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """An image with whole segments; sha256 (hex) of its two files; sha256 of the size and the decoded pixels of its
+    photo, upright and as they are stored; its EXIF orientation; the runs of its map where they are asked for."""
+
+    image: PanopticImage
     photo: str
     panoptic: str
     pixels: bytes
+    stored_pixels: bytes
+    orientation: int
+    runs: SegmentRuns | None
+
+
+_Split = tuple[PanopticDataset, Sequence[CheckedImage]]
+"""A split and its images as they were checked, in the same order."""
 
 
 def prepare_coco_panoptic(
@@ -67,24 +99,17 @@ def prepare_coco_panoptic(
     heldout_images: int,
     seed: int,
     workers: int = 1,
-    write_instances: InstancesWriter | None = None,
+    read_instances: InstancesReader | None = None,
 ) -> None:
     """Splits a COCO-panoptic folder. Only annotations are written to `out`; photos and PNGs are used where they lie.
 
-    `write_instances` gives train and heldout instances that are annotated apart from the maps.
+    `read_instances` gives instances that are annotated apart from the maps.
 
-    Raises DataError on whatever `read_panoptic`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train
-    and val of different categories, and on an image in both.
+    Raises DataError on whatever `read_folder`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train and
+    val of different categories, and on a photo in both.
     """
-    datasets = [
-        read_panoptic(
-            Path(root, files.annotations),
-            images_dir=Path(root, files.images_dir),
-            panoptic_dir=Path(root, files.panoptic_dir),
-        )
-        for files in (train, val)
-    ]
     with atomic_folder(out) as folder:
+        datasets = read_folder(root, train=train, val=val)
         write_splits(
             folder,
             train=datasets[0],
@@ -93,8 +118,32 @@ def prepare_coco_panoptic(
             heldout_images=heldout_images,
             seed=seed,
             workers=workers,
-            write_instances=write_instances,
+            read_instances=read_instances,
         )
+
+
+def read_folder(root: str, *, train: SplitFiles, val: SplitFiles) -> tuple[PanopticDataset, PanopticDataset]:
+    """Train and val from their JSONs. Raises DataError on what is not there, and what `read_panoptic` does."""
+    for files in (train, val):
+        for path in (files.annotations, files.panoptic_dir, files.images_dir):
+            refuse_missing(Path(root, path), what="prepare.coco_panoptic")
+    of_train, of_val = (
+        read_panoptic(
+            Path(root, files.annotations),
+            images_dir=Path(root, files.images_dir),
+            panoptic_dir=Path(root, files.panoptic_dir),
+            is_foreign=True,
+        )
+        for files in (train, val)
+    )
+    return of_train, of_val
+
+
+def refuse_missing(path: Path, *, what: str) -> None:
+    """Raises DataError, with the whole path, where there is no such file or folder; `what` of the params names it."""
+    if not path.exists():
+        whole = "" if path.is_absolute() else f" (that is {path.absolute()}: a relative root starts at {Path.cwd()})"
+        raise DataError(f"{path}: no such file or folder{whole}; put it there, or correct {what} in params.yaml")
 
 
 def write_splits(
@@ -106,54 +155,64 @@ def write_splits(
     heldout_images: int,
     seed: int,
     workers: int,
-    write_instances: InstancesWriter | None = None,
+    read_instances: InstancesReader | None = None,
 ) -> None:
     """Holds some of `train` out, checks every file, and writes annotations and manifest into `folder`.
 
     The manifest names the folders of photos and PNGs relative to `root`; without one they lie in `folder` itself.
     """
+    check_splits(train, val, heldout_images=heldout_images)
+    instances = None if read_instances is None else read_instances(train)
+    checked = {"train": _check_images(train, "train", workers)}
+    with write_runs(runs_path(folder)) as write:
+        checked["val"] = _check_images(val, "val", workers, keep_runs=write)
+    refuse_shared_photos(train, checked["train"], val, checked["val"])
+    warn_of_turned_photos(
+        (dataset.photo_path(one.image), one.orientation)
+        for dataset, images in ((train, checked["train"]), (val, checked["val"]))
+        for one in images
+        if one.orientation not in SWAPS_SIDES or one.image.height == one.image.width
+    )
+    splits = _split(train, val, checked, heldout_images=heldout_images, seed=seed)
+    fingerprint = _fingerprint(train.categories, splits)
+    datasets = {name: dataset for name, (dataset, _) in splits.items()}
+    if instances is not None:
+        for name in ("train", "heldout"):
+            datasets[name] = replace(datasets[name], instances=folder / f"{name}_instances.parquet")
+        fingerprint.update(_write_instances(datasets.values(), instances).encode())
+    for name, dataset in datasets.items():
+        write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
+    manifest = {
+        "fingerprint": fingerprint.hexdigest(),
+        "categories": train.categories.to_json(),
+        "root": root,
+        "splits": {name: _describe(dataset, Path(root or folder)) for name, dataset in datasets.items()},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def check_splits(train: PanopticDataset, val: PanopticDataset, *, heldout_images: int) -> None:
+    """Raises DataError on what is wrong with the two together or with the lists of their files; opens none of them."""
     _refuse_other_categories(train, val)
     for dataset in (train, val):
         check_files(dataset)
-    heldout_ids = choose_heldout((image.image_id for image in train.images), count=heldout_images, seed=seed)
-    splits: dict[SplitName, PanopticDataset] = {
-        "train": replace(train, images=tuple(i for i in train.images if i.image_id not in heldout_ids)),
-        "heldout": replace(train, images=tuple(i for i in train.images if i.image_id in heldout_ids)),
-        "val": val,
-    }
-    _refuse_shared_ids(splits)
-    instances = None
-    if write_instances is not None:
-        for name in ("train", "heldout"):
-            splits[name] = replace(splits[name], instances=folder / f"{name}_instances.parquet")
-        instances = write_instances({d.instances: d for d in splits.values() if d.instances is not None})
-    hashes = {name: _check_and_hash(dataset, name, workers) for name, dataset in splits.items() if name != SCORED_SPLIT}
-    with write_runs(runs_path(folder)) as write:
-        hashes[SCORED_SPLIT] = _check_and_hash(splits[SCORED_SPLIT], SCORED_SPLIT, workers, keep_runs=write)
-    _refuse_shared_photos(splits, hashes)
-    for name, dataset in splits.items():
-        write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
-    manifest = {
-        "fingerprint": _fingerprint(splits, hashes, instances),
-        "categories": train.categories.to_json(),
-        "root": root,
-        "splits": {name: _describe(dataset, Path(root or folder)) for name, dataset in splits.items()},
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    choose_heldout((image.image_id for image in train.images), count=heldout_images, seed=0)
 
 
 def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     """A split that `prepare` wrote. Raises DataError when there is none or its annotations break the format."""
     manifest = _read_manifest(prepared_dir)
-    root = prepared_dir if manifest["root"] is None else Path(manifest["root"])
-    folders = manifest["splits"][split]
-    instances = folders.get("instances")
+    root = prepared_dir if manifest.root is None else Path(manifest.root)
+    if split not in manifest.splits:
+        raise DataError(f"{prepared_dir / MANIFEST}: no split {split}; {_REMEDY}")
+    places = manifest.splits[split]
     dataset = read_panoptic(
-        prepared_dir / f"{split}.json",
-        images_dir=root / folders["images_dir"],
-        panoptic_dir=root / folders["panoptic_dir"],
+        prepared_dir / f"{split}.json", images_dir=root / places.images_dir, panoptic_dir=root / places.panoptic_dir
     )
-    return dataset if instances is None else replace(dataset, instances=prepared_dir / instances)
+    described = CategorySet.from_json(manifest.categories, where=str(prepared_dir / MANIFEST))
+    if len(dataset.images) != places.images or dataset.categories != described:
+        raise DataError(f"{dataset.annotations}: other images or categories than {MANIFEST} beside it says; {_REMEDY}")
+    return dataset if places.instances is None else replace(dataset, instances=prepared_dir / places.instances)
 
 
 def runs_path(prepared_dir: Path) -> Path:
@@ -166,22 +225,7 @@ def dataset_fingerprint(prepared_dir: Path) -> str:
 
     Equal contents have equal fingerprints, wherever they lie and whatever the files are called.
     """
-    return str(_read_manifest(prepared_dir)["fingerprint"])
-
-
-def choose_heldout(image_ids: Iterable[int], *, count: int, seed: int) -> frozenset[int]:
-    """The image ids to hold out: a pure function of the set of ids and the seed.
-
-    Raises DataError when `count` leaves nothing held out or nothing to train on.
-    """
-    ordered = sorted(image_ids)
-    if not 1 <= count < len(ordered):
-        raise DataError(
-            f"prepare.heldout_images is {count} and the train annotations have {len(ordered)} images; expected 1 to "
-            f"{len(ordered) - 1}, so that some are left to train on"
-        )
-    chosen = np.random.default_rng(seed).choice(len(ordered), size=count, replace=False)
-    return frozenset(ordered[index] for index in chosen)
+    return _read_manifest(prepared_dir).fingerprint
 
 
 def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
@@ -196,30 +240,61 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
     return described if dataset.instances is None else described | {"instances": dataset.instances.name}
 
 
-def _check_and_hash(
+def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs: bool = False) -> CheckedImage:
+    """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `check_areas` do."""
+    opened = dataset.read_photo(image)
+    pixels = stored_pixels = _hash_pixels(opened.rgb)
+    if opened.stored is not opened.rgb:
+        stored_pixels = _hash_pixels(opened.stored)
+    segment_ids = dataset.load_segment_ids(image)
+    image = dataset.measure(image, segment_ids)
+    photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
+    runs = find_runs(segment_ids, image.segments) if find_its_runs else None
+    return CheckedImage(image, photo, panoptic, pixels, stored_pixels, opened.orientation, runs)
+
+
+def _check_images(
     dataset: PanopticDataset, split: str, workers: int, *, keep_runs: Callable[[SegmentRuns], None] | None = None
-) -> list[_Hashes]:
-    """Decodes every photo and map whole and returns their hashes in the order of `images`.
+) -> list[CheckedImage]:
+    """All images in the order of `images`; their runs go to `keep_runs`.
 
     Threads do: reading, decoding and hashing all run outside Python's lock.
     """
-
-    def check(image: PanopticImage) -> tuple[_Hashes, SegmentRuns | None]:
-        pixels = _hash_pixels(dataset.load_photo(image))
-        segment_ids = dataset.load_segment_ids(image)
-        dataset.check_areas(image, segment_ids)
-        runs = None if keep_runs is None else find_runs(segment_ids, image.segments)
-        photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
-        return _Hashes(photo, panoptic, pixels), runs
-
-    hashes = []
+    check = partial(check_image, dataset, find_its_runs=keep_runs is not None)
+    checked = []
     with ThreadPoolExecutor(workers) as pool:
-        checked = pool.map(check, dataset.images)
-        for found, runs in progress(checked, description=f"check {split}", total=len(dataset.images), unit="image"):
-            hashes.append(found)
+        found = pool.map(check, dataset.images)
+        for one in progress(found, description=f"check {split}", total=len(dataset.images), unit="image"):
+            checked.append(replace(one, runs=None))
             if keep_runs is not None:
-                keep_runs(runs)
-    return hashes
+                keep_runs(one.runs)
+    return checked
+
+
+def _split(
+    train: PanopticDataset,
+    val: PanopticDataset,
+    checked: Mapping[str, Sequence[CheckedImage]],
+    *,
+    heldout_images: int,
+    seed: int,
+) -> dict[SplitName, _Split]:
+    """All three, their images numbered anew and as the check made them whole."""
+    pixels_of = {one.image.image_id: one.pixels for one in checked["train"]}
+    heldout_ids = choose_heldout(pixels_of, count=heldout_images, seed=seed, equal_photos=group_equal(pixels_of))
+    if len(heldout_ids) != heldout_images:
+        print(
+            f"{len(heldout_ids)} images are held out, not prepare.heldout_images = {heldout_images}: photos that are "
+            "equal pixel by pixel stay on one side"
+        )
+    of_train: tuple[list[CheckedImage], list[CheckedImage]] = ([], [])
+    for one in checked["train"]:
+        of_train[one.image.image_id in heldout_ids].append(one)
+    found = ((train, of_train[0]), (train, of_train[1]), (val, checked["val"]))
+    return {
+        name: (replace(dataset, images=number_images(one.image for one in images)), images)
+        for name, (dataset, images) in zip(SPLITS, found, strict=True)
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -232,17 +307,27 @@ def _hash_pixels(rgb: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _fingerprint(
-    splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]], instances: str | None
-) -> str:
-    digest = hashlib.sha256(json.dumps(splits["train"].categories.to_json()).encode())
-    for name, dataset in splits.items():
+def _fingerprint(categories: CategorySet, splits: Mapping[SplitName, _Split]) -> "hashlib._Hash":
+    digest = hashlib.sha256(json.dumps(categories.to_json()).encode())
+    for name, (dataset, checked) in splits.items():
         digest.update(name.encode())
-        for image, files in zip(dataset.images, hashes[name], strict=True):
-            row = (image.image_id, image.height, image.width, files.photo, files.panoptic, image.segments)
+        for image, files in zip(dataset.images, checked, strict=True):
+            row = (image.source_id, image.height, image.width, files.photo, files.panoptic, image.segments)
             digest.update(json.dumps(row).encode())
-    if instances is not None:
-        digest.update(instances.encode())
+    return digest
+
+
+def _write_instances(datasets: Iterable[PanopticDataset], instances: Mapping[ImageId, Sequence[Instance]]) -> str:
+    """Writes the file of each split that has one; returns the sha256 (hex) of what is in them all."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        if dataset.instances is None:
+            continue
+        found = [(image, instances.get(image.source_id, ())) for image in dataset.images]
+        write_gt_instances(dataset.instances, ((image.image_id, GtInstances.of(rows)) for image, rows in found))
+        for image, rows in found:
+            for category_id, is_crowd, rle in rows:
+                digest.update(json.dumps([image.source_id, category_id, is_crowd, rle.decode()]).encode())
     return digest.hexdigest()
 
 
@@ -257,34 +342,19 @@ def _refuse_other_categories(train: PanopticDataset, val: PanopticDataset) -> No
         )
 
 
-def _refuse_shared_ids(splits: Mapping[SplitName, PanopticDataset]) -> None:
-    split_of: dict[int, SplitName] = {}
-    for name, dataset in splits.items():
-        for image in dataset.images:
-            other = split_of.setdefault(image.image_id, name)
-            if other != name:
-                raise DataError(
-                    f"leak: image {image.image_id} ({image.file_name}) is in {other} ({splits[other].annotations}) and "
-                    f"in {name} ({dataset.annotations}); remove or renumber one"
-                )
-
-
-def _refuse_shared_photos(
-    splits: Mapping[SplitName, PanopticDataset], hashes: Mapping[SplitName, Sequence[_Hashes]]
+def refuse_shared_photos(
+    train: PanopticDataset, of_train: Iterable[CheckedImage], val: PanopticDataset, of_val: Iterable[CheckedImage]
 ) -> None:
-    seen: dict[bytes, tuple[SplitName, Path]] = {}
-    for name, dataset in splits.items():
-        for image, files in zip(dataset.images, hashes[name], strict=True):
-            path = dataset.photo_path(image)
-            other, other_path = seen.setdefault(files.pixels, (name, path))
-            if other != name:
-                raise DataError(
-                    f"leak: {other_path} in {other} and {path} in {name} are the same photo, pixel by pixel; remove "
-                    "one from its annotations"
-                )
+    """Raises DataError where two of these images of train and val are equal, pixel by pixel, turned upright or not."""
+    in_train = {pixels: one.image for one in of_train for pixels in (one.pixels, one.stored_pixels)}
+    for one in of_val:
+        for pixels in {one.pixels, one.stored_pixels} & in_train.keys():
+            paths = train.photo_path(in_train[pixels]), val.photo_path(one.image)
+            raise DataError(
+                f"leak: {paths[0]} in train and {paths[1]} in val are the same photo, pixel by pixel; remove one from "
+                "its annotations"
+            )
 
 
-def _read_manifest(prepared_dir: Path) -> dict[str, Any]:
-    remedy = "run `dvc repro -f prepare`"
-    manifest: dict[str, Any] = read_json(prepared_dir / MANIFEST, what="manifest", remedy=remedy, error=DataError)
-    return manifest
+def _read_manifest(prepared_dir: Path) -> _Manifest:
+    return read_document(prepared_dir / MANIFEST, _Manifest, what="manifest", remedy=_REMEDY, error=DataError)

@@ -59,8 +59,11 @@ def map_images(
     *,
     workers: Workers,
     description: str | None,
+    images_of_item: Callable[[Item], int] = lambda _: 1,
 ) -> Iterator[Result]:
     """The results in the order of the items, with a progress bar, or without one where `description` is None.
+
+    The bar counts images; an item is one, unless `images_of_item` says how many it stands for.
 
     `open_work` is called once in each process, to open files there, and returns what turns an item into a result; with
     one worker both run in this process. It has to be picklable: a function of a module, or a partial of one. Raises
@@ -72,8 +75,11 @@ def map_images(
         results = _map_on_processes(open_work, items, processes=min(processes, -(-len(items) // chunk)), chunk=chunk)
     else:
         results = workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)
-    with closing(results):
-        yield from progress(results, description=description, total=len(items), unit="image")
+    images = [images_of_item(item) for item in items]
+    with closing(results), progress(description=description, total=sum(images), unit="image") as bar:
+        for result, of_item in zip(results, images, strict=True):
+            bar.update(of_item)
+            yield result
 
 
 def _map_on_processes(

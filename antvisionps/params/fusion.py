@@ -1,20 +1,12 @@
 """What happens to cached predictions: routing, calibration, fusion, scores, the page."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from antvisionps.params.section import (
-    Fraction,
-    Name,
-    NonNegative,
-    NonNegativeFloat,
-    Positive,
-    Section,
-    Seed,
-    full_weights,
-)
+from antvisionps.core.documents import Fraction, Weight
+from antvisionps.params.section import Name, NonNegative, Samples, Section, Seed, SidePx, full_weights
 
 Method = Literal["heuristic", "panoptic_head"]
 
@@ -24,7 +16,7 @@ InstanceEnsemble = Literal["best_of_class", "best_overall", "union"]
 
 class EvaluateHeldout(Section):
     min_heldout_instances: NonNegative
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     seed: Seed
 
 
@@ -45,7 +37,7 @@ class FusionChoices(Section):
     methods: dict[Name, Method]
     instance_ensemble: InstanceEnsemble
     min_joined_iou: Fraction
-    instance_weights: dict[Name, NonNegativeFloat]
+    instance_weights: dict[Name, Weight]
     semantic_average: Literal["probabilities", "log_probabilities"]
 
     def method_of(self, system: str) -> Method:
@@ -64,8 +56,16 @@ class Fuse(FusionChoices):
     min_stuff_confidence: Fraction
     min_scores: dict[str | int, Fraction]
     order: Literal["score", "learned"]
-    semantic_weights: dict[Name, NonNegativeFloat]
+    semantic_weights: dict[Name, Weight]
     calibrated: bool
+
+    @model_validator(mode="after")
+    def _dvc_can_sort(self) -> Self:
+        if len({type(key) for key in self.min_scores}) > 1:
+            raise ValueError(
+                'min_scores has names and numbers as keys, which DVC cannot sort; write the numbers in quotes, as "7"'
+            )
+        return self
 
     def semantic_weight_of_end(self, ends: Iterable[str]) -> dict[str, float]:
         return full_weights(self.semantic_weights, ends)
@@ -78,11 +78,11 @@ class Fuse(FusionChoices):
 
 class Score(Section):
     overlay_images: NonNegative
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     seed: Seed
 
 
 class Report(Section):
-    photo_long_side_px: Positive
-    thumbnail_long_side_px: Positive
+    photo_long_side_px: SidePx
+    thumbnail_long_side_px: SidePx
     photo_quality: Annotated[int, Field(ge=1, le=100)]

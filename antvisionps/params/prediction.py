@@ -1,11 +1,15 @@
 """How networks predict, and what other tools predicted."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from antvisionps.params.section import Fraction, Name, NonNegativeFloat, Positive, Section, full_weights
+from antvisionps.core.documents import Fraction, Weight
+from antvisionps.params.section import Boxes, InputSidePx, Name, Section, full_weights
+
+PredictionKind = Literal["instances", "semantics"]
+"""As predictions.split_caches has it."""
 
 
 class SharedBackbone(Section):
@@ -22,14 +26,14 @@ class ImportEnd(Section):
 class Predict(Section):
     separate_ends: tuple[Name, ...]
     shared_backbone: tuple[SharedBackbone, ...]
-    short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
-    max_long_side_px: Annotated[int, Field(ge=32)]
+    short_sides_px: Annotated[tuple[InputSidePx, ...], Field(min_length=1, max_length=100)]
+    max_long_side_px: InputSidePx
     flip: bool
-    max_proposals: Positive
+    max_proposals: Boxes
     min_score: Fraction
     nms_iou: Fraction
-    max_instances: Positive
-    member_weights: dict[Name, dict[Name, NonNegativeFloat]]
+    max_instances: Boxes
+    member_weights: dict[Name, dict[Name, Weight]]
 
     def keyword_arguments(self) -> dict[str, Any]:
         """How one image is predicted, as plain values."""

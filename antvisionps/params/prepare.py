@@ -15,8 +15,8 @@ PANOPTIC_INSTANCES = "panoptic"
 class Scenes(Section):
     """The built-in data set."""
 
-    train_images: Positive
-    val_images: Positive
+    train_images: Annotated[int, Field(ge=1, le=10**6)]
+    val_images: Annotated[int, Field(ge=1, le=10**6)]
     height_px: Annotated[int, Field(ge=64, le=1024)]
     width_px: Annotated[int, Field(ge=64, le=1024)]
 

@@ -15,7 +15,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 from ruamel.yaml.tokens import CommentToken
 
-from antvisionps.core.errors import ParamsError
+from antvisionps.core.errors import ParamsError, clipped
 from antvisionps.params.section import parse, read_text
 
 EXTENDS = "extends"
@@ -45,10 +45,12 @@ def _compose(path: Path, above: tuple[Path, ...]) -> str:
     if path.resolve() in above:
         raise ParamsError(f"{path}: {EXTENDS} leads back to this file; let it name a whole one, as built_in.yaml")
     profile = parse(path, text, kind="rt")
+    if not isinstance(profile, CommentedMap):
+        raise ParamsError(f"{path}: expected sections of params.yaml under their names, got {clipped(profile)}")
     extended = path.parent / str(profile.pop(EXTENDS))
     params = parse(extended, _compose(extended, (*above, path.resolve())), kind="rt")
     if not isinstance(params, CommentedMap):
-        raise ParamsError(f"{extended}: expected the sections of params.yaml, got {params!r}")
+        raise ParamsError(f"{extended}: expected the sections of params.yaml, got {clipped(params)}")
     _merge(params, profile)
     composed = io.StringIO()
     YAML().dump(params, composed)

@@ -6,20 +6,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from antvisionps.params.section import NonNegative, Positive, Section
+from antvisionps.params.section import Positive, Section
+
+MAX_PROCESSORS = 4096
+"""Of one machine, or of all that a run has."""
+
+Processors = Annotated[int, Field(ge=1, le=MAX_PROCESSORS)]
 
 
 class Runtime(Section):
     """How to run. No stage lists this section among its params, and after predict it never changes what comes out."""
 
     device: Literal["auto", "cpu", "cuda"]
-    cpu_threads: Positive
+    cpu_threads: Processors
     launcher: Literal["none", "pytorch", "slurm"]
-    processes: Positive
-    workers: Positive
+    processes: Processors
+    workers: Processors
     backend: Literal["processes", "dask"]
     cluster: Annotated[str, Field(min_length=1)] | None
-    loader_workers: NonNegative
+    loader_workers: Annotated[int, Field(ge=0, le=MAX_PROCESSORS)]
     checkpoint_interval: Positive
 
     @model_validator(mode="after")

@@ -8,19 +8,32 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from antvisionps.core.errors import ParamsError
+from antvisionps.core.documents import MAX_FACTOR, Document
+from antvisionps.core.errors import ParamsError, clipped, first_line
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+MAX_COUNT = 10**9
+"""Of whatever is only counted; what takes memory, threads or processes has a bound of its own."""
+
+MAX_NODES = 100_000
+"""Of a YAML; a params.yaml has some three hundred."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FACTOR)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FACTOR)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SidePx = Annotated[int, Field(ge=1, le=2**16)]
+InputSidePx = Annotated[int, Field(ge=32, le=2**14)]
+"""Of what a network sees."""
+Boxes = Annotated[int, Field(ge=1, le=100_000)]
+"""Of one image: each is compared with each."""
+Samples = Annotated[int, Field(ge=1, le=100_000)]
+"""Of a bootstrap: each is a row over all images."""
 
 
 UNWEIGHTED = 1.0
@@ -37,8 +50,8 @@ RENAMED = {
 """Old key → what to write in its place."""
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+class Section(Document):
+    """Frozen and strict, as Document has it."""
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -53,22 +66,55 @@ def load_section(path: Path, name: str, kind: type[AnySection]) -> AnySection:
 
 
 def read_text(path: Path) -> str:
-    """Raises ParamsError on a missing file and on bytes that are no text."""
+    """Without a byte-order mark. Raises ParamsError on a missing file and on bytes that are no text."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+        raise ParamsError(f"{path}: no such file; run from the project's root, where {path.name} is") from None
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from error
+    except ValueError as error:  # of bytes that are no UTF-8, or a path that no file can have
+        raise ParamsError(f"{path}: not valid YAML: {first_line(error)}") from error
 
 
-def parse(path: Path, text: str, *, kind: Literal["safe", "rt"] = "safe") -> Any:
-    """The YAML of the file, not checked, with its comments where `kind` is rt. Raises ParamsError on broken YAML."""
+def parse(place: object, text: str, *, kind: Literal["safe", "rt"] = "safe") -> Any:
+    """The YAML of a text, not checked, with its comments where `kind` is rt. `place`, a file say, is named in errors.
+
+    Raises ParamsError on broken YAML, and on such as would take all memory: nested too deeply, or with aliases that
+    stand for more than MAX_NODES values.
+    """
     try:
         # YAML 1.2 as DVC reads it: `1e-4` is a number and `no` a string, unlike in PyYAML.
-        return YAML(typ=kind, pure=True).load(text)
+        document = YAML(typ=kind, pure=True).load(text)
+        _count_nodes(document, {})
     except YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+        raise ParamsError(f"{place}: not valid YAML: {_problem_of(error)}") from error
+    except RecursionError:
+        raise ParamsError(f"{place}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:  # ruamel's, of odd numbers and tags
+        raise ParamsError(f"{place}: not valid YAML: {first_line(error)}") from error
+    return document
+
+
+def _problem_of(error: YAMLError) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return first_line(error)
+    return f"{' '.join(problem.split())} in line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _count_nodes(node: Any, known: dict[int, int]) -> int:
+    """How many values a document has, each alias written out. Raises ValueError beyond MAX_NODES, and on an alias that
+    leads back to itself."""
+    if not isinstance(node, dict | list | set):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES  # while it is counted
+        inner = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_count_nodes(value, known) for value in inner)
+    if known[id(node)] >= MAX_NODES:
+        raise ValueError(f"its aliases stand for more than {MAX_NODES} values, or for themselves; write them out")
+    return known[id(node)]
 
 
 def check(path: Path, document: object, kind: type[AnySection], *, place: tuple[str, ...] = ()) -> AnySection:
@@ -105,7 +151,7 @@ def _explain(path: Path, error: ValidationError, above: tuple[str, ...]) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key; remove it or mend its spelling"
-        got = f", got {problem['input']!r}" if problem["type"] not in ("missing", "value_error") else ""
+        got = f", got {clipped(problem['input'])}" if problem["type"] not in ("missing", "value_error") else ""
         lines.append(": ".join(part for part in (str(path), place, message) if part) + got)
     return "\n".join(lines)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from antvisionps.core.documents import Fraction, explain_first
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.section import (
-    Fraction,
+    Boxes,
+    InputSidePx,
     Name,
     NonNegative,
     NonNegativeFloat,
@@ -21,6 +25,9 @@ from antvisionps.params.section import (
     refuse_empty,
     refuse_repeats,
 )
+
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Layers = Annotated[int, Field(ge=1, le=100)]
 
 ONLY_MEMBER = "base"
 """Name of the network of an end that is no ensemble."""
@@ -38,12 +45,12 @@ class Network(Section):
     """What both ends have: a two-stage detector on a feature pyramid."""
 
     backbone: Backbone
-    fpn_channels: Positive
+    fpn_channels: Channels
     anchor_scale: PositiveFloat
-    train_proposals: Positive
-    rois_per_image: Positive
-    box_fc_channels: Positive
-    mask_convs: Positive
+    train_proposals: Boxes
+    rois_per_image: Boxes
+    box_fc_channels: Channels
+    mask_convs: Layers
     semantic_loss_weight: NonNegativeFloat
 
 
@@ -54,14 +61,14 @@ class EUpsNetwork(Network):
     roi_semantic_loss_weight: NonNegativeFloat
     panoptic_loss_weight: NonNegativeFloat
     unknown_frac: Fraction
-    semantic_channels: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    semantic_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=100)]
 
 
 class LwlHtcNetwork(Network):
     location_sensitive_header: bool
     average_mask_stages: bool
     semantic_level: Annotated[int, Field(ge=0, le=4)]
-    semantic_convs: Positive
+    semantic_convs: Layers
     semantic_loss_on: Literal["photo", "grid"]
     deformable_semantic_head: Literal["shared", "per_level"] | None
     uncertainty: Literal["task", "term"] | None
@@ -77,23 +84,23 @@ class LwlHtcNetwork(Network):
 
 class HrnetBackbone(Section):
     width: Literal[18, 30, 32, 40, 44, 48, 64]
-    modules: tuple[Positive, Positive, Positive]
-    blocks: Positive
+    modules: tuple[Layers, Layers, Layers]
+    blocks: Layers
     weights: str | None
     frozen_norm: bool
 
 
 class HrnetAsppNetwork(Section):
     backbone: HrnetBackbone
-    aspp_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    aspp_channels: Positive
-    stage1_channels: Positive
+    aspp_rates: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=100)]
+    aspp_channels: Channels
+    stage1_channels: Channels
     hard_pixel_frac: Annotated[float, Field(gt=0, le=1)] | None
 
 
 class Schedule(Section):
     iterations: Positive
-    batch_size: Positive
+    batch_size: Annotated[int, Field(ge=1, le=2**16)]
     warmup_iterations: NonNegative
     policy: Literal["cosine", "step"]
     milestones: tuple[Positive, ...]
@@ -120,7 +127,7 @@ class Optimizer(Section):
     bias_lr_factor: NonNegativeFloat
     max_grad_norm: PositiveFloat | None
     autocast: Literal["bfloat16", "float16"] | None
-    accumulated_batches: Positive
+    accumulated_batches: Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Memory(Section):
@@ -131,8 +138,8 @@ class Memory(Section):
 
 
 class Augmentation(Section):
-    short_sides_px: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)]
-    max_long_side_px: Annotated[int, Field(ge=32)]
+    short_sides_px: Annotated[tuple[InputSidePx, ...], Field(min_length=1, max_length=1000)]
+    max_long_side_px: InputSidePx
     flip: bool
     photometric: Annotated[float, Field(ge=0, lt=1)]
 
@@ -197,6 +204,23 @@ class TrainHrnetAspp(Ensemble):
                 "image over the batch"
             )
         return self
+
+
+NETWORK_OF_END: dict[str, type[Section]] = {
+    "e_ups": EUpsNetwork,
+    "lwl_htc": LwlHtcNetwork,
+    "hrnet_aspp": HrnetAsppNetwork,
+}
+"""What a network of each end is built with."""
+
+
+def network_problem(end: str, settings: Mapping[str, Any]) -> str:
+    """What is wrong with settings that a trained network of that end is said to have, in words; empty if nothing."""
+    try:
+        NETWORK_OF_END[end].model_validate_json(json.dumps(settings))
+    except ValidationError as error:
+        return explain_first(error)
+    return ""
 
 
 TRAINING_OF_END: dict[str, type[Training]] = {"e_ups": TrainEUps, "lwl_htc": TrainLwlHtc, "hrnet_aspp": TrainHrnetAspp}

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.fusion import Calibrate, EvaluateHeldout, Fuse, Report, Score
-from antvisionps.params.prediction import ImportEnd, Predict
+from antvisionps.params.prediction import ImportEnd, Predict, PredictionKind
 from antvisionps.params.prepare import Prepare
 from antvisionps.params.profiles import read_params
 from antvisionps.params.runtime import Runtime
@@ -43,6 +43,11 @@ class Params(Section):
     def all_ends(self) -> tuple[str, ...]:
         """Whatever fills the cache: the ends that are predicted here, then the imported ones."""
         return (*self.ends, *self.import_end.ends)
+
+    def promised_kinds(self) -> dict[str, tuple[PredictionKind, ...]]:
+        """What each end that is trained here predicts; of the others nobody knows."""
+        both: tuple[PredictionKind, ...] = ("instances", "semantics")
+        return {end: ("semantics",) if end in SEMANTIC_ENDS else both for end in self.ends if end in TRAINING_OF_END}
 
     def refuse_unknown_system(self, name: str) -> None:
         """Raises ParamsError unless the name is that of an end with instances or of the fusion."""
@@ -135,4 +140,5 @@ def _change(path: Path, document: Any, key: str, value: object) -> None:
         document = document.get(section) if isinstance(document, dict) else None
     if not isinstance(document, dict):
         raise ParamsError(f"{path}: {key}: no such key; mend its spelling")
-    document[name] = value
+    old = document.get(name)
+    document[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value  # as `++` of DVC

@@ -45,16 +45,15 @@ def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
     """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
-    caches = SplitCaches.open(predictions, prepared, "heldout")
+    caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems
     }
     load_kernels()
-    with open_workers(**params.runtime.worker_arguments()) as workers:
+    with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: _calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
-    with atomic_folder(out) as folder:
         for system, calibration in found.items():
             text = json.dumps(calibration.to_json(), indent=2) + "\n"
             (folder / f"{system}.json").write_text(text, encoding="utf-8")
@@ -191,7 +190,7 @@ def cross_validated_pq(settings: FusionSettings, heldout: HeldoutPQ) -> float | 
 def _open_counting_visible(caches: SplitCaches, settings: FusionSettings) -> Callable[[PanopticImage], np.ndarray]:
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, [settings])
-    category_of_class = np.zeros(256, dtype=np.int32)  # 0 where void
+    category_of_class = np.full(256, -1, dtype=np.int32)  # -1 where void
     category_of_class[: len(dataset.categories)] = dataset.categories.category_ids
 
     def count(image: PanopticImage) -> np.ndarray:

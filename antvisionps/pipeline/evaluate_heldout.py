@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +20,34 @@ from antvisionps.evaluation.average_precision import (
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
-from antvisionps.fusion.routing import ROUTING_FILE, Lead, route_categories, routes_to_json, runner_up
+from antvisionps.fusion.routing import (
+    CLASS_AP_FILE,
+    CLASS_AP_SCHEMA,
+    ROUTING_FILE,
+    Lead,
+    route_categories,
+    routes_to_json,
+    runner_up,
+)
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.predictions.split_caches import SplitCaches
 
-CLASS_AP_FILE = "class_ap.parquet"
-
 
 def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: Path) -> None:
     """Writes OUT/class_ap.parquet and OUT/routing.json."""
+    caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
+    with atomic_folder(out) as folder:
+        ap, table = _route_categories(caches, params)
+        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE, write_page_checksum=True)
+        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, dict[int, CategoryAP]], Any]:
+    """AP by end and category, and what routing.json holds."""
     settings = params.evaluate_heldout
-    caches = SplitCaches.open(predictions, prepared, "heldout")
     dataset = caches.dataset
     matches = _match_instances(caches, params)
     thing_ids = [category.category_id for category in dataset.categories.things]
@@ -46,10 +61,7 @@ def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: 
         for category_id, route in routes.items()
         if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
     }
-    with atomic_folder(out) as folder:
-        pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE)
-        table = routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
-        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return ap, routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
 
 
 def _match_instances(caches: SplitCaches, params: Params) -> dict[str, list[dict[int, ImageMatches]]]:
@@ -107,12 +119,12 @@ def _open_matching(
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
     rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    return pa.table(
-        {
-            "category_id": pa.array([category_id for category_id, _, _ in rows], pa.int32()),
-            "end": pa.array([end for _, end, _ in rows], pa.string()),
-            "AP": pa.array([row.ap for _, _, row in rows], pa.float64()),
-            "AP50": pa.array([row.ap50 for _, _, row in rows], pa.float64()),
-            "n_gt": pa.array([row.n_gt for _, _, row in rows], pa.int64()),
-        }
-    )
+    columns = [
+        [category_id for category_id, _, _ in rows],
+        [end for _, end, _ in rows],
+        [row.ap for _, _, row in rows],
+        [row.ap50 for _, _, row in rows],
+        [row.n_gt for _, _, row in rows],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, CLASS_AP_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=CLASS_AP_SCHEMA)

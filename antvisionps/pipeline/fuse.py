@@ -23,6 +23,7 @@ from antvisionps.panoptic.segment_runs import RUNS_FILE, write_runs
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
+from antvisionps.pipeline.ignored import describe_ignored
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.pipeline.try_settings import PredictionsReader
 from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS
@@ -34,15 +35,17 @@ IMAGES_PER_ROW_GROUP = 1024
 def fuse_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, calibration: Path, out: Path
 ) -> None:
-    """Writes the maps of each of fuse.systems to OUT/<system>."""
-    caches = SplitCaches.open(predictions, prepared, "val")
+    """Writes the maps of each of fuse.systems to OUT/<system>, and prints which params it ignores."""
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     settings = {
         system: system_settings(
             system, params, categories=caches.dataset.categories, routing=routing, calibration=calibration
         )
         for system in params.fuse.systems
     }
-    with open_workers(**params.runtime.worker_arguments()) as workers, atomic_folder(out) as folder:
+    if ignored := describe_ignored(params.fuse, list(settings.values())):
+        print(f"ignored: {ignored}", flush=True)
+    with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         fuse({system: folder / system for system in settings}, settings=settings, caches=caches, workers=workers)
 
 
@@ -155,7 +158,9 @@ def _table_writer(
         if len(pending) == IMAGES_PER_ROW_GROUP:
             flush()
 
-    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=["image_id"]) as writer:
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", write_statistics=["image_id"], write_page_checksum=True
+    ) as writer:
         yield write
         if pending:
             flush()

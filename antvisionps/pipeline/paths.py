@@ -3,10 +3,8 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from antvisionps.core.errors import ParamsError
+from antvisionps.params.section import parse, read_text
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,9 @@ class PipelinePaths:
 def read_pipeline_paths(project_root: Path) -> PipelinePaths:
     """The folders by the project's dvc.yaml. Raises ParamsError without one, or without one of them in its `vars`."""
     path = project_root / "dvc.yaml"
+    document = parse(path, read_text(path))
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
         place_of = {name: project_root / place for entry in document["vars"] for name, place in entry.items()}
         return PipelinePaths(**{field.name: place_of[field.name] for field in fields(PipelinePaths)})
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the project's root, where dvc.yaml is") from None
-    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ParamsError(f"{path}: expected the folders of the stages under `vars` ({error})") from error

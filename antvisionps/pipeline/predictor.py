@@ -20,6 +20,7 @@ from antvisionps.core.errors import DataError, ParamsError
 from antvisionps.fusion.heuristic import FusedImage
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.training import network_problem
 from antvisionps.params.whole import FUSION_SYSTEM, Params, load_params
 from antvisionps.pipeline.settings import system_settings
 
@@ -97,7 +98,7 @@ def _read_categories(models_dir: Path, params: Params, end: str) -> CategorySet:
     from antvisionps.models.training.weights import NETWORK_FILE, read_network
 
     folder = models_dir / end / next(iter(params.weight_of_member(end)))
-    return CategorySet.from_json(read_network(folder)["categories"], where=str(folder / NETWORK_FILE))
+    return CategorySet.from_json(read_network(folder).categories, where=str(folder / NETWORK_FILE))
 
 
 def _open_ends(
@@ -109,6 +110,8 @@ def _open_ends(
         name: open_networks(
             models_dir / name,
             params.weight_of_member(name),
+            end=name,
+            find_problem=network_problem,
             categories=categories,
             max_proposals=params.predict.max_proposals,
             device=device,

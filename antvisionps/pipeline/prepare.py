@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from antvisionps.datasets.cityscapes import prepare_cityscapes
-from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.coco_instances import read_coco_instances
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.panoptic.splits import SplitFiles, prepare_coco_panoptic
-from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
+from antvisionps.panoptic.splits import InstancesReader, SplitFiles, prepare_coco_panoptic, refuse_missing
+from antvisionps.params.prepare import PANOPTIC_INSTANCES, CocoPanopticFolder, Prepare
 
 
 def prepare(params: Prepare, *, out: Path, workers: int) -> None:
@@ -32,15 +32,26 @@ def prepare(params: Prepare, *, out: Path, workers: int) -> None:
             workers=workers,
         )
     elif params.coco_panoptic is not None:
-        annotations = Path(params.coco_panoptic.root, params.instances)
-        of_the_maps = params.instances == PANOPTIC_INSTANCES
         prepare_coco_panoptic(
             out,
             root=params.coco_panoptic.root,
-            train=SplitFiles(**params.coco_panoptic.train.model_dump()),
-            val=SplitFiles(**params.coco_panoptic.val.model_dump()),
+            **split_files(params.coco_panoptic),
             heldout_images=params.heldout_images,
             seed=params.seed,
             workers=workers,
-            write_instances=None if of_the_maps else partial(write_coco_instances, annotations),
+            read_instances=instances_reader(params),
         )
+
+
+def split_files(folder: CocoPanopticFolder) -> dict[str, SplitFiles]:
+    """The files of `train` and of `val`."""
+    return {"train": SplitFiles(**folder.train.model_dump()), "val": SplitFiles(**folder.val.model_dump())}
+
+
+def instances_reader(params: Prepare) -> InstancesReader | None:
+    """What reads the instances of prepare.instances; None where they are those of the maps."""
+    if params.coco_panoptic is None or params.instances == PANOPTIC_INSTANCES:
+        return None
+    path = Path(params.coco_panoptic.root, params.instances)
+    refuse_missing(path, what="prepare.instances")
+    return partial(read_coco_instances, path)

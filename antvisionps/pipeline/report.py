@@ -26,7 +26,7 @@ def report(
 ) -> None:
     """Writes the page to OUT. It opens with the last of fuse.systems."""
     load_kernels()
-    caches = SplitCaches.open(predictions, prepared, "val")
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     settings = system_settings(

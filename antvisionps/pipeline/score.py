@@ -32,10 +32,12 @@ from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
+from antvisionps.pipeline.ignored import describe_ignored
+from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
-from antvisionps.report.overlays import draw_overlay, side_by_side
-from antvisionps.report.pq_table import Summary
+from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
+from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
 
@@ -53,18 +55,20 @@ def score(
     with_budget: bool = True,
 ) -> Summary:
     """Writes the metrics and the pictures, and returns what panoptic.json holds."""
-    caches = SplitCaches.open(predictions, prepared, "val")
+    caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
-    with open_workers(**params.runtime.worker_arguments()) as workers:
-        matches = match_systems(truth, systems, prepared=prepared, workers=workers)
-        places = {"routing": routing, "calibration": calibration}
-        budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
-    draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    with atomic_folder(out) as folder:
+    places = {"routing": routing, "calibration": calibration}
+    settings = [system_settings(name, params, categories=truth.categories, **places) for name in systems]
+    with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
+        with open_workers(**params.runtime.worker_arguments()) as workers:
+            matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+            budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
+        draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, matches, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
-    write_overlays(overlays, truth, systems, images=params.score.overlay_images)
+        write_ignored(folder, describe_ignored(params.fuse, settings))
+        write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 
 
@@ -74,7 +78,11 @@ def match_systems(
     """System → the matches of its segments in all images, in the order of the truth's."""
     open_work = partial(_open_matching, truth, systems, prepared)
     groups = range(len(open_gt_runs(truth, prepared)))
-    found = map_images(open_work, groups, workers=workers, description="score")
+
+    def images_of(group: int) -> int:
+        return len(images_of_group(truth.images, group))
+
+    found = map_images(open_work, groups, workers=workers, description="score", images_of_item=images_of)
     return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 
@@ -119,7 +127,9 @@ def write_metrics(
     write_csv(folder / "per_size.csv", ["system", "size", *columns], _size_rows(matches, truth.categories))
     rows = _interval_rows(counts, truth.categories, draws)
     write_csv(folder / "intervals.csv", ["group", "system", "minus", "PQ", "low", "high"], rows)
-    pq.write_table(_per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd")
+    pq.write_table(
+        _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
+    )
     return summary
 
 
@@ -169,43 +179,36 @@ def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
         yield "" if math.isnan(value) else 100 * value
 
 
-PER_IMAGE_SCHEMA = pa.schema(
-    [
-        ("system", pa.string()),
-        ("image_id", pa.int64()),
-        ("category_id", pa.int64()),
-        ("tp", pa.int64()),
-        ("fp", pa.int64()),
-        ("fn", pa.int64()),
-        ("iou_sum", pa.float64()),
-    ]
-)
-
-
 def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
-    """Enough to compute the PQ of any subset of images again, or to bootstrap it."""
+    """Enough to compute the PQ of any subset of images again, or to bootstrap it. Images have the data set's own ids,
+    so where these are text the column is."""
+    source_ids = [image.source_id for image in truth.images]
+    schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
     tables = []
     for name, of_images in counts.items():
         lengths = [len(image.category_ids) for image in of_images]
-        image_ids = np.repeat(np.array([image.image_id for image in truth.images], dtype=np.int64), lengths)
+        image_ids = np.repeat(np.array(source_ids), lengths).tolist()
         columns = [
             np.concatenate([getattr(image, field) for image in of_images])
             for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
         ]
-        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=PER_IMAGE_SCHEMA))
+        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=schema))
     return pa.concat_tables(tables)
 
 
-def write_overlays(out: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int) -> None:
-    """A picture for each of the first images: photo, truth, every system."""
-    with atomic_folder(out) as folder:
-        for index, image in enumerate(truth.images[:images]):
-            photo = truth.load_photo(image)
-            panels = [("photo", photo)]
-            for name, dataset in {"truth": truth, **systems}.items():
-                shown = dataset.images[index]
-                ids = dataset.load_segment_ids(shown)
-                panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
-            picture = side_by_side(panels)
-            encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
-            (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())
+def write_overlays(
+    folder: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int
+) -> None:
+    """A picture for each of the first images: photo, truth, every system. Large images are shrunk before they are
+    drawn."""
+    for index, image in enumerate(truth.images[:images]):
+        hw = panel_hw((image.height, image.width))
+        photo = shrink_photo(truth.load_photo(image), hw)
+        panels = [("photo", photo)]
+        for name, dataset in {"truth": truth, **systems}.items():
+            shown = dataset.images[index]
+            ids = shrink_map(dataset.load_segment_ids(shown), hw)
+            panels.append((name, draw_overlay(photo, ids, shown.segments, truth.categories)))
+        picture = side_by_side(panels)
+        encoded = cv2.imencode(".png", picture[..., ::-1], PICTURE_SETTINGS)[1]
+        (folder / f"{image.image_id:012d}.png").write_bytes(encoded.tobytes())

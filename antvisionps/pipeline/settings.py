@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from antvisionps.core.errors import CacheError, ParamsError
-from antvisionps.core.json_files import read_json
-from antvisionps.fusion.calibration import Calibration
+from antvisionps.core.errors import ParamsError
+from antvisionps.fusion.calibration import Calibration, read_calibration
 from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
-from antvisionps.fusion.routing import ROUTING_FILE, routes_from_json
+from antvisionps.fusion.routing import read_routing
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
@@ -37,10 +35,10 @@ def system_settings(
         routing=routing,
     )
     if fuse.calibrated:
-        return _read_calibration(system, settings, calibration).apply(settings)
+        return _read_calibration(system, settings, calibration, categories).apply(settings)
     on_top: frozenset[tuple[int, int]] = frozenset()
     if fuse.order == "learned":
-        on_top = _read_calibration(system, settings, calibration).learned_on_top
+        on_top = _read_calibration(system, settings, calibration, categories).learned_on_top
     rules = replace(settings.rules, min_scores=_by_category_id(fuse.min_scores, categories), on_top=on_top)
     return replace(settings, rules=rules)
 
@@ -64,43 +62,33 @@ def plain_settings(
     if choices.instance_ensemble == "union":
         union = UnionRules(choices.instance_weight_of_end(weight_of_end), choices.min_joined_iou)
         return FusionSettings(method, rules, weight_of_end, choices.semantic_average, None, union)
-    routes = _read_routing(routing / ROUTING_FILE, list(weight_of_end), categories, choices.instance_ensemble)
+    routes = _read_routes(routing, list(weight_of_end), categories, choices.instance_ensemble)
     return FusionSettings(method, rules, weight_of_end, choices.semantic_average, routes, None)
 
 
 def _by_category_id(min_scores: Mapping[str | int, float], categories: CategorySet) -> dict[int, float]:
-    thing_of_key = {key: thing.category_id for thing in categories.things for key in (thing.name, thing.category_id)}
+    things = categories.things
+    thing_of_key: dict[str | int, int] = {str(thing.category_id): thing.category_id for thing in things}  # as of -S
+    thing_of_key |= {key: thing.category_id for thing in things for key in (thing.name, thing.category_id)}
     found: dict[int, float] = {}
     for key, min_score in min_scores.items():
         if key not in thing_of_key:
-            things = ", ".join(f"{thing.name} ({thing.category_id})" for thing in categories.things)
-            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {things}")
+            listed = ", ".join(f"{thing.name} ({thing.category_id})" for thing in things)
+            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {listed}")
         if thing_of_key[key] in found:
             raise ParamsError(f"fuse.min_scores names category {thing_of_key[key]} by name and by id; keep one")
         found[thing_of_key[key]] = min_score
     return found
 
 
-def _read_calibration(system: str, settings: FusionSettings, folder: Path) -> Calibration:
-    path = folder / f"{system}.json"
-    document = read_json(path, what="calibration", remedy="run `dvc repro calibrate`")
-    calibration = Calibration.from_json(document, where=str(path))
-    if set(calibration.weight_of_end) != set(settings.weight_of_end):
-        raise CacheError(
-            f"{path}: fitted for other ends, {sorted(calibration.weight_of_end)}; run `dvc repro calibrate`"
-        )
-    return calibration
+def _read_calibration(system: str, settings: FusionSettings, folder: Path, categories: CategorySet) -> Calibration:
+    return read_calibration(folder / f"{system}.json", categories=categories, ends=settings.weight_of_end)
 
 
-def _read_routing(
-    path: Path, ends: list[str], categories: CategorySet, instance_ensemble: InstanceEnsemble
+def _read_routes(
+    folder: Path, ends: list[str], categories: CategorySet, instance_ensemble: InstanceEnsemble
 ) -> Mapping[int, str]:
-    remedy = "run `dvc repro evaluate_heldout`"
-    document: Any = read_json(path, what="routing table", remedy=remedy)
-    routes = routes_from_json(document, categories=categories, ends=ends, where=str(path))
-    if instance_ensemble == "best_of_class":
-        return {category_id: route.end for category_id, route in routes.items()}
-    best_overall = document.get("better_overall")
-    if routes and best_overall not in ends:
-        raise CacheError(f"{path}: names no end that is better overall; {remedy}")
-    return dict.fromkeys(routes, best_overall)
+    table = read_routing(folder, categories=categories, ends=ends)
+    if instance_ensemble == "best_of_class" or table.better_overall is None:
+        return table.end_of_category
+    return dict.fromkeys(table.end_of_category, table.better_overall)

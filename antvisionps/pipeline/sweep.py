@@ -8,6 +8,8 @@ from antvisionps.evaluation.panoptic_quality import total_counts
 from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.parallel.images import Workers
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.ignored import why_ignored
 from antvisionps.pipeline.try_settings import count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.pq_table import SUFFIX_OF_GROUP
@@ -16,21 +18,36 @@ from antvisionps.report.sweep_report import Pq
 Changes = Mapping[str, object]
 """Dotted key of params.yaml → value."""
 
+_REMEDY = "sweep other keys, or with fuse.preset=null fuse.calibrated=false"
+
 
 def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """Every combination of one value of each key; the last key changes fastest."""
     return [dict(zip(values_of_key, values, strict=True)) for values in itertools.product(*values_of_key.values())]
 
 
-def refuse_idle(points: Sequence[Changes], settings: Sequence[FusionSettings]) -> None:
-    """Raises ParamsError if two of the points fuse alike, so that a key is without effect."""
+def refuse_idle(points: Sequence[Changes], variants: Sequence[Params], settings: Sequence[FusionSettings]) -> None:
+    """Raises ParamsError if a key is without effect: two of the points fuse alike, or none of them uses it.
+
+    `variants` and `settings` are the params and the system's settings at each point.
+    """
+    ignored = [why_ignored(params.fuse, [of_point]) for params, of_point in zip(variants, settings, strict=True)]
+    reasons = {key: reason for of_point in ignored for key, reason in of_point.items()}
     for (one, other), (of_one, of_other) in zip(_pairs(points), _pairs(settings), strict=True):
         if of_one == of_other:
-            changed = ", ".join(f"{key}={one[key]} and {other[key]}" for key in one if one[key] != other[key])
-            raise ParamsError(
-                f"{changed} fuse alike: the value has no effect on this system, or fuse.preset or fuse.calibrated "
-                "takes its place; sweep with fuse.preset=null fuse.calibrated=false"
-            )
+            changed = [key for key in one if one[key] != other[key]]
+            listed = ", ".join(f"{key}={one[key]} and {other[key]}" for key in changed)
+            known = [reasons[_in_section(key)] for key in changed if _in_section(key) in reasons]
+            reason = known[0] if known else "this system does not use it"
+            raise ParamsError(f"{listed} fuse alike: {reason}; {_REMEDY}")
+    for key, value in points[0].items():
+        if all(_in_section(key) in of_point for of_point in ignored):
+            raise ParamsError(f"{key}={value} has no effect: {reasons[_in_section(key)]}; {_REMEDY}")
+
+
+def _in_section(key: str) -> str:
+    """`min_scores` of fuse.min_scores.ring."""
+    return key.split(".")[1]
 
 
 def sweep(settings: Sequence[FusionSettings], caches: SplitCaches, *, workers: Workers) -> list[Pq]:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_file
-from antvisionps.core.errors import CacheError
+from antvisionps.core.errors import CacheError, first_line
+from antvisionps.core.json_files import parse_json
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.predictions.schema import PREFIX, REMEDY, SCHEMA_VERSION, VERSION_REMEDY, CacheHeader, CacheIdentity
 
@@ -24,6 +25,7 @@ _IMAGES_PER_ROW_GROUP = 32
 _BYTES_PER_ROW_GROUP = 4 * 2**20
 """What is decoded to read one image, at most, but for an image that is larger by itself."""
 
+_MAX_SIDE_PX = 2**20
 _IMAGES = PREFIX + "images"
 _INDEX_COLUMNS = ("image_id", "height", "width", "rows")
 
@@ -165,7 +167,9 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         """The predictions of one image. Reading in ascending order touches every row group once."""
         position = int(np.searchsorted(self._image_ids, image_id))
         if position == len(self) or self._image_ids[position] != image_id:
-            raise CacheError(f"{self.path}: image {image_id} is missing from the cache; {REMEDY}")
+            raise CacheError(
+                f"{self.path}: image {self.header.source_id(image_id)} is missing from the cache; {REMEDY}"
+            )
         height, width = self._image_hw[position].tolist()
         first, stop = self._first_row[position : position + 2].tolist()
         try:
@@ -200,12 +204,16 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
     def _read_index(self) -> None:
         """The list of images; raises CacheError where it is damaged or the file's rows are not as many."""
         try:
-            index = json.loads(self._parquet.metadata[_IMAGES])
-            self._image_ids, heights, widths, counts = (np.array(index[name], np.int64) for name in _INDEX_COLUMNS)
+            index = parse_json(self._parquet.metadata[_IMAGES])
+            self._image_ids, heights, widths, counts = (_whole_numbers(index[name]) for name in _INDEX_COLUMNS)
             self._image_hw = np.stack([heights, widths], axis=1)
             self._first_row = np.append(0, np.cumsum(counts))
-        except (KeyError, ValueError, TypeError) as error:
-            raise CacheError(f"{self.path}: its list of images is damaged ({error}); {REMEDY}") from error
+            if not len(self._image_ids) == len(heights) == len(counts):
+                raise ValueError("its columns are of different lengths")
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise CacheError(f"{self.path}: its list of images is damaged ({first_line(error)}); {REMEDY}") from error
+        if not ((self._image_hw >= 1) & (self._image_hw <= _MAX_SIDE_PX)).all():
+            raise CacheError(f"{self.path}: its list of images names sizes that no image has; {REMEDY}")
         disordered = np.flatnonzero(np.diff(self._image_ids) <= 0)
         if len(disordered):
             before, image_id = self._image_ids[disordered[0] :][:2].tolist()
@@ -226,7 +234,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
             return
         for image_id in sorted(images.keys() | found.keys()):
             expected, got = images.get(image_id), found.get(image_id)
-            where = f"{self.path}: image {image_id}"
+            where = f"{self.path}: image {self.header.source_id(image_id)}"
             if got is None:
                 raise CacheError(f"{where} of split {self.header.split} is missing from the cache; {REMEDY}")
             if expected is None:
@@ -235,6 +243,13 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
                 raise CacheError(
                     f"{where}: expected (height, width) {expected} as in the annotation, got {got}; {REMEDY}"
                 )
+
+
+def _whole_numbers(values: Any) -> np.ndarray:
+    """(n,) int64 of a list in a JSON. Raises TypeError or OverflowError on all else, of which numpy takes some."""
+    if type(values) is not list or set(map(type, values)) - {int}:
+        raise TypeError("expected lists of whole numbers")
+    return np.array(values, dtype=np.int64)
 
 
 def _take_apart(table: pa.Table) -> ColumnsOfRows:

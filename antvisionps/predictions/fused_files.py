@@ -1,17 +1,34 @@
 """What a fused system leaves on disk: a split in the COCO panoptic format, its segments, the rejected candidates."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError, clipped
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
+
+MAX_AREA_PX = 2**31 - 1
+
+
+class RejectReason(StrEnum):
+    """Why a candidate is not in the panoptic map, the first that applies in this order."""
+
+    ROUTED_AWAY = "routed_away"
+    MERGED = "merged"
+    LOW_SCORE = "low_score"
+    NMS = "nms"
+    EMPTY = "empty"
+    OVERLAP_FRAC = "overlap_frac"
+    OUTVOTED = "outvoted"
+    LOW_CONFIDENCE = "low_confidence"
+    AREA = "area"
 
 
 class TableFile(NamedTuple):
@@ -52,30 +69,78 @@ CANDIDATES = TableFile(
 """All candidates that are rejected, and why."""
 
 
+NULLABLE = {"score", "free_px", "instance"}
+
+REMEDY = "run `dvc repro fuse`"
+
+
 def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
     """What stage fuse wrote. Raises DataError if it is not of the same images and categories as the truth."""
     fused = read_panoptic(folder / PANOPTIC_FILE, images_dir=truth.images_dir, panoptic_dir=folder / PANOPTIC_FOLDER)
-    if [image.image_id for image in fused.images] != [image.image_id for image in truth.images]:
-        raise DataError(
-            f"{fused.annotations}: expected the images of {truth.annotations}, got others; run `dvc repro fuse`"
-        )
+    images, gt_images = ([(image.source_id, image.height, image.width) for image in of.images] for of in (fused, truth))
+    if images != gt_images:
+        raise DataError(f"{fused.annotations}: expected the images of {truth.annotations}, got others; {REMEDY}")
     if fused.categories != truth.categories:
-        raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; run `dvc repro fuse`")
+        raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; {REMEDY}")
     return fused
 
 
 class RowsByImage:
-    """The rows of a table in a fused system's folder, by image. Raises CacheError unless the columns are so."""
+    """The rows of a table in the folder of a fused system, by image. Raises CacheError unless the columns are so, the
+    numbers in range, and images, categories and segments those of `fused`, the system's panoptic.json."""
 
-    def __init__(self, folder: Path, table: TableFile) -> None:
-        path = folder / table.file_name
-        with ParquetReader(path, table.schema, remedy="run `dvc repro fuse`", error=CacheError) as file:
+    def __init__(self, folder: Path, table: TableFile, fused: PanopticDataset) -> None:
+        self._path = folder / table.file_name
+        with ParquetReader(self._path, table.schema, remedy=REMEDY, error=CacheError) as file:
             self.table = file.read()
+        for name in table.schema.names:
+            self._refuse_wrong_values(name, self.table[name], fused)
         self._image_ids = self.table["image_id"].to_numpy()
         if (np.diff(self._image_ids) < 0).any():
-            raise CacheError(f"{path}: expected ascending image ids; run `dvc repro fuse`")
+            raise self._refusal("expected ascending image ids")
+        if table is SEGMENTS:
+            self._refuse_other_segments(fused)
 
-    def read(self, image_id: int) -> list[dict[str, object]]:
+    def read(self, image_id: int) -> list[dict[str, Any]]:
         """The rows of an image in the file's order; none for an image without a row."""
         first, last = np.searchsorted(self._image_ids, [image_id, image_id + 1])
         return self.table.slice(first, last - first).to_pylist()
+
+    def _refuse_wrong_values(self, name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> None:
+        if column.null_count and name not in NULLABLE:
+            raise self._refusal(f"a row has no {name}")
+        for value in _wrong_values(name, column.drop_null(), fused):
+            raise self._refusal(f"{name} of a row is {clipped(value)}")
+
+    def _refuse_other_segments(self, fused: PanopticDataset) -> None:
+        expected = [
+            (image.image_id, segment.segment_id, segment.category_id, segment.area_px)
+            for image in fused.images
+            for segment in image.segments
+        ]
+        columns = ("image_id", "segment_id", "category_id", "area_px")
+        found = np.stack([self.table[name].to_numpy().astype(np.int64) for name in columns], axis=1)
+        if not np.array_equal(found, np.array(expected, dtype=np.int64).reshape(-1, 4)):
+            raise self._refusal(f"expected the segments of {fused.annotations}, got others")
+        is_thing = np.isin(found[:, 2], list(fused.categories.thing_ids))
+        if (np.array(self.table["score"].is_valid()) != is_thing).any():
+            raise self._refusal("expected a score of each thing, and of no stuff")
+
+    def _refusal(self, problem: str) -> CacheError:
+        return CacheError(f"{self._path}: {problem}; {REMEDY}")
+
+
+def _wrong_values(name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> list[object]:
+    """Those in a column without nulls that cannot be."""
+    if name == "end":
+        return [end for end in set(column.to_pylist()) if not end]
+    if name == "reason":
+        return sorted(set(column.to_pylist()) - set(RejectReason))
+    values = column.to_numpy()
+    if name == "image_id":
+        is_possible = np.isin(values, [image.image_id for image in fused.images])
+    elif name == "category_id":
+        is_possible = np.isin(values, fused.categories.category_ids)
+    else:
+        is_possible = (values >= 0) & (values <= (1 if name == "score" else MAX_AREA_PX))
+    return values[~is_possible].tolist()

@@ -17,15 +17,18 @@ from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
 from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
 
+_least, _largest = np.minimum.reduce, np.maximum.reduce
+
 
 @dataclass(frozen=True, eq=False)
 class ImageInstances(CachedImage):
     """The N instances that an end found in one image; N = 0 is an image in which it found none.
 
-    category_ids (N,) int32 · scores (N,) float32, finite · boxes_xywh (N, 4) float32 in pixels of the original image ·
-    rles: N COCO compressed counts at the original size · mask_probs (N, 28, 28) uint8 (255 = 1) or None.
-    `stored_areas_px` (N,) are areas that a cache names: the masks are then only parsed, and checked against them, when
-    used. `source` is that cache, for messages. Raises CacheError if a shape, dtype, score or mask is not so.
+    category_ids (N,) int32 · scores (N,) float32 from 0 to 1 · boxes_xywh (N, 4) float32 in pixels of the original
+    image, at most its longer side beyond it · rles: N COCO compressed counts at the original size · mask_probs
+    (N, 28, 28) uint8 (255 = 1) or None. `stored_areas_px` (N,) are areas that a cache names: the masks are then only
+    parsed, and checked against them, when used. `source` is that cache, for messages. Raises CacheError if a shape,
+    dtype, number or mask is not so.
     """
 
     category_ids: np.ndarray
@@ -43,12 +46,13 @@ class ImageInstances(CachedImage):
         self._require("boxes_xywh", self.boxes_xywh, (count, 4), np.float32)
         if self.mask_probs is not None:
             self._require("mask_probs", self.mask_probs, (count, MASK_PROBS_SIZE, MASK_PROBS_SIZE), np.uint8)
-        for name in ("scores", "boxes_xywh"):
-            is_finite = np.isfinite(getattr(self, name))
-            if not is_finite.all():
-                index = int(np.argwhere(~is_finite)[0, 0])
-                value = getattr(self, name)[index].tolist()
-                raise CacheError(f"image {self.image_id}: expected finite {name}, got {value} in instance {index}")
+        if count:
+            side_px = max(self.height, self.width)
+            self._require_range("scores", self.scores, 0, 1)
+            self._require_range("boxes_xywh", self.boxes_xywh, -side_px, 2 * side_px)
+            self._require_range("box sizes", self.boxes_xywh[:, 2:], 0, 2 * side_px)
+            if self.stored_areas_px is not None:
+                self._require_range("area_px", self.stored_areas_px, 0, self.height * self.width)
         if self.stored_areas_px is None:
             _ = self.runs
 
@@ -109,6 +113,14 @@ class ImageInstances(CachedImage):
     def sorted_by_score(self) -> ImageInstances:
         """The same instances, highest score first; equal scores keep their order."""
         return self.take(np.argsort(-self.scores, kind="stable"))
+
+    def _require_range(self, name: str, values: np.ndarray, low: int, high: int) -> None:
+        # Two reductions are the fastest check there is; NaN is the least and the largest of its array.
+        if _least(values, axis=None) >= low and _largest(values, axis=None) <= high:
+            return
+        index = int(np.argwhere(~((values >= low) & (values <= high)))[0, 0])
+        got = values[index].tolist()
+        raise CacheError(f"image {self.image_id}: expected {name} from {low} to {high}, got {got} in instance {index}")
 
     def _require(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         if array.shape != shape or array.dtype != dtype:

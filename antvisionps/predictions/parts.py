@@ -17,12 +17,6 @@ def part_path(path: Path, rank: int) -> Path:
     return path.with_name(f".{path.name}.part-{rank}")
 
 
-def remove_parts(path: Path) -> None:
-    """Removes all parts of the cache file `path`, also those that a killed run left."""
-    for part in path.parent.glob(f".*{path.name}.part-*"):
-        part.unlink()
-
-
 def merge_parts(
     parts: Sequence[Path],
     open_part: Callable[[Path, CacheHeader], CacheReader[Image]],

@@ -14,8 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError, DataError, clipped_text, first_line
+from antvisionps.core.json_files import parse_json
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.ids import ImageId, parse_image_id
 
 SCHEMA_VERSION = 3
 
@@ -84,7 +86,8 @@ class CacheIdentity:
                 continue
             if field.name == "categories":
                 raise CacheError(f"{path}: {_first_difference(expected, got)}; {REMEDY}")
-            raise CacheError(f"{path}: expected {field.name.replace('_', ' ')} {expected}, got {got}; {REMEDY}")
+            name = field.name.replace("_", " ")
+            raise CacheError(f"{path}: expected {name} {expected}, got {clipped_text(got)}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,34 @@ class CacheHeader(CacheIdentity):
     """What a file says of itself."""
 
     weights_sha256: str
+    given_ids: tuple[ImageId, ...] | None = None
+    """The data set's own ids of the split's images, in ascending image_id, where they are not its image_ids."""
+
+    def source_id(self, image_id: int) -> ImageId:
+        """What the data set calls the image."""
+        if self.given_ids is None or not 0 < image_id <= len(self.given_ids):
+            return image_id
+        return self.given_ids[image_id - 1]
 
     def to_metadata(self) -> dict[str, str]:
-        entries = {field.name: getattr(self, field.name) for field in fields(self)}
+        entries = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "given_ids"}
         entries |= {"categories": json.dumps(self.categories.to_json()), "schema_version": str(SCHEMA_VERSION)}
+        if self.given_ids is not None:
+            entries["given_ids"] = json.dumps(self.given_ids)
         return {PREFIX + name: value for name, value in entries.items()}
 
     @classmethod
     def from_metadata(cls, path: Path, metadata: Mapping[str, str]) -> CacheHeader:
         """Raises CacheError where an entry is missing or damaged."""
         try:
-            entries: dict[str, Any] = {field.name: metadata[PREFIX + field.name] for field in fields(cls)}
-            entries["categories"] = CategorySet.from_json(json.loads(entries["categories"]), where=str(path))
-        except (KeyError, ValueError, DataError) as error:
+            names = [field.name for field in fields(cls) if field.name != "given_ids"]
+            entries: dict[str, Any] = {name: metadata[PREFIX + name] for name in names}
+            given_ids = parse_json(metadata.get(PREFIX + "given_ids", "null"))
+            entries["given_ids"] = None if given_ids is None else tuple(map(parse_image_id, given_ids))
+            entries["categories"] = CategorySet.from_json(parse_json(entries["categories"]), where=str(path))
+        except (KeyError, ValueError, TypeError, AttributeError, DataError) as error:
             raise CacheError(
-                f"{path}: its metadata is not that of a cache of predictions ({error}); {REMEDY}"
+                f"{path}: its metadata is not that of a cache of predictions ({first_line(error)}); {REMEDY}"
             ) from error
         return cls(**entries)
 

@@ -50,13 +50,16 @@ class ImageSemantics(CachedImage):
             raise CacheError(f"{where}: expected {expected}, got {planes.shape} {planes.dtype}")
         if len(set(ids.tolist())) != len(ids):
             raise CacheError(f"{where}: category_ids lists a category twice: {ids.tolist()}")
-        if not (np.isfinite(self.stride) and self.stride > 0):
-            raise CacheError(f"{where}: expected a positive stride, got {self.stride}")
-        for axis, input_px in enumerate((self.input_height, self.input_width)):
-            if input_px < 1 or input_px - self.stride >= planes.shape[axis + 1] * self.stride:
+        input_hw = (self.input_height, self.input_width)
+        if not 0 < self.stride <= 2 * max(input_hw):
+            raise CacheError(f"{where}: expected a positive stride within twice the input, got {self.stride:g}")
+        for cells, input_px in zip(planes.shape[1:], input_hw, strict=True):
+            covers = input_px - self.stride < cells * self.stride
+            if input_px < 1 or not covers or (cells - 1) * self.stride >= 2 * input_px:
                 raise CacheError(
                     f"{where}: expected a grid that covers the input of {self.input_height} x {self.input_width} px, "
-                    f"got {planes.shape[1]} x {planes.shape[2]} cells of {self.stride:g} px"
+                    f"got {planes.shape[1]} x {planes.shape[2]} cells of {self.stride:g} px, "
+                    f"{'twice as many or more' if covers else 'too few'}"
                 )
 
     @classmethod
@@ -139,7 +142,7 @@ class SemanticReader(CacheReader[ImageSemantics]):
         grid_hw = (rows["grid_height"].item(), rows["grid_width"].item())
         planes = np.frombuffer(rows["planes"][0].as_buffer(), dtype=np.uint8)
         shape = (len(category_ids), *grid_hw)
-        if len(planes) != math.prod(shape):
+        if len(planes) != math.prod(shape) or min(grid_hw) < 1:
             raise CacheError(
                 f"image {image_id}: expected {math.prod(shape)} bytes of planes, {len(category_ids)} categories on a "
                 f"grid {grid_hw}, got {len(planes)}"

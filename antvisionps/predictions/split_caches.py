@@ -1,32 +1,51 @@
-"""The caches of several ends side by side. An end has instances, semantics or both; which, its files tell."""
+"""The caches of several ends side by side. An end has instances, semantics or both; which, its files tell: those of
+every split, and what is known of its training. One that is missing is an error, not an end of less."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheIdentity, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheIdentity, cache_path
 from antvisionps.predictions.semantic import SemanticReader
+
+PredictionKind = Literal["instances", "semantics"]
+
+FILE_OF_KIND: Mapping[PredictionKind, str] = {"instances": INSTANCES_FILE, "semantics": SEMANTIC_FILE}
+
+PREDICTED_SPLITS: tuple[SplitName, ...] = ("heldout", "val")
 
 
 @dataclass(frozen=True)
 class SplitCaches:
-    """Opens the caches of one split, each checked against the split's images, categories and fingerprint."""
+    """Opens the caches of one split, each checked against the split's images, categories and fingerprint.
+
+    `promised` is what an end was trained to predict, of those of which that is known.
+    """
 
     predictions_dir: Path
     split: SplitName
     dataset_fingerprint: str
     dataset: PanopticDataset
+    promised: Mapping[str, Sequence[PredictionKind]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, predictions_dir: Path, prepared: Path, split: SplitName) -> SplitCaches:
+    def open(
+        cls,
+        predictions_dir: Path,
+        prepared: Path,
+        split: SplitName,
+        *,
+        promised: Mapping[str, Sequence[PredictionKind]],
+    ) -> SplitCaches:
         """The caches of a split that stage prepare wrote."""
-        return cls(predictions_dir, split, dataset_fingerprint(prepared), open_split(prepared, split))
+        return cls(predictions_dir, split, dataset_fingerprint(prepared), open_split(prepared, split), promised)
 
     def open_instances(self, ends: Sequence[str], *, mask_probs: bool = False) -> dict[str, InstancesReader]:
         """end → reader of those ends that have instances. A mask is checked when it is used.
@@ -62,14 +81,31 @@ class SplitCaches:
     def _existing(self, ends: Sequence[str], file_name: str) -> list[tuple[str, Path]]:
         existing = []
         for end in ends:
-            paths = [
-                cache_path(self.predictions_dir, end=end, split=self.split, file_name=name)
-                for name in (INSTANCES_FILE, SEMANTIC_FILE)
-            ]
-            if not any(path.exists() for path in paths):
-                raise CacheError(f"{paths[0].parent}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}; run `dvc repro`")
-            existing += [(end, path) for path in paths if path.name == file_name and path.exists()]
+            of_split = self._files(end, self.split)
+            if not of_split:
+                folder = cache_path(self.predictions_dir, end=end, split=self.split, file_name="").parent
+                raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}; run `dvc repro`")
+            self._refuse_missing(end, of_split)
+            existing += [(end, path) for name, path in of_split.items() if name == file_name]
         return existing
+
+    def _files(self, end: str, split: SplitName) -> dict[str, Path]:
+        """File name → path of the files that the end has for a split."""
+        paths = {
+            name: cache_path(self.predictions_dir, end=end, split=split, file_name=name)
+            for name in FILE_OF_KIND.values()
+        }
+        return {name: path for name, path in paths.items() if path.exists()}
+
+    def _refuse_missing(self, end: str, of_split: Mapping[str, Path]) -> None:
+        """Raises CacheError where the end lacks a file that its training promises, or that it has for another split."""
+        why = {FILE_OF_KIND[kind]: f"{end} is trained to predict {kind}" for kind in self.promised.get(end, ())}
+        for split in PREDICTED_SPLITS:
+            why |= dict.fromkeys(self._files(end, split), f"{end} has one for {split}")
+        for name, reason in why.items():
+            if name not in of_split:
+                path = cache_path(self.predictions_dir, end=end, split=self.split, file_name=name)
+                raise CacheError(f"{path}: no such file, but {reason}; {REMEDY}")
 
     def _identity(self, end: str) -> CacheIdentity:
         return CacheIdentity(end, self.split, self.dataset_fingerprint, self.dataset.categories)

@@ -22,7 +22,7 @@ from antvisionps.preflight.estimates import (
     image_line,
     network_lines,
 )
-from antvisionps.preflight.images import ImageSet, download_bytes, find_images, missing_data
+from antvisionps.preflight.images import ImageSet, download_bytes, look_at_data
 from antvisionps.preflight.networks import TrainedNetwork, imagenet_weights, networks_of
 from antvisionps.preflight.trial import Batch, NetworkTrial, try_network
 
@@ -41,8 +41,8 @@ TIMEOUT_S = 10.0
 
 def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding]]:
     """What the run needs, and what is right or wrong with it; `disk` is a folder of the disk that the run writes to."""
-    images, networks = find_images(params.prepare), list(networks_of(params))
-    missing = list(missing_data(params.prepare))
+    images, data = look_at_data(params.prepare)
+    networks = list(networks_of(params))
     trials, tried = _try_all(networks, params, images)
     needs = disk_needs(
         weights_bytes=[trial.weights_bytes for trial in trials.values()] or [0],
@@ -50,11 +50,10 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
         ends=len(params.ends),
         images=images.predicted,
         hw=images.hw,
-        download_bytes=download_bytes() if any("download coco" in (one.remedy or "") for one in missing) else 0,
+        download_bytes=download_bytes() if any("download coco" in (one.remedy or "") for one in data) else 0,
     )
     estimates = [image_line(images), *network_lines(networks, trials, images)]
     estimates += [Estimate(f"disk: {need.what}", format_bytes(need.num_bytes), need.source) for need in needs]
-    data = missing or [Finding("ok", "data", f"{params.prepare.source}: what prepare reads is there")]
     return estimates, [*data, *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
 
 

@@ -1,17 +1,23 @@
-"""How many images of what size a run works on: from the data where they are, else what is published of them."""
+"""The data of a run before the run: whether `prepare` takes them, and how many images of what size they are."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from antvisionps.core.errors import DataError
-from antvisionps.core.json_files import read_json
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.params.prepare import CocoPanopticFolder, Prepare
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.heldout import choose_heldout
+from antvisionps.panoptic.splits import check_image, check_splits, read_folder, refuse_shared_photos
+from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
+from antvisionps.pipeline.prepare import instances_reader, split_files
 from antvisionps.preflight.doctor import Finding
+
+SAMPLE = 32
+"""Images of a split that are opened."""
 
 COCO_HW = (480, 640)
 """Most of COCO's photos; the benchmarks measure on pictures of this size."""
@@ -40,8 +46,72 @@ class ImageSet:
         return self.heldout + self.val
 
 
-def find_images(prepare: Prepare) -> ImageSet:
-    """What these params prepare; COCO's own numbers where the folder they name is not there."""
+def look_at_data(prepare: Prepare) -> tuple[ImageSet, list[Finding]]:
+    """What these params prepare, read as `prepare` reads it but for most photos and maps; what was found.
+
+    COCO's own numbers stand for data that are not there or that cannot be read.
+    """
+    if findings := list(missing_data(prepare)):
+        return _published(prepare), findings
+    try:
+        images, how = _look(prepare)
+    except DataError as error:
+        remedy = "mend the data, or section prepare of the params; `dvc repro prepare` stops with the same message"
+        return _published(prepare), [Finding("wrong", "data", str(error), remedy)]
+    return images, [Finding("ok", "data", f"{prepare.source}: {how}")]
+
+
+def _look(prepare: Prepare) -> tuple[ImageSet, str]:
+    if prepare.cityscapes is not None and prepare.source == "cityscapes":
+        from antvisionps.datasets.cityscapes import CATEGORIES as CITYSCAPES
+        from antvisionps.datasets.cityscapes import check_cityscapes
+
+        root = Path(prepare.cityscapes.root)
+        counts = check_cityscapes(root, sample=_spread)
+        choose_heldout(range(counts["train"]), count=prepare.heldout_images, seed=prepare.seed)
+        images = ImageSet(
+            counts["train"], counts["val"], prepare.heldout_images, CITYSCAPES_HW, CITYSCAPES, f"{root}: counted"
+        )
+        return images, _what_was_read("file names", list(counts.values()))
+    if prepare.coco_panoptic is not None and prepare.source == "coco_panoptic":
+        train, val = read_folder(prepare.coco_panoptic.root, **split_files(prepare.coco_panoptic))
+        check_splits(train, val, heldout_images=prepare.heldout_images)
+        if (read_instances := instances_reader(prepare)) is not None:
+            read_instances(train)
+        of_train, of_val = ([check_image(split, image) for image in _spread(split.images)] for split in (train, val))
+        refuse_shared_photos(train, of_train, val, of_val)
+        how = _what_was_read("annotations", [len(train.images), len(val.images)])
+        return _of_splits(prepare, train, val), how
+    return _published(prepare), "made by prepare itself"
+
+
+def _what_was_read(listed: str, counts: Sequence[int]) -> str:
+    opened = sum(min(count, SAMPLE) for count in counts)
+    if opened == sum(counts):
+        return f"prepare takes its {listed} and all {opened:,} photos and maps"
+    return (
+        f"prepare takes its {listed} and {opened:,} of {sum(counts):,} photos and maps; not looked at: the others, and "
+        "whether one of them is in train and in val"
+    )
+
+
+Item = TypeVar("Item")
+
+
+def _spread(items: Sequence[Item]) -> list[Item]:
+    """SAMPLE of them from the first to the last, or all."""
+    count = min(SAMPLE, len(items))
+    return [items[place * (len(items) - 1) // max(1, count - 1)] for place in range(count)]
+
+
+def _of_splits(prepare: Prepare, train: PanopticDataset, val: PanopticDataset) -> ImageSet:
+    height, width = (int(median(getattr(image, side) for image in val.images)) for side in ("height", "width"))
+    counts = (len(train.images), len(val.images), prepare.heldout_images)
+    return ImageSet(*counts, (height, width), val.categories, f"{train.annotations} and {val.annotations}")
+
+
+def _published(prepare: Prepare) -> ImageSet:
+    """As the params or the data set's authors have it."""
     if prepare.source == "scenes" and prepare.scenes is not None:
         from antvisionps.datasets.scenes import CATEGORIES
 
@@ -52,27 +122,36 @@ def find_images(prepare: Prepare) -> ImageSet:
         from antvisionps.datasets.cityscapes import CATEGORIES as CITYSCAPES
 
         counts = CITYSCAPES_IMAGES
-        source = "Cityscapes' fine annotations"
+        source = "Cityscapes' fine annotations, as published"
         return ImageSet(counts["train"], counts["val"], prepare.heldout_images, CITYSCAPES_HW, CITYSCAPES, source)
-    if prepare.coco_panoptic is not None and not list(missing_data(prepare)):
-        return _in_folder(prepare.coco_panoptic, prepare.heldout_images)
     train, val = (PARTS[name].files_in[name] for name in ("train2017", "val2017"))
     return ImageSet(train, val, prepare.heldout_images, COCO_HW, coco_like_categories(), "COCO 2017, as published")
 
 
-def missing_data(prepare: Prepare) -> Iterator[Finding]:
-    """A finding for each file or folder that prepare reads and that is not there."""
+def missing_data(prepare: Prepare, *, project_root: Path = Path()) -> Iterator[Finding]:
+    """A finding for each file or folder that prepare reads and that is not there; a relative root starts at
+    `project_root`, where the stages run."""
     if prepare.source == "cityscapes" and prepare.cityscapes is not None:
-        yield from _missing([Path(prepare.cityscapes.root) / name for name in ("leftImg8bit", "gtFine")], "")
+        root = Path(prepare.cityscapes.root)
+        remedy = f"unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
+        yield from _missing([root / name for name in ("leftImg8bit", "gtFine")], project_root, remedy)
     elif prepare.source == "coco_panoptic" and prepare.coco_panoptic is not None:
         folder = prepare.coco_panoptic
-        paths = [
-            Path(folder.root) / name
+        names = [
+            name
             for split in (folder.train, folder.val)
             for name in (split.annotations, split.panoptic_dir, split.images_dir)
         ]
+        if prepare.instances != PANOPTIC_INSTANCES:
+            names.append(prepare.instances)
+        paths = [Path(folder.root) / name for name in dict.fromkeys(names)]
         is_coco = {"train2017", "val2017"} == {folder.train.images_dir, folder.val.images_dir}
-        yield from _missing(paths, f"antvisionps download coco --to {folder.root}" if is_coco else "")
+        remedy = (
+            f"antvisionps download coco --to {folder.root}"
+            if is_coco
+            else "put it there, or mend prepare in the params"
+        )
+        yield from _missing(paths, project_root, remedy)
 
 
 def download_bytes() -> int:
@@ -80,27 +159,12 @@ def download_bytes() -> int:
     return sum(2 * part.size_bytes for part in PARTS.values())
 
 
-def _missing(paths: list[Path], remedy: str) -> Iterator[Finding]:
+def _missing(paths: list[Path], project_root: Path, remedy: str) -> Iterator[Finding]:
     for path in paths:
-        if not path.exists():
-            yield Finding(
-                "wrong", "data", f"{path}: not there; prepare reads it", remedy or "mend prepare in the params"
-            )
-
-
-def _in_folder(folder: CocoPanopticFolder, heldout: int) -> ImageSet:
-    """Train's PNGs are counted; val's annotations tell the rest. Raises DataError where these cannot be read."""
-    root = Path(folder.root)
-    train = sum(1 for _ in os.scandir(root / folder.train.panoptic_dir))
-    path = root / folder.val.annotations
-    document = read_json(path, what="COCO panoptic JSON", remedy="check the paths in the params", error=DataError)
-    try:
-        sizes = [(image["height"], image["width"]) for image in document["images"]]
-        hw = (int(median(height for height, _ in sizes)), int(median(width for _, width in sizes)))
-        categories = CategorySet.from_json(document["categories"], where=str(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: expected a COCO panoptic JSON with images and categories ({error})") from error
-    return ImageSet(train, len(sizes), heldout, hw, categories, f"{root}: train's PNGs counted, val's annotations read")
+        whole = (project_root / path).absolute()
+        if not whole.exists():
+            shown = f"{path}" if path.is_absolute() else f"{path} ({whole})"
+            yield Finding("wrong", "data", f"{shown}: not there; prepare reads it", remedy)
 
 
 def coco_like_categories() -> CategorySet:

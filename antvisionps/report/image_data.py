@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from antvisionps.core.errors import CacheError, clipped
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import (
     ImageOutcomes,
@@ -20,10 +21,11 @@ from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
-from antvisionps.predictions.fused_files import CANDIDATES, SEGMENTS, RowsByImage
+from antvisionps.predictions.fused_files import CANDIDATES, REMEDY, SEGMENTS, RowsByImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.overlays import shrink_photo, shrunk_hw
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
@@ -56,8 +58,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
     instances_readers = sources.caches.open_instances(sources.ends)
     semantic_readers = sources.caches.open_semantics(sources.ends)
     rows_of = {
-        system: [RowsByImage(sources.fused_dir / system, table) for table in (SEGMENTS, CANDIDATES)]
-        for system in sources.fused
+        system: [RowsByImage(sources.fused_dir / system, table, fused) for table in (SEGMENTS, CANDIDATES)]
+        for system, fused in sources.fused.items()
     }
 
     def assemble(index: int) -> ImageData:
@@ -77,6 +79,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 categories=categories,
             )
             segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
+            _refuse_unknown_ends([*segments, *rejected], sources.ends, f"{system}, image {image.image_id}")
+            _refuse_absent_instances(rejected, found, system, image.image_id)
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
@@ -101,6 +105,25 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         return ImageData(page, tally, confused_px)
 
     return assemble
+
+
+def _refuse_unknown_ends(rows: Sequence[Mapping[str, Any]], ends: Sequence[str], where: str) -> None:
+    """Raises CacheError where a segment or candidate is of another end than these, or several of them with a +."""
+    for row in rows:
+        if strangers := set(row["end"].split("+")) - set(ends):
+            raise CacheError(f"tables of system {where}: unknown end {clipped(min(strangers))}; {REMEDY}")
+
+
+def _refuse_absent_instances(
+    rejected: Sequence[Mapping[str, Any]], found: Mapping[str, ImageInstances], system: str, image_id: int
+) -> None:
+    """Raises CacheError where a candidate is said to be an instance that its end did not find."""
+    for row in rejected:
+        if row["instance"] is not None and row["instance"] >= len(found.get(row["end"], ())):
+            raise CacheError(
+                f"{CANDIDATES.file_name} of system {system}: image {image_id} has no instance {row['instance']} of "
+                f"{clipped(row['end'])}; {REMEDY}"
+            )
 
 
 def runs(values: np.ndarray) -> list[int]:
@@ -222,9 +245,6 @@ def _rounded(score: float | None) -> float | None:
 def photo_jpeg(photo: np.ndarray, *, long_side_px: int, quality: int) -> bytes:
     """A JPEG of the photo (H, W, 3) uint8 RGB, shrunk to the long side where it is larger."""
     height, width = photo.shape[:2]
-    factor = min(1.0, long_side_px / max(height, width))
-    if factor < 1:
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+    shrunk = shrink_photo(photo, shrunk_hw((height, width), long_side_px=long_side_px))
+    bgr = cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()

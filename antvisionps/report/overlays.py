@@ -12,7 +12,9 @@ _OPACITY = 0.55
 _SHADES = (1.0, 0.72, 1.25, 0.85, 1.12, 0.6)
 _BOUNDARY_RGB = (255, 255, 255)
 _CAPTION_HEIGHT_PX, _GAP_PX = 24, 4
-_MIN_PANEL_WIDTH_PX = 256
+_MIN_PANEL_WIDTH_PX, _MAX_PANEL_SIDE_PX = 256, 2048
+_ROWS_AT_ONCE = 256
+"""Tinted together, so that a large photo needs little more memory than its picture."""
 
 
 def draw_overlay(
@@ -23,7 +25,9 @@ def draw_overlay(
     Void keeps the photo, darkened. The n-th thing of a category in an image gets the n-th shade of its colour.
     """
     color_of_position = np.zeros((len(segments) + 1, 3), dtype=np.float32)
-    position_of_id = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.int32)
+    # A segment may have no pixel where the map is shrunk.
+    largest = max((segment.segment_id for segment in segments), default=0)
+    position_of_id = np.zeros(max(largest, int(segment_ids.max(initial=0))) + 1, dtype=np.int32)
     seen: dict[int, int] = {}
     for position, segment in enumerate(sorted(segments, key=lambda segment: segment.segment_id), start=1):
         category = categories.by_id(segment.category_id)
@@ -32,8 +36,11 @@ def draw_overlay(
         shade = _SHADES[nth % len(_SHADES)] if category.is_thing else 1.0
         color_of_position[position] = np.clip(np.array(category.color_rgb) * shade, 0, 255)
         position_of_id[segment.segment_id] = position
-    tint = color_of_position[position_of_id[segment_ids]]
-    picture = np.rint(photo * (1 - _OPACITY) + tint * _OPACITY).astype(np.uint8)
+    picture = np.empty_like(photo)
+    for top in range(0, len(photo), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        tint = color_of_position[position_of_id[segment_ids[rows]]]
+        picture[rows] = np.rint(photo[rows] * (1 - _OPACITY) + tint * _OPACITY)
     picture[boundaries(segment_ids)] = _BOUNDARY_RGB
     return picture
 
@@ -44,6 +51,28 @@ def boundaries(segment_ids: np.ndarray) -> np.ndarray:
     differs[:, :-1] |= segment_ids[:, :-1] != segment_ids[:, 1:]
     differs[:-1] |= segment_ids[:-1] != segment_ids[1:]
     return differs
+
+
+def panel_hw(hw: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) at which a picture of many panels shows one of this size: a large one smaller."""
+    return shrunk_hw(hw, long_side_px=_MAX_PANEL_SIDE_PX)
+
+
+def shrunk_hw(hw: tuple[int, int], *, long_side_px: int) -> tuple[int, int]:
+    """(height, width), shrunk to the long side where it is larger."""
+    factor = min(1.0, long_side_px / max(hw))
+    return max(1, round(hw[0] * factor)), max(1, round(hw[1] * factor))
+
+
+def shrink_photo(photo: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at that smaller size; the photo itself at its own."""
+    return photo if photo.shape[:2] == hw else cv2.resize(photo, hw[::-1], interpolation=cv2.INTER_AREA)
+
+
+def shrink_map(segment_ids: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) segment ids at that smaller size; the map itself at its own."""
+    is_same = segment_ids.shape == hw
+    return segment_ids if is_same else cv2.resize(segment_ids, hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:

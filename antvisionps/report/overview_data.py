@@ -1,89 +1,72 @@
 """What the report page shows of a whole split, as plain values, from the files that the stages before it wrote."""
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.csv_files import write_csv
-from antvisionps.core.errors import CacheError, DataError
-from antvisionps.core.json_files import read_json
+from antvisionps.core.errors import CacheError, DataError, first_line
+from antvisionps.core.parquet_files import ParquetReader
+from antvisionps.fusion.routing import CLASS_AP_FILE, CLASS_AP_SCHEMA, read_routing
+from antvisionps.fusion.routing import REMEDY as ROUTING_REMEDY
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.report.score_tables import parse_count, parse_number, read_rows
 
 Json = dict[str, Any]
 
-_TEXT_COLUMNS = {"group", "system", "minus", "category", "size", "perfect"}
-SCORE_REMEDY = "run `dvc repro score`"
 MAX_CURVE_POINTS = 300
 """Of each curve; a wider plot than the page's has no more pixels to show."""
 
 
-def read_metrics(folder: Path) -> Json:
-    """The tables that stage score wrote. Raises DataError on a missing or broken one."""
+def read_page_routing(folder: Path, *, categories: CategorySet, ends: Sequence[str]) -> Json:
+    """The routing table, each category with the AP of every end. Raises CacheError on a missing or broken file."""
+    table = read_routing(folder, categories=categories, ends=ends)
+    rows = _read_class_ap(folder / CLASS_AP_FILE, categories, ends)
+    ap_of: dict[int, Json] = {row["category_id"]: {} for row in rows}
+    for row in rows:
+        ap_of[row["category_id"]][row["end"]] = None if math.isnan(row["AP"]) else row["AP"]
+    n_gt = {row["category_id"]: row["n_gt"] for row in rows}
+    if any(row["n_gt"] != n_gt[row["category_id"]] for row in rows):
+        raise CacheError(f"{folder / CLASS_AP_FILE}: n_gt of a category differs between ends; {ROUTING_REMEDY}")
+    if absent := {row.category_id for row in table.categories} - set(n_gt):
+        raise CacheError(f"{folder / CLASS_AP_FILE}: no AP of category {min(absent)}; {ROUTING_REMEDY}")
     return {
-        "summary": read_json(folder / "panoptic.json", what="summary", remedy=SCORE_REMEDY, error=DataError),
-        "intervals": read_table(folder / "intervals.csv", ("group", "system", "minus", "PQ", "low", "high")),
-        "per_class": read_table(folder / "per_class.csv", ("category", "system", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
-        "per_size": read_table(folder / "per_size.csv", ("system", "size", "PQ", "SQ", "RQ", "tp", "fp", "fn")),
-        "error_budget": read_table(folder / "error_budget.csv", ("perfect", "PQ", "PQ_things", "PQ_stuff")),
+        "mean_ap": table.mean_ap,
+        "better_overall": table.better_overall,
+        "categories": [
+            {
+                "class": categories.class_index(row.category_id),
+                "end": row.end,
+                "reason": row.reason,
+                "lead": None if row.lead is None else row.lead.model_dump(),
+                "ap": ap_of[row.category_id],
+                "n_gt": n_gt[row.category_id],
+            }
+            for row in table.categories
+        ],
     }
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[Json]:
-    """Rows of a CSV with just these columns; numbers as numbers, an empty one as None."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != tuple(columns):
-                raise ValueError(f"expected the columns {list(columns)}, got {reader.fieldnames}")
-            return [
-                {name: row[name] if name in _TEXT_COLUMNS else _number(row[name]) for name in columns} for row in reader
-            ]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the table that stage score writes ({error}); {SCORE_REMEDY}") from error
-
-
-def _number(text: str) -> float | int | None:
-    if text == "":
-        return None
-    value = float(text)
-    return int(value) if value.is_integer() and "." not in text else round(value, 4)
-
-
-def read_routing(folder: Path, categories: CategorySet) -> Json:
-    """The routing table, each category with the AP of every end. Raises CacheError on a missing or broken file."""
-    table = read_json(folder / "routing.json", what="routing table", remedy="run `dvc repro evaluate_heldout`")
-    path = folder / "class_ap.parquet"
-    try:
-        with pq.ParquetFile(path) as file:
-            rows = file.read(["category_id", "end", "AP", "n_gt"]).to_pylist()
-        ap_of: dict[int, Json] = {}
-        n_gt: dict[int, int] = {}
-        for row in rows:
-            ap_of.setdefault(row["category_id"], {})[row["end"]] = None if np.isnan(row["AP"]) else row["AP"]
-            n_gt[row["category_id"]] = row["n_gt"]
-        return {
-            "mean_ap": table["mean_ap"],
-            "better_overall": table["better_overall"],
-            "categories": [
-                {
-                    "class": categories.class_index(row["category_id"]),
-                    "end": row["end"],
-                    "reason": row["reason"],
-                    "lead": row["lead"],
-                    "ap": ap_of[row["category_id"]],
-                    "n_gt": n_gt[row["category_id"]],
-                }
-                for row in table["categories"]
-            ],
-        }
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise CacheError(f"{path}: not what stage evaluate_heldout writes ({error!r}); run `dvc repro`") from error
+def _read_class_ap(path: Path, categories: CategorySet, ends: Sequence[str]) -> list[Json]:
+    with ParquetReader(path, CLASS_AP_SCHEMA, remedy=ROUTING_REMEDY, error=CacheError) as file:
+        rows = file.read().to_pylist()
+    seen = set()
+    for row in rows:
+        is_known = row["category_id"] in categories.thing_ids and row["end"] in ends
+        is_in_range = all(
+            row[name] is not None and (math.isnan(row[name]) or 0 <= row[name] <= 1) for name in ("AP", "AP50")
+        )
+        if not is_known or not is_in_range or row["n_gt"] is None or row["n_gt"] < 0:
+            raise CacheError(f"{path}: a row that cannot be: {row}; {ROUTING_REMEDY}")
+        if (row["category_id"], row["end"]) in seen:
+            raise CacheError(f"{path}: category {row['category_id']} of {row['end']} stands twice; {ROUTING_REMEDY}")
+        seen.add((row["category_id"], row["end"]))
+    return rows
 
 
 def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
@@ -99,12 +82,14 @@ def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
 
 def _read_curve(path: Path) -> tuple[list[int], list[float]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, delimiter="\t")
+        header, *rows = read_rows(path, delimiter="\t")
         step, value = header.index("step"), len(header) - 1
-        points = [(int(row[step]), float(row[value])) for row in rows]
-    except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: not a curve of DVCLive ({error}); run `dvc repro`") from error
+        points = [(parse_count(row[step]), parse_number(row[value])) for row in rows]
+        steps = [at for at, _ in points]
+        if steps != sorted(set(steps)):
+            raise ValueError("expected ascending steps")
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise DataError(f"{path}: not a curve of DVCLive ({first_line(error)}); run `dvc repro`") from error
     every = -(-len(points) // MAX_CURVE_POINTS) or 1
     shown = points[::-1][::every][::-1]  # the last point stays
     return [step for step, _ in shown], [float(f"{value:.5g}") for _, value in shown]

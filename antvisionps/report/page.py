@@ -14,7 +14,6 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 
 import base64
 import json
-import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ import cv2
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
 from antvisionps.parallel.images import Workers, map_images
@@ -34,11 +34,11 @@ from antvisionps.report.overview_data import (
     confusion_triples,
     describe_categories,
     read_curves,
-    read_metrics,
-    read_routing,
+    read_page_routing,
     write_confusion_csv,
     write_curves_csv,
 )
+from antvisionps.report.score_tables import read_ignored, read_metrics
 
 ZLIB_LEVEL = 6
 
@@ -69,13 +69,14 @@ def write_report(
         "sizes": [[name, low] for name, (low, _) in SIZES.items()],
         "outcomes": [str(outcome) for outcome in Outcome],
         "min_score": min_score,
-        "metrics": read_metrics(metrics),
-        "routing": read_routing(routing, categories),
+        "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
+        "ignored": read_ignored(metrics),
+        "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
         "curves": curves,
     }
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
-            shutil.copytree(site, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+            copy_files(site, folder)
         for name in ("data", "images", "thumbnails"):
             (folder / name).mkdir()
         open_work = partial(
@@ -91,7 +92,8 @@ def write_report(
         items = range(len(sources.truth.images))
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
-            images.append([image.image_id, image.file_name, image.width, image.height, list(data.tally.values())])
+            name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
+            images.append([image.image_id, name, image.width, image.height, list(data.tally.values())])
             for system, of_image in data.confused_px.items():
                 confused_px[system] += of_image
         confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}

@@ -1,11 +1,9 @@
 """A sweep to look at: a table with bars, and a plot as SVG."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 BAR_WIDTH = 12
 BEST = " best"
@@ -17,20 +15,21 @@ Pq = Mapping[str, float | None]
 """PQ, PQTh and PQSt in percent."""
 
 
-def sweep_table(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best: int, title: str) -> Table:
-    """A row a point, in the order given, a column for each key; the best row is marked and bold."""
-    table = Table(title=title, box=SIMPLE_HEAD)
-    for key in points[0]:
-        table.add_column(key.removeprefix("fuse."), justify="right", overflow="fold")
-    for name in COLORS:
-        table.add_column(name, justify="right", no_wrap=True, min_width=5)
-    table.add_column("PQ", no_wrap=True, min_width=BAR_WIDTH + len(BEST))
+def sweep_rows(
+    points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best: int
+) -> list[dict[str, str | float | None]]:
+    """A row a point, in the order given, a column for each key; the best row is marked."""
     low, high = _range([row["PQ"] for row in pq])
-    for position, (point, row) in enumerate(zip(points, pq, strict=True)):
-        cells = [*(str(value) for value in point.values()), *(_percent(row[name]) for name in COLORS)]
-        mark = BEST if position == best else ""
-        table.add_row(*cells, _bar(row["PQ"], low, high) + mark, style="bold" if mark else "")
-    return table
+    return [
+        {key.removeprefix("fuse."): _shown(value) for key, value in point.items()}
+        | {name: row[name] for name in COLORS}
+        | {"": _bar(row["PQ"], low, high) + (BEST if position == best else "")}
+        for position, (point, row) in enumerate(zip(points, pq, strict=True))
+    ]
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best: int, title: str) -> str:
@@ -61,7 +60,7 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
         parts.append(f'<text x="{WIDTH_PX - MARGIN_PX + 6}" y="{MARGIN_PX + 16 * index}" fill="{color}">{name}</text>')
     every = math.ceil(len(points) * LABEL_WIDTH_PX / (WIDTH_PX - 2 * MARGIN_PX))
     for position, point in list(enumerate(points))[::every]:
-        label = " ".join(str(value) for value in point.values())
+        label = " ".join(map(_shown, point.values()))
         x, y = place(position, low)[0], HEIGHT_PX - MARGIN_PX + 18
         parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle" font-size="10">{escape(label)}</text>')
     highest = gains[best]["PQ"]

@@ -111,6 +111,7 @@ def test_names_are_shown_as_they_are_and_many_wrap(tmp_path):
         ("1000001 --out {}/f.gif", "expected a name that ends in .pdf or .png"),
         ("1000001 --out {}/f.png --systems x", "no panoptic.json; there are e_ups, fusion"),
         ("1000001 --out {0}/f.png --data {0}", "dataset.json: no readable manifest"),
+        ("12 --out /dev/null/f.png", "/dev/null/f.png: Not a directory; a part of this path is no folder"),
     ],
 )
 def test_what_is_missing_is_one_line(tmp_path, refused, arguments, message):

@@ -272,6 +272,42 @@ def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, 
         assert found["a"] == "data/fused/fusion in HEAD~1"
         for column in ("segments A", "segments B"):
             assert [row[column] for row in found["classes"]] == [row[column] for row in expected]
-    assert "of revision nowhere" in refused("inspect", "diff", FUSION, "--rev", "nowhere")
+    subprocess.run(["git", "update-ref", f"refs/exps/00/{'0' * 38}/calm-otter", "HEAD~1"], check=True)
+    found = inspect("diff", FUSION, "--rev", "calm-otter", "--json")  # an experiment, as DVC names it
+    assert [row["segments A"] for row in found["classes"]] == [row["segments A"] for row in expected]
+
+    for nowhere in ("v1", "HEAD~9", "HEAD:data", "-x", "a b"):
+        said = refused("inspect", "diff", FUSION, f"--rev={nowhere}")
+        assert f"revision {nowhere}: no commit, tag, branch or experiment of that name here; `git log" in said
+    (tmp_path / "metrics").mkdir()
+    said = refused("inspect", "diff", "metrics", "--rev", "HEAD")
+    assert "metrics of revision HEAD: that commit has no such output" in said
     shutil.rmtree(tmp_path / ".dvc" / "cache")
-    assert "`dvc fetch` may get it" in refused("inspect", "diff", FUSION, "--rev", "HEAD~1")
+    said = refused("inspect", "diff", FUSION, "--rev", "HEAD~1")
+    assert "not in DVC's cache, as that commit was never run here; `git checkout HEAD~1` and `dvc repro` run it" in said
+    assert "`dvc fetch` may get it" in said
+
+
+def test_why_a_folder_has_no_revisions(tiny_run, tmp_path, monkeypatch, refused):
+    """Without DVC, without git, and in a shallow clone."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    place = tmp_path / "project"
+    shutil.copytree(tiny_run / "data/fused/fusion", place / FUSION)
+    monkeypatch.chdir(place)
+    assert "not in a DVC repository" in refused("inspect", "diff", FUSION, "--rev", "HEAD")
+    (place / ".dvc").mkdir()
+    said = refused("inspect", "diff", FUSION, "--rev", "HEAD")
+    assert "not in a git repository, so it has no revisions" in said
+    assert said.endswith("(or any of the parent directories): .git)")
+    monkeypatch.setenv("PATH", "")
+    assert "git is not installed" in refused("inspect", "diff", FUSION, "--rev", "HEAD")
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    for _ in range(2):
+        (place / "note").write_text(str(_))
+        commit(place)
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{place}", tmp_path / "shallow"], check=True)
+    (tmp_path / "shallow" / ".dvc").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert "this clone is shallow, and `git fetch --unshallow`" in refused("inspect", "diff", FUSION, "--rev", "HEAD~1")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from antvisionps.cli import main as cli
+from antvisionps.core.stage import CLOSED_PIPE
 from antvisionps.preflight import doctor
 from antvisionps.preflight.doctor import Finding
 
@@ -36,6 +37,12 @@ def test_doctor_fails_and_prints_each_remedy_once(monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(
         "\nTo mend what is wrong:\n  pip install it\n\nWorth a look:\n  source activate\n"
     )
+
+
+def test_a_long_subject_keeps_apart_from_its_message(monkeypatch, capsys):
+    stub_doctor(monkeypatch, Finding("ok", "s" * 40, "message"))
+    cli.main(["doctor"])
+    assert capsys.readouterr().out == f"ok    {'s' * 40} message\n"
 
 
 def test_results_prints_pq_of_every_system(tmp_path, capsys):
@@ -89,4 +96,4 @@ cli.main(["doctor"])
     os.close(reading)
     ended = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    assert (ended.returncode, ended.stderr) == (cli.CLOSED_PIPE, "")
+    assert (ended.returncode, ended.stderr) == (CLOSED_PIPE, "")

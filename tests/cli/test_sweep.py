@@ -8,9 +8,10 @@ import pytest
 from antvisionps.cli import main as cli
 from antvisionps.cli.sweep import experiment_line, parse_sweeps
 from antvisionps.core.errors import ParamsError
+from antvisionps.params.whole import load_params
 from antvisionps.pipeline.sweep import best
 from antvisionps.report.sweep_report import sweep_svg
-from tests.pipeline.workspace import ENDS, PROJECT
+from tests.pipeline.workspace import ENDS, PROJECT, write_params
 
 
 @pytest.fixture
@@ -75,8 +76,13 @@ def test_it_is_held_out_by_default_and_val_is_never_read(project, capsys):
         ("fuse.min_score.deep=0.1", "no such key"),
         ("fuse.min_score=0.1,1.5", "less than or equal to 1"),
         ("fuse.min_score=0.1,0.2 --system hrnet", "expected fusion or one of ends"),
-        ("fuse.min_score=0.1,0.2 fuse.preset=upsnet", "fuse.min_score=0.1 and 0.2 fuse alike"),
-        ("fuse.instance_ensemble=best_overall,best_of_class --system e_ups", "fuse alike"),
+        (
+            "fuse.min_score=0.1,0.2 fuse.preset=upsnet",
+            "fuse.min_score=0.1 and 0.2 fuse alike: fuse.preset=upsnet takes its place",
+        ),
+        ("fuse.min_score=0.1 fuse.preset=upsnet", "fuse.min_score=0.1 has no effect: fuse.preset=upsnet takes its"),
+        ("fuse.instance_ensemble=best_overall,best_of_class --system e_ups", "fuse alike: this system does not use it"),
+        ("fuse.instance_weights.e_ups=2", "has no effect: only a union has weights of instances"),
         ("fuse.calibrated=true", "no readable calibration"),
     ],
 )
@@ -85,13 +91,37 @@ def test_what_cannot_be_swept_is_one_line(arguments, complaint, refused):
     assert complaint in refused("sweep", *arguments.split())
 
 
+def test_a_place_where_no_plot_can_be_is_told_before_the_sweep(project, refused, capsys):
+    (project / "file").touch()
+    (project / "folder").mkdir()
+    assert "file/a.svg: Not a directory" in refused("sweep", "fuse.min_score=0.1,0.9", "--plot", "file/a.svg")
+    assert "folder: expected a file to write, got a folder" in refused(
+        "sweep", "fuse.min_score=0.1,0.9", "--plot", "folder"
+    )
+    assert capsys.readouterr().out == ""
+
+
 def test_values_are_read_as_dvc_reads_them():
     assert parse_sweeps(["fuse.a=1e-4,no,null,true,3"]) == {"fuse.a": [1e-4, "no", None, True, 3]}
-    with pytest.raises(ParamsError, match="a value is no YAML"):
+    with pytest.raises(ParamsError, match="not valid YAML"):
         parse_sweeps(["fuse.min_score=0.1,["])
+    assert parse_sweeps(["fuse.a={b: 1, c: 2},{}", "fuse.d=[e, f]"]) == {
+        "fuse.a": [{"b": 1, "c": 2}, {}],
+        "fuse.d": [["e", "f"]],
+    }
     assert experiment_line({"fuse.a": None, "fuse.b": True, "fuse.c": 0.5, "fuse.d": "x y"}) == (
         "dvc exp run -S fuse.a=null -S fuse.b=true -S fuse.c=0.5 -S 'fuse.d=x y'"
     )
+    assert experiment_line({"fuse.a": {"b c": 0.5}, "fuse.d.Tür": 0.5}) == (
+        "dvc exp run -S '++fuse.a={b c: 0.5}'  # after writing into params.yaml fuse.d.Tür: 0.5"
+    )
+
+
+def test_a_table_joins_the_one_of_the_params_as_in_an_experiment(done, project, tmp_path):
+    changed = write_params(tmp_path / "params.yaml", min_scores={"ring": 0.2})
+    params = load_params(changed, changes={"fuse.min_scores": {"ball": 0.4}, "fuse.systems": ("e_ups",)})
+    assert params.fuse.min_scores == {"ring": 0.2, "ball": 0.4}
+    assert params.fuse.systems == ("e_ups",)
 
 
 def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():

@@ -26,6 +26,18 @@ def test_every_profile_follows_every_other_and_none(project, capsys):
         assert (project / "params.yaml").read_text() == compose(PROJECT / profile)
 
 
+def test_a_profile_whose_data_are_not_there_says_so_and_what_to_do(project, capsys):
+    cli.main(["use", BUILT_IN])
+    assert "`dvc repro` runs it" in capsys.readouterr().out
+    for profile, remedy in ((COCO, "antvisionps download coco --to data/coco"), (FACADES, "put it there")):
+        cli.main(["use", profile])
+        out = capsys.readouterr().out
+        assert "`dvc repro` cannot run it yet: " in out
+        assert f"({project}/" in out
+        assert "not there" in out
+        assert f"first: {remedy}" in out
+
+
 def test_changes_of_the_users_own_are_refused_and_forced(project, refused):
     params = project / "params.yaml"
     own = compose(PROJECT / FACADES).replace("min_score: 0.5", "min_score: 0.2")

@@ -114,3 +114,10 @@ def test_unreadable_labels_and_unknown_ones_are_named(root, tmp_path):
     write_image(root, "train", "ulm", "ulm_000009_000019", np.random.default_rng(1), np.full((8, 8), 34000, np.uint16))
     with pytest.raises(DataError, match="labels from 0 to 33, got instance id 34000"):
         prepare(root, tmp_path / "prepared")
+
+
+def test_what_macos_leaves_beside_the_pictures_is_ignored(root, tmp_path):
+    plain = prepare(root, tmp_path / "plain")
+    for path in [*root.rglob("*_leftImg8bit.png"), *root.rglob("*_instanceIds.png")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert dataset_fingerprint(prepare(root, tmp_path / "with")) == dataset_fingerprint(plain)

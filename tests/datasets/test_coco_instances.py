@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from antvisionps.core.errors import DataError
-from antvisionps.datasets.coco_instances import write_coco_instances
+from antvisionps.datasets.coco_instances import read_coco_instances
 from antvisionps.datasets.scenes import CATEGORIES, write_scenes
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, write_gt_instances
@@ -73,7 +73,7 @@ def prepare(folder: Path, *, instances: str | None = "instances.json") -> Path:
         val=SplitFiles("val.json", "panoptic", "images"),
         heldout_images=2,
         seed=0,
-        write_instances=None if instances is None else partial(write_coco_instances, folder / instances),
+        read_instances=None if instances is None else partial(read_coco_instances, folder / instances),
     )
     return prepared
 
@@ -120,18 +120,25 @@ ANNOTATION = r"annotation 3 of image 1: "
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_annotation(image_id=77), "annotation 3: image 77 is not in the panoptic annotations"),
-        (change_annotation(image_id="1"), "annotation 3: expected 'image_id' to be a whole number, got '1'"),
+        (change_annotation(image_id="1"), "annotation 3: image_id '1' is text, images have number ids, as 1"),
+        (change_annotation(image_id=1.5), "annotation 3: image_id: expected a whole number or text, got 1.5"),
         (change_annotation(category_id=SKY), ANNOTATION + "expected a category that is a thing, got 2"),
         (change_annotation(category_id=77), ANNOTATION + "expected a category that is a thing, got 77"),
         (change_annotation(iscrowd="0"), ANNOTATION + "iscrowd: expected 0, 1, false or true, got '0'"),
         (change_annotation(id=9), "annotation 9 is there twice"),
-        (change_annotation(segmentation=None), ANNOTATION + "segmentation: expected polygons"),
-        (change_annotation(segmentation=[]), ANNOTATION + "segmentation: expected at least one polygon"),
-        (change_annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + r"segmentation: expected polygons \[x, y"),
+        (change_annotation(segmentation="x"), ANNOTATION + "segmentation: expected polygons"),
+        (change_annotation(segmentation=[1, 2, 3, 4, 5, 6]), r"a list of polygons, \[\[x, y, .*, got a flat one"),
+        (change_annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), r"expected polygons \[x, y, .*, got \[\[1, 2\]"),
         (change_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ANNOTATION + r"segmentation: expected polygons \[x"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]), "corners in the image of 64x64 px, got 1000000000.0"),
-        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners in the image of 64x64 px, got '6'"),
+        (
+            change_annotation(segmentation=[[1, 2, 3, 4, 5, 1e9]]),
+            "corners in the image of 64x64 px, got 2 to 1000000000.0",
+        ),
+        (change_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), "corners that are numbers, got"),
+        (
+            change_annotation(segmentation=[[1, 2, float("nan"), 4, 5, 6]]),
+            "no readable COCO instances JSON|corners in the",
+        ),
         (change_annotation(segmentation={**CROWD, "size": [64, 63]}), r"run lengths of size .*, got \[64, 63\]"),
         (change_annotation(segmentation={**CROWD, "counts": [1, 2]}), "expected run lengths of 4096 px"),
         (change_annotation(segmentation={**CROWD, "counts": "\u00e9"}), ANNOTATION + "segmentation: .*malformed"),
@@ -140,7 +147,7 @@ ANNOTATION = r"annotation 3 of image 1: "
         (lambda d: d["images"].pop(2), r"image 3 of the panoptic annotations \(1 like it\) is not among `images`"),
         (lambda d: d["categories"][0].update(name="cat"), "category 3: expected the name 'ball' .*, got 'cat'"),
         (lambda d: d.pop("annotations"), "expected rows under 'annotations', got none"),
-        (lambda d: d["annotations"].append(None), "an annotation: expected 'id' to be a whole number, got 'None'"),
+        (lambda d: d["annotations"].append(None), "expected annotations that are objects, got None"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):
@@ -151,6 +158,102 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, change, message):
         prepare(folder)
     assert str(caught.value).startswith(f"{folder / 'instances.json'}: ")
     assert not (folder.parent / "prepared").exists()
+
+
+def test_poor_rows_are_skipped_and_counted_and_the_others_are_as_without_them(folder, capsys):
+    before = dataset_fingerprint(prepare(folder))
+    capsys.readouterr()
+    document = instances_json()
+    line, point, dots = [[1, 1, 9, 9, 5, 5, 3, 3], [4, 4, 4, 4, 4, 4], [1, 2, 3, 4]]
+    document["annotations"][1]["segmentation"] = [line, *TWO_PARTS, point, dots]
+    for number, segmentation in enumerate((None, [], [line], [[]], {**CROWD, "counts": [SIDE * SIDE]}), start=20):
+        document["annotations"].append(annotation(number, 2, BALL, segmentation))
+    document["annotations"] += [annotation(30, 77, BALL, SQUARE), annotation(31, 78, 12345, "no matter what")]
+    write_json(folder, document)
+    assert dataset_fingerprint(prepare(folder)) == before
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line.removeprefix(f"warning: {folder / 'instances.json'}: ") for line in warnings] == [
+        "1 annotations have polygons without area, which are left out; first: annotation 3 of image 1",
+        "5 annotations without a pixel are skipped; first: annotation 20 of image 2",
+        "2 annotations of images without panoptic annotation are skipped; first: image 77",
+    ]
+
+
+def test_a_bow_tie_whose_halves_cancel_out_is_no_line(folder):
+    document = instances_json()
+    document["annotations"][0]["segmentation"] = [[10, 10, 20, 20, 30, 30, 30, 10, 20, 20, 10, 30]]
+    write_json(folder, document)
+    splits = [open_split(prepare(folder), name) for name in ("train", "heldout")]
+    counts = {
+        image.image_id: len(GtInstancesReader(split.instances, split.images).read(image.image_id).rles)
+        for split in splits
+        for image in split.images
+    }
+    assert counts == {1: 2, 2: 1, 3: 0, 4: 0, 5: 2}
+
+
+def test_nothing_left_is_an_error(folder):
+    document = instances_json()
+    for row in document["annotations"]:
+        row["segmentation"] = []
+    write_json(folder, document)
+    with pytest.raises(DataError, match=r"instances\.json: none of its 5 annotations is an instance of an image of"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [
+        ("annotations", ["iscrowd"]),
+        ("annotations", ["area", "bbox", "id"]),
+        ("images", ["height", "width", "file_name"]),
+    ],
+)
+def test_what_can_be_told_otherwise_may_be_left_out(folder, rows, keys):
+    document = instances_json()
+    for row in document["annotations"]:
+        row["iscrowd"] = 0
+    write_json(folder, document)
+    before = dataset_fingerprint(prepare(folder))
+    for row in document[rows]:
+        for key in keys:
+            del row[key]
+    write_json(folder, document)
+    assert dataset_fingerprint(prepare(folder)) == before
+
+
+def test_images_are_found_by_their_own_text_ids(folder):
+    for name in ("train", "val"):
+        document = json.loads((folder / f"{name}.json").read_text())
+        for image, row in zip(document["images"], document["annotations"], strict=True):
+            image["id"] = row["image_id"] = f"ulm_{image['id']}"
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    document = instances_json()
+    for image in document["images"]:
+        image["id"] = f"ulm_{image['id']}"
+    for row in document["annotations"]:
+        row["image_id"] = f"ulm_{row['image_id']}"
+    write_json(folder, document)
+    counts = {}
+    for name in ("train", "heldout"):
+        split = open_split(prepare(folder), name)
+        reader = GtInstancesReader(split.instances, split.images)
+        counts |= {image.source_id: len(reader.read(image.image_id).rles) for image in split.images}
+    assert counts == {"ulm_1": 2, "ulm_2": 1, "ulm_3": 0, "ulm_4": 0, "ulm_5": 2}
+
+
+def test_a_byte_order_mark_and_other_encodings_of_json_are_read(folder):
+    before = dataset_fingerprint(prepare(folder))
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        (folder / "instances.json").write_bytes(json.dumps(instances_json()).encode(encoding))
+        assert dataset_fingerprint(prepare(folder)) == before
+
+
+def test_a_panoptic_json_is_named(folder):
+    with pytest.raises(
+        DataError, match=r"train\.json: expected .* instances JSON, got a COCO panoptic JSON: .*panoptic"
+    ):
+        prepare(folder, instances="train.json")
 
 
 @pytest.mark.parametrize(

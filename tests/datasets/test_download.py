@@ -142,6 +142,13 @@ def test_a_server_that_lies_is_not_believed(server, tmp_path, fetch_all, lie, ma
     assert not (tmp_path / "a.zip").exists()
 
 
+def test_a_file_that_is_not_there_leaves_no_folder(server, tmp_path):
+    server.faults = [{"status": 404}]
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        download_parts(server, tmp_path / "a" / "b", small_coco(server))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_bytes_of_the_right_size_are_removed(server, tmp_path, fetch_all):
     server.faults = [{"body": bytes(len(CONTENT))}]
     with pytest.raises(DownloadError, match=f"sha256 {SHA256}, got 300000 with"):

@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from antvisionps.core.errors import DataError
-from antvisionps.datasets.pictures import check_pictures, find_pictures, read_picture
+from antvisionps.datasets.pictures import check_pictures, describe_skipped, find_pictures, read_picture
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 TRANSPOSED_BY = {
@@ -57,8 +59,9 @@ def test_an_animation_is_its_first_frame(tmp_path):
 
 
 def complaints(folder):
+    pictures, _ = find_pictures([folder])
     with pytest.raises(DataError) as caught:
-        check_pictures(find_pictures([folder]))
+        check_pictures(pictures)
     return str(caught.value).splitlines()
 
 
@@ -77,17 +80,40 @@ def test_pictures_that_cannot_be_read_are_named_up_to_five_of_them(tmp_path):
 
 
 def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
-    for name in ("a/z.png", "a/b/y.JPG", "a/.hidden/x.png", "single"):
+    for name in ("a/z.png", "a/b/y.JPG", "a/.hidden/x.png", "a/._z.png", "a/__MACOSX/z.png", "single"):
         save(tmp_path / name, RGB, format="PNG")
-    (tmp_path / "a" / "notes.txt").touch()
-    found = find_pictures([tmp_path / "single", tmp_path / "a", tmp_path / "a" / "z.png"])
+    for name in ("notes.txt", "e.HEIC", "b/1.heic", "2.heic", "b/3.heic", "Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / "a" / name).touch()
+    found, skipped = find_pictures([tmp_path / "single", tmp_path / "a", tmp_path / "a" / "z.png"])
     assert [picture.name.as_posix() for picture in found] == ["b/y.JPG", "single", "z.png"]
+    line = "skipped, as no pictures: 4 .heic (2.heic, 1.heic, 3.heic, …), 1 .txt (notes.txt)"
+    assert describe_skipped(skipped) == line
+
+
+def test_a_folder_gives_every_kind_of_picture_that_pillow_decodes(tmp_path):
+    kinds = ["avif", "bmp", "gif", "jfif", "jp2", "JPE", "jpeg", "png", "ppm", "qoi", "tga", "TIF", "tiff", "WebP"]
+    for kind in kinds:
+        save(tmp_path / f"{kind}.{kind}", RGB)
+    for other in ("h5", "pdf", "eps", "mpg"):  # known to Pillow by name alone
+        (tmp_path / f"{other}.{other}").touch()
+    found, skipped = find_pictures([tmp_path])
+    assert [picture.path.stem for picture in found] == sorted(kinds)
+    assert len(skipped) == 4
+    assert {read_picture(picture.path).shape for picture in found} == {RGB.shape}
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for places in ([tmp_path], [tmp_path / "a.jpg"]):
+        pictures, _ = find_pictures(places)
+        with pytest.raises(DataError, match=r"a\.jpg: cannot be read as a picture \(expected a file, got a FIFO\)"):
+            check_pictures(pictures)
 
 
 def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such picture or folder"):
         find_pictures([tmp_path / "nothing"])
-    with pytest.raises(DataError, match=r"no picture in this folder; expected files like \*\.bmp, "):
+    with pytest.raises(DataError, match=r"no picture in this folder; expected files like \*\.jpg, "):
         find_pictures([tmp_path])
     save(tmp_path / "a.png", RGB)
     save(tmp_path / "a.jpg", RGB)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from antvisionps.cli.main import main as cli
+from antvisionps.core import locks
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.experiments import tables
 from antvisionps.experiments.dvc_experiments import open_clone
@@ -156,6 +157,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    rwlock = stub_project / "data" / "tables" / ".dvc" / "tmp" / "rwlock"
+    zombie = subprocess.Popen(["true"])  # as the killed process is where its parent does not ask for its status
+    rwlock.write_text(re.sub(r'"pid": \d+', f'"pid": {zombie.pid}', rwlock.read_text()))
+    assert str(zombie.pid) in rwlock.read_text()
+    (stub_project / "data" / "tables" / ".git" / "index.lock").touch()
     assert git(stub_project, "status", "--porcelain") == "?? docs/\n"
     assert "not run yet" in Path("docs/tables/params.md").read_text()
     stuck.unlink()
@@ -165,8 +171,31 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_
         cli(["table", "1"])
     assert "error: experiment params-table1-vanilla-" in capfd.readouterr().err
     assert experiments(stub_project) == []
+    assert steps_trained(stub_project) == "1 2 3 "
+    assert zombie.wait() == 0
     broken.unlink()
 
+    rwlock.write_text("")  # killed while it wrote the file
+    cli(["table", "1"])
+    assert steps_trained(stub_project) == "1 2 3 "
+    assert "not run yet" not in Path("docs/tables/params.md").read_text()
+
+
+def test_a_dvc_whose_command_was_killed_alone_keeps_the_clone_and_is_not_run_again(stub_project, monkeypatch, capfd):
+    stuck = stub_project.parent / "stuck"
+    stuck.touch()
+    running = start(stub_project)
+    while steps_trained(stub_project) != "1 2 ":
+        assert running.poll() is None, "ended before it could be killed"
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
+    with pytest.raises(SystemExit):
+        cli(["table", "1"])
+    assert "error: data/tables: another process runs experiments there" in capfd.readouterr().err
+    stuck.unlink()
+    monkeypatch.setattr(locks, "WAIT_S", 240)
     cli(["table", "1"])
     assert steps_trained(stub_project) == "1 2 3 "
     assert "not run yet" not in Path("docs/tables/params.md").read_text()
@@ -226,7 +255,8 @@ def test_other_imported_predictions_and_params_are_other_experiments_but_another
     assert name_of_row(stub_project, "runtime.workers=7") == names[2]
 
 
-def test_a_second_run_at_a_time_is_refused(stub_project, capsys):
+def test_a_second_run_at_a_time_is_refused(stub_project, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
     Path("data").mkdir()
     with Path("data/tables.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

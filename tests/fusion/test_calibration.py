@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from antvisionps.fusion.calibration import (
     choose_min_scores,
     choose_on_top,
     count_visible,
+    read_calibration,
     try_stuff,
     try_thresholds,
     try_weights,
@@ -72,10 +74,62 @@ def test_neighbours_and_instances_of_one_category_have_no_order():
     assert not counted.any()
 
 
-def test_a_calibration_survives_json_and_a_broken_one_is_refused():
-    rules = HeuristicRules(0.4, 0.3, 50, min_scores={CAT: 0.2}, on_top=frozenset({(DOG, CAT)}))
-    fitted = Calibration(rules, frozenset({(CAT, DOG)}), {"a": 2.0}, {"plain": 0.1})
-    document = json.loads(json.dumps(fitted.to_json()))
-    assert Calibration.from_json(document, where="here") == fitted
-    with pytest.raises(CacheError, match=r"here: not a calibration .*min_score.*calibrate"):
-        Calibration.from_json({}, where="here")
+RULES = HeuristicRules(0.4, 0.3, 50, min_scores={CAT: 0.2}, on_top=frozenset({(DOG, CAT)}))
+FITTED = Calibration(RULES, frozenset({(DOG, CAT)}), {"a": 2.0, "b": 0.5}, {"plain": 0.1, "cross_validated": None})
+
+
+def write_and_read(path, document):
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return read_calibration(path, categories=CATEGORIES, ends=["a", "b"])
+
+
+def test_a_calibration_survives_json(tmp_path):
+    assert write_and_read(tmp_path / "a.json", FITTED.to_json()) == FITTED
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"min_score": math.nan}, "min_score: .*, got nan"),
+        ({"min_score": -0.1}, "min_score: .*greater than or equal to 0, got -0.1"),
+        ({"min_score": "0.5"}, "min_score: .*number, got '0.5'"),
+        ({"min_score": None}, "min_score: .*got None"),
+        ({"min_scores": {"10": 1.5}}, "min_scores.10: .*less than or equal to 1, got 1.5"),
+        ({"min_scores": {"cat": 0.5}}, "min_scores.cat"),
+        ({"min_scores": {"5": 0.5}}, "category 5 is no thing of this data set"),
+        ({"min_scores": [0.5]}, "min_scores: "),
+        ({"max_overlap_frac": -1}, "max_overlap_frac: .*got -1"),
+        ({"max_overlap_frac": 1e400}, "max_overlap_frac: .*got inf"),
+        ({"min_stuff_area_px": -1}, "min_stuff_area_px: .*got -1"),
+        ({"min_stuff_area_px": 2**31}, "min_stuff_area_px: .*less than 2147483648"),
+        ({"min_stuff_area_px": 0.5}, "min_stuff_area_px: .*integer, got 0.5"),
+        ({"min_stuff_confidence": 3e38}, "min_stuff_confidence: "),
+        ({"on_top": [[CAT, 99]]}, "category 99 is no thing"),
+        ({"on_top": [[CAT]]}, "on_top.0.1: Field required"),
+        ({"on_top": [[CAT, DOG], [DOG, CAT]]}, "on_top has category 10 both above and below 20"),
+        ({"learned_on_top": [[CAT, CAT]]}, "learned_on_top has category 10 both above and below 10"),
+        ({"semantic_weights": {"a": -1.0, "b": 1.0}}, "semantic_weights.a: .*got -1.0"),
+        ({"semantic_weights": {"a": 1e-300, "b": 1e-300}}, "semantic_weights.a: expected 0, or a weight of at least"),
+        ({"semantic_weights": {"a": 0.0, "b": 0.0}}, "semantic_weights are all zero"),
+        ({"semantic_weights": {"a": 1.0}}, r"fitted for other ends, \['a'\]"),
+        ({"semantic_weights": {"a": 1.0, "b": 1.0, "c": 1.0}}, "fitted for other ends"),
+        ({"heldout_pq": {"plain": 63.0}}, "heldout_pq.plain: .*got 63.0"),
+        ({"heldout_pq": {"best": 0.5}}, "heldout_pq.best"),
+        ({"speed": 1}, "speed: "),
+    ],
+)
+def test_a_calibration_with_a_value_that_cannot_be_is_refused(tmp_path, change, place):
+    with pytest.raises(CacheError, match=rf"^{tmp_path}/a\.json: [^\n]*{place}[^\n]*; run `dvc repro calibrate`$"):
+        write_and_read(tmp_path / "a.json", FITTED.to_json() | change)
+
+
+@pytest.mark.parametrize("text", ["{}", "null", "[]", "3", '"', "", "[" * 100_000, json.dumps(FITTED.to_json())[:-1]])
+def test_what_is_no_calibration_is_refused(tmp_path, text):
+    with pytest.raises(CacheError, match="calibration"):
+        write_and_read(tmp_path / "a.json", text)
+
+
+def test_a_key_of_a_calibration_stands_once(tmp_path):
+    text = json.dumps(FITTED.to_json()).replace('{"min_score"', '{"min_score": 0.9, "min_score"')
+    with pytest.raises(CacheError, match="key 'min_score' stands twice"):
+        write_and_read(tmp_path / "a.json", text)

@@ -127,3 +127,113 @@ def test_without_mask_probs_there_is_no_head():
 def test_mask_probs_and_logits():
     logits = mask_probs_to_logits(np.array([0, 51, 204, 255], np.uint8))
     np.testing.assert_allclose(logits, [-math.log(509), math.log(0.25), math.log(4), math.log(509)], rtol=1e-4)
+
+
+def literal_map(instances, planes, rules):
+    """The map of UPSNet section 3.3 and its test-time code, pixel by pixel: (H, W) segment ids, [(category_id, px)].
+
+    `planes` (4, H, W) are 255 p of all classes on the photo's own grid, and every box is 4 x 4 px, so that each pixel
+    reads one cell of the 28 x 28 mask probabilities.
+    """
+    classes, height, width = planes.shape
+    logits = np.log(np.maximum(planes / 255, 1 / 510) * 510)
+    kept = []
+    for n in range(len(instances)):
+        mask = instances.runs.mask(n)
+        category_id = int(instances.category_ids[n])
+        canvas = np.zeros((height, width), dtype=bool)
+        for other in kept:
+            if instances.category_ids[other] == category_id:
+                canvas |= instances.runs.mask(other)
+        taken = np.count_nonzero(mask & canvas) / np.count_nonzero(mask)
+        if instances.scores[n] >= rules.min_score and taken <= rules.max_overlap_frac:
+            kept.append(n)
+    winner = np.full((height, width), UNKNOWN)
+    for y, x in np.ndindex(height, width):
+        channels = [(c, logits[c, y, x]) for c in range(THINGS, classes)]
+        claimed = 0.0
+        for place, n in enumerate(kept):
+            left, top = instances.boxes_xywh[n, :2].astype(int)
+            if left <= x < left + 4 and top <= y < top + 4:
+                thing = logits[CATEGORIES.class_index(int(instances.category_ids[n])), y, x]
+                prob = np.clip(instances.mask_probs[n, 7 * (y - top) + 3, 7 * (x - left) + 3] / 255, 1 / 510, 509 / 510)
+                channels.append((256 + place, thing + math.log(prob / (1 - prob))))
+                claimed = max(claimed, thing)
+        channels.append((UNKNOWN, logits[:THINGS, y, x].max() - claimed))
+        winner[y, x] = max(channels, key=lambda channel: channel[1])[0]  # the first of equal ones
+    semantic_argmax = planes.argmax(axis=0)
+    segments, segment_ids = [], np.zeros((height, width), dtype=int)
+    for place, n in enumerate(kept):
+        region = winner == 256 + place
+        votes = [np.count_nonzero(semantic_argmax[region] == c) for c in range(classes)]
+        if sum(votes) and max(votes[THINGS:]) >= sum(votes) / 2:
+            winner[region] = THINGS + int(np.argmax(votes[THINGS:]))
+        elif sum(votes):
+            segments.append((int(instances.category_ids[n]), sum(votes)))
+            segment_ids[region] = len(segments)
+    for c in range(THINGS, classes):
+        area_px = np.count_nonzero(winner == c)
+        if area_px >= max(1, rules.min_stuff_area_px):
+            segments.append((CATEGORIES.categories[c].category_id, area_px))
+            segment_ids[winner == c] = len(segments)
+    return segment_ids, segments
+
+
+def random_photo(rng):
+    """Instances best first and planes (4, H, W); few different values, so that many are equal."""
+    height, width = rng.integers(4, 9, 2).tolist()
+    planes = rng.choice([0, 40, 90, 125, 200], (4, height, width)).astype(np.uint8)
+    planes[rng.random(4) < 0.3] = 40
+    rows, grids = [], []
+    for score in sorted(rng.choice([0.5, 0.7, 0.9], rng.integers(0, 5)), reverse=True):
+        left, top = rng.integers(0, width - 3), rng.integers(0, height - 3)
+        cells = rng.choice([0, 30, 150, 255], (4, 4))
+        cells[0, 0] = cells[3, 3] = 255  # the box is that of the mask
+        mask = np.zeros((height, width), dtype=bool)
+        mask[top : top + 4, left : left + 4] = cells >= 128
+        rows.append((rng.choice([CAT, DOG]), score, mask))
+        grids.append(np.kron(cells, np.ones((7, 7), dtype=int)))
+    grids = np.array(grids, dtype=np.uint8).reshape(-1, 28, 28)
+    return found(*rows, hw=(height, width), mask_probs=grids), planes
+
+
+def average_of(planes):
+    _, height, width = planes.shape
+    image = ImageSemantics(1, height, width, height, width, 1.0, CATEGORIES.category_ids, planes)
+    return average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
+
+
+def test_the_map_is_the_papers_pixel_by_pixel():
+    rng = np.random.default_rng(7)
+    unseen = 0
+    for _ in range(600):
+        instances, planes = random_photo(rng)
+        rules = HeuristicRules(0.6, 0.3, int(rng.integers(0, 3)))
+        expected_ids, expected = literal_map(instances, planes, rules)
+        fused = fuse_image_by_head(
+            {"ups": instances},
+            average_of(planes),
+            categories=CATEGORIES,
+            rules=rules,
+            end_of_category=None,
+            semantic_end="ups",
+        )
+        np.testing.assert_array_equal(fused.segment_ids, expected_ids)
+        assert [(segment.category_id, segment.area_px) for segment in fused.segments] == expected
+        likeliest = {CATEGORIES.categories[index].category_id for index in planes.argmax(axis=0).ravel()}
+        unseen += any(category_id in (SKY, SEA) and category_id not in likeliest for category_id, _ in expected)
+    assert unseen > 5
+
+
+def test_stuff_can_win_pixels_where_a_thing_is_likelier_all_over_the_image():
+    planes = np.stack([np.full((1, 4), value, np.uint8) for value in (140, 0, 115, 0)])
+    cells = np.repeat([[255, 255, 0, 0]], 4, axis=0)
+    cat = found(
+        (CAT, 0.9, draw_box((1, 4), (0, 0, 2, 1))),
+        boxes_xywh=np.array([[0, 0, 4, 1]], np.float32),
+        mask_probs=np.kron(cells, np.ones((7, 7))).astype(np.uint8)[None],
+    )
+    ends = {"end_of_category": None, "semantic_end": "ups"}
+    fused = fuse_image_by_head({"ups": cat}, average_of(planes), categories=CATEGORIES, rules=RULES, **ends)
+    assert fused.segment_ids.tolist() == [[1, 1, 2, 2]]
+    assert [(segment.category_id, segment.area_px) for segment in fused.segments] == [(CAT, 2), (SKY, 2)]

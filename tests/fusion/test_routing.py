@@ -10,8 +10,8 @@ from antvisionps.fusion.routing import (
     RoutingReason,
     best_overall,
     mean_ap,
+    read_routing,
     route_categories,
-    routes_from_json,
     routes_to_json,
     runner_up,
 )
@@ -78,7 +78,12 @@ def test_the_runner_up_is_the_best_of_the_others():
     assert runner_up("a", {"a": 0.9}) is None
 
 
-def test_routes_survive_json():
+def write_and_read(folder, document, ends):
+    (folder / "routing.json").write_text(document if isinstance(document, str) else json.dumps(document))
+    return read_routing(folder, categories=CATEGORIES, ends=ends)
+
+
+def test_routes_survive_json(tmp_path):
     ap = {"ups": {1: 0.4, 2: NAN}, "htc": {1: 0.3, 2: NAN}, "hrnet": {1: NAN, 2: NAN}}
     routes = route(ap, {1: 9, 2: 0})
     table = routes_to_json(routes, ap=ap, categories=CATEGORIES, leads={1: Lead("htc", 0.1, -0.05, NAN)})
@@ -87,21 +92,48 @@ def test_routes_survive_json():
     assert document["better_overall"] == "ups"
     assert document["categories"][0]["lead"] == {"over": "htc", "AP": 0.1, "low": -0.05, "high": None}
     assert document["categories"][1]["lead"] is None
-    assert routes_from_json(document, categories=CATEGORIES, ends=[*ap], where="routing.json") == routes
+    read = write_and_read(tmp_path, document, [*ap])
+    assert read.end_of_category == {category_id: route.end for category_id, route in routes.items()}
+    assert (read.mean_ap, read.better_overall) == (document["mean_ap"], "ups")
+    assert read.categories[0].lead.AP == 0.1
+
+
+def rows(*ends, **more):
+    described = {"name": "x", "reason": "tie", "lead": None} | more
+    return [{"category_id": category_id, "end": end} | described for category_id, end in enumerate(ends, start=1)]
+
+
+TABLE = {"mean_ap": {"ups": 0.4, "htc": 0.2}, "better_overall": "ups", "categories": rows("ups", "htc")}
+LEAD = {"over": "htc", "AP": 0.1, "low": -0.1, "high": None}
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "not a routing table"),
-        ({"categories": [{"category_id": 1, "end": "ups", "reason": "magic"}]}, "not a routing table"),
-        ({"categories": [{"category_id": 1, "end": "ups", "reason": "tie"}]}, r"no route for category 2 \(dog\)"),
+        ([], "not the routing table that is expected"),
+        ({}, "mean_ap: Field required"),
+        (None, "not the routing table"),
+        (TABLE | {"mean_ap": "x"}, "mean_ap: .*got 'x'"),
+        (TABLE | {"mean_ap": {"ups": "x", "htc": 0.2}}, "mean_ap.ups: .*number, got 'x'"),
+        (TABLE | {"mean_ap": {"ups": 40.0, "htc": 0.2}}, "mean_ap.ups: .*less than or equal to 1, got 40.0"),
+        (TABLE | {"mean_ap": {"ups": 0.4, "htc": NAN}}, "mean_ap.htc: .*got nan"),
+        (TABLE | {"mean_ap": {"ups": 0.4, "htc": 0.2, "mine": 0.1}}, "mean_ap names mine"),
+        (TABLE | {"better_overall": "htc"}, "better_overall is htc, but mean_ap is highest for ups"),
+        (TABLE | {"better_overall": 3}, "better_overall: "),
+        (TABLE | {"categories": rows("ups", "htc", reason="magic")}, "categories.0.reason: .*got 'magic'"),
+        (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"AP": 3e38})}, "categories.0.lead.AP: "),
+        (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"over": "mine"})}, r"category 1 \(x\) leads mine"),
+        (TABLE | {"categories": rows("ups", "htc", lead=LEAD | {"high": -0.5})}, "lead: low is -0.1 and high is -0.5"),
+        (TABLE | {"categories": rows("ups")}, r"no route for category 2 \(dog\)"),
+        (TABLE | {"categories": rows("ups", "htc") + rows("ups")}, r"several routes for category 1 \(cat\)"),
+        (TABLE | {"categories": rows("ups", "htc", "ups")}, r"category 3 \(x\) is no thing of this data set"),
         (
-            {"categories": [{"category_id": c, "end": "hrnet", "reason": "tie"} for c in (1, 2)]},
-            r"category 1 \(cat\) goes to hrnet; expected one of \['ups', 'htc'\]",
+            TABLE | {"categories": rows("hrnet", "ups")},
+            r"category 1 \(x\) goes to hrnet; expected one of \['ups', 'htc'\]",
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(document, message):
-    with pytest.raises(CacheError, match=message):
-        routes_from_json(document, categories=CATEGORIES, ends=["ups", "htc"], where="routing.json")
+def test_a_table_that_does_not_fit_is_refused(tmp_path, document, message):
+    expected = rf"^{tmp_path}/routing\.json: [^\n]*{message}[^\n]*; run `dvc repro evaluate_heldout`$"
+    with pytest.raises(CacheError, match=expected):
+        write_and_read(tmp_path, document, ["ups", "htc"])

@@ -69,11 +69,22 @@ def files(exported, tmp_path):
 
 @pytest.fixture
 def refuse(dataset, identity):
-    """Asserts that the import of a folder is refused with that message, and that nothing is written."""
+    """Asserts that the import of a folder is refused with that message, of one line, and that nothing is written."""
 
     def assert_refused(files, match, dataset=dataset):
-        with pytest.raises(PredictionsError, match=match):
+        with pytest.raises(PredictionsError, match=match) as refusal:
             import_end(files, files.parent / "cache", dataset=dataset, identity=identity)
+        assert "\n" not in str(refusal.value)
         assert not list(files.parent.glob("*cache*"))
 
     return assert_refused
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of predictions, and the current one."""
+    files = tmp_path / "files"
+    for name in ("panoptic", "semantic"):
+        (files / name).mkdir(parents=True)
+    monkeypatch.chdir(files)
+    return files

@@ -1,6 +1,7 @@
 """Predictions of other tools as an end: written by hand in those tools' formats, or exported from a cache of ours."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,24 @@ def test_a_png_of_labels_is_sure_of_its_classes(tmp_path, dataset, identity):
                     np.testing.assert_array_equal(plane > 0, classes == categories.class_index(category_id))
 
 
+def test_hidden_files_are_ignored_in_every_folder(files, tmp_path, dataset, identity):
+    import_end(files, tmp_path / "without", dataset=dataset, identity=identity)
+    for name in (".DS_Store", "Thumbs.db", "semantic/.DS_Store", "semantic/desktop.ini", "semantic/__MACOSX/a.npz"):
+        (files / name).parent.mkdir(exist_ok=True)
+        (files / name).touch()
+    (files / "semantic" / f"._{stem(dataset.images[0])}.npz").write_bytes(b"\0\5\x16\7")
+    import_end(files, tmp_path / "with", dataset=dataset, identity=identity)
+    assert bytes_below(tmp_path / "with") == bytes_below(tmp_path / "without")
+
+
+@pytest.mark.parametrize("suffix", ["png", "npz"])
+def test_what_is_no_file_is_refused_at_once(files, dataset, refuse, suffix):
+    path = files / "semantic" / f"{stem(dataset.images[0])}.npz"
+    path.unlink()
+    os.mkfifo(path.with_suffix(f".{suffix}"))
+    refuse(files, "expected a file, got a FIFO")
+
+
 def test_float_probabilities_of_any_grid_span_the_photo(tmp_path, dataset, identity):
     rng = np.random.default_rng(2)
     (tmp_path / "files" / "semantic").mkdir(parents=True)
@@ -154,8 +173,8 @@ ROW_FAULTS = [
     (change(category_id=999), "result 0 .*unknown category 999"),
     (change(category_id=None), "unknown category None"),
     (change(category_id=SKY), "stands here as a thing"),
-    (change(image_id=12345), "image 12345 is not in this split"),
-    (change(image_id="12345"), "image '12345' is not in this split"),
+    (change(image_id=12345), "image_id 12345 is not in this split"),
+    (change(image_id="12345"), "image_id '12345' is text, images have number ids"),
     (change(score=1.5), "score from 0 to 1, got 1.5"),
     (change(score=float("nan")), "no readable list of COCO results"),
     (change(score=True), "score from 0 to 1, got True"),
@@ -167,7 +186,17 @@ ROW_FAULTS = [
     (change_mask(counts=[5, 5]), "expected run lengths"),
     (change_mask(counts=None), "expected counts to be a list or a string"),
     (lambda rows: rows.append(rows[2]), r"results 2 and \d+ are the same instance"),
-    (lambda rows: rows.append(1), r"result \d+: image None is not in this split"),
+    (lambda rows: rows.append(1), r"result \d+: expected an object, got 1"),
+    (change(image_id=True), "image_id expected a whole number or text, got True"),
+    (change(image_id=1000001.5), "image_id expected a whole number or text, got 1000001.5"),
+    (change(category_id="3"), r"unknown category '3' \(text\)"),
+    (change(category_id=3.5), "unknown category 3.5"),
+    (change(category_id=True), "unknown category True"),
+    (change(score="0.9"), "score from 0 to 1, got '0.9'"),
+    (change(score=10**400), "no readable list of COCO results"),
+    (change(bbox=[0, 0, 1e39, 1]), "expected bbox"),
+    (change(bbox={"x": 1}), "expected bbox"),
+    (change(segmentation=None), "got a box alone"),
     # Without a box, pycocotools is asked for it, and ends the whole process at some of these.
     *[
         (change_mask(counts=counts), r"instances\.json: result 0 \(image \d+\): mask 0: .*write its mask again")
@@ -185,7 +214,9 @@ def test_a_bad_row_is_refused(files, refuse, spoil, match):
     refuse(files, match)
 
 
-BROKEN = [("instances", text) for text in ("", "{}", "[1]", "[{", "[] []")]
+BROKEN = [
+    ("instances", text) for text in ("", "{}", "[1]", "[{", "[] []", "1", "null", '{"annotations": {}}', '{"rows": []}')
+]
 BROKEN += [("labels", text) for text in ("", "[]", '{"a": "sky"}', '{"things": 1, "stuff": {}}')]
 
 
@@ -245,8 +276,9 @@ def test_photos_that_differ_in_the_suffix_alone_are_refused(files, native, datas
 @pytest.mark.parametrize(
     ("picture", "match"),
     [
-        (np.zeros((64, 96, 3), np.uint8), "mode RGB"),
-        (np.zeros((32, 96), np.uint8), "got 32 x 96"),
+        (np.zeros((64, 96, 3), np.uint8), "a grey or palette PNG.*, got RGB"),
+        (np.zeros((32, 96), np.uint8), "got 32 x 96; resize"),
+        (np.zeros((96, 64), np.uint8), "got 96 x 64; turn photos upright by their EXIF orientation"),
         (np.full((64, 96), 77, np.uint8), "unknown category 77"),
     ],
 )

@@ -1,8 +1,10 @@
 """Panoptic results of panopticapi, Hugging Face and detectron2, as an end."""
 
 import json
+import pickle
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from panopticapi.utils import id2rgb
 from PIL import Image
@@ -133,6 +135,46 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
         assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / name)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint64, np.int64, ">i4", np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("void", [0, -1])
+def test_maps_of_whole_numbers_of_any_type_are_the_same_end(tmp_path, dataset, identity, results_of, dtype, void):
+    if np.dtype(dtype).kind == "u" and void:
+        pytest.skip("has no negative id")
+    expected = write_coco_panoptic(tmp_path / "coco", dataset, results_of)
+    import_end(expected, tmp_path / "a", dataset=dataset, identity=identity)
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    rows = json.loads((files / "panoptic.json").read_text())["annotations"]
+    for row in rows:
+        ids, _ = results_of[row["image_id"]]
+        row["file_name"] = f"{row['image_id']}.NPY"
+        with (files / "panoptic" / row["file_name"]).open("wb") as file:
+            np.save(file, np.where(ids == 0, void, ids).astype(dtype))
+        row["image_id"] = f"{row['image_id']:012d}"  # the photo's name
+        row["segments_info"] = [{name: float(value) for name, value in one.items()} for one in row["segments_info"]]
+    (files / "panoptic.json").write_text(json.dumps(rows))
+    import_end(files, tmp_path / "b", dataset=dataset, identity=identity)
+    assert_equal_caches(tmp_path / "a", tmp_path / "b")
+
+
+def test_segment_0_is_a_segment_where_it_is_listed_and_void_where_not(tmp_path, dataset, identity):
+    sky, sand = SKY, 40
+    for name, rows in {"listed": [(0, sand), (1, sky)], "not": [(1, sky)]}.items():
+        (tmp_path / name / "panoptic").mkdir(parents=True)
+        segments = [{"id": key, "category_id": category} for key, category in rows]
+        ids = np.full((64, 96), -1, np.float32)
+        ids[:20], ids[20:40] = 1, 0
+        for image in dataset.images:
+            np.save(tmp_path / name / "panoptic" / f"{image.image_id}.npy", ids)
+        row = {"segments_info": segments}
+        listed = [row | {"image_id": i.image_id, "file_name": f"{i.image_id}.npy"} for i in dataset.images]
+        (tmp_path / name / "panoptic.json").write_text(json.dumps(listed))
+        import_end(tmp_path / name, tmp_path / "cache" / name, dataset=dataset, identity=identity)
+        with SemanticReader(tmp_path / "cache" / name / SEMANTIC_FILE) as reader:
+            planes = reader.read(dataset.images[0].image_id)
+        areas = dict(zip(planes.category_ids.tolist(), (planes.planes > 0).sum(axis=(1, 2)).tolist(), strict=True))
+        assert areas == ({sky: 1920, sand: 1920} if name == "listed" else {sky: 1920})
+
+
 def test_segments_of_one_stuff_category_become_one(tmp_path, dataset, identity, results_of):
     files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
     split = {}
@@ -154,20 +196,52 @@ def change_first(row, **changes):
 
 PANOPTIC_FAULTS = {
     "unknown category": (lambda rows: change_first(rows[0], category_id=999), "segment .*unknown category 999"),
-    "thing said to be stuff": (lambda rows: [change_first(row, isthing=9) for row in rows], "stands here as"),
+    "stuff said to be a thing": (lambda rows: [change_first(row, isthing=1) for row in rows], "stands here as"),
+    "isthing": (lambda rows: change_first(rows[0], isthing="0"), "isthing: expected 0, 1, false or true, got '0'"),
     "score": (lambda rows: change_first(rows[0], score=-0.1), "score from 0 to 1"),
     "score NaN": (lambda rows: change_first(rows[0], score=float("nan")), "score from 0 to 1"),
     "surplus segment": (lambda rows: rows[0]["segments_info"].append({"id": 77777, "category_id": SKY}), "no pixel"),
     "missing segment": (lambda rows: rows[0]["segments_info"].pop(), "not in segments_info"),
-    "segment twice": (lambda rows: rows[0]["segments_info"].append(rows[0]["segments_info"][0]), "appears twice"),
+    "thing twice": (lambda rows: rows[0]["segments_info"].append(rows[0]["segments_info"][-1]), "appears twice"),
+    "segment of two categories": (
+        lambda rows: rows[0]["segments_info"].append(rows[0]["segments_info"][0] | {"category_id": 40}),
+        "appears twice",
+    ),
+    "fractional id": (lambda rows: change_first(rows[0], id=1.5), "segment id from 0 on, got 1.5"),
     "missing image": (lambda rows: rows.pop(), "is missing"),
     "image twice": (lambda rows: rows.append(rows[0]), "appears twice"),
     "unknown image": (lambda rows: rows[0].update(image_id=12345), "not in this split"),
     "no file": (lambda rows: rows[0].update(file_name="nothing.png"), "cannot be read"),
     "file of another kind": (lambda rows: rows[0].update(file_name="a.jpg"), "a .png or .npy"),
     "other size": (lambda rows: rows[0].update(file_name="small.npy"), "got 2 x 2"),
-    "floats": (lambda rows: rows[0].update(file_name="floats.npy"), "expected integers"),
+    "fractions": (lambda rows: rows[0].update(file_name="fractions.npy"), "expected whole numbers, got 0.5"),
+    "NaN": (lambda rows: rows[0].update(file_name="nan.npy"), "expected whole numbers, got nan"),
+    "infinity": (lambda rows: rows[0].update(file_name="infinity.npy"), "expected whole numbers, got inf"),
+    "ids beyond int64": (lambda rows: rows[0].update(file_name="huge.npy"), "expected whole numbers, got 18446744073"),
+    "flags": (lambda rows: rows[0].update(file_name="flags.npy"), "expected integers, got bool"),
+    "objects": (lambda rows: rows[0].update(file_name="objects.npy"), "Python objects"),
+    "pickle": (lambda rows: rows[0].update(file_name="pickle.npy"), "cannot be read as a map"),
+    "records": (lambda rows: rows[0].update(file_name="records.npy"), "cannot be read as a map"),
+    "truncated": (lambda rows: rows[0].update(file_name="truncated.npy"), "announces 49152 bytes, int64 .*are 49100"),
+    "121 GiB": (lambda rows: rows[0].update(file_name="bomb.npy"), r"announces \d+ bytes"),
+    "file elsewhere": (lambda rows: rows[0].update(file_name="../panoptic/small.npy"), "would leave it"),
+    "absolute file": (lambda rows: rows[0].update(file_name="/tmp/small.npy"), "would leave it"),
 }
+
+
+def write_bad_maps(folder):
+    np.save(folder / "small.npy", np.zeros((2, 2), np.int32))
+    for name, value in {"fractions": 0.5, "nan": np.nan, "infinity": np.inf, "flags": False}.items():
+        np.save(folder / f"{name}.npy", np.full((64, 96), value))
+    np.save(folder / "huge.npy", np.full((64, 96), 2**64 - 1, np.uint64))
+    np.save(folder / "objects.npy", np.full((64, 96), None), allow_pickle=True)
+    np.save(folder / "records.npy", np.zeros((64, 96), [("é", int)]))
+    (folder / "pickle.npy").write_bytes(pickle.dumps([1, 2]))
+    np.save(folder / "truncated.npy", np.zeros((64, 96), np.int64))
+    whole = (folder / "truncated.npy").read_bytes()
+    (folder / "truncated.npy").write_bytes(whole[:-52])
+    # As long a header, which announces 130 GB.
+    (folder / "bomb.npy").write_bytes(whole.replace(b"(64, 96), }     ", b"(64, 254000000)}"))
 
 
 @pytest.mark.parametrize(("change", "match"), PANOPTIC_FAULTS.values(), ids=PANOPTIC_FAULTS)
@@ -177,8 +251,7 @@ def test_bad_panoptic_results_are_refused(tmp_path, dataset, results_of, refuse,
         for image_id, (ids, c) in results_of.items()
     }
     files = write_coco_panoptic(tmp_path / "files", dataset, stuff_first)
-    np.save(files / "panoptic" / "small.npy", np.zeros((2, 2), np.int32))
-    np.save(files / "panoptic" / "floats.npy", np.zeros((64, 96)))
+    write_bad_maps(files / "panoptic")
     document = json.loads((files / "panoptic.json").read_text())
     change(document["annotations"])
     (files / "panoptic.json").write_text(json.dumps(document))
@@ -192,3 +265,31 @@ def test_a_label_of_two_meanings_needs_isthing(tmp_path, dataset, results_of, re
     labels = {"things": dict.fromkeys(ids, thing.name), "stuff": dict.fromkeys(ids, stuff.name)}
     (files / "labels.json").write_text(json.dumps(labels))
     refuse(files, "expected isthing beside it")
+
+
+def test_a_palette_and_alpha_mean_in_a_prediction_what_they_mean_in_the_truth(tmp_path, dataset, identity, results_of):
+    """As PNG optimisers write them: the colours stay."""
+    plain = write_coco_panoptic(tmp_path / "plain", dataset, results_of)
+    import_end(plain, tmp_path / "cache", dataset=dataset, identity=identity)
+    (tmp_path / "with").mkdir()
+    for kind in ("palette", "alpha"):
+        files = write_coco_panoptic(tmp_path / "with" / kind, dataset, results_of)
+        for path in (files / "panoptic").iterdir():
+            picture = Image.open(path)
+            if kind == "palette":
+                picture.quantize(256).save(path)
+            else:
+                picture.putalpha(0)
+                picture.save(path)
+        import_end(files, tmp_path / "with" / "cache", dataset=dataset, identity=identity)
+        for name in (INSTANCES_FILE, SEMANTIC_FILE):
+            read = [pq.read_table(tmp_path / place / "cache" / name) for place in (".", "with")]
+            assert read[0].equals(read[1])
+
+
+def test_a_map_that_disagrees_says_how_its_png_is_read(tmp_path, dataset, refuse, results_of):
+    files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
+    image = dataset.images[0]
+    hw = image.height, image.width
+    Image.fromarray(np.full(hw, 200, np.uint8)).save(files / "panoptic" / f"{image.image_id:012d}.png")
+    refuse(files, "its PNG is grey, its values are the ids.*segment .* map and JSON do not belong together")

@@ -10,6 +10,9 @@ CAT = {"id": 90, "name": "cat", "isthing": 1, "color": [4, 5, 6]}
 DOG = {"id": 7, "name": "dog", "isthing": 1}
 
 
+WRONG_NUMBERS = (1.9, None, True, float("nan"), float("inf"), "4", [4])
+
+
 def test_class_indices_are_things_then_stuff_each_by_category_id_and_json_keeps_all():
     categories = CategorySet.from_json([SKY, CAT, DOG], where="here")
     assert [category.name for category in categories.categories] == ["dog", "cat", "sky"]
@@ -38,6 +41,18 @@ def test_an_unknown_category_id_is_not_in_the_set():
         categories.class_index(5)
 
 
+def test_a_category_id_may_be_0_or_a_whole_float_and_what_is_optional_may_be_null():
+    rows = [
+        {**SKY, "id": 0, "isthing": False, "color": None},
+        {**CAT, "id": 90.0, "isthing": 1.0, "supercategory": None},
+    ]
+    categories = CategorySet.from_json(rows, where="here")
+    assert categories.category_ids.tolist() == [90, 0]
+    assert [type(row["id"]) for row in categories.to_json()] == [int, int]
+    assert categories.by_id(0).name == "sky"
+    assert not categories.by_id(0).is_thing
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -45,11 +60,23 @@ def test_an_unknown_category_id_is_not_in_the_set():
         ([{"id": n, "name": str(n), "isthing": 0} for n in range(1, MAX_CATEGORIES + 2)], "got 256"),
         ([SKY, {**CAT, "id": 4}], "category id 4 appears twice"),
         ([SKY, {**CAT, "name": "sky"}], "category name 'sky' appears twice"),
-        ([{**SKY, "id": 0}], "ids start at 1"),
-        ([{"id": 1, "name": "sky"}], "expected a category with id, name, isthing"),
-        ([{**SKY, "color": [1, 2]}], "expected a category with id, name, isthing"),
-        *(([{**SKY, "isthing": flag}], "isthing .0 or 1.") for flag in ("0", "false", 2, 0.0, None)),
-        (["sky"], "expected a category with id, name, isthing"),
+        *(([{**SKY, "id": wrong}], "category .*: id: expected a whole number") for wrong in WRONG_NUMBERS),
+        *(
+            ([{**SKY, "id": wrong}], f"id: expected a number from 0 to 2147483647, got {wrong}")
+            for wrong in (-1, 2**31)
+        ),
+        *(([{**SKY, "name": wrong}], "category 4 .*: name: ") for wrong in (None, True, [], "", "\ud800")),
+        ([{"id": 1, "name": "sky"}], "category 1 \\('sky'\\): no 'isthing'"),
+        *(
+            ([{**SKY, "color": wrong}], r"color: expected \[r, g, b\]")
+            for wrong in ([1, 2], "red", [1, 2, 300], [-1, 2, 3])
+        ),
+        ([{**SKY, "color": [1, 2, 0.5]}], "color: expected a whole number, got 0.5"),
+        *(
+            ([{**SKY, "isthing": flag}], "isthing: expected 0, 1, false or true")
+            for flag in ("0", "false", 2, 0.5, None)
+        ),
+        (["sky"], "expected a category with id, name and isthing, got sky"),
     ],
 )
 def test_a_broken_list_is_refused_with_the_name_of_its_file(rows, message):

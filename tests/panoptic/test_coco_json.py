@@ -149,12 +149,78 @@ def test_grey_and_palette_photos_are_read_as_rgb(split):
     assert split.load_photo(image)[..., 2].tolist() == [[1, 2], [3, 4]]
 
 
-def test_exif_orientation_does_not_turn_the_photo(split):
+def save_photo(path, hw, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((*hw, 3), dtype=np.uint8)).save(path, exif=exif)
+
+
+def test_a_photo_is_turned_upright_by_its_exif_orientation(split):
     image = image_of(split, 12)
-    Image.fromarray(np.zeros((4, 6, 3), dtype=np.uint8)).save(split.photo_path(image), exif=exif)
+    save_photo(split.photo_path(image), (6, 4), 6)
     assert split.load_photo(image).shape == (4, 6, 3)
+
+
+def test_an_annotation_of_the_stored_pixels_names_the_orientation_and_both_sizes(split):
+    image = image_of(split, 12)
+    save_photo(split.photo_path(image), (4, 6), 6)
+    expected = (
+        "12.png: expected 6x4 pixels .*, got 4x6 turned upright by its EXIF orientation 6.* of 6x4 stored pixels; "
+    )
+    with pytest.raises(
+        DataError, match=expected + r"turn the map .* or remove the tag: `exiftool -Orientation= .*12\.png"
+    ):
+        split.load_photo(image)
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_a_photo_on_its_side_names_the_orientations_that_would_fit(split, orientation):
+    image = image_of(split, 12)
+    save_photo(split.photo_path(image), (6, 4), orientation)
+    with pytest.raises(DataError, match=f"got 4x6 at EXIF orientation {orientation}; orientation 6 or 8 would fit"):
+        split.load_photo(image)
+
+
+def test_a_map_of_the_stored_pixels_names_the_photos_orientation(split):
+    image = image_of(split, 12)
+    save_photo(split.photo_path(image), (6, 4), 8)
+    write_segment_ids_png(split.panoptic_path(image), np.rot90(segment_map(SCENE)))
+    with pytest.raises(
+        DataError, match=r"expected 6x4 .* got 4x6; the photo .*images/12\.png is turned .* orientation 8"
+    ):
+        split.load_segment_ids(image)
+
+
+def test_a_map_is_of_rgb_a_palette_or_grey_with_or_without_alpha(split):
+    """Colours are ids, of a palette too; grey values are ids themselves."""
+    image = image_of(split, 12)
+    ids = segment_map(SCENE)
+    opaque = Image.fromarray(id2rgb(ids))
+    transparent = opaque.copy()
+    transparent.putalpha(7)
+    palette = opaque.quantize(5)
+    for picture, options in ((transparent, {}), (palette, {}), (palette, {"transparency": bytes([0, 9, 255])})):
+        picture.save(split.panoptic_path(image), **options)
+        np.testing.assert_array_equal(split.load_segment_ids(image), ids)
+    dataset = edit(split, lambda document: segments(document)[1].update(id=6))  # of image 3: 5 and 6
+    pair = np.array([[5, 5], [6, 6]])
+    for picture in (
+        pair.astype(np.uint8),
+        pair.astype(np.uint16),
+        Image.fromarray(pair.astype(np.uint8)).convert("LA"),
+    ):
+        grey = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        grey.save(dataset.panoptic_dir / "3.png")
+        np.testing.assert_array_equal(dataset.load_segment_ids(image_of(dataset, 3)), pair)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("L", "the PNG is grey, its values are"), ("P", "the PNG is a palette, its colo")]
+)
+def test_a_map_of_other_ids_says_how_its_png_is_read(split, mode, said):
+    Image.fromarray(np.full((2, 2), 9, np.uint8)).convert(mode).save(split.panoptic_dir / "3.png")
+    with pytest.raises(DataError, match=f"has pixels of segment .*{said}"):
+        split.load_segment_ids(image_of(split, 3))
 
 
 def test_file_names_may_have_folders(split):
@@ -202,13 +268,20 @@ def test_annotations_that_are_no_whole_json_object_are_refused(split, spoil, mes
         open_split(split.annotations.parent)
 
 
+NO_SUCH_KEY = "(image|annotation).*({0}.*expected|expected '{0}')"
+
+
 @pytest.mark.parametrize(
     ("row_of", "keys", "message"),
     [
         (lambda d: d, "images annotations categories", "expected a list under '{}', got no such key"),
-        (lambda d: d["images"][0], "id file_name height width", "image.*expected '{}'"),
-        (lambda d: d["annotations"][0], "image_id file_name segments_info", "(annotation|image).*expected '{}'"),
-        (lambda d: segments(d)[0], "id category_id area bbox iscrowd", "image 3: .*segment.*expected.*{}"),
+        (lambda d: d["images"][0], "id file_name height width", NO_SUCH_KEY),
+        (
+            lambda d: d["annotations"][0],
+            "image_id file_name segments_info",
+            "(image|annotation).*({0}.*expected|expected '{0}')",
+        ),
+        (lambda d: segments(d)[0], "id category_id area bbox iscrowd", "image 3: .*segment.*{}: expected"),
     ],
 )
 def test_a_missing_key_is_named(split, row_of, keys, message):
@@ -228,7 +301,7 @@ def test_a_crowd_is_1_or_true(split, flag, is_crowd):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["images"][0].update(id="3"), "an image: expected 'id' to be of type int, got '3'"),
+        (lambda d: d["images"][1].update(id="3"), "position 1: id '3' is text, images have number ids, as 3"),
         (lambda d: d["images"][0].update(height=0), "image 3: expected a height and width of at least 1, got 0x2"),
         (lambda d: d["images"].append(d["images"][0]), "image id 3 appears twice"),
         (lambda d: d["images"][0].update(file_name="12.png"), "file name '12.png' appears twice"),
@@ -241,12 +314,12 @@ def test_a_crowd_is_1_or_true(split, flag, is_crowd):
         (lambda d: segments(d)[0].update(id=300), "image 3: segment id 300 appears twice"),
         (lambda d: segments(d)[0].update(id=0), "image 3: segment 0: expected an id from 1 to 16777215"),
         (lambda d: segments(d)[0].update(id=2**24), "segment 16777216: expected an id from 1 to 16777215"),
-        (lambda d: segments(d)[0].update(bbox=[1, 2, 3]), r"segment 5: expected area, bbox \[x, y, width, height\]"),
+        (lambda d: segments(d)[0].update(bbox=[1, 2, 3]), r"segment 5: bbox: expected \[x, y, width, height\]"),
         *(
             (lambda d, flag=flag: segments(d)[0].update(iscrowd=flag), "segment 5: .*iscrowd")
             for flag in ("0", "false", 2, None)
         ),
-        (lambda d: segments(d).append(None), "image 3: a segment: expected 'id' to be of type int, got None"),
+        (lambda d: segments(d).append(None), "image 3: a segment: id: expected a whole number, got None"),
     ],
 )
 def test_a_contradiction_in_the_json_is_refused(split, change, message):
@@ -305,8 +378,8 @@ def test_a_photo_of_another_kind_is_refused(split, write, message):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.zeros((2, 2), dtype=np.uint8), "8-bit RGB expected .* got 1 channels of uint8"),
-        (np.zeros((2, 2, 4), dtype=np.uint8), "8-bit RGB expected .* got 4 channels of uint8"),
+        (np.zeros((2, 2), dtype=np.uint8), "no pixel of segment 5, .*the PNG is grey"),
+        (np.zeros((2, 2, 4), dtype=np.uint8), "no pixel of segment 5"),
         (np.zeros((2, 2, 3), dtype=np.uint16), "8-bit RGB expected .* got 3 channels of uint16"),
         (id2rgb(segment_map("SS DE"))[..., ::-1], r"3\.png: has pixels of segment 70000, which segments_info of"),
         (np.zeros((2, 2, 3), dtype=np.uint8), r"no pixel of segment 5, which .* image 3 lists \(and 1 more like it\)"),
@@ -325,3 +398,8 @@ def test_sizes_that_disagree_are_refused(split):
     for load in (split.load_photo, split.load_segment_ids):
         with pytest.raises(DataError, match=message):
             load(image)
+
+
+def test_a_json_with_a_byte_order_mark_is_read(split):
+    split.annotations.write_bytes(b"\xef\xbb\xbf" + split.annotations.read_bytes())
+    assert open_split(split.annotations.parent).images == split.images

@@ -39,6 +39,15 @@ def written(path, maps):
     return images
 
 
+def test_a_segment_of_another_area_than_its_runs_is_refused(tmp_path):
+    maps = random_maps(3)
+    images = written(tmp_path / "runs.parquet", maps)
+    segment, *others = images[1].segments
+    images[1] = replace(images[1], segments=(segment._replace(area_px=segment.area_px + 1), *others))
+    with pytest.raises(DataError, match=f"the runs of image 11 are of other segments .*; {REMEDY}"):
+        SegmentRunsReader(tmp_path / "runs.parquet", images, remedy=REMEDY).read(0)
+
+
 def test_runs_count_segments_by_ascending_id():
     ids = np.array([[7, 7, 0], [0, 500, 7]])
     runs = find_runs(ids, image_of(1, ids).segments[::-1])

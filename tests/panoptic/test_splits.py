@@ -1,7 +1,10 @@
 """What `prepare` writes, what its fingerprint covers, and the leaks and gaps that it refuses."""
 
 import json
+import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,14 +18,8 @@ from PIL import Image
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
-from antvisionps.panoptic.splits import (
-    SPLITS,
-    SplitFiles,
-    choose_heldout,
-    dataset_fingerprint,
-    open_split,
-    prepare_coco_panoptic,
-)
+from antvisionps.panoptic.segments import class_index_map
+from antvisionps.panoptic.splits import SPLITS, SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
 from tests.pipeline.workspace import PROJECT, change_params
 
 TRAIN = SplitFiles("train.json", "panoptic", "images")
@@ -111,15 +108,6 @@ def test_a_relative_root_stays_relative(folder, monkeypatch):
     assert open_split(Path("out"), "val").images_dir == Path("mine", "images")
 
 
-def test_heldout_is_a_function_of_the_set_of_ids_and_the_seed():
-    ids = range(100, 200)
-    chosen = choose_heldout(ids, count=10, seed=1)
-    assert len(chosen) == 10
-    assert chosen <= set(ids)
-    assert choose_heldout(reversed(ids), count=10, seed=1) == chosen
-    assert choose_heldout(ids, count=10, seed=2) != chosen
-
-
 @pytest.mark.parametrize("count", [0, 5, 6])
 def test_some_images_must_be_left_to_train_on_and_some_held_out(folder, count):
     with pytest.raises(DataError, match=f"heldout_images is {count} and the train annotations have 5 .* 1 to 4"):
@@ -178,8 +166,58 @@ def test_the_same_pixels_in_another_file_are_a_leak(folder, options):
     source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
     shutil.copy(source, copy) if options is None else Image.open(source).save(copy, **options)
     assert (copy.read_bytes() == source.read_bytes()) == (options is None)
-    message = r"leak: .*000001\.png in (train|heldout) and .*000012\.png in val are the same"
+    message = r"leak: .*000001\.png in train and .*000012\.png in val are the same"
     with pytest.raises(DataError, match=message):
+        prepare_folder(folder)
+
+
+def test_a_photo_turned_and_the_same_with_a_tag_that_turns_it_are_a_leak(folder):
+    source, copy = (folder / "images" / f"{image_id:012d}.png" for image_id in (1, 12))
+    Image.open(source).rotate(90, expand=True).save(copy, exif=TURNED)
+    with pytest.raises(DataError, match=r"leak: .*000001\.png .*000012\.png in val are the same"):
+        prepare_folder(folder)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_that_are_turned_in_doubt_are_counted_in_one_line(folder, capsys, orientation):
+    """They are square, so their size is the same either way."""
+    for image_id in (11, 12):
+        path = folder / "images" / f"{image_id:012d}.png"
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.open(path).save(path, exif=exif)
+    prepare_folder(folder)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    if orientation == 1:
+        assert warnings == []
+    else:
+        (line,) = warnings
+        assert f"2 photos carry an EXIF orientation ({folder}/images/000000000011.png first" in line
+        assert f"orientation {orientation}); they are turned upright, as viewers show them" in line
+
+
+def test_a_map_that_is_too_large_is_refused_by_its_header_alone(folder):
+    path = folder / "panoptic" / f"{12:012d}.png"
+    png = path.read_bytes()
+    for side, message in ((13_000, "expected 64x64 pixels .*, got 13000x13000"), (30_000, "more than 178956970")):
+        path.write_bytes(png[:16] + struct.pack(">II", side, side) + png[24:])
+        with pytest.raises(DataError, match=rf"000012\.png.*{message}"):
+            prepare_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["images/000000000012.png", "panoptic/000000000012.png", "val.json"])
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder", "a socket"])
+def test_what_is_no_file_is_refused_at_once(folder, monkeypatch, place, kind):
+    monkeypatch.chdir(folder)  # a socket's path is short
+    path = Path(place)
+    path.unlink()
+    make = {"a FIFO": os.mkfifo, "a folder": os.mkdir, "a device": lambda path: path.symlink_to("/dev/zero")}
+    if kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(place)
+    else:
+        make[kind](path)
+    with pytest.raises(DataError, match=rf"{path.name}.*expected a file, got {kind}"):
         prepare_folder(folder)
 
 
@@ -198,14 +236,108 @@ def test_the_same_photo_twice_in_one_split_is_no_leak(folder):
     prepare_folder(folder)
 
 
+def number_from_1(folder: Path, name: str) -> None:
+    def renumber(document):
+        for place, (image, row) in enumerate(zip(document["images"], document["annotations"], strict=True), start=1):
+            image["id"] = row["image_id"] = place
+
+    edit(folder / f"{name}.json", renumber)
+
+
+def test_train_and_val_may_both_number_their_images_from_1(folder):
+    number_from_1(folder, "val")
+    prepared = prepare_folder(folder)
+    val = open_split(prepared, "val")
+    assert [(image.image_id, image.file_name) for image in val.images] == [(1, f"{11:012d}.png"), (2, f"{12:012d}.png")]
+    ids = [image.image_id for name in ("train", "heldout") for image in open_split(prepared, name).images]
+    assert sorted(ids) == [1, 2, 3, 4, 5]
+
+
+def test_equal_photos_of_train_are_kept_on_one_side_and_the_number_held_out_is_said(folder, capsys):
+    for image_id in (2, 3, 4):
+        shutil.copy(folder / "images" / f"{1:012d}.png", folder / "images" / f"{image_id:012d}.png")
+    prepared = prepare_folder(folder)
+    ids = {name: [image.image_id for image in open_split(prepared, name).images] for name in SPLITS}
+    assert ids == {"train": [1, 2, 3, 4], "heldout": [5], "val": [11, 12]}
+    said = (
+        "1 images are held out, not prepare.heldout_images = 2: photos that are equal pixel by pixel stay on one side\n"
+    )
+    assert capsys.readouterr().out == said
+
+
+def no_crowds(document):
+    for annotation in document["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["iscrowd"] = 0
+
+
+def leave_measures_out(document):
+    for annotation in document["annotations"]:
+        for segment in annotation["segments_info"]:
+            for key in ("area", "bbox", "iscrowd"):
+                del segment[key]
+
+
+def test_what_prepare_writes_has_the_measures_that_the_users_json_lacks(folder):
+    for name in ("train", "val"):
+        edit(
+            folder / f"{name}.json",
+            lambda d: [s.update(iscrowd=0) for a in d["annotations"] for s in a["segments_info"]],
+        )
+    whole = contents(prepare_folder(folder))
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", leave_measures_out)
+    assert contents(prepare_folder(folder)) == whole
+
+
+def name_images(document):
+    for image, row in zip(document["images"], document["annotations"], strict=True):
+        image["id"] = row["image_id"] = f"berlin_{image['id']}"
+
+
+def test_the_users_own_text_ids_are_in_what_is_written_and_images_are_numbered_by_split(folder):
+    before = prepare_folder(folder)
+    chosen = [[image.file_name for image in open_split(before, name).images] for name in SPLITS]
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", name_images)
+    splits = [open_split(prepare_folder(folder), name) for name in SPLITS]
+    assert [[image.file_name for image in split.images] for split in splits] == chosen
+    for split in splits:
+        assert [image.image_id for image in split.images] == list(range(1, len(split.images) + 1))
+        listed = json.loads(split.annotations.read_text())
+        assert [row["id"] for row in listed["images"]] == [image.source_id for image in split.images]
+        assert all(image.source_id == f"berlin_{int(image.file_name[:12])}" for image in split.images)
+
+
+def test_a_thing_may_have_category_id_0(folder):
+    def from_0(document):
+        for row in (*document["categories"], *(s for a in document["annotations"] for s in a["segments_info"])):
+            key = "category_id" if "category_id" in row else "id"
+            row[key] = 0 if row[key] == 3 else row[key]
+
+    for name in ("train", "val"):
+        edit(folder / f"{name}.json", from_0)
+    val = open_split(prepare_folder(folder), "val")
+    assert val.categories.things[0].category_id == 0
+    image = val.images[0]
+    classes = class_index_map(val.load_segment_ids(image), image, val.categories)
+    balls = [segment.area_px for segment in image.segments if segment.category_id == 0]
+    assert np.count_nonzero(classes == 0) == sum(balls)
+
+
+@pytest.mark.parametrize("missing", ["train.json", "val.json", "panoptic", "images"])
+def test_of_a_relative_root_the_whole_path_is_named(folder, monkeypatch, missing):
+    monkeypatch.chdir(folder.parent)
+    (folder / missing).rename(folder / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        prepare_coco_panoptic(Path("out"), root="mine", train=TRAIN, val=VAL, heldout_images=1, seed=0)
+    whole = f"that is {folder / missing}: a relative root starts at {folder.parent}"
+    assert str(caught.value).startswith(f"mine/{missing}: no such file or folder ({whole});")
+
+
 def truncate_photo(folder: Path) -> None:
     path = folder / "images" / f"{4:012d}.png"
     path.write_bytes(path.read_bytes()[:-500])
-
-
-def share_an_id(val):
-    val["images"][0].update(id=2)
-    val["annotations"][0].update(image_id=2)
 
 
 MOON = {"id": 99, "name": "moon", "isthing": 1}
@@ -218,7 +350,6 @@ def edit_val(change):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (edit_val(share_an_id), r"leak: image 2 .*train\.json.* in val .*val\.json"),
         (truncate_photo, r"000004\.png: photo of image 4 .* cannot be read whole"),
         (lambda folder: (folder / "panoptic" / f"{11:012d}.png").unlink(), "1 of 2 panoptic PNG files"),
         (edit_val(lambda val: val["annotations"][1]["segments_info"].pop()), "segments_info of image 12 does not list"),
@@ -265,6 +396,35 @@ def test_a_missing_or_broken_manifest_is_refused(tmp_path, text, reason):
     for ask in (dataset_fingerprint, lambda folder: open_split(folder, "train")):
         with pytest.raises(DataError, match=rf"dataset\.json: no readable manifest \({reason}.*`dvc repro -f prepare`"):
             ask(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda found: {}, "fingerprint: Field required"),
+        (lambda found: None, "not the manifest that is expected"),
+        (lambda found: [found], "not the manifest"),
+        (lambda found: found | {"fingerprint": 5}, "fingerprint: .*got 5"),
+        (lambda found: found | {"root": ["a"]}, "root: "),
+        (lambda found: found | {"splits": None}, "splits: "),
+        (lambda found: found | {"splits": {"test": {}}}, "splits.test"),
+        (lambda found: found | {"splits": {}}, "no split train"),
+        (lambda found: found | {"categories": [{"id": "x"}]}, "categor"),
+        (lambda found: found | {"categories": found["categories"][:1]}, "other images or categories than dataset.json"),
+        (
+            lambda found: found | {"splits": {"train": found["splits"]["train"] | {"images": 77}}},
+            "other images or categ",
+        ),
+        (lambda found: found | {"splits": {"train": found["splits"]["train"] | {"images_dir": 1e400}}}, "images_dir: "),
+        (lambda found: found | {"seed": 1}, "seed: "),
+    ],
+)
+def test_a_manifest_that_prepare_cannot_have_written_is_refused(folder, change, problem):
+    prepared = prepare_folder(folder)
+    path = prepared / "dataset.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match=rf"^{prepared}/[a-z.]*json: [^\n]*{problem}[^\n]*$"):
+        open_split(prepared, "train")
 
 
 @pytest.mark.parametrize(

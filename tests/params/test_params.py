@@ -54,6 +54,20 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("runtime.launcher", "mpi", r"runtime\.launcher: .*'none', 'pytorch' or 'slurm', got 'mpi'"),
         ("fuse.min_score", ..., r"fuse\.min_score: Field required"),
         ("score", ..., r"score: Field required"),
+        ("runtime.workers", 10**9, r"runtime\.workers: .*less than or equal to 4096, got 1000000000"),
+        ("runtime.cpu_threads", 10**9, r"runtime\.cpu_threads: .*less than or equal to 4096"),
+        ("runtime.loader_workers", 2**63, r"runtime\.loader_workers: .*less than or equal to 4096"),
+        ("score.bootstrap_samples", 10**9, r"score\.bootstrap_samples: .*less than or equal to 100000"),
+        ("report.photo_long_side_px", 10**9, r"report\.photo_long_side_px: .*less than or equal to 65536"),
+        ("prepare.scenes.train_images", 10**12, r"scenes\.train_images: .*less than or equal to 1000000"),
+        ("predict.short_sides_px", [128, 10**9], r"predict\.short_sides_px\.1: .*less than or equal to 16384"),
+        ("predict.max_instances", 10**18, r"predict\.max_instances: .*less than or equal to 100000"),
+        ("train_lwl_htc.network.fpn_channels", 10**9, r"fpn_channels: .*less than or equal to 4096"),
+        ("train_e_ups.optimizer.learning_rate", 3e38, r"learning_rate: .*less than or equal to 1000000"),
+        ("fuse.min_stuff_area_px", 2**40, r"fuse\.min_stuff_area_px: .*less than or equal to 1000000000"),
+        ("fuse.semantic_weights", {"e_ups": 1e300}, r"semantic_weights\.e_ups: .*less than or equal to 1000000"),
+        ("fuse.semantic_weights", {"e_ups": 1e-300}, r"semantic_weights\.e_ups: expected 0, or a weight of at least"),
+        ("fuse.min_score", "x" * 1000, r"fuse\.min_score: .*number, got 'x{79}…$"),
         ("prepare.source", "imagenet", r"prepare\.source: .*'scenes', 'coco_panoptic' or 'cityscapes', got 'imagenet'"),
         ("prepare.source", "coco_panoptic", r"prepare: .*prepare\.coco_panoptic must be filled in"),
         ("prepare.instances", "a.json", r"prepare: instances is a\.json and source scenes; expected panoptic"),
@@ -74,6 +88,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("fuse.method", "upsnet", r"fuse\.method: .*'heuristic' or 'panoptic_head', got 'upsnet'"),
         ("fuse.methods", {"fuse": "heuristic"}, r"fuse\.methods has \['fuse'\]; expected only names of"),
         ("fuse.min_scores", {"ring": 1.5}, r"fuse\.min_scores\.ring: .*less than or equal to 1, got 1\.5"),
+        ("fuse.min_scores", {"ring": 0.5, 7: 0.6}, r'fuse: min_scores has names and numbers as keys.* quotes, as "7"'),
         ("fuse.min_scores", [0.5], r"fuse\.min_scores: .*dictionary"),
         ("fuse.order", "area", r"fuse\.order: .*'score' or 'learned', got 'area'"),
         ("fuse.semantic_average", "logits", r"fuse\.semantic_average: .*'probabilities' or 'log_probabilities'"),
@@ -215,6 +230,52 @@ def test_what_is_not_a_yaml_mapping_is_refused(tmp_path, content, complaint):
         path.write_bytes(content)
     with pytest.raises(ParamsError, match=rf"(?s){path}: .*{complaint}"):
         load_params(path)
+
+
+ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join(10 * [f'*{before}'])}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""Nine lines for 10^9 values."""
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (ALIASES, "its aliases stand for more than 100000 values"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "{b: " * 5000 + "1" + "}" * 5000, "nested too deeply"),
+        ("".join(f"{' ' * depth}a:\n" for depth in range(2000)), "nested too deeply"),
+        (f"a: {'9' * 5000}", "Exceeds the limit"),
+        ("a: 2020-99-99", "month must be in"),
+        ("a: !!int x", "invalid literal"),
+        ("a: [1, 2", "expected ',' or ']', but got '<stream end>' in line 1, column 9"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["params", "profile"])
+def test_yaml_that_would_take_all_time_or_memory_is_one_line(tmp_path, text, complaint, kind):
+    path = tmp_path / "params.yaml"
+    path.write_text(text if kind == "params" else f"extends: {BUILT_IN}\n{text}")
+    if kind == "profile":
+        complaint = complaint.replace("line 1", "line 2")
+    with pytest.raises(ParamsError, match=rf"^{path}: not valid YAML: [^\n]*{re.escape(complaint)}[^\n]*$"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}"])
+def test_an_alias_of_what_it_stands_in_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match="or for themselves; write them out"):
+        load_params(path)
+
+
+def test_aliases_and_a_byte_order_mark_are_read(tmp_path):
+    path = tmp_path / "params.yaml"
+    text = BUILT_IN.read_text()
+    assert text.count("channels_last: true") == 3
+    text = text.replace("channels_last: true", "channels_last: &yes true", 1)
+    path.write_text("\ufeff" + text.replace("channels_last: true", "channels_last: *yes"), encoding="utf-8")
+    assert load_params(path) == load_params(BUILT_IN)
 
 
 def test_an_address_without_a_backend_that_uses_it_is_refused():

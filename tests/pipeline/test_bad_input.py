@@ -43,7 +43,22 @@ def test_a_broken_cache_is_one_line_and_leaves_nothing(done, tmp_path, workers):
     line = fail(done.run("fuse", params=params, predictions=predictions, out=out))
     assert str(cache) in line
     assert "not a whole Parquet file" in line
-    assert list(out.parent.iterdir()) == []
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "stage"), [("heldout", "evaluate_heldout"), ("heldout", "calibrate"), ("val", "fuse"), ("val", "report")]
+)
+@pytest.mark.parametrize("name", [INSTANCES_FILE, SEMANTIC_FILE])
+def test_an_end_that_lacks_a_file_that_it_should_have_is_told(done, tmp_path, split, stage, name):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    for spoiled in ([split], ["heldout", "val"]):  # of one split, then of both
+        for of_split in spoiled:
+            cache_path(predictions, end="e_ups", split=of_split, file_name=name).unlink(missing_ok=True)
+        line = fail(done.run(stage, predictions=predictions, out=tmp_path / "x"))
+        assert f"e_ups/{split}/{name}: no such file, but e_ups " in line
+        assert "run `dvc repro` to predict again" in line
+        assert not (tmp_path / "x").exists()
 
 
 def spoil_best_masks(path):

@@ -42,7 +42,7 @@ def recording(done):
                 self.noted.append(([image.image_id for image in self.images], len(settings)))
             return super().count(settings)
 
-    caches = SplitCaches.open(done.predictions, done.prepared, "heldout")
+    caches = SplitCaches.open(done.predictions, done.prepared, "heldout", promised={})
     return Recording(caches, caches.dataset.images, workers=1, min_instances=1)
 
 

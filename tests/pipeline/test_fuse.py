@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +10,9 @@ import pytest
 
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
 
 
@@ -55,10 +58,25 @@ def test_routed_categories_come_from_their_end_only_or_all_from_the_better_one(d
     assert ends == {routing["better_overall"], "e_ups+lwl_htc"}
 
 
-def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path):
+def name(thing):
+    return thing.name
+
+
+def number(thing):
+    return thing.category_id
+
+
+def digits(thing):
+    """As `-S ++fuse.min_scores.7=0.6` writes it."""
+    return str(thing.category_id)
+
+
+@pytest.mark.parametrize("keys", [(name, digits), (number, number), (name, name)])
+def test_a_class_may_have_a_score_threshold_of_its_own_by_name_or_id(done, tmp_path, keys):
     """Of that class what scores less is rejected; of the others all is as it was."""
     one, other, *_ = open_split(done.prepared, "val").categories.things
-    fused = done.fuse(tmp_path / "fused", "e_ups", min_scores={one.name: 0.6, other.category_id: 0.0})
+    first, second = (key_of(thing) for key_of, thing in zip(keys, (one, other), strict=True))
+    fused = done.fuse(tmp_path / "fused", "e_ups", min_scores={first: 0.6, second: 0.0})
     lowest = {one.category_id: 0.6, other.category_id: 0.0}
     scored = [row for row in rows_of(fused / "e_ups", "candidates") if row["score"] is not None]
     assert {row["reason"] for row in scored} > {"low_score"}
@@ -128,34 +146,54 @@ def test_log_probabilities_and_the_panoptic_head_change_the_systems_that_they_ar
     assert changed == ["e_ups", "fusion"]
 
 
-def test_an_end_may_have_semantics_only(done, tmp_path):
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+def import_lwl_htc(done, folder, reader, writer, name):
+    """predictions of e_ups, and of an imported end `mine` with one of the two files of lwl_htc."""
+    predictions = folder / "predictions"
+    shutil.copytree(done.predictions / "e_ups", predictions / "e_ups")
     for split in ("heldout", "val"):
-        (predictions / "lwl_htc" / split / INSTANCES_FILE).unlink()
+        with reader(done.predictions / "lwl_htc" / split / name) as cache:
+            header, images = replace(cache.header, end="mine"), list(cache)
+        with writer(predictions / "mine" / split / name, header) as imported:
+            for image in images:
+                imported.write(image)
+    return predictions
+
+
+def params_with_mine(path, **fuse):
+    write_params(path, semantic_weights={}, **fuse)
+    return change_params(
+        path, path, ends=["e_ups"], predict={"separate_ends": ["e_ups"]}, import_end={"ends": ["mine"]}
+    )
+
+
+def test_an_end_may_have_semantics_only(done, tmp_path):
+    predictions = import_lwl_htc(done, tmp_path, SemanticReader, SemanticWriter, SEMANTIC_FILE)
     places = {"predictions": predictions, "routing": tmp_path / "routing"}
-    places["params"] = write_params(tmp_path / "params.yaml", systems=["fusion"])
-    succeed(done.run("evaluate_heldout", predictions=predictions, out=tmp_path / "routing"))
+    places["params"] = params_with_mine(tmp_path / "params.yaml", systems=["fusion"])
+    own = {name: place for name, place in places.items() if name != "routing"}
+    succeed(done.run("evaluate_heldout", **own, out=tmp_path / "routing"))
     routed = json.loads((tmp_path / "routing" / "routing.json").read_text())["categories"]
     assert {(row["end"], row["reason"]) for row in routed} == {("e_ups", "only_end")}
     succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
     succeed(done.run("fuse", **places, out=tmp_path / "fused"))
     ends = {row["end"] for row in rows_of(tmp_path / "fused" / "fusion", "segments")}
-    assert ends == {"e_ups", "e_ups+lwl_htc"}
+    assert ends == {"e_ups", "e_ups+mine"}
     succeed(done.run("score", **places, fused=tmp_path / "fused", out=tmp_path / "m", overlays=tmp_path / "o"))
-    places["params"] = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    places["params"] = params_with_mine(tmp_path / "params.yaml", systems=["mine"])
     for stage in ("fuse", "calibrate"):
         line = fail(done.run(stage, **places, out=tmp_path / "alone"))
-        assert "none of the ends ['lwl_htc'] has an instances.parquet" in line
+        assert "none of the ends ['mine'] has an instances.parquet" in line
         assert not (tmp_path / "alone").exists()
 
 
 def test_an_end_may_have_instances_only_but_not_all_ends(done, tmp_path):
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
-    (predictions / "lwl_htc" / "val" / SEMANTIC_FILE).unlink()
-    done.fuse(tmp_path / "fused", "fusion", places={"predictions": predictions})
-    params = write_params(tmp_path / "params.yaml", systems=["lwl_htc"])
+    predictions = import_lwl_htc(done, tmp_path, InstancesReader, InstancesWriter, INSTANCES_FILE)
+    places = {"params": params_with_mine(tmp_path / "params.yaml", systems=["fusion"]), "predictions": predictions}
+    succeed(done.run("evaluate_heldout", **places, out=tmp_path / "routing"))
+    succeed(done.run("fuse", **places, routing=tmp_path / "routing", out=tmp_path / "fused"))
+    params = params_with_mine(tmp_path / "params.yaml", systems=["mine"])
     line = fail(done.run("fuse", params=params, predictions=predictions, out=tmp_path / "alone"))
-    assert "none of the ends ['lwl_htc'] has a semantic.parquet" in line
+    assert "none of the ends ['mine'] has a semantic.parquet" in line
     assert not (tmp_path / "alone").exists()
 
 

@@ -64,9 +64,12 @@ def test_a_photo_gets_the_pipelines_own_map(val, tiny_run, tmp_path, fuse):
 def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*"))
+    for name in ("notes.txt", "a.HEIC", ".DS_Store"):
+        (pictures / name).touch()
     out = tmp_path / "out"
     cli(["predict", str(pictures), "--out", str(out)])
     printed = capsys.readouterr()
+    assert "skipped, as no pictures: 1 .heic (a.HEIC), 1 .txt (notes.txt)\n" in printed.err
     assert "predict: 100%" in printed.err
     assert f"{len(val.images)} panoptic maps: {out}/panoptic.json" in printed.out
     written, expected = (json.loads((f / "panoptic.json").read_text()) for f in (out, Path("data/fused/fusion")))
@@ -125,7 +128,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
     out = tmp_path / "out"
     refuse("broken.jpg: cannot be read as a picture", tmp_path / "broken.jpg", "--out", out)
     refuse("holds thesis.txt, and --out is replaced whole", "--out", tmp_path / "mine")
-    refuse("expected a folder for --out", "--out", tmp_path / "broken.jpg")
+    refuse("expected a folder to write, got a file", "--out", tmp_path / "broken.jpg")
     refuse("network.json: no readable network (no such file); train that network", "--out", out, "--models", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
@@ -135,6 +138,7 @@ def test_a_former_result_is_replaced(val, tmp_path):
     out = tmp_path / "out"
     for image in val.images[:2]:
         cli(["predict", str(val.photo_path(image)), "--out", str(out), "--system", "e_ups"])
+        (out / ".DS_Store").touch()  # as macOS leaves it in a folder that was looked at
         assert [path.stem for path in (out / "panoptic").iterdir()] == [Path(image.file_name).stem]
 
 

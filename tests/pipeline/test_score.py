@@ -2,14 +2,21 @@
 
 import json
 import shutil
+import tracemalloc
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.png import write_segment_ids_png
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import open_split
 from antvisionps.params.whole import load_params
+from antvisionps.pipeline.score import write_overlays
+from tests.drawing import category_set
 from tests.pipeline.workspace import ENDS, SYSTEMS, read_csv
 
 GROUPS = ("All", "Things", "Stuff")
@@ -38,6 +45,7 @@ def test_the_metrics_are_panopticapis_and_hotcocos(done, metrics, panopticapi_pq
                 assert found == pytest.approx({name: 100 * expected[group][name.lower()] for name in found}, abs=1e-9)
     assert 0 < metrics["fusion"]["All"]["PQ"] < 100
     printed = (done.root / "score.txt").read_text()
+    assert "…" not in printed
     assert all(word in printed for word in (*SYSTEMS, "PQTh"))
 
 
@@ -114,8 +122,32 @@ def test_a_picture_shows_photo_truth_and_every_system(done):
     assert cv2.imread(str(pictures[0])).shape[1] >= (2 + len(SYSTEMS)) * 2 * truth.images[0].width
 
 
+def test_pictures_of_large_images_take_little_memory(tmp_path):
+    """Bounded by what is drawn: a photo, a map, and their decoding; never a panel at full size."""
+    ids = np.repeat(np.repeat(np.array([[1, 2], [3, 0]]), 1500, axis=0), 2000, axis=1)
+    write_segment_ids_png(tmp_path / "a.png", ids)
+    Image.fromarray(np.full((*ids.shape, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
+    categories = category_set({7: "dog"}, {4: "sky"})
+    image = PanopticImage(1, "a.jpg", "a.png", *ids.shape, measure_segments(ids, category_ids={1: 7, 2: 7, 3: 4}))
+    truth = PanopticDataset(tmp_path / "a.json", tmp_path, tmp_path, categories, (image,))
+    tracemalloc.start()
+    write_overlays(tmp_path / "out", truth, {f"system {number}": truth for number in range(4)}, images=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * ids.size  # at full size, the panels and the picture of them have 36 bytes a pixel alone
+    assert cv2.imread(str(tmp_path / "out" / "000000000001.png")).shape == (24 + 1536, 6 * 2048 + 5 * 4, 3)
+
+
 def test_without_an_error_budget_its_table_is_empty_and_the_rest_is_the_same(done, tmp_path):
     done.score(tmp_path / "scored", done.fused)
     for path in done.metrics.iterdir():
         found = (tmp_path / "scored" / "metrics" / path.name).read_bytes()
         assert found == (path.read_bytes() if path.name != "error_budget.csv" else b"perfect,PQ,PQ_things,PQ_stuff\n")
+
+
+def test_progress_counts_images_and_not_what_a_process_takes_at_once(done, tmp_path):
+    places = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    last = done.run("score", "--no-error-budget", **places).stderr.split("\r")[-1]
+    assert "score: 100%" in last
+    assert "| 5/5 [" in last
+    assert "image/s" in last

@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from antvisionps.datasets.scenes import prepare_scenes
-from antvisionps.panoptic.segments import class_index_map
+from antvisionps.panoptic.segments import class_index_map, given_ids
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
@@ -91,7 +91,8 @@ def write_caches(prepared, predictions):
     for end, stride in ENDS.items():
         for split in ("heldout", "val"):
             dataset = open_split(prepared, split)
-            header = CacheHeader(end, split, dataset_fingerprint(prepared), dataset.categories, "weights")
+            fingerprint, own_ids = dataset_fingerprint(prepared), given_ids(dataset.images)
+            header = CacheHeader(end, split, fingerprint, dataset.categories, "weights", own_ids)
             write_cache(predictions / end / split, header, dataset, rng, stride)
 
 

@@ -4,16 +4,22 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
 
 from antvisionps.cli import main as cli
+from antvisionps.core.errors import DataError
+from antvisionps.datasets.scenes import CATEGORIES, write_scenes
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
+from antvisionps.pipeline.prepare import prepare
 from antvisionps.preflight import dry_run
-from antvisionps.preflight.images import find_images
+from antvisionps.preflight.images import look_at_data
 from antvisionps.preflight.networks import networks_of
+from tests.datasets.test_cityscapes import write_image
 from tests.tiny_run import write_tiny_params
 
 PAPER = Path(__file__).parents[2] / "profiles" / "coco_paper.yaml"
@@ -89,7 +95,8 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
         "4 x 832 x 1109 px",
         "e_ups r50: time unknown needs a GPU",
         "113,287 + 5,000 + 5,000",
-        "wrong data data/coco/train2017: not there",
+        "wrong data data/coco/train2017 (",
+        "/data/coco/train2017): not there",
         "https://x/resnet50 cannot be reached: no network",
         "antvisionps download coco --to data/coco",
         "note optimizer.autocast",
@@ -125,16 +132,99 @@ def test_imagenet_weights_that_a_package_carries_are_here():
     assert dry_run.imagenet_weights("efficientnet_lite0").file.is_file()
 
 
-def test_images_of_a_folder_are_those_that_lie_there(tmp_path):
-    categories = [{"id": 1, "name": "a", "isthing": 1}, {"id": 2, "name": "b", "isthing": 0}]
-    images = [{"id": n, "height": 30, "width": 50 + n} for n in range(3)]
-    folder = {"root": str(tmp_path)}
+@pytest.fixture
+def coco(tmp_path):
+    """A small data set of a user's in COCO's layout, and what params say of it."""
+    root = tmp_path / "mine"
+    for split, first, count in (("train", 1, 5), ("val", 11, 2)):
+        images = write_scenes(root, seed=0, image_ids=range(first, first + count), height=64, width=96)
+        write_panoptic_json(root / f"{split}.json", categories=CATEGORIES, images=images)
+    folder = {"root": str(root)}
     for split in ("train", "val"):
-        folder[split] = {"annotations": f"{split}.json", "panoptic_dir": f"p_{split}", "images_dir": f"i_{split}"}
-        (tmp_path / f"p_{split}").mkdir()
-        (tmp_path / f"i_{split}").mkdir()
-        (tmp_path / f"{split}.json").write_text(json.dumps({"images": images, "categories": categories}))
-    for number in range(7):
-        (tmp_path / "p_train" / f"{number}.png").touch()
-    found = find_images(load_params(PAPER, changes={"prepare.coco_panoptic": folder}).prepare)
-    assert (found.train, found.val, found.hw, len(found.categories)) == (7, 3, (30, 51), 2)
+        folder[split] = {"annotations": f"{split}.json", "panoptic_dir": "panoptic", "images_dir": "images"}
+    return root, {"prepare.coco_panoptic": folder, "prepare.instances": "panoptic", "prepare.heldout_images": 2}
+
+
+def look(changes):
+    return look_at_data(load_params(PAPER, changes=changes).prepare)
+
+
+def test_images_of_a_folder_are_those_that_prepare_reads(coco):
+    images, (finding,) = look(coco[1])
+    assert (images.train, images.val, images.hw, images.categories) == (5, 2, (64, 96), CATEGORIES)
+    assert finding.severity == "ok"
+    assert "prepare takes its annotations and all 7 photos and maps" in finding.message
+
+
+def test_of_many_images_a_part_is_opened_and_the_finding_says_so(coco, monkeypatch):
+    monkeypatch.setattr("antvisionps.preflight.images.SAMPLE", 3)
+    (coco[0] / "images" / f"{2:012d}.png").write_bytes(b"no picture")  # between the first, the middle and the last
+    (finding,) = look(coco[1])[1]
+    assert finding.severity == "ok"
+    assert "5 of 7 photos and maps; not looked at: the others, and whether one of them" in finding.message
+    (coco[0] / "images" / f"{3:012d}.png").write_bytes(b"no picture")
+    assert "photo of image 3" in look(coco[1])[1][0].message
+
+
+def drop_categories(document):
+    document["categories"] = [{"id": 1.9, "name": "cat", "isthing": 1}]
+
+
+def enlarge(document):
+    document["annotations"][0]["segments_info"][0]["area"] += 1
+
+
+def rename_photo(document):
+    document["images"][0]["file_name"] = "other.png"
+
+
+@pytest.mark.parametrize("spoil", [drop_categories, enlarge, rename_photo, lambda d: d["images"].clear()])
+def test_what_prepare_refuses_is_wrong_here_in_the_same_words(coco, spoil, tmp_path):
+    root, changes = coco
+    document = json.loads((root / "train.json").read_text())
+    spoil(document)
+    (root / "train.json").write_text(json.dumps(document))
+    (finding,) = look(changes)[1]
+    with pytest.raises(DataError) as refused:
+        prepare(load_params(PAPER, changes=changes).prepare, out=tmp_path / "prepared", workers=1)
+    assert (finding.severity, finding.message) == ("wrong", str(refused.value))
+
+
+def test_a_photo_that_prepare_would_find_in_both_splits_is_found(coco):
+    images = coco[0] / "images"
+    (images / f"{11:012d}.png").write_bytes((images / f"{4:012d}.png").read_bytes())
+    assert "leak: " in look(coco[1])[1][0].message
+
+
+def test_too_many_held_out_images_and_broken_instances_are_found(coco):
+    assert (
+        "heldout_images is 5 and the train annotations have 5"
+        in look(coco[1] | {"prepare.heldout_images": 5})[1][0].message
+    )
+    (coco[0] / "i.json").write_text("{}")
+    assert "expected rows under 'categories'" in look(coco[1] | {"prepare.instances": "i.json"})[1][0].message
+
+
+def test_what_is_missing_is_named_with_its_whole_path(coco, monkeypatch):
+    root, changes = coco
+    monkeypatch.chdir(root.parent)
+    (root / "val.json").unlink()
+    changes["prepare.coco_panoptic"]["root"] = "mine"
+    (finding,) = look(changes)[1]
+    assert finding.message == f"mine/val.json ({root / 'val.json'}): not there; prepare reads it"
+
+
+def test_cityscapes_are_read_as_prepare_reads_them(tmp_path):
+    root = tmp_path / "cityscapes"
+    for split, city in (("train", "ulm"), ("train", "aachen"), ("val", "bonn")):
+        write_image(root, split, city, f"{city}_000000_000019", np.random.default_rng(len(city)))
+    changes = {
+        "prepare.source": "cityscapes",
+        "prepare.cityscapes": {"root": str(root)},
+        "prepare.instances": "panoptic",
+    }
+    changes["prepare.heldout_images"] = 1
+    images, (finding,) = look(changes)
+    assert (images.train, images.val, finding.severity) == (2, 1, "ok")
+    next((root / "gtFine" / "val" / "bonn").glob("*Ids.png")).write_bytes(b"")
+    assert "expected a grey 16-bit PNG" in look(changes)[1][0].message

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from antvisionps.fusion.routing import CLASS_AP_SCHEMA
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
@@ -139,6 +140,7 @@ def write_numbers(root):
     ]
     texts = {
         "metrics/panoptic.json": json.dumps(dict.fromkeys(SYSTEMS, groups)),
+        "metrics/ignored.json": json.dumps({"ignored": "fuse.min_score=0.3 (<b>for a reason</b>)"}),
         "metrics/intervals.csv": "group,system,minus,PQ,low,high\nAll,e_ups,,63.4,60.0,66.0\n"
         "All,fusion,,63.4,61.0,65.0\nAll,fusion,e_ups,0.0,-2.5,1.5\nStuff,fusion,,,,\n",
         "metrics/per_class.csv": "\n".join(per_class) + "\n",
@@ -156,9 +158,10 @@ def write_numbers(root):
         "category_id": [RING, RING, CRATE],
         "end": ["e_ups", "lwl_htc", "e_ups"],
         "AP": [0.25, 0.125, float("nan")],
+        "AP50": [0.5, 0.25, float("nan")],
         "n_gt": [9, 9, 0],
     }
-    pq.write_table(pa.table(columns), root / "routing/class_ap.parquet")
+    pq.write_table(pa.table(columns, schema=CLASS_AP_SCHEMA), root / "routing/class_ap.parquet")
 
 
 class SmallReport:

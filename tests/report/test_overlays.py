@@ -2,7 +2,7 @@ import numpy as np
 
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import Segment
-from antvisionps.report.overlays import boundaries, draw_overlay, side_by_side
+from antvisionps.report.overlays import boundaries, draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
 
 CATEGORIES = CategorySet.from_json(
     [
@@ -44,3 +44,25 @@ def test_panels_stand_side_by_side_and_small_ones_are_enlarged():
     assert picture.shape == (4 * factor + 24, 2 * 9 * factor + 4, 3)
     large = np.zeros((20, 300, 3), np.uint8)
     assert side_by_side([("one", large)]).shape == (44, 300, 3)
+
+
+def test_a_large_picture_is_drawn_as_if_it_came_in_one_piece():
+    rows = 700
+    tall = draw_overlay(PHOTO.repeat(rows, axis=0), IDS.repeat(rows, axis=0), SEGMENTS, CATEGORIES)
+    flat = draw_overlay(PHOTO, IDS, SEGMENTS, CATEGORIES)
+    np.testing.assert_array_equal(tall[: len(tall) - 1 : rows], flat)
+
+
+def test_a_segment_without_a_pixel_draws_nothing():
+    ids = np.where(IDS.max() == IDS, 0, IDS)
+    assert draw_overlay(PHOTO, ids, SEGMENTS, CATEGORIES).shape == PHOTO.shape
+
+
+def test_large_panels_are_shrunk_and_others_are_not_touched():
+    assert panel_hw((6000, 8000)) == (1536, 2048)
+    assert panel_hw((9000, 1)) == (2048, 1)
+    assert panel_hw((1024, 2048)) == (1024, 2048)
+    assert shrink_photo(PHOTO, PHOTO.shape[:2]) is PHOTO
+    assert shrink_map(IDS, IDS.shape) is IDS
+    assert shrink_map(IDS.repeat(2, axis=0).repeat(2, axis=1), IDS.shape).tolist() == IDS.tolist()
+    assert shrink_photo(np.zeros((8, 6, 3), np.uint8), (4, 3)).shape == (4, 3, 3)

@@ -8,13 +8,16 @@ import shutil
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from antvisionps.core.errors import CacheError, DataError
+from antvisionps.fusion.routing import CLASS_AP_SCHEMA
 from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
 from tests.pipeline.workspace import bytes_below
-from tests.report.conftest import TRUTH
+from tests.report.conftest import CRATE, RING, SKY, TRUTH
 
 ONE_CALL = re.compile(r'antvisionps\.receive\("([A-Za-z0-9+/=]+)"\);\n')
 
@@ -94,6 +97,7 @@ def test_the_table_of_curves_has_every_network_there_is(small_report, tmp_path):
     [
         ("metrics/per_class.csv", DataError, "dvc repro score"),
         ("metrics/panoptic.json", DataError, "dvc repro score"),
+        ("metrics/ignored.json", DataError, "dvc repro score"),
         ("routing/class_ap.parquet", CacheError, "dvc repro"),
         ("fused/fusion/segments.parquet", CacheError, "dvc repro fuse"),
         ("models/e_ups/base/curves/plots/metrics/loss.tsv", DataError, "dvc repro"),
@@ -106,6 +110,54 @@ def test_a_broken_source_is_named_and_leaves_no_page(small_report, tmp_path, bro
     assert broken in str(raised.value)
     assert remedy in str(raised.value)
     assert not list(tmp_path.glob("*report*"))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ((RING, "e_ups", 3e38, 0.5, 9), "a row that cannot be"),
+        ((RING, "e_ups", 0.5, None, 9), "a row that cannot be"),
+        ((RING, "e_ups", 0.5, 0.5, -1), "a row that cannot be"),
+        ((SKY, "e_ups", 0.5, 0.5, 9), "a row that cannot be"),
+        ((RING, "mine", 0.5, 0.5, 9), "a row that cannot be"),
+        ((RING, "e_ups", 0.5, 0.5, 9), "of e_ups stands twice"),
+        ((CRATE, "lwl_htc", 0.5, 0.5, 9), "n_gt of a category differs between ends"),
+    ],
+)
+def test_an_ap_that_cannot_be_is_refused(small_report, tmp_path, row, problem):
+    path = small_report.root / "routing" / "class_ap.parquet"
+    columns = [pa.array([value], field.type) for value, field in zip(row, CLASS_AP_SCHEMA, strict=True)]
+    pq.write_table(pa.concat_tables([pq.read_table(path), pa.table(columns, schema=CLASS_AP_SCHEMA)]), path)
+    with pytest.raises(CacheError, match=rf"{path}: [^\n]*{problem}"):
+        small_report.write(tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    "points", ["10\tnan\n", "10\t1\n5\t1\n", "1\t2\t3\n", "1.5\t2\n", "10\t1_0\n", "10\t1.23", "x\n"]
+)
+def test_a_curve_that_cannot_be_is_refused(small_report, tmp_path, points):
+    path = small_report.root / "models/e_ups/base/curves/plots/metrics/loss.tsv"
+    path.write_text(f"step\tloss\n{points}")
+    with pytest.raises(DataError, match=rf"{path}: not a curve of DVCLive [^\n]*; run `dvc repro`"):
+        small_report.write(tmp_path / "report")
+
+
+def test_a_candidate_that_its_end_did_not_find_is_refused(small_report, tmp_path):
+    path = small_report.root / "fused/fusion/candidates.parquet"
+    table = pq.read_table(path)
+    instances = pa.array([2, None, None], pa.int32())
+    pq.write_table(table.set_column(table.schema.get_field_index("instance"), "instance", instances), path)
+    with pytest.raises(CacheError, match="image 12 has no instance 2 of 'e_ups'; run `dvc repro fuse`"):
+        small_report.write(tmp_path / "report")
+
+
+def test_a_segment_of_an_unknown_end_is_refused(small_report, tmp_path):
+    path = small_report.root / "fused/fusion/segments.parquet"
+    table = pq.read_table(path)
+    ends = pa.array(["mine+e_ups", *table["end"].to_pylist()[1:]])
+    pq.write_table(table.set_column(table.schema.get_field_index("end"), "end", ends), path)
+    with pytest.raises(CacheError, match="tables of system fusion, image 12: unknown end 'mine'; run `dvc repro fuse`"):
+        small_report.write(tmp_path / "report")
 
 
 def test_a_missing_photo_is_named(small_report, tmp_path):

@@ -261,7 +261,8 @@ class EfficientNetLite0(TimmBackbone):
         file = str(packaged_efficientnet_weights()) if self._weights == "imagenet" else self._weights
         source = read_state_dict(file)
         expected = timm.create_model(self._name, pretrained=False).state_dict()
-        if [tensor.shape for tensor in source.values()] != [tensor.shape for tensor in expected.values()]:
+        found, wanted_shapes = ([(t.shape, t.is_floating_point()) for t in of.values()] for of in (source, expected))
+        if found != wanted_shapes:
             raise ModelError(
                 f"{file}: expected the {len(expected)} tensors of {EFFICIENTNET}, got another architecture's"
             )

@@ -1,5 +1,6 @@
-"""Weights from files: read as state dicts, and refused where they are of another architecture."""
+"""Weights from files: read as state dicts, and refused where they are damaged or of another architecture."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from antvisionps.core.errors import ModelError
+from antvisionps.core.errors import ModelError, clipped, first_line
 
 
 def refuse_missing_file(weights: str | None) -> None:
@@ -19,15 +20,58 @@ def refuse_missing_file(weights: str | None) -> None:
 
 
 def read_state_dict(source: str) -> dict[str, Tensor]:
-    """The state dict in a file, or at one of mmengine's addresses (torchvision://resnet50)."""
+    """The tensors of the state dict in a file, or at one of mmengine's addresses (torchvision://resnet50).
+
+    Raises ModelError on a damaged file and on values that are not finite.
+    """
+    remedy = "without a network, give the path of a state dict" if "://" in source else "give another file"
+    state = _fetch(source, remedy) if "://" in source else load_checked(Path(source), remedy=remedy)
+    state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        raise ModelError(f"{source}: expected tensors by name under state_dict, got {clipped(state)}; {remedy}")
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if problem := first_unusable(tensors):
+        raise ModelError(f"{source}: {problem}; {remedy}")
+    return tensors
+
+
+def _fetch(address: str, remedy: str) -> Mapping[Any, Any]:
     try:
-        if "://" in source:
-            return CheckpointLoader.load_checkpoint(source, map_location="cpu")
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, and whatever fetches a file, raise many types
-        remedy = "without a network, give the path of a state dict" if "://" in source else "give another file"
-        raise ModelError(f"{source}: cannot be read as a state dict ({error}); {remedy}") from error
-    return state.get("state_dict", state)
+        return CheckpointLoader.load_checkpoint(address, map_location="cpu")
+    except Exception as error:  # whatever fetches a file raises many types
+        raise _unreadable(address, error, remedy) from error
+
+
+def load_checked(path: Path, *, remedy: str) -> Mapping[Any, Any]:
+    """The table that torch saved there, on the CPU. Raises ModelError on a missing, damaged or unsafe file.
+
+    torch compares no checksums when it reads its own zip archives, so a flipped bit would go unseen.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise ValueError(f"the checksum of its part {damaged} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, Mapping):
+            raise TypeError(f"expected tensors by name, got {type(state).__name__}")
+    except Exception as error:  # torch raises many types
+        raise _unreadable(path, error, remedy) from error
+    return state
+
+
+def _unreadable(source: object, error: Exception, remedy: str) -> ModelError:
+    return ModelError(f"{source}: cannot be read as a state dict ({first_line(error)}); {remedy}")
+
+
+def first_unusable(state: Mapping[str, Tensor]) -> str:
+    """The first tensor that holds NaN or infinity, or no plain numbers in memory, in words; empty where all do."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            return f"{name} holds no plain numbers"
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return f"{name} holds NaN or infinity"
+    return ""
 
 
 def pretrained_timm(timm_name: str, **settings: Any) -> Any:
@@ -42,12 +86,15 @@ def pretrained_timm(timm_name: str, **settings: Any) -> Any:
 
 
 def first_difference(expected: Mapping[str, Tensor], got: Mapping[str, Any]) -> str:
-    """The first tensor of `expected` that `got` has not, or in another shape, in words; empty where it has all."""
+    """The first tensor of `expected` that `got` has not, or in another shape or kind of number, in words; empty where
+    it has all."""
     for name, tensor in expected.items():
         if not isinstance(got.get(name), Tensor):
             return f"{name} is missing"
         if got[name].shape != tensor.shape:
             return f"{name} has shape {tuple(got[name].shape)}, expected {tuple(tensor.shape)}"
+        if got[name].is_floating_point() != tensor.is_floating_point():
+            return f"{name} is of {got[name].dtype}, expected {tensor.dtype}"
     return ""
 
 

@@ -13,7 +13,7 @@ from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
 from antvisionps.models.inference.scorers import BoxScorer
 from antvisionps.models.lwl_htc.network import build_lwl_htc
-from antvisionps.models.training.weights import load_weights, read_network
+from antvisionps.models.training.weights import NETWORK_FILE, Network, load_weights, read_network
 from antvisionps.panoptic.categories import CategorySet
 
 BUILDERS: dict[str, Callable[..., BaseModel]] = {
@@ -42,19 +42,28 @@ def open_networks(
     models_dir: Path,
     member_weights: Mapping[str, float],
     *,
+    end: str,
+    find_problem: Callable[[str, Mapping[str, Any]], str],
     categories: CategorySet,
     max_proposals: int,
     device: torch.device,
 ) -> EndNetworks:
     """The trained members of an end, each from its folder of `models_dir`, in evaluation mode on `device`.
 
-    Raises ModelError where the weights are of another architecture, or of other categories than `categories`.
+    `find_problem` tells what is wrong with an end's network settings, empty if nothing. Raises ModelError on such, and
+    where the weights are of another architecture, of another end, or of other categories than `categories`.
     """
     folders = [models_dir / member for member in member_weights]
     networks = []
     for folder in folders:
         described = read_network(folder)
-        if described["categories"] != categories.to_json():
+        if described.end != end:
+            raise ModelError(f"{folder}: a network of {described.end}, expected one of {end}; put it back, or train it")
+        if end not in BUILDERS:
+            raise ModelError(f"no network is known for end {end}; expected one of {list(BUILDERS)}")
+        if problem := find_problem(end, described.network):
+            raise ModelError(f"{folder / NETWORK_FILE}: network.{problem}; train that network again")
+        if described.categories != categories.to_json():
             raise ModelError(f"{folder}: trained on other categories than the data set has now; train it again")
         network = _build(described, test_proposals=max_proposals)
         load_weights(folder, network)
@@ -62,12 +71,10 @@ def open_networks(
     return EndNetworks(networks, list(member_weights.values()), folders)
 
 
-def _build(described: Mapping[str, Any], *, test_proposals: int) -> BaseModel:
-    if described.get("end") not in BUILDERS:
-        raise ModelError(f"no network is known for end {described.get('end')}; expected one of {list(BUILDERS)}")
-    return BUILDERS[described["end"]](
-        num_things=described["num_things"],
-        num_classes=described["num_classes"],
+def _build(described: Network, *, test_proposals: int) -> BaseModel:
+    return BUILDERS[described.end](
+        num_things=described.num_things,
+        num_classes=described.num_classes,
         test_proposals=test_proposals,
-        **described["network"],
+        **described.network,
     )

@@ -52,7 +52,7 @@ def _to_image_instances(
         height=hw[0],
         width=hw[1],
         category_ids=categories.category_ids[detected.class_indices[kept]],
-        scores=detected.scores[kept].astype(np.float32),
+        scores=detected.scores[kept].astype(np.float32).clip(0, 1),  # a weighted mean can round to more
         boxes_xywh=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float32),
         rles=rles,
         mask_probs=np.rint(detected.mask_probs[kept] * 255).astype(np.uint8),

@@ -84,7 +84,7 @@ def _refusal(first: Path, second: Path, difference: str) -> ModelError:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Of its backbone, but for where the weights came from: the weights themselves are compared."""
-    return {key: value for key, value in read_network(folder)["network"]["backbone"].items() if key != "weights"}
+    return {key: value for key, value in read_network(folder).network["backbone"].items() if key != "weights"}
 
 
 def _other_setting(first: Path, second: Path) -> str:

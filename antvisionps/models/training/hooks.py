@@ -121,5 +121,7 @@ class CurvesHook(Hook):
 def _drop_points_after(curves_dir: Path, *, step: int) -> None:
     """What was logged between the checkpoint and the kill is logged once more by the resumed run."""
     for path in curves_dir.rglob("*.tsv"):
-        header, *rows = path.read_text().splitlines(keepends=True)
-        path.write_text("".join([header, *(row for row in rows if int(row.split("\t", 1)[0]) <= step)]))
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        header, rows = lines[:1], lines[1:]
+        kept = (row for row in rows if (at := row.split("\t", 1)[0]).isdecimal() and int(at) <= step)
+        path.write_text("".join([*header, *kept]))

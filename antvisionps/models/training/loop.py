@@ -9,11 +9,9 @@ anchors and RoIs, which each process makes for its own images, is another.
 
 import contextlib
 import io
-import os
 import sys
 import uuid
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,15 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.training import hooks
+from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.models.training.processes import exit_with_parent
-from antvisionps.models.training.samples import Sample, SampleOrder, collate
+from antvisionps.models.training.samples import Sample
 from antvisionps.models.training.settings import TrainingSettings
 
 CURVES_DIR = "curves"
@@ -55,7 +54,7 @@ def train(
     the processes cannot share a batch equally, and when the loss is no longer finite.
     """
     rank, processes = get_dist_info()
-    loader = _loader(samples, settings, num_images=num_images, workers=workers)
+    loader = open_loader(samples, settings, num_images=num_images, workers=workers)
     torch.manual_seed(settings.seed)
     model = build_model()
     memory = settings.memory
@@ -87,26 +86,6 @@ def train(
         )
         trained = runner.train()
     return trained.module if is_model_wrapper(trained) else trained
-
-
-def _loader(
-    samples: Dataset[Sample], settings: TrainingSettings, *, num_images: int, workers: int
-) -> DataLoader[Sample]:
-    """This process's part of every batch."""
-    rank, processes = get_dist_info()
-    batch_size = _share_of_batch(settings.schedule["batch_size"], processes)
-    order = SampleOrder(
-        num_images=num_images, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes
-    )
-    return DataLoader(
-        samples,
-        batch_size=batch_size,
-        sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-    )
 
 
 def _own_hooks(settings: TrainingSettings, name: str, curves_dir: Path) -> list[Hook]:
@@ -168,20 +147,6 @@ def _quiet(rank: int) -> Iterator[None]:
         yield
 
 
-def _share_of_batch(batch_size: int, processes: int) -> int:
-    if batch_size % processes:
-        raise ModelError(
-            f"schedule.batch_size is {batch_size}, which {processes} processes cannot share equally; expected a "
-            f"multiple of {processes}: change schedule.batch_size or runtime.processes"
-        )
-    return batch_size // processes
-
-
-def _start_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    exit_with_parent(os.getppid())
-
-
 def _learning_rates(iterations: int, warmup: int, policy: str, milestones: Sequence[int]) -> list[dict[str, Any]]:
     """Linear warm-up, then a cosine to zero or steps of a tenth at the milestones."""
     schedule: list[dict[str, Any]] = []
@@ -198,11 +163,20 @@ def _learning_rates(iterations: int, warmup: int, policy: str, milestones: Seque
 def _drop_damaged_checkpoints(work_dir: Path) -> None:
     """A kill can leave the newest checkpoint unreadable; training goes on from the one before, or starts afresh."""
     pointer = work_dir / "last_checkpoint"
-    newest_first = sorted(work_dir.glob("iter_*.pth"), key=lambda path: -int(path.stem.removeprefix("iter_")))
-    for checkpoint in newest_first:
-        if zipfile.is_zipfile(checkpoint):  # torch's files are zip archives, whose index is written last
+    iteration_of = {path: path.stem.removeprefix("iter_") for path in work_dir.glob("iter_*.pth")}
+    numbered = [path for path, iteration in iteration_of.items() if iteration.isdecimal()]
+    for checkpoint in sorted(numbered, key=lambda path: -int(iteration_of[path])):
+        if _is_whole(checkpoint):
             pointer.write_text(str(checkpoint))
             return
         print(f"{checkpoint}: cannot be read and is left out; training goes on from an earlier one", file=sys.stderr)
         checkpoint.unlink()
     pointer.unlink(missing_ok=True)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        state = load_checked(checkpoint, remedy="")
+        return not first_unusable(state["state_dict"])
+    except (ModelError, KeyError, AttributeError):
+        return False

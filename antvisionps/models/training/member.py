@@ -13,7 +13,8 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.model import BaseModel
 
-from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder, named_errors, sole_writer
+from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
@@ -45,7 +46,8 @@ def train_member(
     described = {"end": end, "categories": dataset.categories.to_json(), "network": dict(network)} | classes
     rank, processes = get_dist_info()
     run_dir = work_dir / _digest_of_run([described, asdict(settings), dataset_fingerprint, processes])
-    model = train(
+    learn = partial(
+        train,
         partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
         TrainingSamples(dataset, seed=settings.seed, **settings.augmentation),
         settings,
@@ -56,11 +58,15 @@ def train_member(
         work_dir=run_dir,
     )
     if rank != 0:
+        learn()
         return
-    with atomic_folder(out_dir) as folder:
-        save_weights(folder, model, network=described)
-        shutil.copytree(run_dir / CURVES_DIR, folder / CURVES_DIR)
-    shutil.rmtree(run_dir)
+    with sole_writer(run_dir):
+        with atomic_folder(out_dir) as folder:
+            with named_errors(run_dir):
+                model = learn()
+            save_weights(folder, model, network=described)
+            copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
+        shutil.rmtree(run_dir)
 
 
 def refuse_unusable_dataset(dataset: PanopticDataset) -> None:

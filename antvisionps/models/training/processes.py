@@ -21,7 +21,8 @@ from mmengine.dist import barrier, init_dist
 from torch import distributed, multiprocessing
 
 from antvisionps.core.atomic import atomic_file
-from antvisionps.core.errors import AntVisionPSError, LaunchError
+from antvisionps.core.errors import LaunchError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.training.device import select_device
 from antvisionps.models.training.launching import FAILURES, PARENT, launch
 
@@ -146,9 +147,9 @@ def _report_failure(
         return
     if isinstance(error, KeyboardInterrupt):
         os._exit(INTERRUPTED)
-    ours = isinstance(error, AntVisionPSError)
-    text = str(error) if ours else "".join(traceback.format_exception(error))
+    line = explain(error)
+    text = line or "".join(traceback.format_exception(error))
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     with atomic_file(Path(os.environ[FAILURES]) / f"{rank}.json") as path:
-        path.write_text(json.dumps({"time": time.time(), "ours": ours, "text": text}), encoding="utf-8")
+        path.write_text(json.dumps({"time": time.time(), "ours": line is not None, "text": text}), encoding="utf-8")
     os._exit(1)

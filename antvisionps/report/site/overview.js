@@ -72,6 +72,7 @@ function summaryCard(overview) {
   return fullCard(
     "Panoptic quality",
     `Percent on ${count(overview.images.length, "image")}. Intervals are over images.`,
+    overview.ignored && el("p", `Ignored: ${overview.ignored}`),
     table("Panoptic quality of every system", columns, overview.systems),
   );
 }

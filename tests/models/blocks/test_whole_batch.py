@@ -10,7 +10,7 @@ import torch
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
-from antvisionps.models.training import loop as training
+from antvisionps.models.training import loading
 from antvisionps.models.training.samples import TrainingSamples
 from tests.models import first_step
 
@@ -64,9 +64,9 @@ def test_the_caches_of_two_ends_are_those_of_one_process_to_the_last_byte(two_pr
 
 
 def test_a_batch_that_the_processes_cannot_share_equally_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "get_dist_info", lambda: (0, 3))
+    monkeypatch.setattr(loading, "get_dist_info", lambda: (0, 3))
     with pytest.raises(ModelError, match=r"batch_size is 4, which 3 processes cannot share .* a multiple of 3: change"):
-        training._share_of_batch(4, 3)
+        loading._share_of_batch(4, 3)
 
 
 def test_the_hardest_of_all_pixels_are_found_wherever_they_are(monkeypatch):

@@ -1,5 +1,8 @@
 """From a data set to trained networks to a cache that the readers accept."""
 
+import json
+import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +11,17 @@ import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-from antvisionps.core.errors import ModelError
+from antvisionps.core import locks
+from antvisionps.core.atomic import sole_writer
+from antvisionps.core.errors import ModelError, OutputError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.inference.end_networks import BUILDERS, open_networks
 from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
 from antvisionps.models.inference.predict_photo import paste_mask
 from antvisionps.models.training import member
 from antvisionps.models.training.member import train_member
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.params.training import network_problem
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader
@@ -46,14 +53,20 @@ def trained(tmp_path_factory, dataset):
 
 
 def opened(models_dir, dataset):
-    how = {"categories": dataset.categories, "max_proposals": 20, "device": torch.device("cpu")}
+    how = {
+        "end": models_dir.name,
+        "find_problem": network_problem,
+        "categories": dataset.categories,
+        "max_proposals": 20,
+        "device": torch.device("cpu"),
+    }
     return open_networks(models_dir, {"a": 1.0}, **how)
 
 
 @pytest.mark.parametrize("end", NETWORKS)
 def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, dataset, tmp_path):
     assert sorted(path.name for path in (trained / end / "a").iterdir()) == ["curves", "network.json", "weights.pth"]
-    assert not list((trained / end / "unfinished").iterdir())
+    assert not (trained / end / "unfinished").exists()
     header = CacheHeader(end, "val", "0" * 64, dataset.categories, "1" * 64)
     cache = CacheToFill(opened(trained / end, dataset), header, tmp_path)
     fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0))
@@ -89,6 +102,35 @@ def test_a_data_set_without_stuff_or_things_cannot_train_an_end(dataset, tmp_pat
         train(one_sided, tmp_path / "out", "e_ups")
 
 
+def no_training(*_, **__):
+    raise AssertionError("it was trained")
+
+
+def test_a_bad_place_or_another_training_there_is_told_before_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
+    monkeypatch.setattr(member, "train", no_training)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: expected a folder to write, got a file"):
+        train(dataset, tmp_path / "file", "e_ups")
+    with sole_writer(tmp_path / "e_ups" / "a"), pytest.raises(OutputError, match=r"a: process .* writes it"):
+        train(dataset, tmp_path / "e_ups" / "a", "e_ups")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_with_the_folder_of_the_checkpoints(dataset, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            train(dataset, tmp_path / "e_ups" / "a", "e_ups")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert explain(raised.value).startswith(f"{tmp_path}/e_ups/unfinished/")
+    assert "File too large; raise the limit of file sizes" in explain(raised.value)
+    assert not (tmp_path / "e_ups" / "a").exists()
+    assert not list(tmp_path.rglob(".*.unfinished*"))
+
+
 def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, monkeypatch):
     models = tmp_path / "models"
     for name in ("training", "blocks"):
@@ -99,6 +141,23 @@ def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, m
     assert member._digest_of_run([]) == before
     (models / "blocks" / "module.py").write_text("x = 2")
     assert member._digest_of_run([]) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"end": "lwl_htc"}, "a network of lwl_htc, expected one of e_ups"),
+        ({"network": {}}, r"network\.json: network\.backbone: Field required"),
+        ({"network": NETWORKS["e_ups"] | {"fpn_channels": 10**9}}, r"network\.json: network\.fpn_channels: .*4096"),
+        ({"network": NETWORKS["e_ups"] | {"mask_convs": "1"}}, r"network\.json: network\.mask_convs: .*integer"),
+    ],
+)
+def test_a_network_of_settings_that_its_end_cannot_have_is_refused(trained, dataset, tmp_path, change, problem):
+    folder = shutil.copytree(trained / "e_ups" / "a", tmp_path / "e_ups" / "a")
+    described = json.loads((folder / "network.json").read_text())
+    (folder / "network.json").write_text(json.dumps(described | change))
+    with pytest.raises(ModelError, match=problem):
+        opened(tmp_path / "e_ups", dataset)
 
 
 def test_masks_are_pasted_as_mmdet_does():

@@ -10,6 +10,7 @@ from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.models.inference.fill_caches import open_end
 from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
 from antvisionps.models.training.weights import save_weights
+from antvisionps.params.training import network_problem
 from tests.models.conftest import NETWORK, NETWORKS, TRAINING, build, take_steps
 
 FROZEN = NETWORK["backbone"] | {"frozen_stages": 4}
@@ -46,6 +47,7 @@ def open_ends(dataset, tmp_path):
                 split="val",
                 dataset_fingerprint="0" * 64,
                 member_weights=members.get(end, {"base": 1.0}),
+                find_problem=network_problem,
                 max_proposals=20,
                 device=torch.device("cpu"),
                 models_dir=tmp_path / "models" / end,

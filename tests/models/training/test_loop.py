@@ -1,12 +1,16 @@
 """Training on the Runner: what a kill, a damaged checkpoint and a diverging loss lead to."""
 
+import errno
+import os
+import zipfile
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from antvisionps.core.errors import ModelError
+from antvisionps.core.errors import DataError, ModelError
+from antvisionps.core.os_errors import explain
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.samples import TrainingSamples
 from tests.models.conftest import TRAINING, build
@@ -35,10 +39,10 @@ def run(dataset, tmp_path):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
     torch.use_deterministic_algorithms(True)
 
-    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, **changes):
+    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        how = {"name": "test", "num_images": 3, "workers": 0, "checkpoint_interval": checkpoint_interval}
+        how = {"name": "test", "num_images": 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
         return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
 
     return run_in
@@ -78,6 +82,20 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     assert list(loss_curve(tmp_path / "whole")) == steps
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "error", [DataError("photo 7: broken"), OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.png")]
+)
+def test_an_error_of_a_sample_comes_through_as_it_is(run, monkeypatch, workers, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(TrainingSamples, "__getitem__", fail)
+    with pytest.raises(type(error)) as raised:
+        run("folder", workers=workers)
+    assert explain(raised.value) == explain(error)
+
+
 def test_another_seed_gives_other_weights(run):
     short = SCHEDULE | {"iterations": 2}
     first, second = run("first", schedule=short), run("second", schedule=short, seed=6)
@@ -94,6 +112,23 @@ def test_checkpoints_that_a_kill_left_half_written_are_left_out(run, tmp_path, c
         checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     again = run("killed", **every)
     assert capsys.readouterr().err.count("cannot be read and is left out") == 2
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_checkpoint_with_a_flipped_bit_or_a_foreign_name_is_left_out(run, tmp_path, capsys):
+    every = {"checkpoint_interval": 1}
+    whole = run("whole", **every)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, **every)
+    checkpoint = tmp_path / "killed" / "iter_3.pth"
+    with zipfile.ZipFile(checkpoint) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(checkpoint.read_bytes())
+    data[largest.header_offset + largest.file_size // 2] ^= 1
+    checkpoint.write_bytes(data)
+    (tmp_path / "killed" / "iter_best.pth").write_bytes(b"mine")
+    again = run("killed", **every)
+    assert capsys.readouterr().err.count("cannot be read and is left out") == 1
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _WIDTH_OF_A_PIPE = 10_000
+_NARROWEST_TEXT = 20
+"""To this many columns a terminal may fold text; numbers and headers it never crops, and rather breaks lines."""
+_GAP = 3
 
 
 def print_table(title: str, records: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> None:
@@ -21,13 +25,32 @@ def print_table(title: str, records: Sequence[Mapping[str, Any]], formats: Mappi
     print(title if records else f"{title}: none\n")
     if not records:
         return
+    columns = {name: [_cell(record[name], (formats or {}).get(name, "")) for record in records] for name in records[0]}
+    texts = {name for name in columns if any(isinstance(record[name], str) for record in records)}
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in records[0]:
-        is_text = any(isinstance(record[name], str) for record in records)
-        table.add_column(Text(name), justify="left" if is_text else "right")
-    for record in records:
-        table.add_row(*(Text(_cell(value, (formats or {}).get(name, ""))) for name, value in record.items()))
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)
+    for name in columns:
+        is_text = name in texts
+        table.add_column(
+            Text(name),
+            justify="left" if is_text else "right",
+            overflow="fold",
+            no_wrap=not is_text,
+            min_width=cell_len(name),
+        )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, cells))
+    _print_whole(table, narrowest=sum(_narrowest(name, cells, name in texts) + _GAP for name, cells in columns.items()))
+
+
+def _narrowest(name: str, cells: Sequence[str], is_text: bool) -> int:
+    longest = max(map(cell_len, cells))
+    return max(cell_len(name), min(longest, _NARROWEST_TEXT) if is_text else longest)
+
+
+def _print_whole(table: Table, *, narrowest: int) -> None:
+    console = Console(width=_WIDTH_OF_A_PIPE)
+    if sys.stdout.isatty():
+        console = Console(width=max(Console().width, narrowest))
     with console.capture() as captured:
         console.print(table)
     lines = (line.rstrip() for line in captured.get().splitlines())

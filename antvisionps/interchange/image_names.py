@@ -1,0 +1,67 @@
+"""How other tools name the images of a split: by id or by the photo's file name."""
+
+from collections import Counter
+from pathlib import PurePosixPath
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.core.file_names import base_name, stays_below
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.ids import find_by_id
+from antvisionps.panoptic.segments import PanopticImage
+
+
+class ImageFinder:
+    """The images of a split by what may stand as a result's `image_id`."""
+
+    def __init__(self, dataset: PanopticDataset) -> None:
+        self._by_id = {image.source_id: image for image in dataset.images}
+        # A name that is another image's number leaves a doubt.
+        self._by_name = {
+            name: image
+            for name, image in base_names(dataset).items()
+            if not name.isdecimal() or self._by_id.get(int(name), image) is image
+        }
+
+    def find(self, image_id: object, *, where: str) -> PanopticImage:
+        """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix. Raises
+        PredictionsError where the split has none."""
+        if isinstance(image_id, str) and image_id not in self._by_id and image_id in self._by_name:
+            return self._by_name[image_id]
+        try:
+            return find_by_id(image_id, self._by_id)
+        except ValueError as error:
+            raise PredictionsError(f"{where}: image_id {error}") from error
+
+
+def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
+    """What a file of an image is called, without suffix → image: as its photo or, where that would leave the folder, as
+    the last part of it. Raises PredictionsError where two would be of one name, or one in the other."""
+    image_of: dict[str, PanopticImage] = {}
+    for image in dataset.images:
+        name = image.file_name if stays_below(image.file_name) else base_name(image.file_name)
+        other = image_of.setdefault(_without_suffix(name), image)
+        if other is not image:
+            raise PredictionsError(
+                f"{dataset.annotations}: images {other.source_id} and {image.source_id} are {other.file_name} and "
+                f"{image.file_name}, so both would be of one file {_without_suffix(name)}.png; rename one of the photos"
+            )
+    folders = {str(folder) for name in image_of for folder in PurePosixPath(name).parents}
+    for name, image in image_of.items():
+        if f"{name}.npz" in folders:
+            raise PredictionsError(
+                f"{dataset.annotations}: image {image.source_id} is {image.file_name}, and its file {name}.npz would "
+                "be a folder of other files; rename one of the photos"
+            )
+    return image_of
+
+
+def base_names(dataset: PanopticDataset) -> dict[str, PanopticImage]:
+    """A photo's name without folder and suffix → image; a name that several have is left out."""
+    named = [(_without_suffix(base_name(image.file_name)), image) for image in dataset.images]
+    times = Counter(name for name, _ in named)
+    return {name: image for name, image in named if times[name] == 1}
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.parent / path.stem)

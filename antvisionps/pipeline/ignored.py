@@ -1,0 +1,47 @@
+"""Values of section fuse that a run does not use, since a preset, the calibration or the method takes their place."""
+
+import json
+from collections.abc import Sequence
+
+from antvisionps.fusion.system import FusionSettings
+from antvisionps.params.fusion import Fuse
+
+_LONGEST = 60
+"""Characters of a value that are shown."""
+
+
+def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str]:
+    """Key → why none of the systems with these settings, which are made of `fuse`, uses its value.
+
+    A key that holds what is used anyway, or an empty table, misleads nobody and is not listed.
+    """
+    reasons: dict[str, str] = {}
+    if fuse.instance_weights and all(one.union is None for one in settings):
+        reasons["instance_weights"] = "only a union has weights of instances"
+    if fuse.semantic_weights and all(len(one.weight_of_end) == 1 for one in settings):
+        reasons["semantic_weights"] = "no system has several ends"
+    if all(one.method == "panoptic_head" for one in settings):
+        set_by_user = {"order": fuse.order == "learned", "min_stuff_confidence": fuse.min_stuff_confidence > 0}
+        reasons |= {key: "the panoptic head has none" for key, is_set in set_by_user.items() if is_set}
+    replaced = {
+        key for key, value in fuse.thresholds().items() if any(getattr(one.rules, key) != value for one in settings)
+    }
+    if fuse.calibrated:
+        replaced |= {key for key in ("preset", "min_scores", "semantic_weights") if getattr(fuse, key)}
+        if any(bool(one.rules.on_top) != (fuse.order == "learned") for one in settings):
+            replaced.add("order")
+    by = "fuse.calibrated=true" if fuse.calibrated else f"fuse.preset={fuse.preset}"
+    return reasons | dict.fromkeys(sorted(replaced), f"{by} takes its place")
+
+
+def describe_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> str:
+    """`fuse.min_score=0.3 (fuse.preset=upsnet takes its place)`, a group a reason; empty if all is used."""
+    keys_of_reason: dict[str, list[str]] = {}
+    for key, reason in why_ignored(fuse, settings).items():
+        keys_of_reason.setdefault(reason, []).append(f"fuse.{key}={_written(getattr(fuse, key))}")
+    return "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in keys_of_reason.items())
+
+
+def _written(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
