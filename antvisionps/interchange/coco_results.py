@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.input_files import open_file
 from antvisionps.core.json_files import iterate_json
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.json_numbers import number
@@ -60,7 +61,7 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
 def _rows(path: Path) -> Iterator[Any]:
     """The elements of the list, or of the list under "annotations" of an object."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             is_object = file.read(PEEK_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     except OSError:
         is_object = False  # the reader tells what is wrong

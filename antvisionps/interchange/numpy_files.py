@@ -13,6 +13,8 @@ from typing import IO
 
 import numpy as np
 
+from antvisionps.core.input_files import open_file
+
 MAX_DEFLATION = 1032
 """Deflate shortens no data by more."""
 
@@ -44,7 +46,7 @@ def reason(error: BaseException) -> str:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array. Raises one of UNREADABLE."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         _check_header(file, path.stat().st_size)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
@@ -53,7 +55,7 @@ def read_npy(path: Path) -> np.ndarray:
 def read_npz(path: Path, names: Set[str]) -> dict[str, np.ndarray]:
     """Those of the named arrays that the file holds. Raises one of UNREADABLE."""
     arrays = {}
-    with zipfile.ZipFile(path) as archive:
+    with open_file(path) as opened, zipfile.ZipFile(opened) as archive:
         for name in sorted(name for name in names if f"{name}.npy" in archive.namelist()):
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
