@@ -5,16 +5,16 @@ import pytest
 
 from antvisionps.core.errors import CacheError
 from antvisionps.inspection.image_scores import read_image_counts
-from antvisionps.report.score_tables import PER_IMAGE_SCHEMA
+from antvisionps.report.score_tables import per_image_schema
+
+SCHEMA = per_image_schema(text_ids=False)
 
 ROWS = [("e_ups", 7, 1, 2, 0, 1, 1.5), ("e_ups", 7, 3, 0, 1, 0, 0.0), ("e_ups", 9, 1, 1, 0, 0, 0.75)]
 
 
 def write(path, rows):
-    columns = [
-        pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PER_IMAGE_SCHEMA, strict=True)
-    ]
-    pq.write_table(pa.table(columns, schema=PER_IMAGE_SCHEMA), path)
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
+    pq.write_table(pa.table(columns, schema=SCHEMA), path)
 
 
 def test_counts_are_by_system_and_image(tmp_path):

@@ -5,17 +5,17 @@ import json
 import pytest
 
 from antvisionps.cli import main as cli
+from antvisionps.panoptic.splits import open_split
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.ignored import describe_ignored
 from antvisionps.pipeline.settings import system_settings
-from antvisionps.predictions.split_caches import SplitCaches
 from tests.pipeline.workspace import SYSTEMS, succeed, write_params
 
 
 @pytest.fixture
 def ignored(done, tmp_path):
     """What a run of all systems with these choices ignores; the workspace's own thresholds are 0.3, 0.5 and 32."""
-    categories = SplitCaches.open(done.predictions, done.prepared, "val").dataset.categories
+    categories = open_split(done.prepared, "val").categories
 
     def describe(systems=SYSTEMS, **choices):
         params = load_params(write_params(tmp_path / "params.yaml", systems=list(systems), **choices))

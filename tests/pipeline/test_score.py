@@ -130,6 +130,7 @@ def test_pictures_of_large_images_take_little_memory(tmp_path):
     categories = category_set({7: "dog"}, {4: "sky"})
     image = PanopticImage(1, "a.jpg", "a.png", *ids.shape, measure_segments(ids, category_ids={1: 7, 2: 7, 3: 4}))
     truth = PanopticDataset(tmp_path / "a.json", tmp_path, tmp_path, categories, (image,))
+    (tmp_path / "out").mkdir()
     tracemalloc.start()
     write_overlays(tmp_path / "out", truth, {f"system {number}": truth for number in range(4)}, images=1)
     _, peak = tracemalloc.get_traced_memory()

@@ -77,7 +77,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     values that are not finite.
     """
     path = folder / WEIGHTS_FILE
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{path}: no such file; train that network first (`dvc repro`)")
     state = load_checked(path, remedy="train that network again")
     expected = model.state_dict()
