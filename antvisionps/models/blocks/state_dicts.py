@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from antvisionps.core.errors import ModelError, clipped, first_line
+from antvisionps.core.input_files import refuse_other_than_file
 
 
 def refuse_missing_file(weights: str | None) -> None:
@@ -48,6 +49,7 @@ def load_checked(path: Path, *, remedy: str) -> Mapping[Any, Any]:
     torch compares no checksums when it reads its own zip archives, so a flipped bit would go unseen.
     """
     try:
+        refuse_other_than_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:
