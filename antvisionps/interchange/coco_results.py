@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.core.atomic import atomic_file
@@ -112,11 +113,16 @@ def _checked_box(box: Any, mask_box: list[float], where: str) -> list[float]:
     sides = [number(side) for side in box] if isinstance(box, list) else []
     checked = [side for side in sides if side is not None and abs(side) < MAX_COORDINATE_PX]
     x, y, width, height = mask_box
-    are_corners = _are_near(checked, [x, y, x + width, y + height]) and not _are_near(checked, mask_box)
+    are_corners = _are_near(checked, [x, y, x + width, y + height]) and not _overlap(checked, mask_box)
     if not len(checked) == len(sides) == 4 or are_corners:
         corners = " (these are the mask's left, top, right and bottom)" if are_corners else ""
         raise PredictionsError(f"{where}: expected bbox [x, y, width, height], got {str(box)[:80]}{corners}")
     return checked
+
+
+def _overlap(box: list[float], other: list[float]) -> bool:
+    """Whether two boxes xywh have an IoU above 0.5: at the photo's top left, corners and sides are nearly the same."""
+    return bool(coco_mask.iou(np.array([box]), np.array([other]), [0])[0, 0] > 0.5)
 
 
 def _are_near(box: list[float], other: list[float]) -> bool:

@@ -169,3 +169,15 @@ def test_corners_in_the_place_of_a_box_are_refused(files, refuse):
     rows[0] |= {"bbox": [30, 20.5, 70, 40], "segmentation": {"size": [64, 96], "counts": rle["counts"].decode()}}
     path.write_text(json.dumps(rows))
     refuse(files, r"expected bbox \[x, y, width, height\].*these are the mask's left, top, right and bottom")
+
+
+def test_a_box_at_the_top_left_of_the_photo_is_taken_for_what_it_is(files, dataset, identity, tmp_path):
+    """Its corners are nearly its sides."""
+    path = files / "instances.json"
+    rows = json.loads(path.read_text())
+    mask = np.zeros(rows[0]["segmentation"]["size"], np.uint8, order="F")
+    mask[2:40, :60] = 1
+    rle = coco_mask.encode(mask)
+    rows[0] |= {"bbox": [0.0, 0.6, 60.0, 40.9], "segmentation": rle | {"counts": rle["counts"].decode()}}
+    path.write_text(json.dumps(rows))
+    import_end(files, tmp_path / "cache", dataset=dataset, identity=identity)

@@ -185,7 +185,7 @@ def parquet_rows(data: bytes, rng: Random) -> bytes:
             return table
         at = rng.randrange(len(order))
         other: list[list[int]] = [order[:at], order[at:], order[: at + 1] + order[at:], order[::-1]]
-        return table.take(rng.choice(other))
+        return table.take(pa.array(rng.choice(other), pa.int64()))
 
     return _rewrite(data, change)
 
