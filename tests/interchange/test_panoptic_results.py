@@ -135,11 +135,14 @@ def test_hugging_face_and_detectron2_tensors_are_the_same_end(tmp_path, dataset,
         assert_equal_caches(tmp_path / "cache" / "coco", tmp_path / "cache" / name)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint64, np.int64, ">i4", np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("void", [0, -1])
+UNSIGNED = [np.uint8, np.uint16, np.uint64]
+SIGNED = [np.int64, ">i4", np.float16, np.float32, np.float64]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "void"), [(dtype, 0) for dtype in (*UNSIGNED, *SIGNED)] + [(dtype, -1) for dtype in SIGNED]
+)
 def test_maps_of_whole_numbers_of_any_type_are_the_same_end(tmp_path, dataset, identity, results_of, dtype, void):
-    if np.dtype(dtype).kind == "u" and void:
-        pytest.skip("has no negative id")
     expected = write_coco_panoptic(tmp_path / "coco", dataset, results_of)
     import_end(expected, tmp_path / "a", dataset=dataset, identity=identity)
     files = write_coco_panoptic(tmp_path / "files", dataset, results_of)
@@ -225,7 +228,7 @@ PANOPTIC_FAULTS = {
     "truncated": (lambda rows: rows[0].update(file_name="truncated.npy"), "announces 49152 bytes, int64 .*are 49100"),
     "121 GiB": (lambda rows: rows[0].update(file_name="bomb.npy"), r"announces \d+ bytes"),
     "file elsewhere": (lambda rows: rows[0].update(file_name="../panoptic/small.npy"), "would leave it"),
-    "absolute file": (lambda rows: rows[0].update(file_name="/tmp/small.npy"), "would leave it"),
+    "absolute file": (lambda rows: rows[0].update(file_name="/maps/small.npy"), "would leave it"),
 }
 
 
