@@ -27,6 +27,7 @@ from antvisionps.params.section import (
 )
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
+Norm = Literal["gn", "syncbn"]
 Layers = Annotated[int, Field(ge=1, le=100)]
 
 ONLY_MEMBER = "base"
@@ -46,6 +47,8 @@ class Network(Section):
 
     backbone: Backbone
     fpn_channels: Channels
+    pyramid_norm: Norm | None
+    head_norm: Norm | None
     anchor_scale: PositiveFloat
     train_proposals: Boxes
     rois_per_image: Boxes
@@ -130,6 +133,10 @@ class Optimizer(Section):
     accumulated_batches: Annotated[int, Field(ge=1, le=10_000)]
 
 
+class LwlHtcOptimizer(Optimizer):
+    log_variance_lr_factor: PositiveFloat
+
+
 class Memory(Section):
     """How activations are kept, which changes a network by no more than rounding."""
 
@@ -189,6 +196,7 @@ class TrainEUps(Ensemble):
 
 class TrainLwlHtc(Training):
     network: LwlHtcNetwork
+    optimizer: LwlHtcOptimizer
 
 
 class TrainHrnetAspp(Ensemble):

@@ -4,6 +4,7 @@ Where a thing is changes its box and its mask but not its class. So one tower of
 feeds both box regression and mask, and classification sees its own 7x7 RoI features through two fully connected layers.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -17,16 +18,19 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 
+from antvisionps.models.blocks.norms import Norm, norm_config
+
 
 @MODELS.register_module()
 class LocationTower(BaseModule):
     """(K, C, 14, 14) RoI features to the (K, C, 14, 14) features that box regression and mask share: 3x3 convolutions
-    with ReLU."""
+    with ReLU, and with a norm where there is one."""
 
-    def __init__(self, *, channels: int, num_convs: int) -> None:
+    def __init__(self, *, channels: int, num_convs: int, norm: Norm | None) -> None:
         super().__init__()
+        norm_cfg = norm_config(norm, channels)
         self.convs = torch.nn.Sequential(
-            *(ConvModule(channels, channels, kernel_size=3, padding=1) for _ in range(num_convs))
+            *(ConvModule(channels, channels, kernel_size=3, padding=1, norm_cfg=norm_cfg) for _ in range(num_convs))
         )
 
     def forward(self, roi_features: Tensor) -> Tensor:
@@ -42,6 +46,8 @@ class LocationSensitiveBoxHead(ConvFCBBoxHead):
 
     def __init__(self, *, fc_out_channels: int, **settings: Any) -> None:
         super().__init__(num_cls_fcs=2, fc_out_channels=fc_out_channels, **settings)
+        # mmdet's deltas come from fc_out_channels features; of more, smaller weights make deltas of the same size.
+        self.init_cfg[1]["std"] *= math.sqrt(fc_out_channels / self.fc_reg.in_features)
 
     def forward(self, class_features: Tensor, tower_features: Tensor) -> tuple[Tensor, Tensor]:
         hidden = class_features.flatten(1)

@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from antvisionps.models.blocks.backbones import BackboneSpec
+from antvisionps.models.blocks.norms import Norm, norm_config, start_at_scale
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -37,13 +38,16 @@ class DetectorSettings:
     """What both networks are built with.
 
     `num_classes` counts things and stuff, things first. `backbone` is `describe_backbone`'s, the side of an anchor
-    `anchor_scale` strides. Widths are channels; proposals and RoIs count boxes an image.
+    `anchor_scale` strides. Widths are channels; proposals and RoIs count boxes an image. The norms follow the convolutions
+    of the pyramid, and those of the mask and semantic heads.
     """
 
     num_things: int
     num_classes: int
     backbone: Mapping[str, Any]
     fpn_channels: int
+    pyramid_norm: Norm | None
+    head_norm: Norm | None
     anchor_scale: float
     train_proposals: int
     test_proposals: int
@@ -82,8 +86,23 @@ def data_preprocessor(backbone: BackboneSpec) -> dict[str, Any]:
     }
 
 
-def fpn(backbone: BackboneSpec, channels: int) -> dict[str, Any]:
-    return {"type": FPN, "in_channels": list(backbone.channels), "out_channels": channels, "num_outs": len(STRIDES)}
+@MODELS.register_module()
+class FeaturePyramid(FPN):
+    """mmdet's FPN, whose levels start with `norms.PYRAMID_SCALE` where they are normed."""
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        start_at_scale(self.fpn_convs)
+
+
+def fpn(backbone: BackboneSpec, channels: int, norm: Norm | None) -> dict[str, Any]:
+    return {
+        "type": FeaturePyramid,
+        "in_channels": list(backbone.channels),
+        "out_channels": channels,
+        "num_outs": len(STRIDES),
+        "norm_cfg": norm_config(norm, channels),
+    }
 
 
 def _rpn_head(settings: DetectorSettings) -> dict[str, Any]:
@@ -153,6 +172,7 @@ def mask_head(settings: DetectorSettings, *, kind: str) -> dict[str, Any]:
         "in_channels": settings.fpn_channels,
         "conv_out_channels": settings.fpn_channels,
         "num_classes": settings.num_things,
+        "norm_cfg": norm_config(settings.head_norm, settings.fpn_channels),
         "loss_mask": {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 1.0},
     }
 

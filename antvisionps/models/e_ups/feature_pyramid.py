@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmcv.cnn.bricks import NonLocal2d
-from mmdet.models.necks import BFP, FPN
+from mmdet.models.necks import BFP
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import BackboneSpec
+from antvisionps.models.blocks.norms import Norm, norm_layer, start_at_scale
 
 
 def feature_pyramid(
-    backbone: BackboneSpec, *, channels: int, image_context: bool, balanced_level: int | None
+    backbone: BackboneSpec, *, channels: int, norm: Norm | None, image_context: bool, balanced_level: int | None
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """mmdet's config of P2 to P6.
 
@@ -22,7 +23,7 @@ def feature_pyramid(
     P2, that Libra's balanced pyramid gathers and refines at (2, the middle one, in Libra); None leaves it out. Raises
     ModelError where the pyramid has no such level.
     """
-    fpn = two_stage.fpn(backbone, channels)
+    fpn = two_stage.fpn(backbone, channels, norm)
     if image_context:
         fpn["type"] = ContextFPN
     if balanced_level is None:
@@ -33,13 +34,13 @@ def feature_pyramid(
             f"the balanced feature pyramid refines level {balanced_level}, but the pyramid has {num_levels} levels, 0 "
             f"to {num_levels - 1}; set balanced_pyramid_level to one of them, or to null"
         )
-    sizes = {"in_channels": channels, "num_levels": num_levels, "refine_level": balanced_level}
+    sizes = {"in_channels": channels, "num_levels": num_levels, "refine_level": balanced_level, "norm": norm}
     return [fpn, {"type": BalancedFeaturePyramid, **sizes}]
 
 
 @MODELS.register_module()
-class ContextFPN(FPN):
-    """mmdet's FPN with UPSNet's term: the mean over all pixels of the last feature (res5), projected to the pyramid's
+class ContextFPN(two_stage.FeaturePyramid):
+    """The FPN with UPSNet's term: the mean over all pixels of the last feature (res5), projected to the pyramid's
     channels, is added to P5's lateral and so reaches all levels (Xiong et al. 2019, section 3.1)."""
 
     def __init__(self, **settings: Any) -> None:
@@ -62,11 +63,19 @@ class LateralWithContext(nn.Module):
 @MODELS.register_module()
 class BalancedFeaturePyramid(BFP):
     """mmdet's BFP with non-local refinement (Pang et al. 2019, section 3.2), in less memory: levels are resized to one,
-    averaged, refined, and the result is added back to every level."""
+    averaged, refined, and the result is added back to every level. A norm, one a level, gives the sum the levels' scale."""
 
-    def __init__(self, *, in_channels: int, num_levels: int, refine_level: int) -> None:
+    def __init__(self, *, in_channels: int, num_levels: int, refine_level: int, norm: Norm | None) -> None:
         super().__init__(in_channels, num_levels, refine_level=refine_level, refine_type="non_local")
         self.refine = FusedNonLocal(in_channels, reduction=1, use_scale=False)
+        self.norms = nn.ModuleList(norm_layer(norm, in_channels) for _ in range(num_levels))
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        start_at_scale(self.norms)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(norm(level) for norm, level in zip(self.norms, super().forward(inputs), strict=True))
 
 
 class FusedNonLocal(NonLocal2d):

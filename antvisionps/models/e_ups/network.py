@@ -19,6 +19,7 @@ from antvisionps.models.blocks.location_sensitive import (
     LocationSensitiveRoIHead,
     LocationTower,
 )
+from antvisionps.models.blocks.norms import start_at_chance
 from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.e_ups.feature_pyramid import feature_pyramid
 from antvisionps.models.e_ups.panoptic_loss import choose_known_instances, panoptic_loss
@@ -48,6 +49,10 @@ class EUps(TwoStagePanopticSegmentor):
         self.num_things = num_things
         self.panoptic_loss_weight = panoptic_loss_weight
         self.unknown_frac = unknown_frac
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        start_at_chance(self.roi_head.mask_head.conv_logits)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """RPN, box, mask, semantic and panoptic losses of a padded (N, 3, H, W) batch; their sum is minimised."""
@@ -137,6 +142,7 @@ def build_e_ups(**settings: Any) -> EUps:
         neck=feature_pyramid(
             backbone,
             channels=network.fpn_channels,
+            norm=network.pyramid_norm,
             image_context=network.image_context,
             balanced_level=network.balanced_pyramid_level,
         ),
@@ -145,6 +151,7 @@ def build_e_ups(**settings: Any) -> EUps:
             "in_channels": network.fpn_channels,
             "hidden_channels": tuple(network.semantic_channels),
             "num_classes": network.num_classes,
+            "norm": network.head_norm,
             "loss_weight": network.semantic_loss_weight,
             "roi_loss_weight": network.roi_semantic_loss_weight,
         },
@@ -168,6 +175,6 @@ def location_sensitive_roi_head(network: two_stage.DetectorSettings) -> dict[str
     plain = plain_roi_head(replace(network, mask_convs=0))
     return plain | {
         "type": LocationSensitiveRoIHead,
-        "tower": {"type": LocationTower, "channels": network.fpn_channels, "num_convs": network.mask_convs},
+        "tower": {"type": LocationTower, "channels": network.fpn_channels, "num_convs": network.mask_convs, "norm": network.head_norm},
         "bbox_head": plain["bbox_head"] | {"type": LocationSensitiveBoxHead},
     }

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from antvisionps.models.blocks.norms import Norm, norm_layer, start_at_chance
 from antvisionps.models.blocks.semantic_loss import semantic_truth, upsampled_cross_entropy
 from antvisionps.models.blocks.two_stage import STRIDES
 
@@ -26,8 +27,8 @@ ROI_SIZE = 28
 class DeformableSemanticHead(BaseModule):
     """P2-P5, each (N, in_channels, H/s, W/s) at s = 4, 8, 16, 32, to class logits (N, num_classes, H/4, W/4).
 
-    One subnet of 3x3 deformable convolutions (v1, offsets start at zero) with ReLU runs on every level; the results
-    are resized bilinearly to P2, concatenated and classified by a 1x1 convolution. `hidden_channels` gives the output
+    One subnet of 3x3 deformable convolutions (v1, offsets start at zero) with ReLU (after a `norm` where there is
+    one) runs on every level; the results are resized bilinearly to P2, concatenated and classified by a 1x1 convolution. `hidden_channels` gives the output
     channels of each deformable convolution (UPSNet: 256, 128, 128 from 256). A `roi_loss_weight` of 0 leaves UPSNet's
     RoI loss out.
     """
@@ -38,6 +39,7 @@ class DeformableSemanticHead(BaseModule):
         in_channels: int,
         hidden_channels: Sequence[int],
         num_classes: int,
+        norm: Norm | None,
         loss_weight: float,
         roi_loss_weight: float,
     ) -> None:
@@ -46,6 +48,7 @@ class DeformableSemanticHead(BaseModule):
         self.subnet = nn.ModuleList(
             DeformConv2dPack(before, after, kernel_size=3, padding=1) for before, after in pairwise(widths)
         )
+        self.norms = nn.ModuleList(norm_layer(norm, width) for width in hidden_channels)
         self.classifier = nn.Conv2d(NUM_LEVELS * widths[-1], num_classes, kernel_size=1)
         self.loss_weight = loss_weight
         self.roi_loss_weight = roi_loss_weight
@@ -54,8 +57,7 @@ class DeformableSemanticHead(BaseModule):
         """He initialisation of the convolutions; the offsets keep their zeros."""
         for conv in self.subnet:
             nn.init.kaiming_normal_(conv.get_parameter("weight"), nonlinearity="relu")
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.get_parameter("bias"))
+        start_at_chance(self.classifier)
 
     def features(self, levels: Sequence[Tensor]) -> Tensor:
         """(N, 4 * hidden_channels[-1], H/4, W/4): what the classifier sees."""
@@ -82,8 +84,8 @@ class DeformableSemanticHead(BaseModule):
         return losses
 
     def _run_subnet(self, x: Tensor) -> Tensor:
-        for conv in self.subnet:
-            x = F.relu(conv(x))
+        for conv, norm in zip(self.subnet, self.norms, strict=True):
+            x = F.relu(norm(conv(x)))
         return x
 
 

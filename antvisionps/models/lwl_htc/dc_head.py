@@ -1,6 +1,7 @@
 """The DC head: LWL-HTC's semantic branch with deformable convolutions on every level (the report's figure 2)."""
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Literal
 
 from mmcv.ops import DeformConv2dPack
@@ -9,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from antvisionps.models.blocks.norms import Norm, norm_layer, start_at_chance
 from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 
 NUM_DEFORMABLE = 3
@@ -20,7 +22,7 @@ class DeformableFusionHead(BaseModule):
     """Pyramid levels, each (N, channels, h, w), to class logits and a feature, both on the grid of `fusion_level`.
 
     Each level passes three 3x3 deformable convolutions (v1, offsets start at zero) with ReLU and a 1x1 convolution, is
-    resized bilinearly to the fusion level, and is added; two 1x1 convolutions give the feature (with ReLU) and the
+    resized bilinearly to the fusion level, and is added; the sum of L levels is divided by sqrt(L), its growth; two 1x1 convolutions give the feature (with ReLU) and the
     logits. `shared` uses one set of deformable convolutions for all levels. `loss_on` is the photo, all of whose pixels
     count, or the grid, as in mmdet's FusedSemanticHead, for which this stands in.
     """
@@ -32,6 +34,7 @@ class DeformableFusionHead(BaseModule):
         fusion_level: int,
         channels: int,
         num_classes: int,
+        norm: Norm | None,
         shared: bool,
         loss_weight: float,
         loss_on: Literal["photo", "grid"],
@@ -45,6 +48,9 @@ class DeformableFusionHead(BaseModule):
             nn.ModuleList(DeformConv2dPack(channels, channels, 3, padding=1) for _ in range(NUM_DEFORMABLE))
             for _ in range(towers)
         )
+        self.norms = nn.ModuleList(
+            nn.ModuleList(norm_layer(norm, channels) for _ in range(NUM_DEFORMABLE)) for _ in range(num_levels)
+        )
         self.laterals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(num_levels))
         self.conv_embedding = nn.Conv2d(channels, channels, 1)
         self.conv_logits = nn.Conv2d(channels, num_classes, 1)
@@ -54,7 +60,7 @@ class DeformableFusionHead(BaseModule):
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | DeformConv2dPack) and not name.endswith("conv_offset"):
                 nn.init.kaiming_normal_(module.get_parameter("weight"), nonlinearity="relu")
-        nn.init.normal_(self.conv_logits.weight, std=0.01)
+        start_at_chance(self.conv_logits)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (N, num_classes, h, w) and feature (N, channels, h, w)."""
@@ -62,9 +68,10 @@ class DeformableFusionHead(BaseModule):
         fused = levels[self.fusion_level].new_zeros(())
         for index, (level, lateral) in enumerate(zip(levels, self.laterals, strict=True)):
             x = level
-            for conv in self.towers[index % len(self.towers)].children():
-                x = F.relu(conv(x))
+            for conv, norm in zip(self.towers[index % len(self.towers)], self.norms[index], strict=True):
+                x = F.relu(norm(conv(x)))
             fused = fused + F.interpolate(lateral(x), size=target_hw, mode="bilinear", align_corners=False)
+        fused = fused / sqrt(len(levels))
         return self.conv_logits(fused), F.relu(self.conv_embedding(fused))
 
     def loss(self, logits: Tensor, class_indices: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """LWL-HTC, the second end: Hybrid Task Cascade whose semantic branch predicts all classes (Chen et al. 2019)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 import torch
@@ -10,11 +12,13 @@ from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from torch import Tensor
+from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveBoxHead
+from antvisionps.models.blocks.norms import norm_config, start_at_chance
 from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
@@ -59,8 +63,18 @@ class PhotoFusedSemanticHead(FusedSemanticHead):
     """HTC's own semantic branch, trained on every pixel of the photo (the loss that UPSNet's head has).
 
     HTC compares each cell with the top left pixel of the stride x stride that it covers, so that its map lies half a
-    cell beside the photo: good enough for features, not for a result.
+    cell beside the photo: good enough for features, not for a result. It also resizes the levels with their corners
+    aligned, which shifts coarse ones by up to half a cell of theirs; here cells are resized by their centres.
     """
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, num_classes, h, w) and embedding (N, channels, h, w) on the grid of `fusion_level`."""
+        hw = levels[self.fusion_level].shape[-2:]
+        resized = (F.interpolate(level, size=hw, mode="bilinear", align_corners=False) for level in levels)
+        fused = sum(lateral(level) for lateral, level in zip(self.lateral_convs, resized, strict=True))
+        for conv in self.convs:
+            fused = conv(fused)
+        return self.conv_logits(fused), self.conv_embedding(fused)
 
     def loss(self, logits: Tensor, class_indices: Tensor) -> Tensor:
         """Weighted cross entropy of the logits brought to `class_indices` (N, 1, H, W), void left out."""
@@ -93,6 +107,19 @@ class LwlHtc(HybridTaskCascade):
         self.weighting = None
         if uncertainty is not None:
             self.weighting = UncertaintyWeighting(balance=uncertainty, loss_names=LOSS_NAMES)
+
+    def init_weights(self) -> None:
+        """mmdet's, but every logit starts near chance, and the sum over L levels of the semantic branch has the scale of
+        one."""
+        super().init_weights()
+        semantic = self.roi_head.semantic_head
+        start_at_chance(semantic.conv_logits)
+        for head in self.roi_head.mask_head:
+            start_at_chance(head.conv_logits)
+        if isinstance(semantic, FusedSemanticHead):
+            with torch.no_grad():
+                for lateral in semantic.lateral_convs:
+                    lateral.conv.weight /= sqrt(semantic.num_ins)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Any]:
         """All losses of a padded (N, 3, H, W) batch, balanced where `uncertainty` is learned."""
@@ -180,7 +207,7 @@ def htc_parts(htc: HtcSettings) -> dict[str, Any]:
     backbone = describe_backbone(**htc.backbone)
     rcnn = [two_stage.rcnn_train_cfg(htc, positive_iou=iou) for iou in STAGE_IOUS]
     return {
-        "neck": two_stage.fpn(backbone, htc.fpn_channels),
+        "neck": two_stage.fpn(backbone, htc.fpn_channels, htc.pyramid_norm),
         **two_stage.detector_parts(htc, backbone, roi_head=_cascade(htc), rcnn=rcnn),
     }
 
@@ -227,6 +254,7 @@ def _deformable_head(htc: HtcSettings) -> dict[str, Any]:
         "fusion_level": htc.semantic_level,
         "channels": htc.fpn_channels,
         "num_classes": htc.num_classes,
+        "norm": htc.head_norm,
         "shared": htc.deformable_semantic_head == "shared",
         "loss_weight": htc.semantic_loss_weight,
         "loss_on": htc.semantic_loss_on,
@@ -234,11 +262,9 @@ def _deformable_head(htc: HtcSettings) -> dict[str, Any]:
 
 
 def _fused_head(htc: HtcSettings) -> dict[str, Any]:
-    """HTC's own semantic branch (Chen et al. 2019, figure 3), which begins with nearly equal probabilities: a short
-    training cannot unlearn the first guesses of mmdet's He initialisation of the logits."""
+    """HTC's own semantic branch (Chen et al. 2019, figure 3), whose laterals are drawn for their sum to have the scale of one (`LwlHtc.init_weights`)."""
     return {
         "type": PhotoFusedSemanticHead if htc.semantic_loss_on == "photo" else FusedSemanticHead,
-        "init_cfg": {"type": "Normal", "std": 0.01, "override": {"name": "conv_logits"}},
         "num_ins": len(two_stage.STRIDES),
         "fusion_level": htc.semantic_level,
         "seg_scale_factor": 1 / two_stage.STRIDES[htc.semantic_level],
@@ -246,6 +272,7 @@ def _fused_head(htc: HtcSettings) -> dict[str, Any]:
         "in_channels": htc.fpn_channels,
         "conv_out_channels": htc.fpn_channels,
         "num_classes": htc.num_classes,
+        "norm_cfg": norm_config(htc.head_norm, htc.fpn_channels),
         "loss_seg": {
             "type": "CrossEntropyLoss",
             "ignore_index": VOID_CLASS_INDEX,

@@ -25,10 +25,12 @@ def optim_wrapper(
     max_grad_norm: float | None,
     autocast: str | None,
     accumulated_batches: int,
+    log_variance_lr_factor: float = 1.0,
 ) -> dict[str, Any]:
     """mmengine's config of AdamW or SGD without weight decay on biases, norms and learned log-variances.
 
-    The rates of the backbone and of biases are multiplied by their factors, that of a bias in the backbone by both.
+    The rates of the backbone, of biases and of log-variances are multiplied by their factors, that of a bias in the
+    backbone by both.
     `autocast` is None, "bfloat16" or "float16" (with a loss scale that adapts itself). The gradients of
     `accumulated_batches` are averaged before each step. Raises ModelError on autocast without a CUDA device.
     """
@@ -40,7 +42,11 @@ def optim_wrapper(
         "accumulative_counts": accumulated_batches,
         "clip_grad": {"max_norm": max_grad_norm} if max_grad_norm else None,
         "constructor": FactorsConstructor,
-        "paramwise_cfg": {"backbone_lr_factor": backbone_lr_factor, "bias_lr_factor": bias_lr_factor},
+        "paramwise_cfg": {
+            "backbone_lr_factor": backbone_lr_factor,
+            "bias_lr_factor": bias_lr_factor,
+            "log_variance_lr_factor": log_variance_lr_factor,
+        },
     }
 
 
@@ -74,7 +80,9 @@ class FactorsConstructor(DefaultOptimWrapperConstructor):
     def _factors(self, place: str, owner: nn.Module, name: str) -> tuple[float, float]:
         """Of the learning rate and of the weight decay."""
         of_rate = self.paramwise_cfg["backbone_lr_factor"] if place.split(".")[0] == "backbone" else 1.0
-        if isinstance(owner, NORMS) or place.split(".")[-1] == LOG_VARIANCE:
+        if place.split(".")[-1] == LOG_VARIANCE:
+            return self.paramwise_cfg["log_variance_lr_factor"], 0.0
+        if isinstance(owner, NORMS):
             return of_rate, 0.0
         if name == "bias":
             return of_rate * self.paramwise_cfg["bias_lr_factor"], 0.0
