@@ -29,17 +29,13 @@ from torch import nn
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.inference.shared_backbone import RememberingBackbone
 from antvisionps.models.inference.views import PredictionSettings, predict_image
-from antvisionps.models.lwl_htc.network import HtcSettings, build_lwl_htc, htc_parts
+from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.params.training import Network
 from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import coco_like_categories
 from antvisionps.preflight.trial import Batch, calibrate_norms, peak_bytes, random_batch, take_steps
-from benchmarks.stock_panoptic_fpn import SHARED_WITH_E_UPS, build_panoptic_fpn
-
-# mmdet can be imported once antvisionps.models has put mmcv's operators in place.
-# isort: split
-from mmdet.models.detectors import HybridTaskCascade
+from benchmarks.stock_mmdet import SIZES, build_htc, build_panoptic_fpn
 
 PROFILE = Path("profiles/coco_paper.yaml")
 COCO_LIKE = coco_like_categories()
@@ -154,28 +150,28 @@ def build(variant: str, *, rois_per_image: int | None = None) -> Any:
     torch.manual_seed(0)
     params = load_params(PROFILE)
     if variant in HTC_ORDER:
-        model = build_htc(variant, paper_settings(params.train_lwl_htc.network, rois_per_image))
+        model = build_cascade(variant, paper_settings(params.train_lwl_htc.network, rois_per_image))
     elif variant == STOCK:
         settings = paper_settings(params.train_e_ups.networks["r101_dcn"], rois_per_image)
         settings["backbone"]["deformable"] = False
-        shared = ("num_things", "num_classes", "test_proposals", *SHARED_WITH_E_UPS)
-        model = build_panoptic_fpn(**{key: settings[key] for key in shared})
+        model = build_panoptic_fpn(**_sizes(settings))
     else:
         model = build_e_ups(**paper_settings(params.train_e_ups.networks[variant], rois_per_image))
     model.init_weights()
     return model
 
 
-def build_htc(variant: str, settings: dict[str, Any]) -> Any:
+def _sizes(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("num_things", "num_classes", "test_proposals", *SIZES)}
+
+
+def build_cascade(variant: str, settings: dict[str, Any]) -> Any:
     if variant in HTC_VARIANTS:
         backbone, changes = HTC_VARIANTS[variant]
         settings["backbone"] |= backbone
         return build_lwl_htc(**settings | changes)
-    # configs/htc/htc_r50_fpn_1x_coco.py: HTC's own semantic branch at stride 8, here of all panoptic classes.
     settings["backbone"] |= {"name": STOCK_HTC[variant], "deformable": False}
-    del settings["uncertainty"], settings["average_mask_stages"]
-    plain = {"location_sensitive_header": False, "deformable_semantic_head": None, "semantic_level": 1}
-    return HybridTaskCascade(**htc_parts(HtcSettings(**settings | plain)))
+    return build_htc(**_sizes(settings))
 
 
 def paper_settings(network: Network, rois_per_image: int | None) -> dict[str, Any]:

@@ -100,6 +100,8 @@ NETWORK = {
         "deformable": False,
     },
     "fpn_channels": 16,
+    "pyramid_norm": None,
+    "head_norm": None,
     "anchor_scale": 4.0,
     "train_proposals": 24,
     "rois_per_image": 16,
@@ -140,6 +142,8 @@ NETWORKS = {
 """What the smallest network of each end is built with."""
 
 E_UPS_EXTRAS = {
+    "pyramid_norm": "gn",
+    "head_norm": "gn",
     "image_context": True,
     "balanced_pyramid_level": 2,
     "location_sensitive_header": True,

@@ -1,13 +1,15 @@
-"""E-UPS beside mmdet's own Panoptic FPN: same backbone, pictures, iterations, optimiser and heuristic.
+"""E-UPS beside mmdet's own Panoptic FPN, and LWL-HTC beside its HTC: same backbone, pictures, iterations and heuristic.
 
-    python -m benchmarks.compare_panoptic_fpn                                     # params.yaml's data
-    python -m benchmarks.compare_panoptic_fpn --params profiles/facades.yaml      # real photos
+    python -m benchmarks.compare_mmdet                                    # params.yaml's data
+    python -m benchmarks.compare_mmdet --params profiles/street.yaml      # real photos
 
-E-UPS is trained by DVC experiments, as by `antvisionps table`, and Panoptic FPN below --work. What is finished is kept,
-so this may be interrupted. The table goes into docs/ablations.md.
+Our ends are trained by DVC experiments, as by `antvisionps table`, mmdet's below --work, at each of the rates that
+--stock-rates lists; of them the best counts. What is finished is kept, so this may be interrupted. The table goes into
+docs/ablations.md.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import subprocess
@@ -28,7 +30,9 @@ from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.prepare import prepare
 from antvisionps.pipeline.score import score
 
-STOCK = Path(__file__).with_name("stock_panoptic_fpn.py")
+PROGRAM = Path(__file__).with_name("stock_mmdet.py")
+TITLE = "Beside mmdet's networks"
+STOCK = {"e_ups": "Panoptic FPN", "lwl_htc": "HTC"}
 PLAIN = ("fuse.calibrated=false", "fuse.order=score")
 
 
@@ -36,39 +40,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.set_defaults(seeds=[1, 2, 3])
-    parser.add_argument("--work", type=Path, default=Path("data/panoptic_fpn"))
+    parser.add_argument("--stock-rates", type=float, nargs="+", default=[1e-3, 3e-3], metavar="RATE")
+    parser.add_argument("--work", type=Path, default=Path("data/stock_mmdet"))
     parser.add_argument("--out", type=Path, default=Path("docs/ablations.md"))
     args = parser.parse_args()
     params = load_params(args.params)
     changes = (*only_member(params.train_e_ups.members[0], params), *PLAIN)
-    row = Row("E-UPS", "e-ups", ("e_ups",), changes, "e_ups")
+    ours = [Row("E-UPS", "e-ups", ("e_ups",), changes, "e_ups"), Row("LWL-HTC", "lwl-htc", ("lwl_htc",), PLAIN, "lwl_htc")]
     with open_clone(Path(), args.clone) as clone:
-        table = Table("E-UPS and mmdet's Panoptic FPN", [row])
-        plan = plan_table(table, clone, profile=args.params, seeds=args.seeds, changes=args.set_param)
+        plan = plan_table(Table(TITLE, ours), clone, profile=args.params, seeds=args.seeds, changes=args.set_param)
         if failures := [failure for failure in run_missing([plan], clone) if failure]:
             raise AntVisionPSError("\n".join(failures))
-        (e_ups,) = plan.results(clone)
-    summaries = [run_stock(experiment, args.work) for experiment in plan.experiments[0]]
-    stock = Result(replace(row, name="mmdet Panoptic FPN"), [NONE] * len(summaries), summaries)
-    plan.write(args.out, [stock, e_ups], ["python", "-m", "benchmarks.compare_panoptic_fpn", *option_words(args)])
+        results = plan.results(clone)
+    rows = []
+    for result, experiments in zip(results, plan.experiments, strict=True):
+        for rate in args.stock_rates:
+            name = f"mmdet {STOCK[result.row.system]}, rate {rate:g}"
+            summaries = [run_stock(experiment, args.work, end=result.row.system, rate=rate) for experiment in experiments]
+            rows.append(Result(replace(result.row, name=name), [NONE] * len(summaries), summaries))
+        rows.append(result)
+    plan.write(args.out, rows, ["python", "-m", "benchmarks.compare_mmdet", *option_words(args)])
     print(f"written: {args.out}")
 
 
-def run_stock(experiment: Experiment, work: Path) -> dict[str, Any]:
-    """metrics/panoptic.json of Panoptic FPN with the params of an experiment of E-UPS; none runs twice."""
+def run_stock(experiment: Experiment, work: Path, *, end: str, rate: float) -> dict[str, Any]:
+    """metrics/panoptic.json of mmdet's network with the params of an experiment of ours; none runs twice."""
     params = experiment.params
-    folder = work / f"{experiment.name}-{hashlib.sha256(STOCK.read_bytes()).hexdigest()[:7]}"
+    folder = work / f"{experiment.name}-{rate:g}-{hashlib.sha256(PROGRAM.read_bytes()).hexdigest()[:7]}"
     metrics = folder / "metrics"
     if not metrics.exists():
-        print(f"Panoptic FPN: {folder}", file=sys.stderr, flush=True)
+        print(f"mmdet {STOCK[end]}: {folder}", file=sys.stderr, flush=True)
         prepared, predictions = folder / "prepared", folder / "predictions"
         if not prepared.exists():
             prepare(params.prepare, out=prepared, workers=params.runtime.workers)
-        (folder / "params.yaml").write_text(json.dumps(experiment.document), encoding="utf-8")  # JSON is YAML
+        document = copy.deepcopy(experiment.document)
+        document[f"train_{end}"]["optimizer"]["learning_rate"] = rate
+        (folder / "params.yaml").write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
         places = {"params": folder / "params.yaml", "prepared": prepared, "work": folder / "unfinished"}
         places |= {"models": folder / "models", "predictions": predictions}
         options = [word for name, place in places.items() for word in (f"--{name}", str(place))]
-        subprocess.run([sys.executable, "-m", "benchmarks.stock_panoptic_fpn", *options], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.stock_mmdet", "--end", end, *options], check=True)
         unread = {"routing": folder / "routing", "calibration": folder / "calibration"}
         inputs = {"prepared": prepared, "predictions": predictions, **unread}
         fuse_systems(params, **inputs, out=folder / "fused")
