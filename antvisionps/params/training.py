@@ -133,7 +133,11 @@ class Optimizer(Section):
     accumulated_batches: Annotated[int, Field(ge=1, le=10_000)]
 
 
-class LwlHtcOptimizer(Optimizer):
+class DetectorOptimizer(Optimizer):
+    offset_lr_factor: NonNegativeFloat
+
+
+class LwlHtcOptimizer(DetectorOptimizer):
     log_variance_lr_factor: PositiveFloat
 
 
@@ -187,6 +191,7 @@ class Ensemble(Training):
 
 class TrainEUps(Ensemble):
     networks: dict[Name, EUpsNetwork]
+    optimizer: DetectorOptimizer
 
     @model_validator(mode="after")
     def _has_members(self) -> TrainEUps:

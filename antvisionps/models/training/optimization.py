@@ -25,12 +25,13 @@ def optim_wrapper(
     max_grad_norm: float | None,
     autocast: str | None,
     accumulated_batches: int,
+    offset_lr_factor: float = 1.0,
     log_variance_lr_factor: float = 1.0,
 ) -> dict[str, Any]:
     """mmengine's config of AdamW or SGD without weight decay on biases, norms and learned log-variances.
 
-    The rates of the backbone, of biases and of log-variances are multiplied by their factors, that of a bias in the
-    backbone by both.
+    The rates of the backbone, of biases, of what gives deformable convolutions their offsets and of log-variances are
+    multiplied by their factors, one that is several of these by all.
     `autocast` is None, "bfloat16" or "float16" (with a loss scale that adapts itself). The gradients of
     `accumulated_batches` are averaged before each step. Raises ModelError on autocast without a CUDA device.
     """
@@ -45,6 +46,7 @@ def optim_wrapper(
         "paramwise_cfg": {
             "backbone_lr_factor": backbone_lr_factor,
             "bias_lr_factor": bias_lr_factor,
+            "offset_lr_factor": offset_lr_factor,
             "log_variance_lr_factor": log_variance_lr_factor,
         },
     }
@@ -53,6 +55,9 @@ def optim_wrapper(
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 LOG_VARIANCE = "log_variance"
 """Name of the dictionary of learned log-variances, wherever it stands in a model."""
+
+OFFSETS = "conv_offset"
+"""mmcv's name of the convolution that gives a deformable one its offsets."""
 
 
 class FactorsConstructor(DefaultOptimWrapperConstructor):
@@ -79,13 +84,16 @@ class FactorsConstructor(DefaultOptimWrapperConstructor):
 
     def _factors(self, place: str, owner: nn.Module, name: str) -> tuple[float, float]:
         """Of the learning rate and of the weight decay."""
-        of_rate = self.paramwise_cfg["backbone_lr_factor"] if place.split(".")[0] == "backbone" else 1.0
-        if place.split(".")[-1] == LOG_VARIANCE:
-            return self.paramwise_cfg["log_variance_lr_factor"], 0.0
+        parts, factors = place.split("."), self.paramwise_cfg
+        if parts[-1] == LOG_VARIANCE:
+            return factors["log_variance_lr_factor"], 0.0
+        of_rate = factors["backbone_lr_factor"] if parts[0] == "backbone" else 1.0
+        if parts[-1] == OFFSETS:
+            of_rate *= factors["offset_lr_factor"]
         if isinstance(owner, NORMS):
             return of_rate, 0.0
         if name == "bias":
-            return of_rate * self.paramwise_cfg["bias_lr_factor"], 0.0
+            return of_rate * factors["bias_lr_factor"], 0.0
         return of_rate, 1.0
 
 
