@@ -4,7 +4,6 @@ Where a thing is changes its box and its mask but not its class. So one tower of
 feeds both box regression and mask, and classification sees its own 7x7 RoI features through two fully connected layers.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -41,20 +40,21 @@ class LocationTower(BaseModule):
 class LocationSensitiveBoxHead(ConvFCBBoxHead):
     """(K, C, 7, 7) RoI features and (K, C, 14, 14) tower features to class logits (K, things + 1) and box deltas.
 
-    Deltas are one linear layer over the tower features, averaged to 7x7: their places are kept.
+    Deltas come from the tower features, averaged to 7x7 so that their places are kept, through one hidden layer: a
+    linear layer over all 49 C of them would move as much faster than the one over hidden features that it replaces.
     """
 
     def __init__(self, *, fc_out_channels: int, **settings: Any) -> None:
-        super().__init__(num_cls_fcs=2, fc_out_channels=fc_out_channels, **settings)
-        # mmdet's deltas come from fc_out_channels features; of more, smaller weights make deltas of the same size.
-        self.init_cfg[1]["std"] *= math.sqrt(fc_out_channels / self.fc_reg.in_features)
+        super().__init__(num_cls_fcs=2, num_reg_fcs=1, fc_out_channels=fc_out_channels, **settings)
 
     def forward(self, class_features: Tensor, tower_features: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = class_features.flatten(1)
-        for layer in self.cls_fcs:
-            hidden = F.relu(layer(hidden))
         places = F.adaptive_avg_pool2d(tower_features, self.roi_feat_size)
-        return self.fc_cls(hidden), self.fc_reg(places.flatten(1))
+        of_class, of_box = class_features.flatten(1), places.flatten(1)
+        for layer in self.cls_fcs:
+            of_class = F.relu(layer(of_class))
+        for layer in self.reg_fcs:
+            of_box = F.relu(layer(of_box))
+        return self.fc_cls(of_class), self.fc_reg(of_box)
 
 
 @MODELS.register_module()

@@ -134,11 +134,10 @@ class RoIExtractor(SingleRoIExtractor):
         """(K, C, size, size) of (K, 5) RoIs: index in the batch, box xyxy."""
         rois = rois.float()
         levels = self.map_roi_levels(rois, len(feats))
-        pooled = feats[0].new_zeros(len(rois), self.out_channels, *self.roi_layers[0].output_size)
-        for index, (layer, level) in enumerate(zip(self.roi_layers, feats, strict=True)):
-            (rows,) = (levels == index).nonzero(as_tuple=True)
-            pooled[rows] = layer(level, rois[rows])
-        return pooled
+        order = levels.argsort(stable=True)
+        of_level = rois[order].split(levels.bincount(minlength=len(feats)).tolist())
+        pooled = [layer(level, boxes) for layer, level, boxes in zip(self.roi_layers, feats, of_level, strict=True)]
+        return torch.cat(pooled)[order.argsort()]
 
 
 def roi_extractor(*, channels: int, size: int, strides: tuple[int, ...] = ROI_STRIDES) -> dict[str, Any]:
