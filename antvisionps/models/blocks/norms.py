@@ -18,7 +18,7 @@ PYRAMID_SCALE = 3.0
 """Deviation of a normed pyramid's levels at the start. A step of Adam moves every weight by the rate, so a logit moves
 by the rate times the size of its features: at 1, logits learn too slowly beside the convolutions before them."""
 
-LOGIT_STD = 0.15
+LOGIT_STD = 0.075
 """Deviation of the logits at the start, for features with a mean square of 1."""
 
 

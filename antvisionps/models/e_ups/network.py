@@ -52,6 +52,7 @@ class EUps(TwoStagePanopticSegmentor):
 
     def init_weights(self) -> None:
         super().init_weights()
+        start_at_chance(self.roi_head.bbox_head.fc_cls)
         start_at_chance(self.roi_head.mask_head.conv_logits)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:

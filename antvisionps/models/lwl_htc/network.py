@@ -114,8 +114,8 @@ class LwlHtc(HybridTaskCascade):
         super().init_weights()
         semantic = self.roi_head.semantic_head
         start_at_chance(semantic.conv_logits)
-        for head in self.roi_head.mask_head:
-            start_at_chance(head.conv_logits)
+        for layer in (*(h.fc_cls for h in self.roi_head.bbox_head), *(h.conv_logits for h in self.roi_head.mask_head)):
+            start_at_chance(layer)
         if isinstance(semantic, FusedSemanticHead):
             with torch.no_grad():
                 for lateral in semantic.lateral_convs:
