@@ -5,11 +5,11 @@ import torch
 
 from tests.models.conftest import E_UPS_EXTRAS, batch_of, build
 
-CLASSES, DELTAS = ("roi_head.bbox_head.cls_fcs", "roi_head.bbox_head.fc_cls"), "roi_head.bbox_head.fc_reg"
-TOWER, MASK, SEMANTIC = "roi_head.tower", "roi_head.mask_head", ("semantic_head.classifier", "semantic_head.subnet")
+CLASSES, DELTAS = ("roi_head.bbox_head.cls_fcs", "roi_head.bbox_head.fc_cls"), ("roi_head.bbox_head.reg_fcs", "roi_head.bbox_head.fc_reg")
+TOWER, MASK, SEMANTIC = "roi_head.tower", "roi_head.mask_head", ("semantic_head.classifier", "semantic_head.subnet", "semantic_head.norms")
 E_UPS = {
     "loss_cls": CLASSES,
-    "loss_bbox": (TOWER, DELTAS),
+    "loss_bbox": (TOWER, *DELTAS),
     "loss_mask": (TOWER, MASK),
     "loss_panoptic": (TOWER, MASK, *SEMANTIC),
     "loss_semantic_roi": SEMANTIC,
@@ -22,7 +22,7 @@ def of_htcs_stage(stage: int) -> dict[str, tuple[str, ...]]:
     towers = [f"roi_head.mask_head.{k}.{part}" for k in range(stage + 1) for part in ("convs", "conv_res")]
     return {
         f"s{stage}.loss_cls": (f"{box}cls_fcs", f"{box}fc_cls"),
-        f"s{stage}.loss_bbox": (*towers, f"{box}fc_reg"),
+        f"s{stage}.loss_bbox": (*towers, f"{box}reg_fcs", f"{box}fc_reg"),
         f"s{stage}.loss_mask": (*towers, f"{mask}upsample", f"{mask}conv_logits"),
     }
 

@@ -25,7 +25,7 @@ def literal(logits, truth, frac=1.0):
 
 
 def of_dc_head(loss_on):
-    sizes = {"num_levels": 1, "fusion_level": 0, "channels": 2, "num_classes": 3, "shared": True}
+    sizes = {"num_levels": 1, "fusion_level": 0, "channels": 2, "num_classes": 3, "norm": None, "shared": True}
     head = DeformableFusionHead(**sizes, loss_weight=0.5, loss_on=loss_on)
     return lambda logits, truth: head.loss(logits, truth[:, None])
 

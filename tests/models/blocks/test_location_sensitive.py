@@ -37,7 +37,7 @@ def test_scores_and_boxes_are_those_of_the_formula(network):
     tower = roi_align(features[0], rois, 14, 0.25, aligned=True)
     for conv in network.roi_head.tower.convs:
         tower = F.relu(F.conv2d(tower, conv.conv.weight, conv.conv.bias, padding=1))
-    deltas = head.fc_reg(F.avg_pool2d(tower, 2).flatten(1))
+    deltas = head.fc_reg(F.relu(head.reg_fcs[0](F.avg_pool2d(tower, 2).flatten(1))))
     refined, probabilities = network.score_boxes(features, boxes, (64, 96))
     torch.testing.assert_close(probabilities, head.fc_cls(small).softmax(dim=1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(refined, head.bbox_coder.decode(boxes, deltas, max_shape=(64, 96)))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.backbones import describe_backbone
+from antvisionps.models.blocks.two_stage import FeaturePyramid
 from antvisionps.models.e_ups.feature_pyramid import ContextFPN, FusedNonLocal, feature_pyramid
 
 CHANNELS = 12
@@ -24,9 +25,9 @@ def features() -> list[torch.Tensor]:
     ]
 
 
-def neck(**settings) -> torch.nn.Module:
+def neck(norm: str | None = None, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
-    made = MODELS.build(feature_pyramid(SPEC, channels=CHANNELS, **settings))
+    made = MODELS.build(feature_pyramid(SPEC, channels=CHANNELS, norm=norm, **settings))
     made.init_weights()
     return made
 
@@ -37,7 +38,7 @@ def randomise(module: torch.nn.Module) -> None:
 
 
 def test_without_extras_the_pyramid_is_mmdets_fpn():
-    assert type(neck(image_context=False, balanced_level=None)) is FPN
+    assert type(neck(image_context=False, balanced_level=None)) is FeaturePyramid
 
 
 @pytest.mark.parametrize("level", [0, 2, 4])
@@ -85,4 +86,4 @@ def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_la
 @pytest.mark.parametrize("level", [5, -1])
 def test_balancing_at_a_level_that_is_not_there_is_refused(level):
     with pytest.raises(ModelError, match=rf"refines level {level}, but the pyramid has 5 levels, 0 to 4"):
-        feature_pyramid(SPEC, channels=CHANNELS, image_context=False, balanced_level=level)
+        feature_pyramid(SPEC, channels=CHANNELS, norm=None, image_context=False, balanced_level=level)

@@ -10,7 +10,7 @@ from tests.models.conftest import pyramid
 def head(hidden_channels: tuple[int, ...]) -> DeformableSemanticHead:
     torch.manual_seed(0)
     sizes = {"in_channels": 16, "hidden_channels": hidden_channels, "num_classes": 5}
-    made = DeformableSemanticHead(**sizes, loss_weight=0.2, roi_loss_weight=0.0)
+    made = DeformableSemanticHead(**sizes, norm=None, loss_weight=0.2, roi_loss_weight=0.0)
     made.init_weights()
     return made
 

@@ -70,8 +70,8 @@ def test_the_mask_heads_convolutions_move_to_the_location_sensitive_tower():
     convolutions = 4 * (9 * 256 * 256 + 256)
     assert parameters_of(header.tower) == convolutions
     assert parameters_of(plain.mask_head) - parameters_of(header.mask_head) == convolutions
-    # Deltas of 80 classes come from 256 x 7 x 7 features of the tower in place of 1024 hidden ones.
-    assert parameters_of(header.bbox_head) - parameters_of(plain.bbox_head) == (256 * 49 - 1024) * 4 * 80
+    # Deltas come from 1024 hidden features of the tower's 256 x 7 x 7.
+    assert parameters_of(header.bbox_head) - parameters_of(plain.bbox_head) == 256 * 49 * 1024 + 1024
 
 
 @pytest.mark.parametrize("variant", ["r101_dcn_bfp_lsh", "se154_bfp_lsh"])

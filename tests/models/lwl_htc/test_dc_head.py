@@ -11,7 +11,7 @@ LEVELS = 5
 
 def head(*, shared: bool, fusion_level: int = 1) -> DeformableFusionHead:
     torch.manual_seed(0)
-    settings = {"num_levels": LEVELS, "channels": 8, "num_classes": 5, "loss_weight": 0.2, "loss_on": "photo"}
+    settings = {"num_levels": LEVELS, "channels": 8, "num_classes": 5, "norm": None, "loss_weight": 0.2, "loss_on": "photo"}
     made = DeformableFusionHead(**settings, shared=shared, fusion_level=fusion_level)
     made.init_weights()
     return made
@@ -32,6 +32,7 @@ def test_it_is_the_figure_in_torchvisions_calls(shared, fusion_level):
             x = F.relu(deform_conv2d(x, conv.conv_offset(x), conv.weight, padding=1))
         x = made.laterals[index](x)
         fused = fused + F.interpolate(x, size=target, mode="bilinear", align_corners=False)
+    fused = fused / LEVELS**0.5
     assert len(made.towers) == (1 if shared else LEVELS)
     logits, feature = made(levels)
     torch.testing.assert_close(logits, made.conv_logits(fused))

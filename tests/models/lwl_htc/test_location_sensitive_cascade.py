@@ -39,7 +39,7 @@ def test_scores_and_boxes_of_every_stage_are_those_of_the_formula(network):
             hidden = F.relu(layer(hidden))
         got = network.roi_head._bbox_forward(stage, features.pyramid, rois, semantic_feat=features.semantic_embedding)
         torch.testing.assert_close(got["cls_score"], box.fc_cls(hidden), rtol=1e-4, atol=1e-5)
-        deltas = box.fc_reg(F.avg_pool2d(tower, 2).flatten(1))
+        deltas = box.fc_reg(F.relu(box.reg_fcs[0](F.avg_pool2d(tower, 2).flatten(1))))
         assert deltas.shape == (2, 4)  # of all classes alike
         torch.testing.assert_close(got["bbox_pred"], deltas, rtol=1e-4, atol=1e-5)
 

@@ -92,6 +92,7 @@ def test_rates_and_decay_of_every_kind_of_parameter():
     model.head = Backbone()
     model.weighting = UncertaintyWeighting(balance="task", loss_names=())
     changes = {"weight_decay": 0.1, "backbone_lr_factor": 0.5, "bias_lr_factor": 4.0}
+    changes |= {"offset_lr_factor": 0.2, "log_variance_lr_factor": 30.0}
     optimizer = build_optim_wrapper(model, optim_wrapper(**(SGD | changes))).optimizer
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     got = {
@@ -102,11 +103,11 @@ def test_rates_and_decay_of_every_kind_of_parameter():
     # UPSNet: the rate of a bias is multiplied, and neither it nor a norm decays, wherever it stands.
     expected = {}
     for place, rate in (("backbone", 0.005), ("head", 0.01)):
-        for conv in ("conv", "deformable.conv_offset"):
-            expected |= {f"{place}.{conv}.weight": (rate, 0.1), f"{place}.{conv}.bias": (4 * rate, 0.0)}
+        for conv, factor in (("conv", 1.0), ("deformable.conv_offset", 0.2)):
+            expected |= {f"{place}.{conv}.weight": (factor * rate, 0.1), f"{place}.{conv}.bias": (factor * 4 * rate, 0.0)}
         expected |= {f"{place}.deformable.weight": (rate, 0.1)}
         expected |= {f"{place}.norm.{kind}": (rate, 0.0) for kind in ("weight", "bias")}
-    expected |= {f"weighting.log_variance.{task}": (0.01, 0.0) for task in ("instance", "semantic")}
+    expected |= {f"weighting.log_variance.{task}": (0.3, 0.0) for task in ("instance", "semantic")}
     assert got.keys() == expected.keys()
     for name, factors in expected.items():
         assert got[name] == pytest.approx(factors), name
