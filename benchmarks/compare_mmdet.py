@@ -46,7 +46,10 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(args.params)
     changes = (*only_member(params.train_e_ups.members[0], params), *PLAIN)
-    ours = [Row("E-UPS", "e-ups", ("e_ups",), changes, "e_ups"), Row("LWL-HTC", "lwl-htc", ("lwl_htc",), PLAIN, "lwl_htc")]
+    ours = [
+        Row("E-UPS", "e-ups", ("e_ups",), changes, "e_ups"),
+        Row("LWL-HTC", "lwl-htc", ("lwl_htc",), PLAIN, "lwl_htc"),
+    ]
     with open_clone(Path(), args.clone) as clone:
         plan = plan_table(Table(TITLE, ours), clone, profile=args.params, seeds=args.seeds, changes=args.set_param)
         if failures := [failure for failure in run_missing([plan], clone) if failure]:
@@ -54,10 +57,11 @@ def main() -> None:
         results = plan.results(clone)
     rows = []
     for result, experiments in zip(results, plan.experiments, strict=True):
+        end = result.row.system
         for rate in args.stock_rates:
-            name = f"mmdet {STOCK[result.row.system]}, rate {rate:g}"
-            summaries = [run_stock(experiment, args.work, end=result.row.system, rate=rate) for experiment in experiments]
-            rows.append(Result(replace(result.row, name=name), [NONE] * len(summaries), summaries))
+            summaries = [run_stock(experiment, args.work, end=end, rate=rate) for experiment in experiments]
+            row = replace(result.row, name=f"mmdet {STOCK[end]}, rate {rate:g}")
+            rows.append(Result(row, [NONE] * len(summaries), summaries))
         rows.append(result)
     plan.write(args.out, rows, ["python", "-m", "benchmarks.compare_mmdet", *option_words(args)])
     print(f"written: {args.out}")

@@ -35,7 +35,8 @@ from antvisionps.params.training import Network
 from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import coco_like_categories
 from antvisionps.preflight.trial import Batch, calibrate_norms, peak_bytes, random_batch, take_steps
-from benchmarks.stock_mmdet import SIZES, build_htc, build_panoptic_fpn
+from benchmarks.stock_mmdet import SIZES as SHARED_SIZES
+from benchmarks.stock_mmdet import build_htc, build_panoptic_fpn
 
 PROFILE = Path("profiles/coco_paper.yaml")
 COCO_LIKE = coco_like_categories()
@@ -162,7 +163,7 @@ def build(variant: str, *, rois_per_image: int | None = None) -> Any:
 
 
 def _sizes(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: settings[key] for key in ("num_things", "num_classes", "test_proposals", *SIZES)}
+    return {key: settings[key] for key in ("num_things", "num_classes", "test_proposals", *SHARED_SIZES)}
 
 
 def build_cascade(variant: str, settings: dict[str, Any]) -> Any:

@@ -5,8 +5,10 @@ import torch
 
 from tests.models.conftest import E_UPS_EXTRAS, batch_of, build
 
-CLASSES, DELTAS = ("roi_head.bbox_head.cls_fcs", "roi_head.bbox_head.fc_cls"), ("roi_head.bbox_head.reg_fcs", "roi_head.bbox_head.fc_reg")
-TOWER, MASK, SEMANTIC = "roi_head.tower", "roi_head.mask_head", ("semantic_head.classifier", "semantic_head.subnet", "semantic_head.norms")
+CLASSES = ("roi_head.bbox_head.cls_fcs", "roi_head.bbox_head.fc_cls")
+DELTAS = ("roi_head.bbox_head.reg_fcs", "roi_head.bbox_head.fc_reg")
+TOWER, MASK = "roi_head.tower", "roi_head.mask_head"
+SEMANTIC = ("semantic_head.classifier", "semantic_head.subnet", "semantic_head.norms")
 E_UPS = {
     "loss_cls": CLASSES,
     "loss_bbox": (TOWER, *DELTAS),

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.datasets.scenes import CATEGORIES as SCENE_CATEGORIES
 from antvisionps.datasets.scenes import write_scenes
 from antvisionps.models.blocks.norms import PYRAMID_SCALE
+from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import Segment
 from antvisionps.params.whole import load_params
@@ -130,8 +130,7 @@ def deviations(variant: str, scenes: PanopticDataset) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "plain"),
-    [("e_ups lsh", "e_ups"), ("lwl_htc dc per level lsh", "lwl_htc"), ("lwl_htc dc", "lwl_htc")],
+    ("variant", "plain"), [("e_ups lsh", "e_ups"), ("lwl_htc dc per level lsh", "lwl_htc"), ("lwl_htc dc", "lwl_htc")]
 )
 def test_a_component_starts_at_the_scale_of_what_it_replaces(variant, plain, scenes):
     found, expected = deviations(variant, scenes), deviations(plain, scenes)

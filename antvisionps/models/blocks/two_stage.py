@@ -38,8 +38,8 @@ class DetectorSettings:
     """What both networks are built with.
 
     `num_classes` counts things and stuff, things first. `backbone` is `describe_backbone`'s, the side of an anchor
-    `anchor_scale` strides. Widths are channels; proposals and RoIs count boxes an image. The norms follow the convolutions
-    of the pyramid, and those of the mask and semantic heads.
+    `anchor_scale` strides. Widths are channels; proposals and RoIs count boxes an image. `pyramid_norm` follows the
+    convolutions of the pyramid, `head_norm` those of the mask and semantic heads.
     """
 
     num_things: int

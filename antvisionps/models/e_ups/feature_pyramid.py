@@ -63,7 +63,8 @@ class LateralWithContext(nn.Module):
 @MODELS.register_module()
 class BalancedFeaturePyramid(BFP):
     """mmdet's BFP with non-local refinement (Pang et al. 2019, section 3.2), in less memory: levels are resized to one,
-    averaged, refined, and the result is added back to every level. A norm, one a level, gives the sum the levels' scale."""
+    averaged, refined, and the result is added back to every level. With `norm`, one a level gives the sum the levels'
+    scale."""
 
     def __init__(self, *, in_channels: int, num_levels: int, refine_level: int, norm: Norm | None) -> None:
         super().__init__(in_channels, num_levels, refine_level=refine_level, refine_type="non_local")

@@ -176,6 +176,11 @@ def location_sensitive_roi_head(network: two_stage.DetectorSettings) -> dict[str
     plain = plain_roi_head(replace(network, mask_convs=0))
     return plain | {
         "type": LocationSensitiveRoIHead,
-        "tower": {"type": LocationTower, "channels": network.fpn_channels, "num_convs": network.mask_convs, "norm": network.head_norm},
+        "tower": {
+            "type": LocationTower,
+            "channels": network.fpn_channels,
+            "num_convs": network.mask_convs,
+            "norm": network.head_norm,
+        },
         "bbox_head": plain["bbox_head"] | {"type": LocationSensitiveBoxHead},
     }

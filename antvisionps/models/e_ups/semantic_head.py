@@ -27,10 +27,10 @@ ROI_SIZE = 28
 class DeformableSemanticHead(BaseModule):
     """P2-P5, each (N, in_channels, H/s, W/s) at s = 4, 8, 16, 32, to class logits (N, num_classes, H/4, W/4).
 
-    One subnet of 3x3 deformable convolutions (v1, offsets start at zero) with ReLU (after a `norm` where there is
-    one) runs on every level; the results are resized bilinearly to P2, concatenated and classified by a 1x1 convolution. `hidden_channels` gives the output
-    channels of each deformable convolution (UPSNet: 256, 128, 128 from 256). A `roi_loss_weight` of 0 leaves UPSNet's
-    RoI loss out.
+    One subnet of 3x3 deformable convolutions (v1, offsets start at zero), each with its `norm` and ReLU, runs on every
+    level; the results are resized bilinearly to P2, concatenated and classified by a 1x1 convolution. `hidden_channels`
+    gives the output channels of each deformable convolution (UPSNet: 256, 128, 128 from 256). A `roi_loss_weight` of 0
+    leaves UPSNet's RoI loss out.
     """
 
     def __init__(

@@ -109,8 +109,7 @@ class LwlHtc(HybridTaskCascade):
             self.weighting = UncertaintyWeighting(balance=uncertainty, loss_names=LOSS_NAMES)
 
     def init_weights(self) -> None:
-        """mmdet's, but every logit starts near chance, and the sum over L levels of the semantic branch has the scale of
-        one."""
+        """mmdet's, but logits start near chance, and the semantic branch's sum over L levels at the scale of one."""
         super().init_weights()
         semantic = self.roi_head.semantic_head
         start_at_chance(semantic.conv_logits)
@@ -263,7 +262,7 @@ def _deformable_head(htc: HtcSettings) -> dict[str, Any]:
 
 
 def _fused_head(htc: HtcSettings) -> dict[str, Any]:
-    """HTC's own semantic branch (Chen et al. 2019, figure 3), whose laterals are drawn for their sum to have the scale of one (`LwlHtc.init_weights`)."""
+    """HTC's own semantic branch (Chen et al. 2019, figure 3)."""
     return {
         "type": PhotoFusedSemanticHead if htc.semantic_loss_on == "photo" else FusedSemanticHead,
         "num_ins": len(two_stage.STRIDES),

@@ -11,8 +11,8 @@ LEVELS = 5
 
 def head(*, shared: bool, fusion_level: int = 1) -> DeformableFusionHead:
     torch.manual_seed(0)
-    settings = {"num_levels": LEVELS, "channels": 8, "num_classes": 5, "norm": None, "loss_weight": 0.2, "loss_on": "photo"}
-    made = DeformableFusionHead(**settings, shared=shared, fusion_level=fusion_level)
+    settings = {"num_levels": LEVELS, "channels": 8, "num_classes": 5, "loss_weight": 0.2, "loss_on": "photo"}
+    made = DeformableFusionHead(**settings, norm=None, shared=shared, fusion_level=fusion_level)
     made.init_weights()
     return made
 

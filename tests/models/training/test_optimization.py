@@ -104,7 +104,8 @@ def test_rates_and_decay_of_every_kind_of_parameter():
     expected = {}
     for place, rate in (("backbone", 0.005), ("head", 0.01)):
         for conv, factor in (("conv", 1.0), ("deformable.conv_offset", 0.2)):
-            expected |= {f"{place}.{conv}.weight": (factor * rate, 0.1), f"{place}.{conv}.bias": (factor * 4 * rate, 0.0)}
+            own = factor * rate
+            expected |= {f"{place}.{conv}.weight": (own, 0.1), f"{place}.{conv}.bias": (4 * own, 0.0)}
         expected |= {f"{place}.deformable.weight": (rate, 0.1)}
         expected |= {f"{place}.norm.{kind}": (rate, 0.0) for kind in ("weight", "bias")}
     expected |= {f"weighting.log_variance.{task}": (0.3, 0.0) for task in ("instance", "semantic")}
