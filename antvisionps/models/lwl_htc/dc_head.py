@@ -21,7 +21,7 @@ NUM_DEFORMABLE = 3
 class DeformableFusionHead(BaseModule):
     """Pyramid levels, each (N, channels, h, w), to class logits and a feature, both on the grid of `fusion_level`.
 
-    Each level passes three 3x3 deformable convolutions (v1, offsets start at zero), each with its `norm` and ReLU, and a
+    Each level passes three 3x3 deformable convolutions (v1, offsets start at zero), each with `norm` and ReLU, and a
     1x1 convolution, is resized bilinearly to the fusion level, and is added; the sum over L levels is divided by
     sqrt(L), so that it keeps their scale. Two 1x1 convolutions give the feature (with ReLU) and the logits. `shared`
     uses one set of deformable convolutions for all levels. `loss_on` is the photo, all of whose pixels count, or the
