@@ -105,6 +105,7 @@ def main() -> None:
             build=build_panoptic_fpn,
             end=END,
             network=network,
+            load_from=None,
             settings=TrainingSettings(**params.train_e_ups.keyword_arguments()),
             checkpoint_interval=params.runtime.checkpoint_interval,
             loader_workers=params.runtime.loader_workers,
