@@ -55,11 +55,9 @@ def train_member(
     run_dir = work_dir / _digest_of_run([described, detector, asdict(settings), dataset_fingerprint, processes])
     name, start = f"{end} {out_dir.name}", None
     if load_from is not None:
-        # All of the backbone is the file's.
-        network = {**network, "backbone": network["backbone"] | {"weights": None}}
-        start = partial(
-            announce_start, file=Path(load_from), categories=dataset.categories, name=name, report=run_dir / START_FILE
-        )
+        network = {**network, "backbone": network["backbone"] | {"weights": None}}  # all of it is the file's
+        told = {"categories": dataset.categories, "name": name, "report": run_dir / START_FILE}
+        start = partial(announce_start, file=Path(load_from), **told)
     learn = partial(
         train,
         partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
