@@ -78,8 +78,8 @@ def try_network(
     num_steps: int,
     device: torch.device,
 ) -> NetworkTrial:
-    """Builds a network with random weights as its stages do, starts it from its detector's file, takes `num_steps` steps
-    on each of `batches`, of whose times it tells the least, and predicts a picture.
+    """Builds a network with random weights as its stages do, starts it from its detector's file, takes `num_steps`
+    steps on each of `batches`, of whose times it tells the least, and predicts a picture.
 
     Autocast is left out on a CPU. Raises ModelError where the network cannot be built, cannot start from the file, or a
     loss is not finite.

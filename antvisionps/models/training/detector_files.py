@@ -91,8 +91,13 @@ def _refuse_missing(path: Path) -> None:
         raise ModelError(f"{path}: {error}; {REMEDY}") from error
 
 
+def _nothing(*_: object) -> None:
+    """What names in a checkpoint that stand for methods become."""
+
+
 _MMENGINES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     HistoryBuffer,
+    (_nothing, "builtins.getattr"),
     multiarray._reconstruct,
     multiarray.scalar,
     np.ndarray,

@@ -56,8 +56,9 @@ def train_member(
     name, start = f"{end} {out_dir.name}", None
     if load_from is not None:
         network = {**network, "backbone": network["backbone"] | {"weights": None}}  # all of it is the file's
-        told = {"categories": dataset.categories, "name": name, "report": run_dir / START_FILE}
-        start = partial(announce_start, file=Path(load_from), **told)
+        start = partial(
+            announce_start, file=Path(load_from), categories=dataset.categories, name=name, report=run_dir / START_FILE
+        )
     learn = partial(
         train,
         partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
