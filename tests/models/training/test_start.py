@@ -22,10 +22,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.rpn import RPNHead
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.inference.end_networks import BUILDERS
+from antvisionps.models.training.member import train_member
 from antvisionps.models.training.start import start_from
-from antvisionps.models.training.weights import save_weights
+from antvisionps.models.training.weights import load_weights, read_network, save_weights
 from tests.drawing import category_set
-from tests.models.conftest import NETWORK, NETWORKS, build
+from tests.models.conftest import NETWORK, NETWORKS, TRAINING, build
 from tests.models.inference.test_against_mmdet import mmdets_htc, narrowed, resnet_htc
 
 CHANNELS, FC_CHANNELS, MASK_CONVS = 16, 32, 2
@@ -276,16 +278,10 @@ def save_our_own(folder, end, categories, **changes):
     """weights.pth and network.json of a network with other categories in another order."""
     torch.manual_seed(1)
     sizes = {"num_things": len(categories.things), "num_classes": len(categories)}
-    model = randomised(type_of(end)(**sizes, test_proposals=30, **NETWORKS[end] | OURS | changes))
+    model = randomised(BUILDERS[end](**sizes, test_proposals=30, **NETWORKS[end] | OURS | changes))
     described = {"end": end, "categories": categories.to_json(), "network": {}, **sizes}
     save_weights(folder, model, network=described)
     return model
-
-
-def type_of(end):
-    from antvisionps.models.inference.end_networks import BUILDERS
-
-    return BUILDERS[end]
 
 
 @torch.inference_mode()
@@ -323,6 +319,42 @@ def test_a_report_tells_every_tensor(tmp_path, mask_rcnn_file):
         f"e_ups base starts from {mask_rcnn_file} (mmdet)",
         "  backbone: 100 of 100",
     ]
+
+
+def train(dataset, folder, load_from):
+    train_member(
+        dataset,
+        build=BUILDERS["e_ups"],
+        end="e_ups",
+        # These would have to be fetched, and nothing of them would stay.
+        network=NETWORKS["e_ups"] | OURS | {"backbone": OURS["backbone"] | {"weights": "imagenet"}},
+        load_from=None if load_from is None else str(load_from),
+        settings=TRAINING,
+        checkpoint_interval=1,
+        loader_workers=0,
+        dataset_fingerprint="0" * 64,
+        work_dir=folder / "unfinished",
+        out_dir=folder / "base",
+    )
+    return torch.load(folder / "base" / "weights.pth", weights_only=True)
+
+
+def test_a_member_trains_from_its_detector_and_needs_the_file_no_more(tmp_path, dataset, mask_rcnn, capsys):
+    file = saved_by_mmengine(mask_rcnn, tmp_path / "detector.pth")
+    trained = train(dataset, tmp_path, file)
+    stem = "backbone.conv1.weight"  # frozen
+    assert torch.equal(trained[stem], mask_rcnn.state_dict()[stem])
+    assert f"e_ups base starts from {file} (mmdet)\n  backbone: 100 of 100\n" in capsys.readouterr().out
+    assert stem in json.loads((tmp_path / "base" / "load_from.json").read_text())["loaded"]
+    assert "load_from" not in read_network(tmp_path / "base").network
+
+    file.unlink()
+    described = read_network(tmp_path / "base")
+    again = BUILDERS["e_ups"](num_things=2, num_classes=4, test_proposals=9, **described.network)
+    load_weights(tmp_path / "base", again)
+    with pytest.raises(ModelError, match=r"detector\.pth: no such file"):
+        train(dataset, tmp_path, file)
+    assert (tmp_path / "base" / "weights.pth").is_file()
 
 
 def test_safetensors_are_read_too(tmp_path, mask_rcnn):
