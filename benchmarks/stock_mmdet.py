@@ -139,6 +139,7 @@ def main() -> None:
             end=arguments.end,
             network=network,
             settings=TrainingSettings(**training.keyword_arguments()),
+            load_from=None,
             checkpoint_interval=params.runtime.checkpoint_interval,
             loader_workers=params.runtime.loader_workers,
             dataset_fingerprint=fingerprint,

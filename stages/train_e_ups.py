@@ -20,6 +20,7 @@ def main() -> None:
         end="e_ups",
         build=build_e_ups,
         network=settings.network(options.member),
+        load_from=settings.load_from(options.member),
         settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )

@@ -20,6 +20,7 @@ def main() -> None:
         end="hrnet_aspp",
         build=build_hrnet_aspp,
         network=settings.network(options.member),
+        load_from=settings.load_from(options.member),
         settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )

@@ -17,7 +17,8 @@ def main() -> None:
         options,
         end="lwl_htc",
         build=build_lwl_htc,
-        network=settings.network.model_dump(mode="json"),
+        network=settings.network.architecture(),
+        load_from=settings.network.load_from,
         settings=TrainingSettings(**settings.keyword_arguments()),
         **runtime.training_arguments(),
     )

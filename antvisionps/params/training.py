@@ -101,6 +101,28 @@ class HrnetAsppNetwork(Section):
     hard_pixel_frac: Annotated[float, Field(gt=0, le=1)] | None
 
 
+class Start(Section):
+    """What a network's weights begin as; no part of what it is built with."""
+
+    load_from: str | None
+
+    def architecture(self) -> dict[str, Any]:
+        """What the network is built with, as plain values."""
+        return self.model_dump(mode="json", exclude=set(Start.model_fields))
+
+
+class EUpsMember(EUpsNetwork, Start):
+    """A network of E-UPS that is trained."""
+
+
+class LwlHtcMember(LwlHtcNetwork, Start):
+    """The network of LWL-HTC that is trained."""
+
+
+class HrnetAsppMember(HrnetAsppNetwork, Start):
+    """A network of HRNet-ASPP that is trained."""
+
+
 class Schedule(Section):
     iterations: Positive
     batch_size: Annotated[int, Field(ge=1, le=2**16)]
@@ -184,13 +206,20 @@ class Ensemble(Training):
 
     def network(self, member: str) -> dict[str, Any]:
         """What the member's network is built with, as plain values. Raises ParamsError on an unknown one."""
+        return self._start(member).architecture()
+
+    def load_from(self, member: str) -> str | None:
+        """The file that the member's weights start from. Raises ParamsError on an unknown one."""
+        return self._start(member).load_from
+
+    def _start(self, member: str) -> Start:
         if member not in self.networks:
             raise ParamsError(f"--member {member}: expected one of networks {sorted(self.networks)}")
-        return self.networks[member].model_dump(mode="json")
+        return self.networks[member]
 
 
 class TrainEUps(Ensemble):
-    networks: dict[Name, EUpsNetwork]
+    networks: dict[Name, EUpsMember]
     optimizer: DetectorOptimizer
 
     @model_validator(mode="after")
@@ -200,14 +229,14 @@ class TrainEUps(Ensemble):
 
 
 class TrainLwlHtc(Training):
-    network: LwlHtcNetwork
+    network: LwlHtcMember
     optimizer: LwlHtcOptimizer
 
 
 class TrainHrnetAspp(Ensemble):
     """Without members, this end is not trained."""
 
-    networks: dict[Name, HrnetAsppNetwork]
+    networks: dict[Name, HrnetAsppMember]
 
     @model_validator(mode="after")
     def _batches_can_be_normalised(self) -> TrainHrnetAspp:

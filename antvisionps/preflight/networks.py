@@ -22,12 +22,14 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 @dataclass(frozen=True)
 class TrainedNetwork:
     """One network of an end. `settings` are what it is built with, `training` is its end's section of the params,
-    `backbone` what its pretrained weights are called, None for random ones."""
+    `load_from` the file of the detector that it starts from, `backbone` what its pretrained weights are called; None
+    for neither."""
 
     end: str
     member: str
     settings: dict[str, Any]
     training: Training
+    load_from: str | None
     backbone: str | None
 
     @property
@@ -41,12 +43,13 @@ def networks_of(params: Params) -> Iterator[TrainedNetwork]:
     for end in params.ends:
         section = sections.get(end, params.train_lwl_htc)
         described = (
-            {member: section.network(member) for member in section.members}
+            {member: (section.network(member), section.load_from(member)) for member in section.members}
             if isinstance(section, Ensemble)
-            else {"base": params.train_lwl_htc.network.model_dump(mode="json")}
+            else {"base": (params.train_lwl_htc.network.architecture(), params.train_lwl_htc.network.load_from)}
         )
-        for member, settings in described.items():
-            yield TrainedNetwork(end, member, settings, section, _backbone(settings["backbone"]))
+        for member, (settings, load_from) in described.items():
+            backbone = _backbone(settings["backbone"]) if load_from is None else None
+            yield TrainedNetwork(end, member, settings, section, load_from, backbone)
 
 
 def _backbone(settings: dict[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from antvisionps.models.inference.predict_photo import predict_photo
 from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.models.training.samples import collate, make_sample, visible_things
+from antvisionps.models.training.start import start_from
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.params.prediction import Predict
@@ -77,10 +78,11 @@ def try_network(
     num_steps: int,
     device: torch.device,
 ) -> NetworkTrial:
-    """Builds a network with random weights as its stages do, takes `num_steps` steps on each of `batches`, of whose
-    times it tells the least, and predicts a picture.
+    """Builds a network with random weights as its stages do, starts it from its detector's file, takes `num_steps`
+    steps on each of `batches`, of whose times it tells the least, and predicts a picture.
 
-    Autocast is left out on a CPU. Raises ModelError where the network cannot be built or a loss is not finite.
+    Autocast is left out on a CPU. Raises ModelError where the network cannot be built, cannot start from the file, or a
+    loss is not finite.
     """
     training, settings = network.training, network.settings
     logging.disable(logging.WARNING)  # mmengine tells the initialisation of every tensor
@@ -92,6 +94,8 @@ def try_network(
         **{**settings, "backbone": settings["backbone"] | {"weights": None}},
     )
     model.init_weights()
+    if network.load_from is not None:
+        start_from(Path(network.load_from), model, categories)
     model.to(device)
     calibrate_norms(model, random_batch(Batch((64, 96), 2), categories, seed=0))
     save_memory(model, **training.memory.model_dump())

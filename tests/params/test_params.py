@@ -62,6 +62,8 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("prepare.scenes.train_images", 10**12, r"scenes\.train_images: .*less than or equal to 1000000"),
         ("predict.short_sides_px", [128, 10**9], r"predict\.short_sides_px\.1: .*less than or equal to 16384"),
         ("predict.max_instances", 10**18, r"predict\.max_instances: .*less than or equal to 100000"),
+        ("train_e_ups.networks.base.load_from", 3, r"networks\.base\.load_from: .*string, got 3"),
+        ("train_lwl_htc.network.load_from", ..., r"network\.load_from: Field required"),
         ("train_lwl_htc.network.fpn_channels", 10**9, r"fpn_channels: .*less than or equal to 4096"),
         ("train_e_ups.optimizer.learning_rate", 3e38, r"learning_rate: .*less than or equal to 1000000"),
         ("fuse.min_stuff_area_px", 2**40, r"fuse\.min_stuff_area_px: .*less than or equal to 1000000000"),

@@ -71,11 +71,14 @@ def test_a_network_that_cannot_be_built_fails_the_check_and_the_others_are_tried
     def break_it(params):
         params["ends"] = params["predict"]["separate_ends"] = ["e_ups", "lwl_htc"]
         params["train_e_ups"]["networks"]["base"]["backbone"]["name"] = "vgg"
+        params["train_lwl_htc"]["network"]["load_from"] = "nowhere.pth"
+        params["ends"].append("hrnet_aspp")
 
     status, out = check(tiny_params, break_it)
     assert status == 1
     assert "wrong e_ups base fails: unknown backbone vgg" in out
-    assert "ok lwl_htc base" in out
+    assert "wrong lwl_htc base fails: nowhere.pth: no such file; set load_from to null" in out
+    assert "ok hrnet_aspp base" in out
 
 
 def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_the_check(check, monkeypatch):

@@ -1,5 +1,6 @@
 """Weights from files: read as state dicts, and refused where they are damaged or of another architecture."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,16 @@ def load_checked(path: Path, *, remedy: str) -> Mapping[Any, Any]:
 
 
 def _unreadable(source: object, error: Exception, remedy: str) -> ModelError:
-    return ModelError(f"{source}: cannot be read as a state dict ({first_line(error)}); {remedy}")
+    return ModelError(f"{source}: cannot be read as a state dict ({_reason(error)}); {remedy}")
+
+
+def _reason(error: Exception) -> str:
+    """torch advises to load what it refuses without its checks, which would run what the file says."""
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds {found[1]} beside tensors, which could run code; save the state dict alone"
+    if isinstance(error, OSError | RuntimeError | ValueError | TypeError):
+        return first_line(error)
+    return "it is no file of torch's"
 
 
 def first_unusable(state: Mapping[str, Tensor]) -> str:

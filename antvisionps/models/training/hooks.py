@@ -1,5 +1,6 @@
 """What happens at every iteration of a training beside the step: seeds, the progress bar, curves, checkpoints."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,24 @@ import torch
 from dvclive import Live
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from antvisionps.core.errors import ModelError
 from antvisionps.core.progress import progress
+
+
+class StartHook(Hook):
+    """Calls `start` with the model before the first iteration of all, not with that of a resumed run."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, start: Callable[[BaseModel], None] | None) -> None:
+        self._start = start
+
+    def before_train(self, runner: Runner) -> None:
+        if self._start is not None and runner.iter == 0:
+            self._start(runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
 
 class ReseedHook(Hook):

@@ -41,13 +41,15 @@ def train(
     samples: Dataset[Sample],
     settings: TrainingSettings,
     *,
+    start: Callable[[BaseModel], None] | None = None,
     name: str,
     num_images: int,
     checkpoint_interval: int,
     workers: int,
     work_dir: Path,
 ) -> BaseModel:
-    """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`.
+    """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`, then `start`, unless
+    an interrupted run goes on.
 
     Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
     interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
@@ -75,7 +77,7 @@ def train(
             work_dir=str(work_dir),
             train_dataloader=loader,
             optim_wrapper=optim_wrapper(**settings.optimizer),
-            custom_hooks=_own_hooks(settings, name, work_dir / CURVES_DIR),
+            custom_hooks=[*_own_hooks(settings, name, work_dir / CURVES_DIR), hooks.StartHook(start)],
             randomness={"seed": settings.seed},
             **_loop_settings(settings, batches, checkpoint_interval),
             **_launched(processes),

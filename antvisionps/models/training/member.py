@@ -16,11 +16,15 @@ from mmengine.model import BaseModel
 from antvisionps.core.atomic import atomic_folder, named_errors, sole_writer
 from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
+from antvisionps.models.training.detector_files import file_sha256
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
+from antvisionps.models.training.start import announce_start
 from antvisionps.models.training.weights import save_weights
 from antvisionps.panoptic.dataset import PanopticDataset
+
+START_FILE = "load_from.json"
 
 
 def train_member(
@@ -29,6 +33,7 @@ def train_member(
     build: Callable[..., BaseModel],
     end: str,
     network: Mapping[str, Any],
+    load_from: str | None,
     settings: TrainingSettings,
     checkpoint_interval: int,
     loader_workers: int,
@@ -38,20 +43,29 @@ def train_member(
 ) -> None:
     """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
 
-    `build` makes the network from `network`'s settings. An interrupted training is resumed from `work_dir`, and only
-    by the same settings, data, code and number of processes. Of several processes, which share every batch, one writes.
+    `build` makes the network from `network`'s settings. `load_from` is the detector that it starts from, or None; what
+    it took is written to load_from.json. An interrupted training is resumed from `work_dir`, and only by the same
+    settings, data, code, detector and number of processes. Of several processes, which share every batch, one writes.
     """
     refuse_unusable_dataset(dataset)
     classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
     described = {"end": end, "categories": dataset.categories.to_json(), "network": dict(network)} | classes
     rank, processes = get_dist_info()
-    run_dir = work_dir / _digest_of_run([described, asdict(settings), dataset_fingerprint, processes])
+    detector = None if load_from is None else file_sha256(Path(load_from))
+    run_dir = work_dir / _digest_of_run([described, detector, asdict(settings), dataset_fingerprint, processes])
+    name, start = f"{end} {out_dir.name}", None
+    if load_from is not None:
+        network = {**network, "backbone": network["backbone"] | {"weights": None}}  # all of it is the file's
+        start = partial(
+            announce_start, file=Path(load_from), categories=dataset.categories, name=name, report=run_dir / START_FILE
+        )
     learn = partial(
         train,
         partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
         TrainingSamples(dataset, seed=settings.seed, **settings.augmentation),
         settings,
-        name=f"{end} {out_dir.name}",
+        start=start,
+        name=name,
         num_images=len(dataset.images),
         checkpoint_interval=checkpoint_interval,
         workers=loader_workers,
@@ -66,6 +80,8 @@ def train_member(
                 model = learn()
             save_weights(folder, model, network=described)
             copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
+            if start is not None:
+                shutil.copyfile(run_dir / START_FILE, folder / START_FILE)
         shutil.rmtree(run_dir)
 
 

@@ -34,6 +34,7 @@ def train(dataset, out_dir: Path, end: str) -> None:
         build=BUILDERS[end],
         end=end,
         network=NETWORKS[end],
+        load_from=None,
         settings=TRAINING,
         checkpoint_interval=1,
         loader_workers=0,

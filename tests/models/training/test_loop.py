@@ -39,11 +39,15 @@ def run(dataset, tmp_path):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
     torch.use_deterministic_algorithms(True)
 
-    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
+    def run_in(
+        folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, start=None, **changes
+    ):
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
         how = {"name": "test", "num_images": 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
-        return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
+        return train(
+            partial(build, "e_ups"), samples, settings, start=start, work_dir=tmp_path / folder, **how
+        ).state_dict()
 
     return run_in
 
@@ -80,6 +84,23 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
     assert list(loss_curve(tmp_path / "whole")) == steps
+
+
+def test_a_resumed_run_goes_on_from_its_checkpoint_and_does_not_start_again(run):
+    started = []
+
+    def start(model):
+        started.append(model)
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, 0.01)
+
+    whole, other = run("whole", start=start), run("other")
+    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+    with pytest.raises(Killed):
+        run("killed", last_sample=5, start=start)
+    resumed = run("killed", start=start)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
