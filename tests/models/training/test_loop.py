@@ -42,7 +42,7 @@ def run(dataset, tmp_path):
     def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        how = {"name": "test", "num_images": 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
+        how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
         return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
 
     return run_in
