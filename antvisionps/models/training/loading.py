@@ -30,6 +30,7 @@ def open_loader(
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         collate_fn=_collate_or_hand_over,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,

@@ -128,7 +128,8 @@ class TrainingSamples(Dataset[Sample]):
         photo = self._dataset.load_photo(image)
         segment_ids = self._dataset.load_segment_ids(image).astype(np.int32)
         augmentation = self._augmentation
-        short_side = self._short_side_px(number // self._batch_size)
+        short_sides = augmentation["short_sides_px"]
+        short_side = draw_short_side_px(short_sides, seed=self._seed, batch=number // self._batch_size)
         photo, segment_ids = _resize(photo, segment_ids, short_side, augmentation["max_long_side_px"])
         is_mirrored = augmentation["flip"] and rng.random() < 0.5
         if is_mirrored:
@@ -141,8 +142,10 @@ class TrainingSamples(Dataset[Sample]):
             things = _annotated_things(self._instances, image, hw=segment_ids.shape, is_mirrored=is_mirrored)
         return make_sample(photo, segment_ids, things, image=image, categories=categories)
 
-    def _short_side_px(self, batch: int) -> int:
-        return int(np.random.default_rng((self._seed, batch, 2)).choice(self._augmentation["short_sides_px"]))
+
+def draw_short_side_px(short_sides_px: Sequence[int], *, seed: int, batch: int) -> int:
+    """The short side of every image of the batch with that number."""
+    return int(np.random.default_rng((seed, batch, 2)).choice(short_sides_px))
 
 
 def collate(samples: list[Sample]) -> dict[str, list[Any]]:
