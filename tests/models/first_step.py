@@ -22,7 +22,7 @@ from antvisionps.models.training.processes import stage_processes
 from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.schema import CacheHeader
-from tests.models.conftest import CATEGORIES, NETWORK, PREDICTION, build, write_dataset
+from tests.models.conftest import CATEGORIES, HEIGHT, NETWORK, PREDICTION, WIDTH, build, write_dataset
 
 BATCH_SIZE = 4
 LEARNING_NORM = NETWORK["backbone"] | {"frozen_norm": False}
@@ -40,9 +40,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name → end, and what differs from its smallest network."""
 
+OF_TWO_SIZES = "lwl_htc_dc_head"
+"""The variant that also takes a step with images of another size on each process."""
+
 CHECKPOINTED = ("e_ups", "lwl_htc")
 """Variants that compute stages 1 and 4 of the backbone again in the backward pass."""
 
+ASPECTS = [HEIGHT / WIDTH] * 3
 AUGMENTATION = {"short_sides_px": (64, 96, 128), "max_long_side_px": 200, "flip": True, "photometric": 0.2}
 
 
@@ -69,11 +73,11 @@ def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
     save_memory(network, checkpointed_stages=(1, 4) if variant in CHECKPOINTED else (), channels_last=False)
     network.train()
     own = BATCH_SIZE // processes
-    order = iter(SampleOrder(num_images=3, seed=5, batch_size=own, rank=rank, processes=processes))
+    order = iter(SampleOrder(ASPECTS, seed=5, batch_size=own, rank=rank, processes=processes))
     wrapped = network
     if processes > 1:
         network = share_batch(network, torch.device("cpu"))
-        wrapped = MMDistributedDataParallel(network, find_unused_parameters=True)
+        wrapped = MMDistributedDataParallel(network)
     batch = network.data_preprocessor(collate([samples[next(order)] for _ in range(own)]), training=True)
     losses = wrapped(**batch, mode="loss")
     loss, logged = network.parse_losses(losses)
@@ -105,11 +109,14 @@ def main() -> None:
         rank, _ = get_dist_info()
         categories = CategorySet.from_json(CATEGORIES, where="test")
         dataset = write_dataset(folder / f"data-{rank}", categories)
-        samples = TrainingSamples(dataset, seed=5, **AUGMENTATION)
+        samples = TrainingSamples(dataset, seed=5, batch_size=BATCH_SIZE, **AUGMENTATION)
         for variant in VARIANTS:
             step = first_step(variant, samples)
             if rank == 0:
                 torch.save(step, folder / f"{variant}.pth")
+        step = first_step(OF_TWO_SIZES, TrainingSamples(dataset, seed=5, batch_size=BATCH_SIZE // 2, **AUGMENTATION))
+        if rank == 0:
+            torch.save(step, folder / "two_sizes.pth")
         predict(dataset, categories, folder / "predictions")
 
 

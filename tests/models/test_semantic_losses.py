@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from antvisionps.models.blocks import semantic_loss
 from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 from antvisionps.models.hrnet_aspp.network import hard_pixel_cross_entropy
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
@@ -50,3 +51,47 @@ def test_a_loss_is_that_of_its_formula_and_nothing_but_void_costs_nothing(loss, 
     nothing.backward()
     assert nothing == 0
     assert not logits.grad.any()
+
+
+def of_torch(logits, truth):
+    resized = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(resized, truth, ignore_index=255)
+
+
+@pytest.mark.parametrize("height", [36, 38])  # 38 is no multiple of the logits' 9 rows
+@pytest.mark.parametrize("strip_elements", [1, 2 * 3 * 28 * 4 * 4, 2**24])
+def test_strips_of_any_height_give_the_loss_and_the_gradient_of_the_whole(strip_elements, height, monkeypatch):
+    monkeypatch.setattr(semantic_loss, "STRIP_ELEMENTS", strip_elements)
+    torch.manual_seed(0)
+    logits, truth = (
+        torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True),
+        torch.randint(0, 3, (2, height, 28)),
+    )
+    truth[1, 5:20] = 255
+    expected, got = of_torch(logits, truth), upsampled_cross_entropy(logits, truth)
+    torch.testing.assert_close(got, expected)
+    for loss in (expected, got):
+        logits.grad, before = None, logits.grad
+        (3 * loss).backward()
+    torch.testing.assert_close(logits.grad, before)
+
+
+def test_half_precision_logits_keep_their_type_and_lose_nothing_more():
+    torch.manual_seed(0)
+    logits, truth = torch.randn(1, 5, 8, 8).bfloat16().requires_grad_(), torch.randint(0, 5, (1, 32, 32))
+    loss = upsampled_cross_entropy(logits, truth)
+    loss.backward()
+    exact = logits.detach().float().requires_grad_()
+    of_torch(exact, truth).backward()
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(loss, of_torch(exact, truth))
+    torch.testing.assert_close(logits.grad, exact.grad.bfloat16(), rtol=1e-2, atol=0)
+
+
+def test_no_tensor_is_as_large_as_the_logits_of_the_photo(monkeypatch):
+    monkeypatch.setattr(semantic_loss, "STRIP_ELEMENTS", 2**17)
+    logits, truth = torch.randn(1, 32, 64, 64, requires_grad=True), torch.randint(0, 32, (1, 256, 256))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        upsampled_cross_entropy(logits, truth).backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 0 < largest < logits.element_size() * 32 * 256 * 256 / 4

@@ -4,7 +4,7 @@ mmdet needs `mmcv._ext`, a compiled module that no wheel carries for current ver
 ships the same kernels (CPU and CUDA) in every wheel. `install_ops` puts a module in the place of `mmcv._ext` that hands
 each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it before the first import of mmdet. On a
 CPU, where two of torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign's
-gradient from roi_align_cpu.
+gradient from roi_align_cpu; on a GPU deform_conv_cuda calls the kernel under autocast.
 
 A compiled mmcv that loads is left alone. Operators that no network here needs raise ModelError when called, not at
 import.
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.blocks import deform_conv_cpu
+from antvisionps.models.blocks import deform_conv_cpu, deform_conv_cuda
 from antvisionps.models.blocks.deform_conv_cpu import Geometry
 from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
@@ -199,12 +199,9 @@ def modulated_deform_conv2d(
     if features.dim() != 4:
         raise ModelError(f"deformable convolution: expected features (N, C, H, W), got shape {tuple(features.shape)}")
     _refuse_wild_positions(offset, "deformable convolution: an offset")
-    out_dtype = offset.dtype
-    dtype = torch.promote_types(out_dtype, torch.float32)
-    features, weight, offset = (t.to(dtype).contiguous() for t in (features, weight, offset))
-    mask, bias = (None if t is None else t.to(dtype).contiguous() for t in (mask, bias))
     geometry = Geometry._make([*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups])
-    if features.device.type == "cpu":
-        return deform_conv_cpu.deform_conv2d(geometry, features, weight, offset, mask, bias).to(out_dtype)
-    steps = geometry[:2], geometry[2:4], geometry[4:6]
-    return torchvision.ops.deform_conv2d(features, offset, weight, bias, *steps, mask).to(out_dtype)
+    if features.device.type != "cpu":
+        return deform_conv_cuda.deform_conv2d(geometry, features, weight, offset, mask, bias)
+    wide, wide_weight, wide_offset = _widen(features), _widen(weight), _widen(offset)
+    mask, bias = (None if t is None else _widen(t) for t in (mask, bias))
+    return deform_conv_cpu.deform_conv2d(geometry, wide, wide_weight, wide_offset, mask, bias).to(offset.dtype)

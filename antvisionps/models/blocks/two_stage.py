@@ -74,12 +74,14 @@ def detector_parts(
 
 
 def data_preprocessor(backbone: BackboneSpec) -> dict[str, Any]:
-    """Normalises RGB images and pads image, masks (0) and semantic truth (void) to a multiple of 32."""
+    """Normalises RGB images and pads image, masks (0) and semantic truth (void) to a multiple of 32; pinned batches are
+    copied to a GPU while it computes."""
     return {
         "type": DetDataPreprocessor,
         "mean": backbone.mean_rgb,
         "std": backbone.std_rgb,
         "pad_size_divisor": 32,
+        "non_blocking": True,
         "pad_mask": True,
         "pad_seg": True,
         "seg_pad_value": VOID_CLASS_INDEX,

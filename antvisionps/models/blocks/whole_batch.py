@@ -3,8 +3,9 @@
 DDP averages the processes' gradients, each of the process's own images. A loss is a mean over anchors, RoIs, masks or
 pixels, of which the images have different numbers, so the mean of the processes' means is not the mean of the batch:
 that is sum(n_r L_r) / sum(n_r), for a mean L_r over n_r of them on process r. So each of W processes takes
-W n_r / sum(n) times its L_r, whose plain average is the batch's loss, and so is its gradient. Padding and batch norm
-look at the whole batch too. With one process, nothing here changes anything.
+W n_r / sum(n) times its L_r, whose plain average is the batch's loss, and so is its gradient. Batch norm looks at the
+whole batch too. Each process pads its own images: padding is void, and no anchor there counts. With one process,
+nothing here changes anything.
 """
 
 import math
@@ -15,13 +16,9 @@ from typing import Any
 
 import torch
 import torch.distributed.nn.functional
-from mmdet.models.data_preprocessors import BatchFixedSizePad
-from mmdet.structures import DetDataSample
 from mmengine.dist import all_gather, all_reduce, get_world_size
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
-
-from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
 Losses = dict[str, Any]
 """Of mmdet: a tensor, or a list of one for each pyramid level."""
@@ -99,31 +96,16 @@ def _weighed(losses: Losses, losses_of: Mapping[str, Sequence[str]], own_counts:
 
 
 def share_batch(model: Any, device: torch.device) -> Any:
-    """The model with photos padded to the largest of all processes, and the batch norm that learns over all photos.
+    """The model with the batch norm that learns over the photos of all processes.
 
     Batch norms that are frozen stay as they are. On a GPU torch's SyncBatchNorm serves the others.
     """
-    model.data_preprocessor.batch_augments = nn.ModuleList([PadToLargest()])
     if device.type == "cuda":
         return convert_sync_batchnorm(model)
     norms: list[Any] = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.forward = partial(_shared_batch_norm, norm)
     return model
-
-
-class PadToLargest(nn.Module):
-    """mmdet's padding, to the size of the largest photo of the whole batch."""
-
-    def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
-        hw = torch.tensor(inputs.shape[-2:], device=inputs.device)
-        all_reduce(hw, op="max")
-        pad = BatchFixedSizePad(tuple(hw.tolist()), pad_mask=True, pad_seg=True, seg_pad_value=VOID_CLASS_INDEX)
-        own_shapes = [sample.pad_shape for sample in samples]  # where a photo has anchors, whatever batch it is in
-        inputs, samples = pad(inputs, samples)
-        for sample, shape in zip(samples, own_shapes, strict=True):
-            sample.set_metainfo({"pad_shape": shape})
-        return inputs, samples
 
 
 def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """How the samples of a training are loaded: each process its part of every batch, with worker processes or without."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.util import get_temp_dir
 from typing import Any
 
@@ -16,22 +16,21 @@ from antvisionps.models.training.settings import TrainingSettings
 
 
 def open_loader(
-    samples: Dataset[Sample], settings: TrainingSettings, *, num_images: int, workers: int
+    samples: Dataset[Sample], settings: TrainingSettings, *, aspects: Sequence[float], workers: int
 ) -> DataLoader[Any]:
-    """This process's part of every batch. Raises what a sample raises, also where a worker process loads it, and
-    ModelError where the processes cannot share a batch equally."""
+    """This process's part of every batch; `aspects` are the images' heights over widths. Raises what a sample raises,
+    also where a worker process loads it, and ModelError where the processes cannot share a batch equally."""
     rank, processes = get_dist_info()
     batch_size = _share_of_batch(settings.schedule["batch_size"], processes)
     if workers:
         get_temp_dir()  # which they share, and which goes with this process: they end by a signal and remove nothing
-    order = SampleOrder(
-        num_images=num_images, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes
-    )
+    order = SampleOrder(aspects, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes)
     return _Loader(
         _ErrorsAsSamples(samples),
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         collate_fn=_collate_or_hand_over,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,

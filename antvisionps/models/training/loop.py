@@ -43,7 +43,7 @@ def train(
     *,
     start: Callable[[BaseModel], None] | None = None,
     name: str,
-    num_images: int,
+    aspects: Sequence[float],
     checkpoint_interval: int,
     workers: int,
     work_dir: Path,
@@ -56,7 +56,7 @@ def train(
     the processes cannot share a batch equally, and when the loss is no longer finite.
     """
     rank, processes = get_dist_info()
-    loader = open_loader(samples, settings, num_images=num_images, workers=workers)
+    loader = open_loader(samples, settings, aspects=aspects, workers=workers)
     torch.manual_seed(settings.seed)
     model = build_model()
     memory = settings.memory
@@ -129,8 +129,8 @@ def _launched(processes: int) -> dict[str, Any]:
     """How mmengine wraps the model of several processes, which are connected whatever started them."""
     if processes == 1:
         return {"launcher": "none"}
-    # An image without a thing leaves parameters without a gradient on its process alone.
-    wrapper: dict[str, Any] = {"find_unused_parameters": True, "broadcast_buffers": False}
+    # Every parameter has a gradient in every batch, a zero one without a thing, so that none has to be searched for.
+    wrapper: dict[str, Any] = {"broadcast_buffers": False}
     if not torch.cuda.is_available():
         wrapper["device_ids"] = None
     return {"launcher": "pytorch", "cfg": {"model_wrapper_cfg": wrapper}}

@@ -62,11 +62,13 @@ def train_member(
     learn = partial(
         train,
         partial(build, test_proposals=network.get("train_proposals"), **classes, **network),
-        TrainingSamples(dataset, seed=settings.seed, **settings.augmentation),
+        TrainingSamples(
+            dataset, seed=settings.seed, batch_size=settings.schedule["batch_size"], **settings.augmentation
+        ),
         settings,
         start=start,
         name=name,
-        num_images=len(dataset.images),
+        aspects=[image.height / image.width for image in dataset.images],
         checkpoint_interval=checkpoint_interval,
         workers=loader_workers,
         work_dir=run_dir,

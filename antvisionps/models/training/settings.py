@@ -16,8 +16,9 @@ class Schedule(TypedDict):
 
 
 class Augmentation(TypedDict):
-    """The short side is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half the
-    samples are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and saturation.
+    """The short side of a batch is drawn from `short_sides_px`, the long side stays within `max_long_side_px`, and half
+    the samples are mirrored if `flip`. `photometric` is the largest relative change of brightness, contrast and
+    saturation.
     """
 
     short_sides_px: Sequence[int]

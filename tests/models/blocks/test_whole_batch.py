@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
 from antvisionps.models.training import loading
-from antvisionps.models.training.samples import TrainingSamples
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
 from tests.models import first_step
+from tests.models.conftest import batch_of, losses_of
 
 PROJECT = Path(__file__).parents[3]
 
@@ -47,13 +49,38 @@ def refuse_other_gradients(expected: dict[str, torch.Tensor], got: dict[str, tor
 
 @pytest.mark.parametrize("variant", first_step.VARIANTS)
 def test_losses_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(variant, two_processes, dataset):
-    one = first_step.first_step(variant, TrainingSamples(dataset, seed=5, **first_step.AUGMENTATION))
+    samples = TrainingSamples(dataset, seed=5, batch_size=first_step.BATCH_SIZE, **first_step.AUGMENTATION)
+    one = first_step.first_step(variant, samples)
     two = torch.load(two_processes / f"{variant}.pth")
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-6)
     assert sum("loss" in name for name in one["losses"]) > (1 if variant == "hrnet_aspp" else 5)
     refuse_other_gradients(one["gradients"], two["gradients"], exact=variant != "e_ups_learning_norm")
     for name, buffer in one["buffers"].items():
         assert torch.allclose(two["buffers"][name].double(), buffer.double(), rtol=1e-4, atol=1e-6), name
+
+
+def test_processes_that_pad_to_different_sizes_give_the_mean_over_all_pixels(two_processes, dataset):
+    """The semantic loss, of each process's images alone, weighed by their pixels."""
+    two = torch.load(two_processes / "two_sizes.pth")
+    order = list(islice(SampleOrder(first_step.ASPECTS, seed=5, batch_size=first_step.BATCH_SIZE), 4))
+    samples = TrainingSamples(dataset, seed=5, batch_size=2, **first_step.AUGMENTATION)
+    total, pixels, sizes = 0.0, 0, set()
+    for share in (order[:2], order[2:]):
+        network = first_step.build_variant(first_step.OF_TWO_SIZES)
+        batch = network.data_preprocessor(collate([samples[key] for key in share]), True)
+        loss = network(**batch, mode="loss")["loss_semantic_seg"].item()
+        known = sum(int((sample.gt_sem_seg.sem_seg != 255).sum()) for sample in batch["data_samples"])
+        total, pixels = total + known * loss, pixels + known
+        sizes.add(batch["inputs"].shape)
+    assert len(sizes) == 2
+    assert two["losses"]["loss_semantic_seg"] == pytest.approx(total / pixels, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", first_step.VARIANTS)
+def test_every_parameter_has_a_gradient_where_no_image_has_a_thing(variant, dataset):
+    network = first_step.build_variant(variant)
+    losses_of(network.float(), batch_of(network, dataset, positions=(1, 2)))
+    assert not [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_the_caches_of_two_ends_are_those_of_one_process_to_the_last_byte(two_processes, dataset, categories, tmp_path):

@@ -11,6 +11,7 @@ import torch
 
 from antvisionps.core.errors import DataError, ModelError
 from antvisionps.core.os_errors import explain
+from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.samples import TrainingSamples
 from tests.models.conftest import TRAINING, build
@@ -44,7 +45,7 @@ def run(dataset, tmp_path):
     ):
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        how = {"name": "test", "num_images": 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
+        how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
         return train(
             partial(build, "e_ups"), samples, settings, start=start, work_dir=tmp_path / folder, **how
         ).state_dict()
@@ -115,6 +116,13 @@ def test_an_error_of_a_sample_comes_through_as_it_is(run, monkeypatch, workers, 
     with pytest.raises(type(error)) as raised:
         run("folder", workers=workers)
     assert explain(raised.value) == explain(error)
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch, dataset, has_gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    samples = TrainingSamples(dataset, seed=5, **SETTINGS.augmentation)
+    assert open_loader(samples, SETTINGS, aspects=[0.8] * 3, workers=0).pin_memory == has_gpu
 
 
 def test_another_seed_gives_other_weights(run):

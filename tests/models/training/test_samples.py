@@ -1,5 +1,5 @@
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -18,16 +18,61 @@ from tests.models.conftest import AUGMENTATION as AS_THEY_ARE
 AUGMENTATION = {"short_sides_px": (48, 64), "max_long_side_px": 96, "flip": True, "photometric": 0.2}
 
 
-def test_an_epoch_has_every_image_once_epochs_differ_and_skipping_goes_on_where_a_run_stopped():
-    order = list(islice(SampleOrder(num_images=5, seed=3), 15))
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
+def test_an_epoch_has_every_image_once_epochs_differ_and_skipping_goes_on_where_a_run_stopped(batch_size):
+    aspects = [1.5, 0.75, 0.66, 1.33, 1.0]
+    order = list(islice(SampleOrder(aspects, seed=3, batch_size=batch_size), 15))
     epochs = [[image for _, image in order[start : start + 5]] for start in (0, 5, 10)]
     assert [sorted(epoch) for epoch in epochs] == [[0, 1, 2, 3, 4]] * 3
     assert epochs[0] != epochs[1]
     assert [number for number, _ in order] == list(range(15))
     for skipped in (0, 3, 5, 12):
-        resumed = SampleOrder(num_images=5, seed=3)
+        resumed = SampleOrder(aspects, seed=3, batch_size=batch_size)
         resumed.skip(skipped)
         assert list(islice(resumed, 15 - skipped)) == order[skipped:]
+
+
+def batches_of(aspects, batch_size, *, count):
+    order = SampleOrder(aspects, seed=3, batch_size=batch_size)
+    images = [image for _, image in islice(order, count * batch_size)]
+    return [images[first : first + batch_size] for first in range(0, len(images), batch_size)]
+
+
+def mixed_batches(aspects, batch_size, *, count):
+    return sum(len({aspects[image] for image in batch}) > 1 for batch in batches_of(aspects, batch_size, count=count))
+
+
+def test_batches_hold_one_orientation_but_where_orientations_or_epochs_meet():
+    aspects = [0.75, 1.33] * 50
+    assert mixed_batches(aspects, 5, count=20) <= 2  # an epoch of 20 batches is sorted in two parts
+    # Seven epochs of 100 images, each sorted in one part, and six batches that two of them share.
+    assert mixed_batches(aspects, 7, count=100) <= 7 + 6
+
+
+def test_images_of_one_shape_stay_as_they_are_shuffled_and_batches_stand_where_their_first_image_stood():
+    shuffled = np.random.default_rng((3, 0)).permutation(60).tolist()
+    assert list(chain(*batches_of([0.75] * 60, 4, count=15))) == shuffled
+    aspects = np.random.default_rng(0).choice([0.66, 0.75, 1.0, 1.33], 60)
+    first_places = [min(shuffled.index(image) for image in batch) for batch in batches_of(aspects, 4, count=15)]
+    assert first_places == sorted(first_places)
+
+
+def test_the_images_of_a_batch_have_one_short_side_and_batches_differ(dataset):
+    samples = TrainingSamples(dataset, seed=1, batch_size=3, **AUGMENTATION)
+    shapes = [tuple(samples[number, number % 3]["inputs"].shape) for number in range(24)]
+    batches = [set(shapes[first : first + 3]) for first in range(0, 24, 3)]
+    assert all(len(batch) == 1 for batch in batches)
+    assert set.union(*batches) == {(3, 48, 60), (3, 64, 80)}
+
+
+def test_processes_share_out_a_batch_of_many_shapes_by_shape():
+    aspects = np.random.default_rng(0).uniform(0.5, 2.0, 64)
+    whole = list(islice(SampleOrder(aspects, seed=3, batch_size=8), 64))
+    shares = [list(islice(SampleOrder(aspects, seed=3, batch_size=2, rank=rank, processes=4), 16)) for rank in range(4)]
+    assert sorted(chain(*shares)) == whole
+    for first in range(0, 16, 2):
+        of_processes = [aspects[image] for share in shares for _, image in share[first : first + 2]]
+        assert of_processes == sorted(of_processes)
 
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(dataset):
