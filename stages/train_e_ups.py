@@ -2,6 +2,7 @@
 
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.monitor.measure import measure
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split
 from antvisionps.params.runtime import Runtime
@@ -21,6 +22,7 @@ def main() -> None:
         build=build_e_ups,
         network=settings.network(options.member),
         settings=TrainingSettings(**settings.keyword_arguments()),
+        measure=measure,
         **runtime.training_arguments(),
     )
 
