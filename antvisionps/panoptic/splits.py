@@ -192,8 +192,10 @@ def write_splits(
     fingerprint = _fingerprint(train.categories, splits)
     datasets = {name: dataset for name, (dataset, _) in splits.items()}
     if instances is not None:
-        for name in [name for name in datasets if name != "val"]:
-            datasets[name] = replace(datasets[name], instances=folder / f"{name}_instances.parquet")
+        datasets = {
+            name: replace(dataset, instances=None if name == "val" else folder / f"{name}_instances.parquet")
+            for name, dataset in datasets.items()
+        }
         fingerprint.update(_write_instances(datasets.values(), instances).encode())
     for name, dataset in datasets.items():
         write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)

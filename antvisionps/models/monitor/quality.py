@@ -1,4 +1,4 @@
-"""PQ (Kirillov et al. 2019, section 4) of one network's maps, as panopticapi counts, and its mask AP, by pycocotools."""
+"""PQ (Kirillov et al. 2019, section 4) of a network's maps, as panopticapi counts, and its mask AP, by pycocotools."""
 
 import contextlib
 import io

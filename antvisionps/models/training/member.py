@@ -40,9 +40,9 @@ def train_member(
 ) -> None:
     """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
 
-    `build` makes the network from `network`'s settings; `evaluate` is `train`'s. An interrupted training is resumed from
-    `work_dir`, and only by the same settings, data, code and number of processes. Of several processes, which share
-    every batch, one writes.
+    `build` makes the network from `network`'s settings; `evaluate` is `train`'s. An interrupted training is resumed
+    from `work_dir`, and only by the same settings, data, code and number of processes. Of several processes, which
+    share every batch, one writes.
     """
     refuse_unusable_dataset(dataset)
     classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
