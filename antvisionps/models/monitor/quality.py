@@ -84,20 +84,20 @@ class ImageMasks:
 def mask_ap(images: Sequence[ImageMasks], category_ids: Sequence[int]) -> float | None:
     """COCO's AP, a fraction of 1; None where no image has a true instance."""
     true_rows = [
-        _row(number, image.hw, category_id, rle, iscrowd=int(is_crowd), area=1.0)
+        _row(number, image.hw, category_id, rle, iscrowd=int(is_crowd))
         for number, image in enumerate(images)
         for category_id, is_crowd, rle in zip(image.gt.category_ids, image.gt.is_crowd, image.gt.rles, strict=True)
     ]
     found_rows = [
-        _row(number, image.hw, category_id, rle, score=score, area=1.0, iscrowd=0)
+        _row(number, image.hw, category_id, rle, iscrowd=0, score=score)
         for number, image in enumerate(images)
         for category_id, score, rle in image.found
     ]
     if all(row["iscrowd"] for row in true_rows):
         return None
-    numbers = range(len(images))
+    sizes = [image.hw for image in images]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(*(_index(rows, numbers, category_ids) for rows in (true_rows, found_rows)), "segm")
+        evaluation = COCOeval(*(_index(rows, sizes, category_ids) for rows in (true_rows, found_rows)), "segm")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
@@ -107,15 +107,16 @@ def mask_ap(images: Sequence[ImageMasks], category_ids: Sequence[int]) -> float 
 
 
 def _row(image: int, hw: tuple[int, int], category_id: int, rle: bytes, **more: Any) -> dict[str, Any]:
+    """`area` only says into which range of areas it falls, and there is one."""
     mask = {"size": list(hw), "counts": rle}
-    return {"image_id": image, "category_id": int(category_id), "segmentation": mask} | more
+    return {"image_id": image, "category_id": int(category_id), "segmentation": mask, "area": 1.0} | more
 
 
-def _index(rows: list[dict[str, Any]], images: Iterable[int], category_ids: Iterable[int]) -> COCO:
+def _index(rows: list[dict[str, Any]], sizes: Sequence[tuple[int, int]], category_ids: Sequence[int]) -> COCO:
     """Rows numbered from 1 on: to COCOeval a match with 0 is none."""
     indexed = COCO()
     indexed.dataset = {
-        "images": [{"id": image} for image in images],
+        "images": [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes)],
         "categories": [{"id": category_id} for category_id in category_ids],
         "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
     }
