@@ -161,7 +161,8 @@ def copy_project(project: Path, root: Path, *, workers: int, with_instances: boo
     if not with_instances:
         params["prepare"]["instances"] = "panoptic"
     images = len(list((root / "train2017").iterdir()))
-    params["prepare"]["heldout_images"] = min(params["prepare"]["heldout_images"], images // 10)
+    for name in ("heldout_images", "monitor_images"):
+        params["prepare"][name] = max(1, min(params["prepare"][name], images // 10))
     params["runtime"]["workers"] = workers
     yaml.dump(params, project / "params.yaml")
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)

@@ -2,6 +2,7 @@
 
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
+from antvisionps.models.monitor.measure import measure
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split
 from antvisionps.params.runtime import Runtime
@@ -22,6 +23,7 @@ def main() -> None:
         network=settings.network(options.member),
         load_from=settings.load_from(options.member),
         settings=TrainingSettings(**settings.keyword_arguments()),
+        measure=measure,
         **runtime.training_arguments(),
     )
 

@@ -2,6 +2,7 @@
 
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.lwl_htc.network import build_lwl_htc
+from antvisionps.models.monitor.measure import measure
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.stage import train_on_train_split
 from antvisionps.params.runtime import Runtime
@@ -20,6 +21,7 @@ def main() -> None:
         network=settings.network.architecture(),
         load_from=settings.network.load_from,
         settings=TrainingSettings(**settings.keyword_arguments()),
+        measure=measure,
         **runtime.training_arguments(),
     )
 

@@ -30,7 +30,7 @@ FLOORS = (
 
 BESIDE = {"fusion": {"evaluation"}}
 
-MODEL_FLOORS = ("blocks", "training", "networks", "inference")
+MODEL_FLOORS = ("blocks", "training", "networks", "inference", "monitor")
 """The same within antvisionps/models, where each network is a package that knows no other network."""
 
 NETWORKS = {"e_ups", "lwl_htc", "hrnet_aspp"}

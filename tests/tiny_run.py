@@ -31,7 +31,7 @@ def write_tiny_params(path: Path) -> None:
 def shrink(params: dict[str, Any]) -> None:
     """Makes pictures, networks, trainings and thresholds of params.yaml small; few training steps give low scores."""
     params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 4, "height_px": 64, "width_px": 80}
-    params["prepare"]["heldout_images"] = 3
+    params["prepare"] |= {"heldout_images": 3, "monitor_images": 2}
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
     for network in networks:
         network |= TINY_NETWORK
@@ -40,7 +40,7 @@ def shrink(params: dict[str, Any]) -> None:
     for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):
         params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
         params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
-        params[end]["curve_interval"] = 2
+        params[end] |= {"curve_interval": 2, "evaluate_interval": 4}
     params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24, "min_score": 0.0}
     params["evaluate_heldout"]["bootstrap_samples"] = 20
     params["calibrate"] |= {"min_score": 0.05, "min_stuff_area_px": 16}

@@ -74,15 +74,26 @@ Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 
 
-def prepare_cityscapes(out: Path, *, root: Path, heldout_images: int, seed: int, workers: int) -> None:
-    """Splits Cityscapes' train into train and heldout, takes its val, and writes panoptic PNGs and annotations to
-    `out`. The photos stay where they lie.
+def prepare_cityscapes(
+    out: Path, *, root: Path, heldout_images: int, monitor_images: int = 0, seed: int, workers: int
+) -> None:
+    """Splits Cityscapes' train into train, heldout and monitor, takes its val, and writes panoptic PNGs and annotations
+    to `out`. The photos stay where they lie.
 
     Raises DataError on a folder without the layout, a photo without labels or the reverse, and unreadable labels.
     """
     with atomic_folder(out) as folder:
         train, val = (_convert(folder, out, root, split, workers) for split in SPLITS)
-        write_splits(folder, train=train, val=val, root=None, heldout_images=heldout_images, seed=seed, workers=workers)
+        write_splits(
+            folder,
+            train=train,
+            val=val,
+            root=None,
+            heldout_images=heldout_images,
+            monitor_images=monitor_images,
+            seed=seed,
+            workers=workers,
+        )
 
 
 def check_cityscapes(root: Path, *, sample: Callable[[list[Path]], list[Path]]) -> dict[Split, int]:

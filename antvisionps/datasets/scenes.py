@@ -43,6 +43,9 @@ CATEGORIES = CategorySet.from_json(
 FIRST_VAL_SCENE = 1_000_001
 """Val scenes count from here, train scenes from 1: a larger train split leaves val unchanged, and the reverse."""
 
+FIRST_MONITOR_SCENE = 2_000_001
+"""Monitor scenes are painted beside train's, so that they change neither train nor heldout."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -61,10 +64,13 @@ def prepare_scenes(
     height: int,
     width: int,
     heldout_images: int,
+    monitor_images: int = 0,
     seed: int,
     workers: int = 1,
 ) -> None:
-    """Renders the built-in data set into the folder `out` and splits it; `train_images` includes the held-out ones."""
+    """Renders the built-in data set into the folder `out` and splits it; `train_images` includes the held-out ones,
+    `monitor_images` come beside them."""
+    monitor_ids = range(FIRST_MONITOR_SCENE, FIRST_MONITOR_SCENE + monitor_images)
     with atomic_folder(out) as folder:
         train, val = (
             PanopticDataset(
@@ -81,11 +87,20 @@ def prepare_scenes(
                 ),
             )
             for name, image_ids in (
-                ("train", range(1, train_images + 1)),
+                ("train", (*range(1, train_images + 1), *monitor_ids)),
                 ("val", range(FIRST_VAL_SCENE, FIRST_VAL_SCENE + val_images)),
             )
         )
-        write_splits(folder, train=train, val=val, root=None, heldout_images=heldout_images, seed=seed, workers=workers)
+        write_splits(
+            folder,
+            train=train,
+            val=val,
+            root=None,
+            heldout_images=heldout_images,
+            monitor_ids=monitor_ids,
+            seed=seed,
+            workers=workers,
+        )
 
 
 def write_scenes(

@@ -9,7 +9,6 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.panoptic.gt_instances import GtInstances
-from antvisionps.panoptic.rle import encode_masks
 from antvisionps.predictions.instances import ImageInstances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -144,14 +143,3 @@ def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:
         row[np.searchsorted(reached, RECALL_POINTS, side="left")] for row, reached in zip(envelope, recall, strict=True)
     ]
     return np.mean(at_recall_points, axis=1)
-
-
-def gt_instances(segment_ids: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> GtInstances:
-    """The wanted instances of a panoptic map (height, width); `segments` is segment_id → (category_id, is_crowd)."""
-    columns_first = np.asfortranarray(segment_ids)
-    return GtInstances.of(
-        [
-            (category_id, is_crowd, encode_masks((columns_first == segment_id)[None])[0])
-            for segment_id, (category_id, is_crowd) in segments.items()
-        ]
-    )

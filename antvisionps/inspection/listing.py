@@ -11,7 +11,7 @@ from antvisionps.core.json_files import read_json
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.inspection.predictions import open_predictions
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.splits import MANIFEST, SPLITS, dataset_fingerprint, open_split
+from antvisionps.panoptic.splits import MANIFEST, dataset_fingerprint, open_split, prepared_splits
 from antvisionps.predictions.schema import SCHEMA_VERSION
 
 _SHORT = 12
@@ -61,7 +61,7 @@ def _list_splits(prepared_dir: Path) -> Iterable[dict[str, Any]]:
     if not (prepared_dir / MANIFEST).exists():
         return
     fingerprint = dataset_fingerprint(prepared_dir)
-    for split in SPLITS:
+    for split in prepared_splits(prepared_dir):
         dataset = open_split(prepared_dir, split)
         yield {
             "split": split,

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.parquet_files import ParquetReader
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 
 SCHEMA_VERSION = "1"
@@ -54,6 +56,18 @@ class GtInstances:
     def of(cls, rows: Sequence[Instance]) -> GtInstances:
         category_ids = np.array([category_id for category_id, _, _ in rows], dtype=np.int32)
         return cls(category_ids, [rle for _, _, rle in rows], np.array([crowd for _, crowd, _ in rows], dtype=bool))
+
+
+def visible_instances(segment_ids: np.ndarray, image: PanopticImage, categories: CategorySet) -> GtInstances:
+    """The thing segments of an image's panoptic map (height, width)."""
+    columns_first = np.asfortranarray(segment_ids)
+    return GtInstances.of(
+        [
+            (one.category_id, one.is_crowd, encode_masks((columns_first == one.segment_id)[None])[0])
+            for one in image.segments
+            if categories.by_id(one.category_id).is_thing
+        ]
+    )
 
 
 def write_gt_instances(path: Path, images: Iterable[tuple[int, GtInstances]]) -> None:

@@ -1,4 +1,4 @@
-"""Which images of train are held out. Photos that are equal pixel by pixel stay on one side."""
+"""Which images are taken out of train. Photos that are equal pixel by pixel stay on one side."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -21,6 +21,26 @@ def choose_heldout(
             f"prepare.heldout_images is {count} and the train annotations have {len(ordered)} images; expected 1 to "
             f"{len(ordered) - 1}, so that some are left to train on"
         )
+    return _draw(ordered, count, seed, equal_photos)
+
+
+def choose_monitor(
+    image_ids: Iterable[int], *, count: int, seed: int, equal_photos: Iterable[Collection[int]] = ()
+) -> frozenset[int]:
+    """The image ids of the monitor split, of those that are not held out, by the rules of `choose_heldout`.
+
+    None where `count` is 0. Raises DataError when `count` leaves nothing to train on, or when all photos are equal.
+    """
+    ordered = sorted(image_ids)
+    if count >= len(ordered):
+        raise DataError(
+            f"prepare.monitor_images is {count} and {len(ordered)} images of train are not held out; expected 0 to "
+            f"{len(ordered) - 1}, so that some are left to train on"
+        )
+    return _draw(ordered, count, seed, equal_photos) if count else frozenset()
+
+
+def _draw(ordered: Sequence[int], count: int, seed: int, equal_photos: Iterable[Collection[int]]) -> frozenset[int]:
     rng = np.random.default_rng(seed)
     drawn = frozenset(ordered[index] for index in rng.choice(len(ordered), size=count, replace=False))
     groups = sorted(sorted(group) for group in equal_photos if len(group) > 1)
@@ -76,5 +96,5 @@ def _nearest(reachable: int, count: int, *, total: int) -> int:
             if 0 < number < total and reachable >> number & 1:
                 return number
     raise DataError(
-        f"all {total} photos of train are equal, pixel by pixel, so none can be held out; give photos that differ"
+        f"all {total} photos of train are equal, pixel by pixel, so none can be taken out; give photos that differ"
     )

@@ -1,9 +1,10 @@
-"""Train, heldout and val: written by `prepare`, opened by every stage after it.
+"""Train, heldout, val and monitor: written by `prepare`, opened by every stage after it.
 
 `prepare` makes one folder: `train.json`, `heldout.json` and `val.json` in the COCO panoptic format, the maps of val as
 runs, and the manifest `dataset.json` with the categories, the fingerprint and where photos and PNGs are; also
 `train_instances.parquet` and `heldout_instances.parquet`, where things are annotated apart from the maps. Held-out
-images come out of train and are never trained on: what the fusion learns from predictions, it learns from theirs.
+images come out of train and are never trained on: what the fusion learns from predictions, it learns from theirs. Nor
+are those of `monitor.json`, where there is one: a training is measured on them while it runs.
 
 Every file is opened, decoded whole and hashed here, once, so that no stage dies hours later of a truncated photo, and
 the same photo under two names, in whatever encoding of its pixels, cannot stand on both sides of a split.
@@ -11,7 +12,7 @@ the same photo under two names, in whatever encoding of its pixels, cannot stand
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,17 +29,20 @@ from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset, check_files
 from antvisionps.panoptic.gt_instances import GtInstances, Instance, write_gt_instances
-from antvisionps.panoptic.heldout import choose_heldout, group_equal
+from antvisionps.panoptic.heldout import choose_heldout, choose_monitor, group_equal
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
 from antvisionps.panoptic.segments import PanopticImage, number_images
 
-SplitName = Literal["train", "heldout", "val"]
+SplitName = Literal["train", "heldout", "val", "monitor"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
 _REMEDY = "run `dvc repro -f prepare`"
+_NO_MONITOR = (
+    "prepare.monitor_images is 0; raise it and run `dvc repro`, or set evaluate_interval of the trainings to null"
+)
 
 InstancesReader = Callable[[PanopticDataset], Mapping[ImageId, Sequence[Instance]]]
 """The true instances of train's images that have any, by the data set's own ids."""
@@ -97,6 +101,7 @@ def prepare_coco_panoptic(
     train: SplitFiles,
     val: SplitFiles,
     heldout_images: int,
+    monitor_images: int = 0,
     seed: int,
     workers: int = 1,
     read_instances: InstancesReader | None = None,
@@ -116,6 +121,7 @@ def prepare_coco_panoptic(
             val=datasets[1],
             root=root,
             heldout_images=heldout_images,
+            monitor_images=monitor_images,
             seed=seed,
             workers=workers,
             read_instances=read_instances,
@@ -153,15 +159,19 @@ def write_splits(
     val: PanopticDataset,
     root: str | None,
     heldout_images: int,
+    monitor_images: int = 0,
+    monitor_ids: Collection[int] = (),
     seed: int,
     workers: int,
     read_instances: InstancesReader | None = None,
 ) -> None:
-    """Holds some of `train` out, checks every file, and writes annotations and manifest into `folder`.
+    """Takes held-out and monitor images out of `train`, checks every file, and writes annotations and manifest into
+    `folder`.
 
-    The manifest names the folders of photos and PNGs relative to `root`; without one they lie in `folder` itself.
+    The monitor's images are `monitor_ids`, which are never held out, or `monitor_images` that are drawn. The manifest
+    names the folders of photos and PNGs relative to `root`; without one they lie in `folder` itself.
     """
-    check_splits(train, val, heldout_images=heldout_images)
+    check_splits(train, val, heldout_images, monitor_images)
     instances = None if read_instances is None else read_instances(train)
     checked = {"train": _check_images(train, "train", workers)}
     with write_runs(runs_path(folder)) as write:
@@ -173,12 +183,19 @@ def write_splits(
         for one in images
         if one.orientation not in SWAPS_SIDES or one.image.height == one.image.width
     )
-    splits = _split(train, val, checked, heldout_images=heldout_images, seed=seed)
+    taken = _take_out(
+        {one.image.image_id: one.pixels for one in checked["train"] if one.image.image_id not in monitor_ids},
+        {"heldout": heldout_images, "monitor": monitor_images},
+        seed=seed,
+    )
+    splits = _split(train, val, checked, taken | {"monitor": taken["monitor"].union(monitor_ids)})
     fingerprint = _fingerprint(train.categories, splits)
     datasets = {name: dataset for name, (dataset, _) in splits.items()}
     if instances is not None:
-        for name in ("train", "heldout"):
-            datasets[name] = replace(datasets[name], instances=folder / f"{name}_instances.parquet")
+        datasets = {
+            name: replace(dataset, instances=None if name == "val" else folder / f"{name}_instances.parquet")
+            for name, dataset in datasets.items()
+        }
         fingerprint.update(_write_instances(datasets.values(), instances).encode())
     for name, dataset in datasets.items():
         write_panoptic_json(folder / f"{name}.json", categories=dataset.categories, images=dataset.images)
@@ -191,12 +208,18 @@ def write_splits(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def check_splits(train: PanopticDataset, val: PanopticDataset, *, heldout_images: int) -> None:
+def check_splits(train: PanopticDataset, val: PanopticDataset, heldout_images: int, monitor_images: int) -> None:
     """Raises DataError on what is wrong with the two together or with the lists of their files; opens none of them."""
     _refuse_other_categories(train, val)
     for dataset in (train, val):
         check_files(dataset)
-    choose_heldout((image.image_id for image in train.images), count=heldout_images, seed=0)
+    refuse_unusable_counts(len(train.images), heldout_images, monitor_images)
+
+
+def refuse_unusable_counts(train_images: int, heldout_images: int, monitor_images: int) -> None:
+    """Raises DataError where so many images of train leave none to train on, or none held out."""
+    heldout = choose_heldout(range(train_images), count=heldout_images, seed=0)
+    choose_monitor(set(range(train_images)) - heldout, count=monitor_images, seed=0)
 
 
 def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
@@ -204,7 +227,8 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     manifest = _read_manifest(prepared_dir)
     root = prepared_dir if manifest.root is None else Path(manifest.root)
     if split not in manifest.splits:
-        raise DataError(f"{prepared_dir / MANIFEST}: no split {split}; {_REMEDY}")
+        remedy = _NO_MONITOR if split == "monitor" else _REMEDY
+        raise DataError(f"{prepared_dir / MANIFEST}: no split {split}; {remedy}")
     places = manifest.splits[split]
     dataset = read_panoptic(
         prepared_dir / f"{split}.json", images_dir=root / places.images_dir, panoptic_dir=root / places.panoptic_dir
@@ -213,6 +237,11 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     if len(dataset.images) != places.images or dataset.categories != described:
         raise DataError(f"{dataset.annotations}: other images or categories than {MANIFEST} beside it says; {_REMEDY}")
     return dataset if places.instances is None else replace(dataset, instances=prepared_dir / places.instances)
+
+
+def prepared_splits(prepared_dir: Path) -> tuple[SplitName, ...]:
+    """The splits that `prepare` wrote."""
+    return tuple(_read_manifest(prepared_dir).splits)
 
 
 def runs_path(prepared_dir: Path) -> Path:
@@ -271,29 +300,42 @@ def _check_images(
     return checked
 
 
+def _take_out(pixels_of: Mapping[int, bytes], counts: Mapping[str, int], *, seed: int) -> dict[str, frozenset[int]]:
+    """The ids of train's images that are held out and, of those left, of the monitor's."""
+    taken: dict[str, frozenset[int]] = {}
+    left = dict(pixels_of)
+    for name, choose, outcome in (
+        ("heldout", choose_heldout, "are held out"),
+        ("monitor", choose_monitor, "monitor training"),
+    ):
+        taken[name] = choose(left, count=counts[name], seed=seed, equal_photos=group_equal(left))
+        left = {image_id: pixels for image_id, pixels in left.items() if image_id not in taken[name]}
+        if len(taken[name]) != counts[name]:
+            print(
+                f"{len(taken[name])} images {outcome}, not prepare.{name}_images = {counts[name]}: photos that are "
+                "equal pixel by pixel stay on one side"
+            )
+    return taken
+
+
 def _split(
     train: PanopticDataset,
     val: PanopticDataset,
     checked: Mapping[str, Sequence[CheckedImage]],
-    *,
-    heldout_images: int,
-    seed: int,
+    taken: Mapping[str, Collection[int]],
 ) -> dict[SplitName, _Split]:
-    """All three, their images numbered anew and as the check made them whole."""
-    pixels_of = {one.image.image_id: one.pixels for one in checked["train"]}
-    heldout_ids = choose_heldout(pixels_of, count=heldout_images, seed=seed, equal_photos=group_equal(pixels_of))
-    if len(heldout_ids) != heldout_images:
-        print(
-            f"{len(heldout_ids)} images are held out, not prepare.heldout_images = {heldout_images}: photos that are "
-            "equal pixel by pixel stay on one side"
-        )
-    of_train: tuple[list[CheckedImage], list[CheckedImage]] = ([], [])
+    """All that have an image, their images numbered anew and as the check made them whole."""
+    place_of = {image_id: name for name, image_ids in taken.items() for image_id in image_ids}
+    found: dict[str, list[CheckedImage]] = {name: [] for name in SPLITS} | {"val": list(checked["val"])}
     for one in checked["train"]:
-        of_train[one.image.image_id in heldout_ids].append(one)
-    found = ((train, of_train[0]), (train, of_train[1]), (val, checked["val"]))
+        found[place_of.get(one.image.image_id, "train")].append(one)
     return {
-        name: (replace(dataset, images=number_images(one.image for one in images)), images)
-        for name, (dataset, images) in zip(SPLITS, found, strict=True)
+        name: (
+            replace(val if name == "val" else train, images=number_images(one.image for one in found[name])),
+            found[name],
+        )
+        for name in SPLITS
+        if found[name]
     }
 
 

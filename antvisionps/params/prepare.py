@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from antvisionps.params.section import Positive, Section, Seed
+from antvisionps.params.section import NonNegative, Positive, Section, Seed
 
 PANOPTIC_INSTANCES = "panoptic"
 """Of `prepare.instances`: things are what the panoptic maps show of them."""
@@ -43,6 +43,7 @@ class Prepare(Section):
     source: Literal["scenes", "coco_panoptic", "cityscapes"]
     seed: Seed
     heldout_images: Positive
+    monitor_images: NonNegative
     scenes: Scenes | None
     coco_panoptic: CocoPanopticFolder | None
     cityscapes: CityscapesFolder | None

@@ -183,7 +183,19 @@ class Training(Section):
     optimizer: Optimizer
     memory: Memory
     augmentation: Augmentation
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None
     curve_interval: Positive
+    evaluate_interval: Positive | None
+    keep: Literal["last", "best"]
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Training:
+        if self.keep == "best" and self.evaluate_interval is None:
+            raise ValueError(
+                "keep is best, but evaluate_interval is null, so that nothing is measured; give evaluate_interval a "
+                "number of iterations, or set keep to last"
+            )
+        return self
 
     def keyword_arguments(self) -> dict[str, Any]:
         """What training any network of this end is called with, as plain values."""

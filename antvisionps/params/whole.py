@@ -83,6 +83,7 @@ class Params(Section):
                 f"import_end.ends lists {trained[0]}, the name of an end that is trained here; choose another"
             )
         self._every_end_is_predicted_once()
+        self._evaluations_have_images()
         self._member_weights_fit()
         self._fusion_fits()
         return self
@@ -95,6 +96,17 @@ class Params(Section):
                 f"predict.separate_ends and predict.shared_backbone list {predicted}; expected each of ends "
                 f"{list(self.ends)} once, in one of the two"
             )
+
+    def _evaluations_have_images(self) -> None:
+        if self.prepare.monitor_images:
+            return
+        for name in TRAINING_OF_END:
+            training = getattr(self, f"train_{name}")
+            if members_of(training) and training.evaluate_interval is not None:
+                raise ValueError(
+                    f"train_{name}.evaluate_interval is {training.evaluate_interval}, but prepare.monitor_images is 0, "
+                    "so that there is nothing to evaluate on; raise monitor_images, or set evaluate_interval to null"
+                )
 
     def _member_weights_fit(self) -> None:
         _refuse_unknown("predict.member_weights", self.predict.member_weights, {*self.ends, *TRAINING_OF_END})

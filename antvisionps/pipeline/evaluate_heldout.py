@@ -15,7 +15,6 @@ from antvisionps.evaluation.average_precision import (
     CategoryAP,
     ImageMatches,
     class_average_precision,
-    gt_instances,
     match_image,
     resampled_average_precision,
 )
@@ -29,7 +28,7 @@ from antvisionps.fusion.routing import (
     routes_to_json,
     runner_up,
 )
-from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader
+from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.params.whole import Params
@@ -103,12 +102,7 @@ def _open_matching(
     annotated = None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
 
     def visible(image: PanopticImage) -> GtInstances:
-        things = {
-            segment.segment_id: (segment.category_id, segment.is_crowd)
-            for segment in image.segments
-            if dataset.categories.by_id(segment.category_id).is_thing
-        }
-        return gt_instances(dataset.load_segment_ids(image), things)
+        return visible_instances(dataset.load_segment_ids(image), image, dataset.categories)
 
     def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
         gt = visible(image) if annotated is None else annotated.read(image.image_id)

@@ -20,6 +20,7 @@ def prepare(params: Prepare, *, out: Path, workers: int) -> None:
             height=params.scenes.height_px,
             width=params.scenes.width_px,
             heldout_images=params.heldout_images,
+            monitor_images=params.monitor_images,
             seed=params.seed,
             workers=workers,
         )
@@ -28,6 +29,7 @@ def prepare(params: Prepare, *, out: Path, workers: int) -> None:
             out,
             root=Path(params.cityscapes.root),
             heldout_images=params.heldout_images,
+            monitor_images=params.monitor_images,
             seed=params.seed,
             workers=workers,
         )
@@ -37,6 +39,7 @@ def prepare(params: Prepare, *, out: Path, workers: int) -> None:
             root=params.coco_panoptic.root,
             **split_files(params.coco_panoptic),
             heldout_images=params.heldout_images,
+            monitor_images=params.monitor_images,
             seed=params.seed,
             workers=workers,
             read_instances=instances_reader(params),

@@ -47,9 +47,9 @@ def full_batch(network: TrainedNetwork, images: ImageSet) -> Batch:
 
 
 def image_line(images: ImageSet) -> Estimate:
-    train = images.train - images.heldout
-    amount = f"{train:,} + {images.heldout:,} + {images.val:,}"
-    return Estimate("images to train on, held out, of val", amount, images.source)
+    train = images.train - images.heldout - images.monitor
+    amount = f"{train:,} + {images.heldout:,} + {images.val:,} + {images.monitor:,}"
+    return Estimate("images to train on, held out, of val, of monitor", amount, images.source)
 
 
 def network_lines(

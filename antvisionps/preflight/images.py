@@ -10,8 +10,13 @@ from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.heldout import choose_heldout
-from antvisionps.panoptic.splits import check_image, check_splits, read_folder, refuse_shared_photos
+from antvisionps.panoptic.splits import (
+    check_image,
+    check_splits,
+    read_folder,
+    refuse_shared_photos,
+    refuse_unusable_counts,
+)
 from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
 from antvisionps.pipeline.prepare import instances_reader, split_files
 from antvisionps.preflight.doctor import Finding
@@ -29,7 +34,7 @@ CITYSCAPES_HW, CITYSCAPES_IMAGES = (1024, 2048), {"train": 2975, "val": 500}
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of train and val as they come and how many of train are held out; their usual size, and their categories.
+    """Images of train and val as they come and how many are taken out of train; their usual size, and their categories.
 
     `source` says where that is known from.
     """
@@ -37,6 +42,7 @@ class ImageSet:
     train: int
     val: int
     heldout: int
+    monitor: int
     hw: tuple[int, int]
     categories: CategorySet
     source: str
@@ -68,14 +74,14 @@ def _look(prepare: Prepare) -> tuple[ImageSet, str]:
 
         root = Path(prepare.cityscapes.root)
         counts = check_cityscapes(root, sample=_spread)
-        choose_heldout(range(counts["train"]), count=prepare.heldout_images, seed=prepare.seed)
+        refuse_unusable_counts(counts["train"], *_taken_out(prepare))
         images = ImageSet(
-            counts["train"], counts["val"], prepare.heldout_images, CITYSCAPES_HW, CITYSCAPES, f"{root}: counted"
+            counts["train"], counts["val"], *_taken_out(prepare), CITYSCAPES_HW, CITYSCAPES, f"{root}: counted"
         )
         return images, _what_was_read("file names", list(counts.values()))
     if prepare.coco_panoptic is not None and prepare.source == "coco_panoptic":
         train, val = read_folder(prepare.coco_panoptic.root, **split_files(prepare.coco_panoptic))
-        check_splits(train, val, heldout_images=prepare.heldout_images)
+        check_splits(train, val, *_taken_out(prepare))
         if (read_instances := instances_reader(prepare)) is not None:
             read_instances(train)
         of_train, of_val = ([check_image(split, image) for image in _spread(split.images)] for split in (train, val))
@@ -83,6 +89,11 @@ def _look(prepare: Prepare) -> tuple[ImageSet, str]:
         how = _what_was_read("annotations", [len(train.images), len(val.images)])
         return _of_splits(prepare, train, val), how
     return _published(prepare), "made by prepare itself"
+
+
+def _taken_out(prepare: Prepare) -> tuple[int, int]:
+    """How many images of train are held out and how many monitor training."""
+    return prepare.heldout_images, prepare.monitor_images
 
 
 def _what_was_read(listed: str, counts: Sequence[int]) -> str:
@@ -106,8 +117,9 @@ def _spread(items: Sequence[Item]) -> list[Item]:
 
 def _of_splits(prepare: Prepare, train: PanopticDataset, val: PanopticDataset) -> ImageSet:
     height, width = (int(median(getattr(image, side) for image in val.images)) for side in ("height", "width"))
-    counts = (len(train.images), len(val.images), prepare.heldout_images)
-    return ImageSet(*counts, (height, width), val.categories, f"{train.annotations} and {val.annotations}")
+    counts = (len(train.images), len(val.images))
+    source = f"{train.annotations} and {val.annotations}"
+    return ImageSet(*counts, *_taken_out(prepare), (height, width), val.categories, source)
 
 
 def _published(prepare: Prepare) -> ImageSet:
@@ -117,15 +129,16 @@ def _published(prepare: Prepare) -> ImageSet:
 
         scenes = prepare.scenes
         hw = (scenes.height_px, scenes.width_px)
-        return ImageSet(scenes.train_images, scenes.val_images, prepare.heldout_images, hw, CATEGORIES, "the params")
+        train = scenes.train_images + prepare.monitor_images
+        return ImageSet(train, scenes.val_images, *_taken_out(prepare), hw, CATEGORIES, "the params")
     if prepare.source == "cityscapes":
         from antvisionps.datasets.cityscapes import CATEGORIES as CITYSCAPES
 
         counts = CITYSCAPES_IMAGES
         source = "Cityscapes' fine annotations, as published"
-        return ImageSet(counts["train"], counts["val"], prepare.heldout_images, CITYSCAPES_HW, CITYSCAPES, source)
+        return ImageSet(counts["train"], counts["val"], *_taken_out(prepare), CITYSCAPES_HW, CITYSCAPES, source)
     train, val = (PARTS[name].files_in[name] for name in ("train2017", "val2017"))
-    return ImageSet(train, val, prepare.heldout_images, COCO_HW, coco_like_categories(), "COCO 2017, as published")
+    return ImageSet(train, val, *_taken_out(prepare), COCO_HW, coco_like_categories(), "COCO 2017, as published")
 
 
 def missing_data(prepare: Prepare, *, project_root: Path = Path()) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """One network for a few steps on random pictures: that it builds, learns and predicts, how much it holds, how long
 it takes."""
 
+import copy
 import ctypes
 import gc
 import logging
@@ -59,7 +60,8 @@ class Measured:
 @dataclass(frozen=True)
 class NetworkTrial:
     """`training_bytes` is what stays during training: weights, gradients and the optimiser's state; `checkpoint_bytes`
-    weights and the optimiser's state. `photo_s` is the time to predict one picture of the last batch's size."""
+    weights and the optimiser's state, each with the copies of the weights that are their average or their best.
+    `photo_s` is the time to predict one picture of the last batch's size."""
 
     parameters: int
     weights_bytes: int
@@ -104,16 +106,18 @@ def try_network(
     if device.type != "cuda":
         optimizer["autocast"] = None
     wrapper = build_optim_wrapper(model, optim_wrapper(**optimizer))
+    copies = [copy.deepcopy(model)] if training.ema_momentum is not None else []
     steps = tuple(
         take_steps(model, wrapper, batch, categories, num_steps=num_steps, device=device) for batch in batches
     )
     weights, state = _bytes_of(model.state_dict()), _bytes_of(wrapper.optimizer.state_dict())
+    averaged, best = weights * len(copies), weights * (training.keep == "best")
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return NetworkTrial(
         parameters=sum(p.numel() for p in model.parameters()),
         weights_bytes=weights,
-        checkpoint_bytes=weights + state,
-        training_bytes=weights + gradients + state,
+        checkpoint_bytes=weights + averaged + best + state,
+        training_bytes=weights + averaged + gradients + state,
         steps=steps,
         photo_s=_predict(model, batches[-1].hw, categories, predict, num_steps),
     )

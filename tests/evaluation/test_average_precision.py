@@ -14,7 +14,6 @@ from antvisionps.evaluation.average_precision import (
     GtInstances,
     average_precision,
     class_average_precision,
-    gt_instances,
     match_image,
     resampled_average_precision,
 )
@@ -69,15 +68,6 @@ def test_a_mask_that_is_not_what_the_cache_says_is_refused_before_it_is_compared
 
 def test_no_image_has_no_ap():
     assert np.isnan(average_precision([]).ap)
-
-
-def test_true_instances_are_cut_out_of_the_panoptic_map():
-    segment_ids = np.array([[7, 7, 0], [900, 7, 900]])
-    gt = gt_instances(segment_ids, {900: (2, True), 7: (1, False)})
-    assert gt.category_ids.tolist() == [2, 1]
-    assert gt.is_crowd.tolist() == [True, False]
-    assert gt.rles == encode_masks(np.stack([segment_ids == 900, segment_ids == 7]))
-    assert gt_instances(segment_ids, {}).rles == []
 
 
 def coco_ap(images, category_ids=CATEGORY_IDS):

@@ -170,7 +170,10 @@ TRAINING = TrainingSettings(
     },
     memory={"checkpointed_stages": [], "channels_last": False},
     augmentation={**AUGMENTATION, "flip": True},
+    ema_momentum=None,
     curve_interval=1,
+    evaluate_interval=None,
+    keep="last",
 )
 
 PREDICTION = PredictionSettings(

@@ -19,15 +19,29 @@ from antvisionps.core.errors import DataError
 from antvisionps.datasets.scenes import CATEGORIES, prepare_scenes, write_scenes
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.segments import class_index_map
-from antvisionps.panoptic.splits import SPLITS, SplitFiles, dataset_fingerprint, open_split, prepare_coco_panoptic
+from antvisionps.panoptic.splits import (
+    SplitFiles,
+    dataset_fingerprint,
+    open_split,
+    prepare_coco_panoptic,
+    prepared_splits,
+)
 from tests.pipeline.workspace import PROJECT, change_params
 
 TRAIN = SplitFiles("train.json", "panoptic", "images")
 VAL = SplitFiles("val.json", "panoptic", "images")
+SPLITS = ("train", "heldout", "val")
 
 
-def prepare_few_scenes(out: Path, *, train_images: int = 6, workers: int = 1) -> Path:
-    sizes = {"train_images": train_images, "val_images": 2, "heldout_images": 2, "height": 64, "width": 64}
+def prepare_few_scenes(out: Path, *, train_images: int = 6, monitor_images: int = 0, workers: int = 1) -> Path:
+    sizes = {
+        "monitor_images": monitor_images,
+        "train_images": train_images,
+        "val_images": 2,
+        "heldout_images": 2,
+        "height": 64,
+        "width": 64,
+    }
     prepare_scenes(out, **sizes, seed=3, workers=workers)
     return out
 
@@ -46,10 +60,15 @@ def folder(tmp_path):
     return tmp_path / "mine"
 
 
-def prepare_folder(folder: Path, *, heldout_images: int = 2) -> Path:
+def prepare_folder(folder: Path, *, heldout_images: int = 2, monitor_images: int = 0) -> Path:
     prepared = folder.parent / "prepared"
-    prepare_coco_panoptic(prepared, root=str(folder), train=TRAIN, val=VAL, heldout_images=heldout_images, seed=0)
+    counts = {"heldout_images": heldout_images, "monitor_images": monitor_images}
+    prepare_coco_panoptic(prepared, root=str(folder), train=TRAIN, val=VAL, seed=0, **counts)
     return prepared
+
+
+def ids_of_splits(prepared: Path) -> dict[str, list[int]]:
+    return {name: [image.image_id for image in open_split(prepared, name).images] for name in prepared_splits(prepared)}
 
 
 def edit(path: Path, change) -> None:
@@ -63,7 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_scenes_are_split_into_train_heldout_and_val(prepared):
-    ids = {name: [image.image_id for image in open_split(prepared, name).images] for name in SPLITS}
+    ids = ids_of_splits(prepared)
     assert {name: len(of_split) for name, of_split in ids.items()} == {"train": 4, "heldout": 2, "val": 2}
     assert sorted(ids["train"] + ids["heldout"]) == [1, 2, 3, 4, 5, 6]
     assert not set(ids["val"]) & {1, 2, 3, 4, 5, 6}
@@ -79,6 +98,38 @@ def test_another_number_of_train_scenes_leaves_the_others_as_they_were(prepared,
     pictures = {name: data for name, data in contents(prepared).items() if name.endswith(".png")}
     assert {name: more[name] for name in pictures} == pictures
     assert len([name for name in more if name.endswith(".png")]) == len(pictures) + 2
+
+
+def test_monitor_scenes_come_beside_the_others_which_stay_as_they_were(prepared, tmp_path):
+    ids = ids_of_splits(prepared)
+    more = prepare_few_scenes(tmp_path / "more", monitor_images=3)
+    monitor = ids_of_splits(more).pop("monitor")
+    assert ids_of_splits(more) == ids | {"monitor": monitor}
+    assert len(monitor) == 3
+    assert not set(monitor) & {image_id for of_split in ids.values() for image_id in of_split}
+    assert contents(more).items() >= {(n, data) for n, data in contents(prepared).items() if n != "dataset.json"}
+    assert dataset_fingerprint(more) != dataset_fingerprint(prepared)
+
+
+def test_monitor_images_come_out_of_what_is_not_held_out(folder):
+    ids = ids_of_splits(prepare_folder(folder))
+    shutil.rmtree(folder.parent / "prepared")
+    prepared = prepare_folder(folder, monitor_images=2)
+    with_monitor = ids_of_splits(prepared)
+    assert (with_monitor["heldout"], with_monitor["val"]) == (ids["heldout"], ids["val"])
+    assert sorted(with_monitor["train"] + with_monitor["monitor"]) == ids["train"]
+    assert len(with_monitor["monitor"]) == 2
+    assert open_split(prepared, "monitor").images_dir == folder / "images"
+
+
+def test_a_monitor_split_that_was_not_asked_for_is_told_with_both_params(prepared):
+    with pytest.raises(DataError, match=r"no split monitor; prepare\.monitor_images is 0; .* evaluate_interval of"):
+        open_split(prepared, "monitor")
+
+
+def test_some_images_must_be_left_to_train_on_beside_the_monitor(folder):
+    with pytest.raises(DataError, match=r"monitor_images is 3 and 3 images of train are not held out; expected 0 to 2"):
+        prepare_folder(folder, monitor_images=3)
 
 
 def test_a_prepared_folder_can_be_moved(prepared, tmp_path):
@@ -257,7 +308,7 @@ def test_equal_photos_of_train_are_kept_on_one_side_and_the_number_held_out_is_s
     for image_id in (2, 3, 4):
         shutil.copy(folder / "images" / f"{1:012d}.png", folder / "images" / f"{image_id:012d}.png")
     prepared = prepare_folder(folder)
-    ids = {name: [image.image_id for image in open_split(prepared, name).images] for name in SPLITS}
+    ids = ids_of_splits(prepared)
     assert ids == {"train": [1, 2, 3, 4], "heldout": [5], "val": [11, 12]}
     said = (
         "1 images are held out, not prepare.heldout_images = 2: photos that are equal pixel by pixel stay on one side\n"
@@ -429,7 +480,7 @@ def test_a_manifest_that_prepare_cannot_have_written_is_refused(folder, change, 
 
 @pytest.mark.parametrize(
     ("instances", "files"),
-    [("panoptic", []), ("things.json", ["train_instances.parquet", "heldout_instances.parquet"])],
+    [("panoptic", []), ("things.json", [f"{name}_instances.parquet" for name in ("train", "heldout", "monitor")])],
 )
 def test_the_stage_prepares_a_folder_of_the_users(tmp_path, folder, instances, files):
     images = [{"id": image_id, "height": 64, "width": 64} for image_id in range(1, 6)]
@@ -437,12 +488,13 @@ def test_the_stage_prepares_a_folder_of_the_users(tmp_path, folder, instances, f
     things = {"images": images, "annotations": [square], "categories": [{"id": 3, "name": "ball"}]}
     (folder / "things.json").write_text(json.dumps(things))
     coco = {"root": str(folder), "train": asdict(TRAIN), "val": asdict(VAL)}
-    changes = {"source": "coco_panoptic", "coco_panoptic": coco, "heldout_images": 2, "instances": instances}
+    changes = {"source": "coco_panoptic", "coco_panoptic": coco, "instances": instances}
+    changes |= {"heldout_images": 1, "monitor_images": 1}
     params = change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", prepare=changes)
     arguments = ["--params", str(params), "--out", str(tmp_path / "prepared")]
     subprocess.run([sys.executable, PROJECT / "stages" / "prepare.py", *arguments], check=True, cwd=PROJECT)
-    splits = [open_split(tmp_path / "prepared", name) for name in SPLITS]
-    assert [len(split.images) for split in splits] == [3, 2, 2]
+    splits = [open_split(tmp_path / "prepared", name) for name in (*SPLITS, "monitor")]
+    assert [len(split.images) for split in splits] == [3, 1, 2, 1]
     assert [split.instances.name for split in splits if split.instances is not None] == files
 
 

@@ -74,6 +74,16 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("prepare.source", "coco_panoptic", r"prepare: .*prepare\.coco_panoptic must be filled in"),
         ("prepare.instances", "a.json", r"prepare: instances is a\.json and source scenes; expected panoptic"),
         ("prepare.instances", None, r"prepare\.instances: .*string, got None"),
+        ("prepare.monitor_images", -1, r"prepare\.monitor_images: .*greater than or equal to 0, got -1"),
+        (
+            "prepare.monitor_images",
+            0,
+            r"train_e_ups\.evaluate_interval is 40, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
+        ),
+        ("train_lwl_htc.evaluate_interval", 0, r"evaluate_interval: .*greater than or equal to 1, got 0"),
+        ("train_lwl_htc.keep", "first", r"train_lwl_htc\.keep: .*'last' or 'best', got 'first'"),
+        ("train_lwl_htc.ema_momentum", 1.0, r"ema_momentum: .*less than 1, got 1"),
+        ("train_lwl_htc.ema_momentum", 0.0, r"ema_momentum: .*greater than 0, got 0"),
         ("prepare.heldout_images", 10**6, r"heldout_images must be below scenes\.train_images"),
         ("ends", [], r"ends is empty"),
         ("ends", ["e_ups", "e_ups"], r"ends lists e_ups twice"),
@@ -126,6 +136,23 @@ HRNET_ASPP = {
     "train_hrnet_aspp.members": ["base"],
 }
 """Switches the third end on."""
+
+
+def test_the_best_weights_need_an_evaluation():
+    nothing_measured = {"train_e_ups.keep": "best", "train_e_ups.evaluate_interval": None}
+    with pytest.raises(
+        ParamsError, match=r"train_e_ups: keep is best, but evaluate_interval is null.*set keep to last"
+    ):
+        load_params(BUILT_IN, changes=nothing_measured)
+
+
+def test_without_monitor_images_nothing_that_is_trained_may_be_evaluated():
+    off = {"prepare.monitor_images": 0} | {f"train_{end}.evaluate_interval": None for end in ("e_ups", "lwl_htc")}
+    assert load_params(BUILT_IN, changes=off).train_hrnet_aspp.evaluate_interval is not None
+    with pytest.raises(
+        ParamsError, match=r"train_hrnet_aspp\.evaluate_interval is 50, but prepare\.monitor_images is 0"
+    ):
+        load_params(BUILT_IN, changes=off | {"train_hrnet_aspp.members": ["base"]})
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.name)

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
+from antvisionps.models.e_ups.network import build_e_ups
+from antvisionps.models.monitor.measure import measure
+from antvisionps.models.training.weights import load_weights
+from antvisionps.panoptic.splits import open_split
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
+
+yaml = YAML(typ="safe", pure=True)
 
 SRUN = """#!{python}
 import os, subprocess, sys
@@ -100,6 +107,9 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
         "schedule": {"iterations": 4, "warmup_iterations": 1},
         "memory": {"checkpointed_stages": [1, 4]},
         "optimizer": {"accumulated_batches": 2},
+        "evaluate_interval": 2,
+        "ema_momentum": 0.5,
+        "keep": "best",
     }
     params = project / "params.yaml"
     change_params(params, params, train_e_ups=training, runtime={"loader_workers": 1})
@@ -119,6 +129,21 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     assert not psutil.wait_procs(started, timeout=30)[1]
 
     succeed(run(project, train("killed")))
-    for name in ("weights.pth", "curves/plots/metrics/loss.tsv"):
-        assert (project / "killed" / name).read_bytes() == (project / "whole" / name).read_bytes()
+    assert bytes_below(project / "killed") == bytes_below(project / "whole")
     assert not list((project / "work").rglob("*.pth"))
+    network = yaml.load(params)["train_e_ups"]["networks"]["base"]
+    assert best_pq(project / "whole") == pytest.approx(measured_pq(project, "whole", network), abs=1e-9)
+
+
+def best_pq(folder: Path) -> float:
+    rows = (folder / "curves" / "plots" / "metrics" / "monitor" / "PQ.tsv").read_text().splitlines()[1:]
+    return max(float(row.split("\t")[1]) for row in rows)
+
+
+def measured_pq(project: Path, out: str, network: dict) -> float:
+    """Of the kept weights on the monitor split, by one process."""
+    monitor = open_split(project / "data" / "prepared", "monitor")
+    classes = {"num_things": len(monitor.categories.things), "num_classes": len(monitor.categories)}
+    model = build_e_ups(test_proposals=network["train_proposals"], **classes, **network)
+    load_weights(project / out, model)
+    return measure(model.eval(), monitor, short_sides_px=[64], max_long_side_px=96)["PQ"]

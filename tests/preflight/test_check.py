@@ -62,7 +62,7 @@ def test_tiny_params_of_three_ends_pass_with_times_and_sizes(check, tiny_params,
     for end in ("e_ups", "lwl_htc", "hrnet_aspp"):
         assert f"{end} base builds, learns and predicts on cpu" in out
         assert f"{end} base: training" in out
-    for words in ("8 iterations x 1 batches", "6 + 3 + 4", "ok disk"):
+    for words in ("8 iterations x 1 batches", "6 + 3 + 4 + 2", "ok disk"):
         assert words in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "params.yaml"]
 
@@ -97,7 +97,7 @@ def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_t
         "e_ups r50: memory of a step",
         "4 x 832 x 1109 px",
         "e_ups r50: time unknown needs a GPU",
-        "113,287 + 5,000 + 5,000",
+        "112,787 + 5,000 + 5,000 + 500",
         "wrong data data/coco/train2017 (",
         "/data/coco/train2017): not there",
         "https://x/resnet50 cannot be reached: no network",
@@ -145,7 +145,8 @@ def coco(tmp_path):
     folder = {"root": str(root)}
     for split in ("train", "val"):
         folder[split] = {"annotations": f"{split}.json", "panoptic_dir": "panoptic", "images_dir": "images"}
-    return root, {"prepare.coco_panoptic": folder, "prepare.instances": "panoptic", "prepare.heldout_images": 2}
+    counts = {"prepare.heldout_images": 2, "prepare.monitor_images": 1}
+    return root, {"prepare.coco_panoptic": folder, "prepare.instances": "panoptic"} | counts
 
 
 def look(changes):
@@ -226,7 +227,8 @@ def test_cityscapes_are_read_as_prepare_reads_them(tmp_path):
         "prepare.cityscapes": {"root": str(root)},
         "prepare.instances": "panoptic",
     }
-    changes["prepare.heldout_images"] = 1
+    changes |= {"prepare.heldout_images": 1, "prepare.monitor_images": 0}
+    changes |= {f"train_{end}.evaluate_interval": None for end in ("e_ups", "lwl_htc")}
     images, (finding,) = look(changes)
     assert (images.train, images.val, finding.severity) == (2, 1, "ok")
     next((root / "gtFine" / "val" / "bonn").glob("*Ids.png")).write_bytes(b"")

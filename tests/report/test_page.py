@@ -63,6 +63,7 @@ def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
         "Things by size", "Training curves", "Confusion of categories",
     ]  # fmt: skip
     expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
+    expect(page.locator("#overview .plot circle")).to_have_count(2)  # a short curve shows its points
     ignored = "Ignored: fuse.min_score=0.3 (<b>for a reason</b>)"
     expect(page.locator("#overview article").first).to_contain_text(ignored)
     (tab,) = opened.tabs

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from antvisionps.models.blocks.resizing import resize_photo, resized_hw
+from antvisionps.models.blocks.two_stage import MASK_SIZE
 from antvisionps.models.inference.scorers import BoxScorer, SemanticScorer
-from antvisionps.predictions.schema import MASK_PROBS_SIZE
 
 PROPOSAL_NMS_IOU = 0.7
 """Of proposals from several passes; the same as within one (mmdet's test_cfg.rpn)."""
@@ -92,7 +92,7 @@ def _detect(
     proposals = _merge_proposals([one.propose() for one in passes])
     if len(proposals) == 0:  # the heads of mmdet's cascade take no empty list
         none = np.zeros(0, np.float32)
-        masks = np.zeros((0, MASK_PROBS_SIZE, MASK_PROBS_SIZE), np.float32)
+        masks = np.zeros((0, MASK_SIZE, MASK_SIZE), np.float32)
         return DetectedInstances(none.reshape(0, 4), none, none.astype(np.int64), masks)
     scored = [one.score_boxes(proposals) for one in passes]
     detections, class_indices = multiclass_nms(

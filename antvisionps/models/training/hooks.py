@@ -1,6 +1,6 @@
 """What happens at every iteration of a training beside the step: seeds, the progress bar, curves, checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from antvisionps.core.errors import ModelError
 from antvisionps.core.progress import progress
+from antvisionps.models.training.kept_weights import MonitorHook
 
 
 class StartHook(Hook):
@@ -64,11 +65,13 @@ class SharedLossHook(Hook):
 
 
 class ProgressHook(Hook):
-    """A progress bar with the current loss; refuses to go on when the loss is not finite."""
+    """A progress bar with the current loss and the last evaluation; refuses to go on when the loss is not finite."""
 
-    def __init__(self, name: str, iterations: int) -> None:
+    def __init__(self, name: str, iterations: int, *, monitor: MonitorHook | None) -> None:
         self._name = name
         self._iterations = iterations
+        self._monitor = monitor
+        self._loss: dict[str, str] = {}
 
     def before_train(self, runner: Runner) -> None:
         self._bar = progress(
@@ -82,15 +85,21 @@ class ProgressHook(Hook):
                 f"{self._name}: the loss is {loss} at iteration {runner.iter + 1}; lower the learning rate or "
                 "max_grad_norm, or lengthen the warm-up"
             )
-        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._loss = {"loss": f"{loss:.3f}"}
+        self._show()
         self._bar.update()
 
     def after_train(self, runner: Runner) -> None:
+        self._show()
         self._bar.close()
+
+    def _show(self) -> None:
+        evaluated = {} if self._monitor is None else self._monitor.values
+        self._bar.set_postfix(self._loss | {name: f"{value:.1f}" for name, value in evaluated.items()}, refresh=False)
 
 
 class CurvesHook(Hook):
-    """Every loss and the learning rate, averaged over `interval` iterations, as DVCLive curves.
+    """Every loss and the learning rate, averaged over `interval` iterations, and what `log` gets, as DVCLive curves.
 
     A checkpoint holds what the interval that it falls in has summed up, so that a resumed run draws the same curves.
     """
@@ -124,12 +133,16 @@ class CurvesHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._live.end()
 
-    def _write(self, runner: Runner) -> None:
-        self._live.step = runner.iter + 1
-        for key, value in sorted(self._sums.items()):
-            self._live.log_metric(key.replace(".", "/"), value / self._count, timestamp=False)
-        self._live.log_metric("learning_rate", runner.optim_wrapper.get_lr()["lr"][0], timestamp=False)
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        self._live.step = step
+        for name, value in values.items():
+            self._live.log_metric(name, value, timestamp=False)
         self._live.make_summary()
+
+    def _write(self, runner: Runner) -> None:
+        means = {key.replace(".", "/"): value / self._count for key, value in sorted(self._sums.items())}
+        self.log(runner.iter + 1, means | {"learning_rate": runner.optim_wrapper.get_lr()["lr"][0]})
         self._sums, self._count = {}, 0
 
 

@@ -20,7 +20,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -28,6 +28,7 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.training import hooks
+from antvisionps.models.training.kept_weights import AverageHook, Evaluate, MonitorHook, current_model
 from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.models.training.samples import Sample
@@ -47,9 +48,12 @@ def train(
     checkpoint_interval: int,
     workers: int,
     work_dir: Path,
+    evaluate: Evaluate | None = None,
 ) -> BaseModel:
     """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`, then `start`, unless
     an interrupted run goes on.
+
+    `evaluate` is needed where the settings have an evaluate_interval.
 
     Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
     interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
@@ -71,13 +75,14 @@ def train(
     barrier()
     # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
     batches = settings.optimizer["accumulated_batches"]
+    average, monitor, own_hooks = _own_hooks(settings, name, work_dir / CURVES_DIR, evaluate)
     with _quiet(rank):
         runner = Runner(
             model=model,
             work_dir=str(work_dir),
             train_dataloader=loader,
             optim_wrapper=optim_wrapper(**settings.optimizer),
-            custom_hooks=[*_own_hooks(settings, name, work_dir / CURVES_DIR), hooks.StartHook(start)],
+            custom_hooks=[*own_hooks, hooks.StartHook(start)],
             randomness={"seed": settings.seed},
             **_loop_settings(settings, batches, checkpoint_interval),
             **_launched(processes),
@@ -86,21 +91,38 @@ def train(
             default_scope="mmdet",
             experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
         )
-        trained = runner.train()
-    return trained.module if is_model_wrapper(trained) else trained
+        runner.train()
+    trained = current_model(runner, average)
+    if monitor is not None:
+        monitor.restore_best(trained)
+    return trained
 
 
-def _own_hooks(settings: TrainingSettings, name: str, curves_dir: Path) -> list[Hook]:
+def _own_hooks(
+    settings: TrainingSettings, name: str, curves_dir: Path, evaluate: Evaluate | None
+) -> tuple[AverageHook | None, MonitorHook | None, list[Hook]]:
     """Of several processes, the first shows progress and draws curves."""
     rank, processes = get_dist_info()
     batches = settings.optimizer["accumulated_batches"]
     own: list[Hook] = [hooks.ReseedHook(settings.seed, rank=rank), hooks.PlainCheckpointHook()]
     if processes > 1:
         own.append(hooks.SharedLossHook())
+    average = monitor = curves = None
+    if settings.ema_momentum is not None:
+        average = AverageHook(settings.ema_momentum, batches=batches)
     if rank == 0:
-        own.append(hooks.ProgressHook(name, settings.schedule["iterations"] * batches))
-        own.append(hooks.CurvesHook(curves_dir, interval=settings.curve_interval * batches))
-    return own
+        curves = hooks.CurvesHook(curves_dir, interval=settings.curve_interval * batches)
+    if evaluate is not None and settings.evaluate_interval is not None:
+        monitor = MonitorHook(
+            evaluate,
+            interval=settings.evaluate_interval * batches,
+            keep_best=settings.keep == "best",
+            average=average,
+            log=None if curves is None else curves.log,
+        )
+    if rank == 0:
+        own.append(hooks.ProgressHook(name, settings.schedule["iterations"] * batches, monitor=monitor))
+    return average, monitor, own + [hook for hook in (average, curves, monitor) if hook is not None]
 
 
 def _loop_settings(settings: TrainingSettings, batches: int, checkpoint_interval: int) -> dict[str, Any]:

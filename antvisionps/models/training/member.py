@@ -17,6 +17,7 @@ from antvisionps.core.atomic import atomic_folder, named_errors, sole_writer
 from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.detector_files import file_sha256
+from antvisionps.models.training.kept_weights import Evaluate
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
@@ -40,12 +41,14 @@ def train_member(
     dataset_fingerprint: str,
     work_dir: Path,
     out_dir: Path,
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
 
-    `build` makes the network from `network`'s settings. `load_from` is the detector that it starts from, or None; what
-    it took is written to load_from.json. An interrupted training is resumed from `work_dir`, and only by the same
-    settings, data, code, detector and number of processes. Of several processes, which share every batch, one writes.
+    `build` makes the network from `network`'s settings; `evaluate` is `train`'s. `load_from` is the detector that it
+    starts from, or None; what it took is written to load_from.json. An interrupted training is resumed from `work_dir`,
+    and only by the same settings, data, code, detector and number of processes. Of several processes, which share every
+    batch, one writes.
     """
     refuse_unusable_dataset(dataset)
     classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
@@ -72,6 +75,7 @@ def train_member(
         checkpoint_interval=checkpoint_interval,
         workers=loader_workers,
         work_dir=run_dir,
+        evaluate=evaluate,
     )
     if rank != 0:
         learn()

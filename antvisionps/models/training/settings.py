@@ -30,11 +30,19 @@ class Augmentation(TypedDict):
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """`optimizer` is `optim_wrapper`'s, `memory` how a batch fits; a point of the curves averages `curve_interval`
-    iterations."""
+    iterations.
+
+    `ema_momentum` is the part of the new weights that an iteration mixes into their average, which is kept then; None
+    keeps the weights themselves. Every `evaluate_interval` iterations (None: never) those weights are measured, and
+    `keep` says whether the last or the best measured are kept.
+    """
 
     seed: int
     schedule: Schedule
     optimizer: Mapping[str, Any]
     memory: Mapping[str, Any]
     augmentation: Augmentation
+    ema_momentum: float | None
     curve_interval: int
+    evaluate_interval: int | None
+    keep: Literal["last", "best"]

@@ -10,7 +10,7 @@ function curvesCard(overview) {
     const curves = overview.curves.filter((curve) => curve.name === name);
     return card(
       "Training curves",
-      "Each point is the mean of some iterations.",
+      "Each point is the mean of some iterations; of monitor/…, an evaluation on photos that are not trained on.",
       el(
         "div.filters",
         choice("Curve", name, names, (curve) => set({ curve })),
@@ -20,6 +20,9 @@ function curvesCard(overview) {
     );
   });
 }
+
+// A curve of fewer points shows each of them.
+const MARKED = 20;
 
 const networkName = ({ end, member }) => `${end} ${member}`;
 
@@ -42,6 +45,11 @@ function linePlot(name, curves) {
     ticks(0, lastStep).map((step) => svg("text", { x: x(step), y: height - 8, "text-anchor": "middle" }, grouped(step))),
     curves.map((curve, index) =>
       svg("polyline", { ...numberedStyle(index), points: points(curve) }, svg("title", networkName(curve))),
+    ),
+    curves.map(({ steps, values }, index) =>
+      steps.length < MARKED && steps.map((step, place) =>
+        svg("circle", { ...numberedStyle(index), cx: x(step).toFixed(1), cy: y(values[place]).toFixed(1), r: 3 }),
+      ),
     ),
   );
 }

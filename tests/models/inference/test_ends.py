@@ -17,7 +17,7 @@ from antvisionps.core.errors import ModelError, OutputError
 from antvisionps.core.os_errors import explain
 from antvisionps.models.inference.end_networks import BUILDERS, open_networks
 from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
-from antvisionps.models.inference.predict_photo import paste_mask
+from antvisionps.models.inference.masks import paste_mask
 from antvisionps.models.training import member
 from antvisionps.models.training.member import train_member
 from antvisionps.panoptic.categories import CategorySet

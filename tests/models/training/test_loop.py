@@ -15,6 +15,7 @@ from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.samples import TrainingSamples
 from tests.models.conftest import TRAINING, build
+from tests.pipeline.workspace import bytes_below
 
 SCHEDULE = TRAINING.schedule | {"iterations": 4, "warmup_iterations": 1}
 SETTINGS = replace(TRAINING, schedule=SCHEDULE, augmentation=TRAINING.augmentation | {"photometric": 0.2})
@@ -40,15 +41,12 @@ def run(dataset, tmp_path):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
     torch.use_deterministic_algorithms(True)
 
-    def run_in(
-        folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, start=None, **changes
-    ):
+    def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
+        how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
+        how |= {name: changes.pop(name, None) for name in ("start", "evaluate")}
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
-        return train(
-            partial(build, "e_ups"), samples, settings, start=start, work_dir=tmp_path / folder, **how
-        ).state_dict()
+        return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
 
     return run_in
 
@@ -83,7 +81,7 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     resumed = run("killed", **settings)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert bytes_below(tmp_path / "killed" / "curves") == bytes_below(tmp_path / "whole" / "curves")
     assert list(loss_curve(tmp_path / "whole")) == steps
 
 
@@ -102,6 +100,68 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_does_not_start_again(run)
     resumed = run("killed", start=start)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert len(started) == 2
+
+
+def worth(model) -> dict[str, float]:
+    """Goes up and down with the weights, and draws from the generator that training draws from."""
+    torch.rand(3)
+    assert not model.training
+    return {"PQ": 1e6 * sum(weights.double().sum().item() for weights in model.parameters()) % 100, "AP": 1.0}
+
+
+def test_average_evaluations_and_best_weights_survive_a_kill_at_any_iteration(run, tmp_path):
+    kept = {"ema_momentum": 0.3, "evaluate_interval": 1, "keep": "best", "evaluate": worth}
+    whole = run("whole", **kept)
+    pq = monitor_curve(tmp_path / "whole")
+    assert list(pq) == [1, 2, 3, 4]
+    assert worth_of(whole) == pytest.approx(max(pq.values()), abs=1e-9)
+    for trained in (1, 2, 3):  # the first checkpoint comes after two
+        folder = f"killed after {trained}"
+        with pytest.raises(Killed):
+            run(folder, last_sample=2 * trained - 1, **kept)
+        resumed = run(folder, **kept)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert bytes_below(tmp_path / folder / "curves") == bytes_below(tmp_path / "whole" / "curves")
+
+
+def worth_of(state) -> float:
+    model = build("e_ups")
+    model.load_state_dict(state)
+    return worth(model.eval())["PQ"]
+
+
+def monitor_curve(folder):
+    rows = (folder / "curves" / "plots" / "metrics" / "monitor" / "PQ.tsv").read_text().splitlines()[1:]
+    return {int(step): float(value) for step, value in (row.split("\t") for row in rows)}
+
+
+def test_evaluations_change_no_weight_and_come_at_the_end_too(run, tmp_path):
+    plain = run("plain")
+    watched = run("watched", evaluate_interval=3, evaluate=worth)
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    assert list(monitor_curve(tmp_path / "watched")) == [3, 4]
+    assert monitor_curve(tmp_path / "watched")[4] == pytest.approx(worth_of(watched), abs=1e-9)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_average_is_the_moving_one_of_what_each_step_leaves(run, batches):
+    steps = []
+
+    def remember(model):
+        steps.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"PQ": 0.0}
+
+    optimizer = SETTINGS.optimizer | {"accumulated_batches": batches}
+    run("steps", optimizer=optimizer, evaluate_interval=1, evaluate=remember)
+    averaged = run("averaged", optimizer=optimizer, ema_momentum=0.25)
+    assert len(steps) == 4
+    expected = steps[0]
+    for step in steps[1:]:
+        expected = {name: 0.75 * tensor + 0.25 * step[name] for name, tensor in expected.items()}
+    learned = [name for name in expected if not torch.equal(steps[0][name], steps[-1][name])]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(averaged[name], expected[name])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
