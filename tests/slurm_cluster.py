@@ -45,11 +45,11 @@ SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
-NodeName=127.0.0.[1-2] CPUs=8 Port=[{ports[1]},{ports[2]}]
+NodeName={nodes} CPUs=8 Port=[{ports[1]},{ports[2]}]
 PartitionName=all Nodes=ALL Default=YES
 """
 
-LONGEST_S = 60
+LONGEST_S = 120
 """What takes longer to start or to stop hangs."""
 
 
@@ -82,9 +82,9 @@ def _configure(folder: Path) -> Path:
     (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(secrets.token_bytes(64))
     user = pwd.getpwuid(os.getuid()).pw_name
-    text = CONFIGURATION.format(folder=folder, host=socket.gethostname(), user=user, ports=_free_ports(3))
+    names = {"folder": folder, "host": socket.gethostname(), "user": user, "nodes": ",".join(NODES)}
     configuration = folder / "slurm.conf"
-    configuration.write_text(text)
+    configuration.write_text(CONFIGURATION.format(**names, ports=_free_ports(3)))
     return configuration
 
 
@@ -132,7 +132,9 @@ def _wait(condition: Callable[[], bool], daemons: list[subprocess.Popen], folder
     begin = time.monotonic()
     while not condition():
         if any(daemon.poll() is not None for daemon in daemons) or time.monotonic() > begin + LONGEST_S:
-            raise RuntimeError(f"the cluster does not start, or its jobs do not stop:\n{(folder / 'daemons.log').read_text()}")
+            raise RuntimeError(
+                f"the cluster does not start, or its jobs do not stop:\n{(folder / 'daemons.log').read_text()}"
+            )
         time.sleep(0.1)
 
 
