@@ -111,7 +111,7 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     stage = start(project, TRAIN)
     wait_for(lambda: has_checkpoint(project), lambda: stage.poll() is not None, "a checkpoint")
     psutil.Process(stage.pid).children()[1].kill()
-    assert "of 2 was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
+    assert "one of 2 processes was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
     assert not (project / "out").exists()
 
     stage = start(project, TRAIN)
@@ -217,8 +217,8 @@ def test_a_training_whose_slurm_task_is_killed_goes_on_to_the_weights_of_one_by_
     wait_for(lambda: has_checkpoint(slurm_project), lambda: exit_status(job) is not None, "a checkpoint")
     second_task(job).kill()
     ran = finish_job(slurm_project, job)
-    print(ran.stderr)
-    assert "one of 2 processes" in fail(ran)
+    # The other one either lost its connection first, or was stopped by srun first, whose status is SIGTERM's then.
+    assert re.search("one of 2 processes (was killed by SIGKILL|ended with status -15)", fail(ran))
     assert "task 1: Killed" in ran.stderr
     assert not (slurm_project / "out").exists()
 
