@@ -22,7 +22,7 @@ export MMCV_WITH_OPS := 0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup repro test chromium lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
+.PHONY: help setup repro test chromium slurm lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -46,15 +46,21 @@ endif
 	dvc repro
 	antvisionps results metrics/panoptic.json
 
-test: setup chromium lint types ## Lint, check types, run the tests
+test: setup chromium slurm lint types ## Lint, check types, run the tests
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+# $(call debian,PACKAGES,TESTS) installs Debian's packages for those tests. Where it cannot, only CI stops.
+debian = echo "Installing $(1) for the tests of $(2)"; \
+	{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } \
+	|| { echo "$(1) cannot be installed here: the tests of $(2) are skipped" >&2; [ -z "$(CI)" ]; }
 
 chromium: ## Install Debian's Chromium for the tests of the report page, unless there is one (15 s)
 	@if ! (command -v chromium || command -v chromium-browser || command -v google-chrome) >/dev/null; then \
-		echo "Installing Chromium for the tests of the report page"; \
-		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
-		|| { echo "Chromium cannot be installed here: the tests of the report page are skipped" >&2; [ -z "$(CI)" ]; }; \
+		$(call debian,chromium,the report page); \
 	fi
+
+slurm: ## Install Debian's SLURM for the tests of its jobs, unless there is one (10 s)
+	@if ! PATH="$$PATH:/usr/sbin" which munged slurmctld slurmd srun >/dev/null; then $(call debian,munge slurm-wlm,SLURM jobs); fi
 
 lint: setup ## Check style and format
 	ruff check .

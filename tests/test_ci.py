@@ -7,7 +7,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 
 
-def test_continuous_integration_skips_no_test_for_want_of_a_browser(tmp_path):
+def test_continuous_integration_skips_no_test_for_want_of_a_browser_or_slurm(tmp_path):
     make = tmp_path / "make"
     make.write_text('#!/bin/sh\necho "CI=$CI $*" in "$PWD"\n')
     make.chmod(0o755)

@@ -1,10 +1,16 @@
 """Stages that run in two real processes, started by themselves as torchrun does or by srun, interrupted and not."""
 
 import os
+import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,42 +22,81 @@ from antvisionps.models.monitor.measure import measure
 from antvisionps.models.training.weights import load_weights
 from antvisionps.panoptic.splits import open_split
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
+from tests.slurm_cluster import missing_packages, slurm_cluster
 
 yaml = YAML(typ="safe", pure=True)
 
-SRUN = """#!{python}
-import os, subprocess, sys
-command = sys.argv[1:]
-assert command.pop(0) == "--kill-on-bad-exit=1"
-tasks = []
-for rank in range(2):
-    step = {{"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}}
-    tasks.append(subprocess.Popen(command, env=os.environ | step))
-sys.exit(max(task.wait() for task in tasks))
-"""
-SCONTROL = """#!/bin/sh
-test "$*" = "show hostname node[1-2]" || exit 1
-echo localhost
-echo localhost-too
-"""
+PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --out cache"
+TRAIN = "train_e_ups --member base --prepared data/prepared --work work --out out"
+TRAINING = {  # all that could meet DDP
+    "train_e_ups": {
+        "schedule": {"iterations": 4, "warmup_iterations": 1},
+        "memory": {"checkpointed_stages": [1, 4]},
+        "optimizer": {"accumulated_batches": 2},
+        "evaluate_interval": 2,
+        "ema_momentum": 0.5,
+        "keep": "best",
+    },
+    "runtime": {"loader_workers": 1},
+}
+
+
+def fill(folder: Path, tiny_run: Path) -> Path:
+    """The folder, with the tiny run's data and params that ask for two processes."""
+    for name in ("data/prepared", "data/models"):
+        shutil.copytree(tiny_run / name, folder / name)
+    runtime = {"launcher": "pytorch", "processes": 2, "checkpoint_interval": 1}
+    change_params(tiny_run / "params.yaml", folder / "params.yaml", runtime=runtime)
+    return folder
+
+
+def change(project: Path, **changes: dict) -> None:
+    change_params(project / "params.yaml", project / "params.yaml", **changes)
 
 
 @pytest.fixture
 def project(tiny_run, tmp_path) -> Path:
-    """A folder with the tiny run's data, whose params ask for two processes."""
-    for name in ("data/prepared", "data/models"):
-        shutil.copytree(tiny_run / name, tmp_path / name)
-    runtime = {"launcher": "pytorch", "processes": 2, "checkpoint_interval": 1}
-    change_params(tiny_run / "params.yaml", tmp_path / "params.yaml", runtime=runtime)
-    return tmp_path
+    return fill(tmp_path, tiny_run)
 
 
-def start(project: Path, stage: str, **more: str) -> subprocess.Popen:
+@pytest.fixture(scope="module")
+def trained(tiny_run, tmp_path_factory) -> Path:
+    """What a training by torchrun ends in that nobody disturbed."""
+    project = fill(tmp_path_factory.mktemp("whole"), tiny_run)
+    change(project, **TRAINING)
+    assert succeed(run(project, TRAIN)).stderr.count(" 0/8 [") == 1  # one bar begins
+    network = yaml.load(project / "params.yaml")["train_e_ups"]["networks"]["base"]
+    assert best_pq(project / "out") == pytest.approx(measured_pq(project, network), abs=1e-9)
+    return project / "out"
+
+
+def best_pq(folder: Path) -> float:
+    rows = (folder / "curves" / "plots" / "metrics" / "monitor" / "PQ.tsv").read_text().splitlines()[1:]
+    return max(float(row.split("\t")[1]) for row in rows)
+
+
+def measured_pq(project: Path, network: dict) -> float:
+    """Of the kept weights on the monitor split, by one process."""
+    monitor = open_split(project / "data" / "prepared", "monitor")
+    classes = {"num_things": len(monitor.categories.things), "num_classes": len(monitor.categories)}
+    network = {key: value for key, value in network.items() if key != "load_from"}
+    model = build_e_ups(test_proposals=network["train_proposals"], **classes, **network)
+    load_weights(project / "out", model)
+    return measure(model.eval(), monitor, short_sides_px=[64], max_long_side_px=96)["PQ"]
+
+
+def command_of(stage: str) -> list[str]:
     name, *arguments = stage.split()
-    command = [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
+    return [sys.executable, str(PROJECT / "stages" / f"{name}.py"), *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
+
+
+def start(project: Path, stage: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=project, env=environment, **pipes)
+    return subprocess.Popen(command_of(stage), cwd=project, env=environment(), **pipes)
 
 
 def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
@@ -59,38 +104,23 @@ def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
 
-def run(project: Path, stage: str, **more: str) -> subprocess.CompletedProcess:
-    return finish(start(project, stage, **more))
+def run(project: Path, stage: str) -> subprocess.CompletedProcess:
+    return finish(start(project, stage))
 
 
-PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --out cache"
-
-
-def train(out: str) -> str:
-    return f"train_e_ups --member base --prepared data/prepared --work work/{out} --out {out}"
-
-
-def wait_for(condition, running: subprocess.Popen, what: str) -> None:
+def wait_for(condition: Callable[[], bool], has_ended: Callable[[], bool], what: str) -> None:
     while not condition():
-        assert running.poll() is None, f"ended before {what}"
+        assert not has_ended(), f"ended before {what}"
         time.sleep(0.02)
 
 
-def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(project, tiny_run):
-    (project / "bin").mkdir()
-    for name, text in (("srun", SRUN.format(python=sys.executable)), ("scontrol", SCONTROL)):
-        (project / "bin" / name).write_text(text)
-        (project / "bin" / name).chmod(0o755)
-    # A batch script's own environment has a SLURM_PROCID too.
-    job = {"SLURM_NTASKS": "2", "SLURM_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    params = project / "params.yaml"
-    change_params(params, params, runtime={"launcher": "slurm", "processes": 1})
-    path = f"{project}/bin{os.pathsep}{os.environ['PATH']}"
-    assert succeed(run(project, PREDICT, PATH=path, **job)).stderr.count("process 1 of 2:   0%") == 1  # one bar begins
-    files = bytes_below(project / "cache")
-    assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups" / "val")
-    assert {path.name for path in files} == {"instances.parquet", "semantic.parquet"}
-    assert not list(project.glob(".failures-*"))
+def has_checkpoint(project: Path) -> bool:
+    return any((project / "work").rglob("last_checkpoint"))
+
+
+def assert_trained_alike(project: Path, trained: Path) -> None:
+    assert bytes_below(project / "out") == bytes_below(trained)
+    assert not list((project / "work").rglob("*.pth"))
 
 
 def test_an_error_of_one_process_or_of_both_is_told_once_and_ends_both(project):
@@ -102,48 +132,121 @@ def test_an_error_of_one_process_or_of_both_is_told_once_and_ends_both(project):
     assert "network.json: no readable network (no such file)" in fail(run(project, PREDICT))
 
 
-def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project):
-    training = {  # all that could meet DDP
-        "schedule": {"iterations": 4, "warmup_iterations": 1},
-        "memory": {"checkpointed_stages": [1, 4]},
-        "optimizer": {"accumulated_batches": 2},
-        "evaluate_interval": 2,
-        "ema_momentum": 0.5,
-        "keep": "best",
-    }
-    params = project / "params.yaml"
-    change_params(params, params, train_e_ups=training, runtime={"loader_workers": 1})
-    assert succeed(run(project, train("whole"))).stderr.count(" 0/8 [") == 1  # one bar begins
-
-    stage = start(project, train("killed"))
-    wait_for(lambda: list((project / "work" / "killed").rglob("last_checkpoint")), stage, "a checkpoint")
+def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project, trained):
+    change(project, **TRAINING)
+    stage = start(project, TRAIN)
+    wait_for(lambda: has_checkpoint(project), lambda: stage.poll() is not None, "a checkpoint")
     psutil.Process(stage.pid).children()[1].kill()
-    assert "of 2 was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
-    assert not (project / "killed").exists()
+    assert "one of 2 processes was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
+    assert not (project / "out").exists()
 
-    stage = start(project, train("killed"))
-    wait_for(lambda: len(psutil.Process(stage.pid).children()) == 2, stage, "two processes")
-    started = psutil.Process(stage.pid).children()
+    stage = start(project, TRAIN)
+    children = psutil.Process(stage.pid).children
+    wait_for(lambda: len(children()) == 2, lambda: stage.poll() is not None, "two processes")
+    started = children()
     stage.kill()
     finish(stage)  # their stderr as well, so this ends as they do
     assert not psutil.wait_procs(started, timeout=30)[1]
 
-    succeed(run(project, train("killed")))
-    assert bytes_below(project / "killed") == bytes_below(project / "whole")
-    assert not list((project / "work").rglob("*.pth"))
-    network = yaml.load(params)["train_e_ups"]["networks"]["base"]
-    assert best_pq(project / "whole") == pytest.approx(measured_pq(project, "whole", network), abs=1e-9)
+    succeed(run(project, TRAIN))
+    assert_trained_alike(project, trained)
 
 
-def best_pq(folder: Path) -> float:
-    rows = (folder / "curves" / "plots" / "metrics" / "monitor" / "PQ.tsv").read_text().splitlines()[1:]
-    return max(float(row.split("\t")[1]) for row in rows)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """SLURM_CONF of a cluster of two nodes."""
+    if missing := missing_packages():
+        not_here = f"no {', '.join(missing)} here; `make slurm` installs Debian's"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(not_here)
+    with slurm_cluster() as configuration:
+        yield configuration
 
 
-def measured_pq(project: Path, out: str, network: dict) -> float:
-    """Of the kept weights on the monitor split, by one process."""
-    monitor = open_split(project / "data" / "prepared", "monitor")
-    classes = {"num_things": len(monitor.categories.things), "num_classes": len(monitor.categories)}
-    model = build_e_ups(test_proposals=network["train_proposals"], **classes, **network)
-    load_weights(project / out, model)
-    return measure(model.eval(), monitor, short_sides_px=[64], max_long_side_px=96)["PQ"]
+@pytest.fixture
+def slurm_project(project, cluster, monkeypatch) -> Path:
+    monkeypatch.setenv("SLURM_CONF", cluster)
+    change(project, runtime={"launcher": "slurm", "processes": 1})
+    return project
+
+
+def batch_script(stage: str) -> str:
+    """docs/scale.md's, with one task a node, no GPUs, and one stage instead of all."""
+    page = (PROJECT / "docs" / "scale.md").read_text()
+    script = textwrap.dedent(page[page.index("    #SBATCH") :].partition("\n\n")[0])
+    changes = {"--gpus-per-node=8 ": "", "=(8|12)": "=1", "source .*": "", "dvc repro": shlex.join(command_of(stage))}
+    for shown, here in changes.items():
+        assert re.search(shown, script)
+        script = re.sub(shown, here, script)
+    return f"#!/bin/bash\n{script}\n"
+
+
+def submit(project: Path, stage: str, **more: str) -> str:
+    """The id of the job."""
+    (project / "job.sh").write_text(batch_script(stage))
+    command = ["sbatch", "--parsable", "--output=printed", "--error=errors", "job.sh"]
+    return subprocess.check_output(command, cwd=project, env=environment(**more), text=True).strip()
+
+
+def exit_status(job: str) -> int | None:
+    shown = subprocess.check_output(["scontrol", "--oneliner", "show", "job", job], text=True)
+    ended = re.search(r"JobState=(?:COMPLETED|FAILED) .*ExitCode=(\d+)", shown)
+    return int(ended[1]) if ended else None
+
+
+def finish_job(project: Path, job: str) -> subprocess.CompletedProcess:
+    while (status := exit_status(job)) is None:
+        time.sleep(0.1)
+    printed, errors = ((project / name).read_text() for name in ("printed", "errors"))
+    return subprocess.CompletedProcess(job, status, printed, errors)
+
+
+def run_job(project: Path, stage: str, **more: str) -> subprocess.CompletedProcess:
+    return finish_job(project, submit(project, stage, **more))
+
+
+def second_task(job: str) -> psutil.Process:
+    """And not its data loader, which has the same environment."""
+    its_own = {"SLURM_JOB_ID": job, "SLURM_PROCID": "1"}.items()
+    running = psutil.process_iter(["environ", "create_time"])
+    found = [process for process in running if its_own <= (process.info["environ"] or {}).items()]
+    return min(found, key=lambda process: process.info["create_time"])
+
+
+@contextmanager
+def taken_port(port: int = 0) -> Iterator[str]:
+    with socket.socket() as server:
+        with suppress(OSError):  # another program has it
+            server.bind(("", port))
+            server.listen()
+        yield str(server.getsockname()[1])
+
+
+def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(slurm_project, tiny_run):
+    with taken_port(29500):  # where tasks meet that were told no port
+        ran = run_job(slurm_project, PREDICT)
+    assert succeed(ran).stderr.count("process 1 of 2:   0%") == 1  # one bar begins
+    files = bytes_below(slurm_project / "cache")
+    assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups" / "val")
+    assert {path.name for path in files} == {"instances.parquet", "semantic.parquet"}
+    assert not list(slurm_project.glob(".failures-*"))
+
+
+def test_an_error_of_a_slurm_task_is_told_once_and_ends_the_job(slurm_project):
+    with taken_port() as port:
+        error = fail(run_job(slurm_project, PREDICT, MASTER_PORT=port))
+    assert re.search(rf"the processes did not find one another: .* port: {port}, .*address already in use", error)
+
+
+def test_a_training_whose_slurm_task_is_killed_goes_on_to_the_weights_of_one_by_torchrun(slurm_project, trained):
+    change(slurm_project, **TRAINING)
+    job = submit(slurm_project, TRAIN)
+    wait_for(lambda: has_checkpoint(slurm_project), lambda: exit_status(job) is not None, "a checkpoint")
+    second_task(job).kill()
+    ran = finish_job(slurm_project, job)
+    # The other one either lost its connection first, or was stopped by srun first, whose status is SIGTERM's then.
+    assert re.search("one of 2 processes (was killed by SIGKILL|ended with status -15)", fail(ran))
+    assert "task 1: Killed" in ran.stderr
+    assert not (slurm_project / "out").exists()
+
+    succeed(run_job(slurm_project, TRAIN))
+    assert_trained_alike(slurm_project, trained)

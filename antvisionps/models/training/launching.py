@@ -21,6 +21,9 @@ from antvisionps.core.errors import LaunchError
 FAILURES = "ANTVISIONPS_FAILURES"
 """In the environment of a process that a stage started: the folder where it says why it failed."""
 
+SIGNALLED = 128
+"""What srun, like a shell, adds to the number of the signal that stopped a process."""
+
 PARENT = "ANTVISIONPS_PARENT"
 """Likewise, where it is a child of the stage's own process: that one's id."""
 
@@ -44,8 +47,8 @@ def launch(launcher: Literal["pytorch", "slurm"], processes: int) -> None:
             _explain(Path(folder), statuses, processes)
 
 
-def _torchrun(processes: int) -> dict[int, int]:
-    """Rank → exit status of those that failed, after all have stopped; negative where a signal stopped one."""
+def _torchrun(processes: int) -> list[int]:
+    """The exit statuses of those that failed, after all have stopped; negative where a signal stopped one."""
     logging.disable(logging.CRITICAL)  # this process only waits; torchrun's account of failures would come before ours
     config = LaunchConfig(
         min_nodes=1,
@@ -61,7 +64,7 @@ def _torchrun(processes: int) -> dict[int, int]:
     try:
         elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
     except ChildFailedError as error:
-        return {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return [failure.exitcode for failure in error.failures.values()]
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -69,11 +72,11 @@ def _torchrun(processes: int) -> dict[int, int]:
     finally:
         del os.environ[PARENT]
         logging.disable(logging.NOTSET)
-    return {}
+    return []
 
 
-def _srun() -> dict[int, int]:
-    """srun's own exit status, under rank 0, where it is not zero."""
+def _srun() -> list[int]:
+    """srun's own exit status, where it is not zero: the largest of its tasks', negative where that is of a signal."""
     if "MASTER_PORT" not in os.environ:
         # A batch script runs on the first machine of its job, which is where the tasks meet.
         os.environ["MASTER_PORT"] = str(get_free_port())
@@ -84,7 +87,9 @@ def _srun() -> dict[int, int]:
             "runtime.launcher is slurm, but there is no srun on the PATH; run on a machine of the cluster, or set "
             "runtime.launcher to pytorch or none"
         ) from None
-    return {0: done.returncode} if done.returncode else {}
+    if done.returncode - SIGNALLED in list(signal.Signals):
+        return [SIGNALLED - done.returncode]
+    return [done.returncode] if done.returncode else []
 
 
 def _share_cores(processes: int) -> None:
@@ -95,7 +100,7 @@ def _share_cores(processes: int) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
-def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
+def _explain(folder: Path, statuses: list[int], processes: int) -> None:
     """Which of the failures was the cause: those that lost the connection to a process that died failed after it."""
     print(file=sys.stderr)  # the progress bar of a process that was stopped leaves its line open
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
@@ -103,16 +108,15 @@ def _explain(folder: Path, statuses: dict[int, int], processes: int) -> None:
     for report in reports:
         if report["ours"]:
             raise LaunchError(report["text"])
-    killed = {rank: -status for rank, status in statuses.items() if status < 0 and status != -signal.SIGTERM}
+    killed = [-status for status in statuses if status < 0 and status != -signal.SIGTERM]
     if killed:
-        rank, number = min(killed.items())
         raise LaunchError(
-            f"process {rank} of {processes} was killed by {signal.Signals(number).name}, and the others were stopped; "
-            "if it ran out of memory, lower schedule.batch_size or runtime.processes; run `dvc repro` to go on"
+            f"one of {processes} processes was killed by {signal.Signals(killed[0]).name}, and the others were "
+            "stopped; if it ran out of memory, lower schedule.batch_size or runtime.processes; run `dvc repro` to go on"
         )
     if reports:
         print(reports[0]["text"], file=sys.stderr, end="")
         raise SystemExit(1)
     raise LaunchError(
-        f"one of {processes} processes exited with status {min(statuses.values())}, and said only what stands above"
+        f"one of {processes} processes ended with status {min(statuses)}, and said only what stands above"
     )
