@@ -69,7 +69,9 @@ class DeformableFusionHead(BaseModule):
         fused = levels[self.fusion_level].new_zeros(())
         for index, (level, lateral) in enumerate(zip(levels, self.laterals, strict=True)):
             x = level
-            for conv, norm in zip(self.towers[index % len(self.towers)], self.norms[index], strict=True):
+            for conv, norm in zip(
+                self.towers[index % len(self.towers)].children(), self.norms[index].children(), strict=True
+            ):
                 x = F.relu(norm(conv(x)))
             fused = fused + F.interpolate(lateral(x), size=target_hw, mode="bilinear", align_corners=False)
         fused = fused / sqrt(len(levels))
