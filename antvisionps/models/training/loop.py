@@ -51,7 +51,7 @@ def train(
 ) -> BaseModel:
     """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`.
 
-    `evaluate` is needed where the settings have an evaluate_interval.
+    Without `evaluate` nothing is measured, and the last weights are kept.
 
     Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
     interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
