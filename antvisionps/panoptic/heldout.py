@@ -7,6 +7,32 @@ import numpy as np
 from antvisionps.core.errors import DataError
 
 
+def refuse_unusable_counts(train_images: int, heldout_images: int, monitor_images: int) -> None:
+    """Raises DataError where so many images of train leave none to train on, or none held out."""
+    heldout = choose_heldout(range(train_images), count=heldout_images, seed=0)
+    choose_monitor(set(range(train_images)) - heldout, count=monitor_images, seed=0)
+
+
+def take_out(
+    pixels_of: Mapping[int, bytes], *, heldout_images: int, monitor_images: int, seed: int
+) -> dict[str, frozenset[int]]:
+    """The ids of train's images that are held out and, of those left, of the monitor's; equal photos have equal pixels.
+
+    Says so where another number comes out. Raises what `choose_heldout` and `choose_monitor` do.
+    """
+    heldout = choose_heldout(pixels_of, count=heldout_images, seed=seed, equal_photos=group_equal(pixels_of))
+    _say_other_number(len(heldout), "images are held out", "prepare.heldout_images", heldout_images)
+    left = {image_id: pixels for image_id, pixels in pixels_of.items() if image_id not in heldout}
+    monitor = choose_monitor(left, count=monitor_images, seed=seed, equal_photos=group_equal(left))
+    _say_other_number(len(monitor), "images are of the monitor split", "prepare.monitor_images", monitor_images)
+    return {"heldout": heldout, "monitor": monitor}
+
+
+def _say_other_number(number: int, what: str, param: str, wanted: int) -> None:
+    if number != wanted:
+        print(f"{number} {what}, not {param} = {wanted}: photos that are equal pixel by pixel stay on one side")
+
+
 def choose_heldout(
     image_ids: Iterable[int], *, count: int, seed: int, equal_photos: Iterable[Collection[int]] = ()
 ) -> frozenset[int]:

@@ -29,7 +29,7 @@ from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset, check_files
 from antvisionps.panoptic.gt_instances import GtInstances, Instance, write_gt_instances
-from antvisionps.panoptic.heldout import choose_heldout, choose_monitor, group_equal
+from antvisionps.panoptic.heldout import refuse_unusable_counts, take_out
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
@@ -183,9 +183,10 @@ def write_splits(
         for one in images
         if one.orientation not in SWAPS_SIDES or one.image.height == one.image.width
     )
-    taken = _take_out(
+    taken = take_out(
         {one.image.image_id: one.pixels for one in checked["train"] if one.image.image_id not in monitor_ids},
-        {"heldout": heldout_images, "monitor": monitor_images},
+        heldout_images=heldout_images,
+        monitor_images=monitor_images,
         seed=seed,
     )
     splits = _split(train, val, checked, taken | {"monitor": taken["monitor"].union(monitor_ids)})
@@ -214,12 +215,6 @@ def check_splits(train: PanopticDataset, val: PanopticDataset, heldout_images: i
     for dataset in (train, val):
         check_files(dataset)
     refuse_unusable_counts(len(train.images), heldout_images, monitor_images)
-
-
-def refuse_unusable_counts(train_images: int, heldout_images: int, monitor_images: int) -> None:
-    """Raises DataError where so many images of train leave none to train on, or none held out."""
-    heldout = choose_heldout(range(train_images), count=heldout_images, seed=0)
-    choose_monitor(set(range(train_images)) - heldout, count=monitor_images, seed=0)
 
 
 def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
@@ -298,24 +293,6 @@ def _check_images(
             if keep_runs is not None:
                 keep_runs(one.runs)
     return checked
-
-
-def _take_out(pixels_of: Mapping[int, bytes], counts: Mapping[str, int], *, seed: int) -> dict[str, frozenset[int]]:
-    """The ids of train's images that are held out and, of those left, of the monitor's."""
-    taken: dict[str, frozenset[int]] = {}
-    left = dict(pixels_of)
-    for name, choose, outcome in (
-        ("heldout", choose_heldout, "are held out"),
-        ("monitor", choose_monitor, "monitor training"),
-    ):
-        taken[name] = choose(left, count=counts[name], seed=seed, equal_photos=group_equal(left))
-        left = {image_id: pixels for image_id, pixels in left.items() if image_id not in taken[name]}
-        if len(taken[name]) != counts[name]:
-            print(
-                f"{len(taken[name])} images {outcome}, not prepare.{name}_images = {counts[name]}: photos that are "
-                "equal pixel by pixel stay on one side"
-            )
-    return taken
 
 
 def _split(

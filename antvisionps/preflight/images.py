@@ -10,13 +10,8 @@ from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.splits import (
-    check_image,
-    check_splits,
-    read_folder,
-    refuse_shared_photos,
-    refuse_unusable_counts,
-)
+from antvisionps.panoptic.heldout import refuse_unusable_counts
+from antvisionps.panoptic.splits import check_image, check_splits, read_folder, refuse_shared_photos
 from antvisionps.params.prepare import PANOPTIC_INSTANCES, Prepare
 from antvisionps.pipeline.prepare import instances_reader, split_files
 from antvisionps.preflight.doctor import Finding

@@ -53,7 +53,7 @@ def train(
     """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`, then `start`, unless
     an interrupted run goes on.
 
-    `evaluate` is needed where the settings have an evaluate_interval.
+    Without `evaluate` nothing is measured, and the last weights are kept.
 
     Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
     interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
