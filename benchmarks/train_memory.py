@@ -31,7 +31,7 @@ from antvisionps.models.inference.shared_backbone import RememberingBackbone
 from antvisionps.models.inference.views import PredictionSettings, predict_image
 from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.params.training import Network
+from antvisionps.params.training import EUpsMember, LwlHtcMember
 from antvisionps.params.whole import load_params
 from antvisionps.preflight.images import coco_like_categories
 from antvisionps.preflight.trial import Batch, calibrate_norms, peak_bytes, random_batch, take_steps
@@ -175,9 +175,9 @@ def build_cascade(variant: str, settings: dict[str, Any]) -> Any:
     return build_htc(**_sizes(settings))
 
 
-def paper_settings(network: Network, rois_per_image: int | None) -> dict[str, Any]:
+def paper_settings(network: EUpsMember | LwlHtcMember, rois_per_image: int | None) -> dict[str, Any]:
     """What the profile's network is built with, on COCO's classes and without pretrained weights."""
-    settings = network.model_dump(mode="json")
+    settings = network.architecture()
     settings["backbone"]["weights"] = None
     settings["rois_per_image"] = rois_per_image or settings["rois_per_image"]
     classes = {"num_things": len(COCO_LIKE.things), "num_classes": len(COCO_LIKE)}

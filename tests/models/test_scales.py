@@ -18,7 +18,7 @@ from tests.models.conftest import batch_of, losses_of
 
 NUM_THINGS, NUM_CLASSES = len(SCENE_CATEGORIES.things), len(SCENE_CATEGORIES)
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-PLAIN = {"e_ups": PARAMS.train_e_ups.network("base"), "lwl_htc": PARAMS.train_lwl_htc.network.model_dump(mode="json")}
+PLAIN = {"e_ups": PARAMS.train_e_ups.network("base"), "lwl_htc": PARAMS.train_lwl_htc.network.architecture()}
 FULL_WEIGHTS = {"roi_semantic_loss_weight": 1.0, "panoptic_loss_weight": 1.0, "unknown_frac": 0.0}
 BFP, LSH = {"balanced_pyramid_level": 2}, {"location_sensitive_header": True}
 DC, PER_LEVEL = {"deformable_semantic_head": "shared"}, {"deformable_semantic_head": "per_level"}

@@ -25,7 +25,7 @@ BACKBONE_PARAMETERS = {"resnet50": 23.5e6, "resnet101": 42.5e6, "senet154": 113.
 
 
 def build(variant: str):
-    settings = PAPER.networks[variant].model_dump(mode="json")
+    settings = PAPER.network(variant)
     settings["backbone"]["weights"] = None
     return build_e_ups(num_things=80, num_classes=133, test_proposals=10, **settings)
 
