@@ -28,19 +28,20 @@ from antvisionps.predictions.semantic import SemanticReader
 from tests.models.conftest import NETWORKS, PREDICTION, TRAINING
 
 
-def train(dataset, out_dir: Path, end: str) -> None:
+def train(dataset, out_dir: Path, end: str, *, evaluate=None, **changes) -> None:
     train_member(
         dataset,
         build=BUILDERS[end],
         end=end,
         network=NETWORKS[end],
         load_from=None,
-        settings=TRAINING,
+        settings=replace(TRAINING, **changes),
         checkpoint_interval=1,
         loader_workers=0,
         dataset_fingerprint="0" * 64,
         work_dir=out_dir.parent / "unfinished",
         out_dir=out_dir,
+        evaluate=evaluate,
     )
 
 
@@ -86,6 +87,23 @@ def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, datase
     assert sum(len(i) for i in instances) > 0
     assert all(set(i.category_ids.tolist()) <= {5, 9} for i in instances)
     assert all((i.scores[:-1] >= i.scores[1:]).all() for i in instances)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_predict_opens_the_weights_that_were_kept(dataset, tmp_path, keep):
+    averages = []
+
+    def remember(model):
+        averages.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"PQ": -len(averages)}
+
+    kept = {"ema_momentum": 0.5, "evaluate_interval": 1, "keep": keep}
+    train(dataset, tmp_path / "hrnet_aspp" / "a", "hrnet_aspp", evaluate=remember, **kept)
+    weights = opened(tmp_path / "hrnet_aspp", dataset).networks[0].state_dict()
+    expected = averages[0 if keep == "best" else -1]
+    assert len(averages) == 2
+    assert any(not torch.equal(averages[0][name], averages[1][name]) for name in weights)
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 def test_other_categories_than_those_trained_on_are_refused(trained, dataset):

@@ -1,5 +1,7 @@
 """The view of a training: its counts, AP and maps are those that the pipeline makes of the same predictions."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -180,6 +182,33 @@ def test_the_truth_is_worth_all_and_without_instances_all_of_stuff(dataset, monk
     assert measure(None, dataset, **SIZES) == pytest.approx({"PQ": 100, "AP": 100})
     monkeypatch.setattr(measuring, "predict_image", say_the_truth(dataset, with_instances=False))
     assert measure(None, dataset, **SIZES) == pytest.approx({"PQ": 100})
+
+
+def test_processes_that_share_the_images_measure_what_one_does(dataset, monkeypatch):
+    truth, first = say_the_truth(dataset, with_instances=True), dataset.load_photo(dataset.images[0])
+    monkeypatch.setattr(measuring, "predict_image", lambda *_: truth(first))  # wrong but for one image
+    alone = measure(None, dataset, **SIZES)
+    assert 0 < alone["PQ"] < 100
+    own, parts, all_done = threading.local(), {}, threading.Barrier(2)
+
+    def gather(part):
+        parts[own.rank] = part
+        all_done.wait(timeout=60)
+        return [parts[0], parts[1]]
+
+    def share(rank):
+        own.rank = rank
+        return measure(None, dataset, **SIZES)
+
+    monkeypatch.setattr(measuring, "get_dist_info", lambda: (own.rank, 2))
+    monkeypatch.setattr(measuring, "all_gather_object", gather)
+    monkeypatch.setattr(
+        measuring, "mask_ap", lambda masks, _: float(len(masks))
+    )  # it redirects stdout, which is shared
+    with ThreadPoolExecutor(2) as pool:
+        shared = list(pool.map(share, (0, 1)))
+    assert [one["PQ"] for one in shared] == [alone["PQ"]] * 2
+    assert [one["AP"] for one in shared] == [100.0 * len(dataset.images)] * 2
 
 
 def test_annotated_instances_take_the_place_of_the_maps(dataset, monkeypatch, tmp_path):
