@@ -51,7 +51,7 @@ def table_in(text, first_column):
 
 def test_the_list_names_all_that_the_stages_left(inspect, tiny_run):
     splits = {row[0]: row for row in table_in(inspect(), "split")}
-    assert {name: int(row[1]) for name, row in splits.items()} == {"train": 6, "heldout": 3, "val": 4}
+    assert {name: int(row[1]) for name, row in splits.items()} == {"train": 6, "heldout": 3, "monitor": 2, "val": 4}
     assert splits["val"][4:7] == ["64", "x", "80"]
     fingerprint = json.loads((tiny_run / "data/prepared/dataset.json").read_text())["fingerprint"]
     assert splits["val"][-1] == fingerprint[:12]

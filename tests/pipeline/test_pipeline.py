@@ -50,7 +50,7 @@ def test_a_second_repro_runs_nothing(project):
 
 def test_a_fusion_parameter_runs_fusion_and_scoring_alone(project):
     before = (project / "metrics" / "panoptic.json").read_bytes()
-    output = dvc(project, "exp", "run", "-S", "fuse.min_score=0.9")
+    output = dvc(project, "exp", "run", "-S", "fuse.min_stuff_area_px=5000")
     assert stages_run(output) == ["fuse", "score", "report"]
     shown = json.loads(dvc(project, "metrics", "diff", "--json"))
     assert "metrics/panoptic.json" in shown

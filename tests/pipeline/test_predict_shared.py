@@ -35,6 +35,7 @@ def project(tmp_path, monkeypatch) -> Path:
     categories = open_split(tmp_path / "data" / "prepared", "val").categories
     classes = {"num_things": len(categories.things), "num_classes": len(categories)}
     for end, network in networks.items():
+        del network["load_from"]
         network["backbone"] |= {"weights": None, "frozen_stages": 4, "frozen_norm": True}
         torch.manual_seed(0)
         model = BUILDERS[end](**classes, test_proposals=24, **network)
