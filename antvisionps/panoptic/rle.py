@@ -169,8 +169,8 @@ def _read_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_lengths(numbers: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 2) lengths of a run of 0 and of the run of 1 behind it, and (N,) the first pair of each mask. A mask that ends
-    with 0 gets a last run of no pixel."""
+    """(P, 2) lengths of a run of 0 and of the run of 1 behind it, which is of 0 px where the mask ends before; (N,) the
+    first pair of each mask."""
     pairs = (count + 1) // 2
     first = np.cumsum(pairs) - pairs
     is_number = np.ones((pairs.sum(), 2), dtype=bool)
