@@ -5,14 +5,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from antvisionps.core.errors import AntVisionPSError
 
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What breaks a line, or is half a character."""
 
 
 def stays_below(name: str) -> bool:
     """Whether a name stays in its folder on any system: it is relative, without drive, backslash, `..` and control
     characters."""
     path = PurePosixPath(name)
-    is_odd = "\\" in name or _UNWRITABLE.search(name) or PureWindowsPath(name).drive
+    is_odd = "\\" in name or CONTROL_CHARACTERS.search(name) or PureWindowsPath(name).drive
     return not (is_odd or path.is_absolute() or ".." in path.parts)
 
 

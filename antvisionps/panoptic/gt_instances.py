@@ -37,8 +37,7 @@ _SCHEMA = pa.schema(
     ],
     metadata={_VERSION_KEY: SCHEMA_VERSION},
 )
-_REMEDY = "run `dvc repro -f prepare`"
-
+REMEDY = "run `dvc repro -f prepare`"
 
 Instance = tuple[int, bool, bytes]
 """category_id, whether it is a crowd, COCO compressed counts."""
@@ -100,10 +99,10 @@ class GtInstancesReader:
         self._images = images
         self._row_of = {image.image_id: row for row, image in enumerate(images)}
         version = (_VERSION_KEY, SCHEMA_VERSION)
-        self._parquet = ParquetReader(path, _SCHEMA, remedy=_REMEDY, error=DataError, version=version)
+        self._parquet = ParquetReader(path, _SCHEMA, remedy=REMEDY, error=DataError, version=version)
         found = sum(self._parquet.rows_of_group)
         if found != len(images):
-            raise DataError(f"{path}: expected the instances of {len(images)} images, got {found}; {_REMEDY}")
+            raise DataError(f"{path}: expected the instances of {len(images)} images, got {found}; {REMEDY}")
 
     def __reduce__(self) -> tuple[type[GtInstancesReader], tuple[Path, Sequence[PanopticImage]]]:
         return GtInstancesReader, (self._path, self._images)
@@ -112,8 +111,8 @@ class GtInstancesReader:
         group, row = divmod(self._row_of[image_id], IMAGES_PER_GROUP)
         (found,) = self._parquet.read_group(group).slice(row, 1).to_pylist()
         if found["image_id"] != image_id:
-            raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {_REMEDY}")
+            raise DataError(f"{self._path}: expected image {image_id}, got image {found['image_id']}; {REMEDY}")
         columns = (found["category_ids"], found["is_crowd"], found["rles"])
         if len({len(column) for column in columns}) > 1 or any(None in column for column in columns):
-            raise DataError(f"{self._path}: image {image_id} has an instance without a category or mask; {_REMEDY}")
+            raise DataError(f"{self._path}: image {image_id} has an instance without a category or mask; {REMEDY}")
         return GtInstances.of(list(zip(*columns, strict=True)))

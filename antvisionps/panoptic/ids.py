@@ -1,8 +1,9 @@
 """Ids as data sets have them: whole numbers, of images also text; and what only looks like one."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
+
+from antvisionps.core.file_names import CONTROL_CHARACTERS
 
 Value = TypeVar("Value")
 
@@ -17,8 +18,6 @@ MAX_IMAGE_ID = 2**63 - 1
 
 MAX_PLAIN_ID = 2**53 - 1
 """Up to here every reader of JSON knows an id from the next one, also the report page in a browser."""
-
-_BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def whole_number(value: object) -> int:
@@ -53,7 +52,7 @@ def parse_image_id(value: object) -> ImageId:
 
 def one_line(text: object) -> str:
     """The text. Raises ValueError where it is none, is empty or holds control characters or half a character."""
-    if not isinstance(text, str) or not text or _BREAKS_A_LINE.search(text):
+    if not isinstance(text, str) or not text or CONTROL_CHARACTERS.search(text):
         raise ValueError(f"expected a line of text, got {str(text)[:80]!r}")
     return text
 

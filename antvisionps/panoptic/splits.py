@@ -28,7 +28,7 @@ from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset, check_files
-from antvisionps.panoptic.gt_instances import GtInstances, Instance, write_gt_instances
+from antvisionps.panoptic.gt_instances import REMEDY, GtInstances, Instance, write_gt_instances
 from antvisionps.panoptic.heldout import refuse_unusable_counts, take_out
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
@@ -39,7 +39,6 @@ SplitName = Literal["train", "heldout", "val", "monitor"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 MANIFEST = "dataset.json"
-_REMEDY = "run `dvc repro -f prepare`"
 _NO_MONITOR = (
     "prepare.monitor_images is 0; raise it and run `dvc repro`, or set evaluate_interval of the trainings to null"
 )
@@ -222,7 +221,7 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     manifest = _read_manifest(prepared_dir)
     root = prepared_dir if manifest.root is None else Path(manifest.root)
     if split not in manifest.splits:
-        remedy = _NO_MONITOR if split == "monitor" else _REMEDY
+        remedy = _NO_MONITOR if split == "monitor" else REMEDY
         raise DataError(f"{prepared_dir / MANIFEST}: no split {split}; {remedy}")
     places = manifest.splits[split]
     dataset = read_panoptic(
@@ -230,7 +229,7 @@ def open_split(prepared_dir: Path, split: SplitName) -> PanopticDataset:
     )
     described = CategorySet.from_json(manifest.categories, where=str(prepared_dir / MANIFEST))
     if len(dataset.images) != places.images or dataset.categories != described:
-        raise DataError(f"{dataset.annotations}: other images or categories than {MANIFEST} beside it says; {_REMEDY}")
+        raise DataError(f"{dataset.annotations}: other images or categories than {MANIFEST} beside it says; {REMEDY}")
     return dataset if places.instances is None else replace(dataset, instances=prepared_dir / places.instances)
 
 
@@ -376,4 +375,4 @@ def refuse_shared_photos(
 
 
 def _read_manifest(prepared_dir: Path) -> _Manifest:
-    return read_document(prepared_dir / MANIFEST, _Manifest, what="manifest", remedy=_REMEDY, error=DataError)
+    return read_document(prepared_dir / MANIFEST, _Manifest, what="manifest", remedy=REMEDY, error=DataError)

@@ -109,7 +109,7 @@ class RowsByImage:
     def _refuse_wrong_values(self, name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> None:
         if column.null_count and name not in NULLABLE:
             raise self._refusal(f"a row has no {name}")
-        for value in _wrong_values(name, column, fused):
+        for value in _wrong_values(name, column.drop_null(), fused):
             raise self._refusal(f"{name} of a row is {clipped(value)}")
 
     def _refuse_other_segments(self, fused: PanopticDataset) -> None:
@@ -131,12 +131,12 @@ class RowsByImage:
 
 
 def _wrong_values(name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> list[object]:
-    """Those that cannot be; null can, where the table has one."""
+    """Those in a column without nulls that cannot be."""
     if name == "end":
         return [end for end in set(column.to_pylist()) if not end]
     if name == "reason":
         return sorted(set(column.to_pylist()) - set(RejectReason))
-    values = _to_numpy(column.fill_null(0) if column.null_count else column)
+    values = _to_numpy(column)
     if name == "image_id":
         is_possible = np.isin(values, [image.image_id for image in fused.images])
     elif name == "category_id":

@@ -18,7 +18,17 @@ SANE = [
     "12:30.jpg",
 ]
 ODD = ["..", "/", "/a.jpg", "//a/b.jpg", "../a.jpg", "a/../../b.jpg", "a/..", "a/../b.jpg", "a\\b.jpg"]
-ODD += ["..\\a.jpg", "C:/a.jpg", "c:a.jpg", "\\\\host\\share\\a.jpg", "a\0.jpg", "a\n.jpg", "a\x7f.jpg", "\ud800.jpg"]
+ODD += [
+    "..\\a.jpg",
+    "C:/a.jpg",
+    "c:a.jpg",
+    "\\\\host\\share\\a.jpg",
+    "a\0.jpg",
+    "a\n.jpg",
+    "a\x7f.jpg",
+    "a\u2028.jpg",
+    "\ud800.jpg",
+]
 
 
 @pytest.mark.parametrize("name", SANE)

@@ -7,7 +7,7 @@ import pytest
 from antvisionps.core.errors import DataError
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
 from antvisionps.panoptic.dataset import PanopticDataset
-from tests.panoptic.test_coco_json import SCENE, image_of, segments, write_split
+from tests.panoptic.drawn_split import SCENE, image_of, segments, write_split
 
 NAN, INF = float("nan"), float("inf")
 
