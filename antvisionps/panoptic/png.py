@@ -54,8 +54,8 @@ class PngHeader(NamedTuple):
         )
 
 
-_GREY, _RGB, _PALETTE, _ALPHA = 0, 2, 3, 4
-"""PNG's color types; grey and RGB may have alpha added."""
+_GREY, _PALETTE, _ALPHA = 0, 3, 4
+"""PNG's color types but for RGB, 2; grey and RGB may have alpha added."""
 
 
 def read_header(png: bytes) -> PngHeader:
@@ -144,7 +144,8 @@ def encode_runs(lengths: np.ndarray, segment_ids: np.ndarray, *, width: int) -> 
 
 def _encode(segment_ids: np.ndarray) -> bytes:
     height, width = segment_ids.shape
-    rows = _rgb(segment_ids).reshape(height, 3 * width)
+    rgba = segment_ids.view(np.uint8).reshape(height, width, 4)
+    rows = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB).reshape(height, 3 * width)
     filtered = np.empty((height, 1 + 3 * width), dtype=np.uint8)
     filtered[:, 0] = _UP
     filtered[:1, 1:] = rows[:1]
@@ -173,10 +174,6 @@ def _pack(rgba: np.ndarray) -> np.ndarray:
     ids: np.ndarray = rgba.view("<i4")[..., 0]
     ids &= MAX_SEGMENT_ID
     return ids
-
-
-def _rgb(segment_ids: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(segment_ids.view(np.uint8).reshape(*segment_ids.shape, 4), cv2.COLOR_RGBA2RGB)
 
 
 def _refuse_unfit(segment_ids: np.ndarray) -> None:

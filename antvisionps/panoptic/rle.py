@@ -131,16 +131,16 @@ def _parse(rles: Sequence[bytes], height: int, width: int) -> MaskRuns:
     """All masks at once, because a call of numpy costs more than what it does to one mask."""
     if not rles:
         return MaskRuns(height, width, *(np.zeros(n, dtype=np.int64) for n in (0, 0, 1)))
-    lengths, first = _pair_lengths(*_read_numbers(rles))
+    lengths, pairs = _pair_lengths(*_read_numbers(rles))
     if lengths.min() < 0:
         raise ValueError("malformed RLE")
-    stops = _running_sums(lengths.sum(axis=1), first)
-    sizes = stops[np.append(first[1:], len(stops)) - 1]
+    stops = _running_sums(lengths.sum(axis=1), pairs)
+    sizes = stops[np.cumsum(pairs) - 1]
     if (sizes != height * width).any():
         raise ValueError(f"RLE of another size: expected {height * width} pixels, got {sizes[0]}")
     starts = stops - lengths[:, 1]
     is_run = starts < stops
-    first_run = np.append(0, np.cumsum(is_run))[np.append(first, len(stops))]
+    first_run = np.append(0, np.cumsum(is_run)[np.cumsum(pairs) - 1])
     return MaskRuns(height, width, starts[is_run], stops[is_run], first_run)
 
 
@@ -170,7 +170,7 @@ def _read_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 def _pair_lengths(numbers: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(P, 2) lengths of a run of 0 and of the run of 1 behind it, which is of 0 px where the mask ends before; (N,) the
-    first pair of each mask."""
+    number of pairs of each mask."""
     pairs = (count + 1) // 2
     first = np.cumsum(pairs) - pairs
     is_number = np.ones((pairs.sum(), 2), dtype=bool)
@@ -180,13 +180,13 @@ def _pair_lengths(numbers: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, n
     # From the fourth on, a number is added to the length two before it.
     background = lengths[first, 0]
     lengths[first, 0] = 0
-    lengths = _running_sums(lengths, first)
+    lengths = _running_sums(lengths, pairs)
     lengths[first, 0] = background
     lengths[~is_number] = 0
-    return lengths, first
+    return lengths, pairs
 
 
-def _running_sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Sums down the rows, each of which begins again at the rows `first`."""
+def _running_sums(values: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Sums down the rows, which begin again with each mask, of `count` (N,) rows."""
     sums = np.cumsum(values, axis=0)
-    return sums - np.repeat((sums - values)[first], np.diff(first, append=len(values)), axis=0)
+    return sums - np.repeat((sums - values)[np.cumsum(count) - count], count, axis=0)

@@ -39,7 +39,7 @@ from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
 from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
 
-PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 6)
+PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
 def score(
