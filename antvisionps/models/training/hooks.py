@@ -9,12 +9,12 @@ import torch
 from dvclive import Live
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from antvisionps.core.errors import ModelError
 from antvisionps.core.progress import progress
-from antvisionps.models.training.kept_weights import MonitorHook
+from antvisionps.models.training.kept_weights import MonitorHook, plain_model
 
 
 class StartHook(Hook):
@@ -27,7 +27,7 @@ class StartHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if self._start is not None and runner.iter == 0:
-            self._start(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+            self._start(plain_model(runner.model))
 
 
 class ReseedHook(Hook):
