@@ -101,10 +101,10 @@ def _share_cores(processes: int) -> None:
 
 
 def _explain(folder: Path, statuses: list[int], processes: int) -> None:
-    """Which of the failures was the cause: those that lost the connection to a process that died failed after it."""
+    """Which of the failures was the cause: those that lost the connection to another process failed after it."""
     print(file=sys.stderr)  # the progress bar of a process that was stopped leaves its line open
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    reports.sort(key=lambda report: float(report["time"]))
+    reports.sort(key=lambda report: (bool(report["lost"]), float(report["time"])))
     for report in reports:
         if report["ours"]:
             raise LaunchError(report["text"])
@@ -113,6 +113,11 @@ def _explain(folder: Path, statuses: list[int], processes: int) -> None:
         raise LaunchError(
             f"one of {processes} processes was killed by {signal.Signals(killed[0]).name}, and the others were "
             "stopped; if it ran out of memory, lower schedule.batch_size or runtime.processes; run `dvc repro` to go on"
+        )
+    if reports and reports[0]["lost"]:
+        raise LaunchError(
+            f"the {processes} processes lost one another ({reports[0]['text']}); what stands above may tell which of "
+            "them ended first, and why; run `dvc repro` to go on"
         )
     if reports:
         print(reports[0]["text"], file=sys.stderr, end="")

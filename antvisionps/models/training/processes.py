@@ -21,7 +21,7 @@ from mmengine.dist import barrier, init_dist
 from torch import distributed, multiprocessing
 
 from antvisionps.core.atomic import atomic_file
-from antvisionps.core.errors import LaunchError
+from antvisionps.core.errors import LaunchError, first_line
 from antvisionps.core.os_errors import explain
 from antvisionps.models.training.device import select_device
 from antvisionps.models.training.launching import FAILURES, PARENT, launch
@@ -147,9 +147,15 @@ def _report_failure(
         return
     if isinstance(error, KeyboardInterrupt):
         os._exit(INTERRUPTED)
-    line = explain(error)
-    text = line or "".join(traceback.format_exception(error))
+    lost, line = _lost_another(error), explain(error)
+    text = first_line(error) if lost else line or "".join(traceback.format_exception(error))
+    report = {"time": time.time(), "lost": lost, "ours": line is not None, "text": text}
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     with atomic_file(Path(os.environ[FAILURES]) / f"{rank}.json") as path:
-        path.write_text(json.dumps({"time": time.time(), "ours": line is not None, "text": text}), encoding="utf-8")
+        path.write_text(json.dumps(report), encoding="utf-8")
     os._exit(1)
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether the connection to another process broke: NCCL and the store have errors of their own, gloo has not."""
+    return isinstance(error, distributed.DistError) or "gloo/transport/" in str(error)
