@@ -37,7 +37,6 @@ from antvisionps.panoptic.segments import PanopticImage, run_lengths
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
-
 Segments = dict[int, tuple[int, float]]
 """segment id → (category_id, score)."""
 
