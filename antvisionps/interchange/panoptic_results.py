@@ -33,6 +33,7 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segment_runs import SegmentRuns, index_runs
 from antvisionps.panoptic.segments import PanopticImage, run_lengths
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
@@ -68,13 +69,22 @@ class PanopticResults:
         Raises PredictionsError on a map of another size, an unknown category, a score that is no number from 0 to 1,
         and segments of map and JSON that disagree.
         """
+        segment_ids, segments, where = self._read(image)
+        runs_of_segments(segment_ids, segments, where)
+        return segment_ids, segments
+
+    def load_runs(self, image: PanopticImage) -> tuple[SegmentRuns, Segments]:
+        """The same as runs."""
+        segment_ids, segments, where = self._read(image)
+        return runs_of_segments(segment_ids, segments, where), segments
+
+    def _read(self, image: PanopticImage) -> tuple[np.ndarray, Segments, str]:
+        """The third is what errors call it."""
         row = self.row_of_image[image.image_id]
         where = f"{self.annotations}: image {image.source_id}"
         segment_ids, meaning = _load_map(self.maps, row.get("file_name"), image, where)
         where += f" (its PNG is {meaning})" if meaning else ""
-        segments = read_segments(row.get("segments_info"), self.labels, where)
-        refuse_stray_segments(run_lengths(segment_ids)[1], segments, where)
-        return segment_ids, segments
+        return segment_ids, read_segments(row.get("segments_info"), self.labels, where), where
 
 
 def read_panoptic_results(
@@ -166,14 +176,16 @@ def _is_thing(flag: Any, where: str) -> bool | None:
         raise PredictionsError(f"{where}: isthing: {error}") from error
 
 
-def refuse_stray_segments(ids: np.ndarray, segments: Segments, where: str) -> None:
-    """Raises PredictionsError where a map of these ids has others than the JSON, but for void."""
+def runs_of_segments(segment_ids: np.ndarray, segments: Segments, where: str) -> SegmentRuns:
+    """Of one map. Raises PredictionsError where it has other segments than these."""
+    lengths, ids = run_lengths(segment_ids)
     drawn = {segment_id for segment_id in np.unique(ids).tolist() if segment_id > 0 or segment_id in segments}
     if drawn != set(segments):
         stray = min(drawn ^ set(segments))
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
         remedy = "add it" if stray in drawn else "leave it out if others hide it"
         raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
+    return index_runs(lengths, ids, segments)
 
 
 def _convert(
