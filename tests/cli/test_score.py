@@ -54,7 +54,7 @@ def score(*arguments):
 
 
 def test_json_has_every_measure_that_fractions_by_hand_give(gt, pred, capsys):
-    """road: IoUs 3/4 and 1; person: 3/4 and a wrong one; car: 1, a miss, and a wrong one, of which just half is void."""
+    """road: IoUs 3/4 and 1; person: 3/4 and a wrong one; car: 1, a miss, and a wrong one that is half on void."""
     score("--gt", *gt, "--pred", *pred, "--json")
     found = json.loads(capsys.readouterr().out)
     of_class = {row["category"]: [row[key] for key in ("PQ", "SQ", "RQ", "tp", "fp", "fn")] for row in found["classes"]}
