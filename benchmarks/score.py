@@ -96,9 +96,25 @@ def scorers(root: Path, cores: int) -> Iterator[tuple[str, Way]]:
     gt, pred = (places[0], places[2]), (places[1], places[3])
     yield f"antvisionps, {cores} processes", lambda: panoptic_quality(gt, pred, workers=cores).all.pq
     yield "antvisionps, 1 process", lambda: panoptic_quality(gt, pred).all.pq
-    yield "panopticapi", lambda: quietly(evaluation.pq_compute, places)["All"]["pq"]
+    yield "panopticapi", lambda: float(quietly(evaluation.pq_compute, places)["All"]["pq"])
     if hotcoco := installed("hotcoco.panoptic"):
         yield "hotcoco", lambda: quietly(hotcoco.pq_compute, places)["All"]["pq"]
+    if vernier := installed("vernier.panoptic"):
+        yield "vernier", lambda: vernier_pq(vernier, root)
+
+
+def vernier_pq(vernier: Any, root: Path) -> float:
+    """It takes maps in memory: all of them at once."""
+    arguments = {}
+    for which in ("gt", "pred"):
+        document = json.loads((root / f"{which}.json").read_text())
+        rows = document["annotations"]
+        maps = {row["image_id"]: vernier.decode_label_map_png(root / which / row["file_name"]) for row in rows}
+        segments = json.dumps({row["image_id"]: row["segments_info"] for row in rows}).encode()
+        arguments[which] = (maps, segments)
+    gt = vernier.Dataset.from_arrays(*arguments["gt"], json.dumps(CATEGORIES.to_json()).encode())
+    found = vernier.Evaluator(parity_mode="strict").evaluate(gt, vernier.Predictions.from_arrays(*arguments["pred"]))
+    return float(found.pq)
 
 
 def quietly(score: Callable[..., Any], places: list[str]) -> Any:
