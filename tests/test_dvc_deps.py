@@ -37,7 +37,7 @@ def _imported_names(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom) and node.module:
         yield node.module
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Constant) and re.fullmatch(r"antvisionps[.\w]+", str(node.value)):
+    elif isinstance(node, ast.Constant) and re.fullmatch(r"antvisionps(\.\w+)+", str(node.value)):
         yield str(node.value)  # importlib.import_module("antvisionps.…")
     for child in ast.iter_child_nodes(node):
         yield from _imported_names(child)
