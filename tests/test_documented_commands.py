@@ -264,6 +264,13 @@ def test_the_tours_python_fuses_again(project):
         assert file.read_bytes() == (project / "fused_again" / file.relative_to(project / "data/fused")).read_bytes()
 
 
+@pytest.mark.usefixtures("project")
+def test_the_toolboxs_python_scores(capsys):
+    for code in PYTHON.findall((ROOT / "docs" / "toolbox.md").read_text()):
+        exec(compile(code, "toolbox.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("\n1.0\n")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_on_a_page_is_python(page):
     for code in PYTHON.findall(page.read_text()):

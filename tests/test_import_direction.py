@@ -95,6 +95,13 @@ def test_imports_run_one_way_within_models():
             assert all(part == own or level(part) < level(own) for part in used), f"{module} imports {used}"
 
 
+def test_no_module_asks_the_package_for_its_public_names():
+    stages = [f"stages.{path.stem}" for path in (PROJECT / "stages").glob("*.py")]
+    rooms = {room_of(module) for module in MODULES}
+    used = {name for module in [*MODULES, *stages] for name in imports_of(module) if name.startswith("antvisionps.")}
+    assert {name for name in used if room_of(name) not in rooms} == set()
+
+
 def test_only_models_import_the_heavy_packages():
     light = [module for module in MODULES if room_of(module) not in WITH_TORCH and module not in IN_A_FUNCTION]
     heavy = {module: {name.split(".")[0] for name in imports_of(module)} & HEAVY for module in light}

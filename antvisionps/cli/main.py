@@ -4,7 +4,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.cli import check, download, export, figure, findings, inspect, predict, results, sweep, table, use
+from antvisionps.cli import (
+    check,
+    download,
+    export,
+    figure,
+    findings,
+    inspect,
+    predict,
+    results,
+    score,
+    sweep,
+    table,
+    use,
+)
 from antvisionps.core.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -29,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     use.add_parser(commands, PROJECT_ROOT)
 
+    score.add_parser(commands)
     results.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)

@@ -9,9 +9,9 @@ MEASURES = ("PQ", "SQ", "RQ")
 
 
 def groups(categories: CategorySet) -> dict[str, list[int]]:
-    """All, Things, Stuff → category ids, in class order."""
+    """All, Things, Stuff → category ids in ascending order, in which panopticapi too adds up those of most JSONs."""
     of_group = {"All": categories.categories, "Things": categories.things, "Stuff": categories.stuff}
-    return {group: [category.category_id for category in listed] for group, listed in of_group.items()}
+    return {group: sorted(category.category_id for category in listed) for group, listed in of_group.items()}
 
 
 def percentages(quality: Quality) -> dict[str, float | None]:

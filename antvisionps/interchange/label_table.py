@@ -73,11 +73,16 @@ class LabelTable:
         return category
 
 
+def own_labels(categories: CategorySet) -> LabelTable:
+    """Labels are category ids."""
+    identity: dict[int, int | str] = {category_id: category_id for category_id in categories.category_ids.tolist()}
+    return LabelTable(categories, identity, identity)
+
+
 def read_label_table(path: Path, categories: CategorySet) -> LabelTable:
     """The table of that file; without such a file labels are category ids. Raises PredictionsError on a broken one."""
     if not path.exists():
-        identity: dict[int, int | str] = {category_id: category_id for category_id in categories.category_ids.tolist()}
-        return LabelTable(categories, identity, identity)
+        return own_labels(categories)
     document = read_json(path, what="table of labels", remedy="write it again", error=PredictionsError)
     if isinstance(document, dict) and set(document) == {"things", "stuff"}:
         return LabelTable(categories, *(_table(path, document[kind], categories) for kind in ("things", "stuff")))

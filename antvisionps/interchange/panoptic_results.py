@@ -10,7 +10,10 @@ map without doubt; so two segments of one stuff category in an image become one,
 lists stuff that it fuses as several rows of one id.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from antvisionps.core.file_names import path_below
 from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.image_names import ImageFinder
-from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.label_table import LabelTable, own_labels
 from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
 from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_png, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import json_flag
@@ -30,33 +33,67 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.panoptic.segment_runs import SegmentRuns, index_runs
+from antvisionps.panoptic.segments import PanopticImage, run_lengths
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
+
+Segments = dict[int, tuple[int, float]]
+"""segment id → (category_id, score)."""
+
+
+@dataclass(frozen=True)
+class PanopticResults:
+    """The rows of a file, by image_id, and the folder of their maps."""
+
+    annotations: Path
+    maps: Path
+    labels: LabelTable
+    row_of_image: Mapping[int, Mapping[str, Any]]
+
+    @classmethod
+    def open(
+        cls, annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: LabelTable | None = None
+    ) -> PanopticResults:
+        """Without a table, labels are category ids. Raises PredictionsError on an image that is unknown, missing or
+        there twice."""
+        row_of_image = _rows_by_image(annotations, ImageFinder(dataset))
+        for image in dataset.images:
+            if image.image_id not in row_of_image:
+                raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
+        return cls(annotations, maps, labels or own_labels(dataset.categories), row_of_image)
+
+    def load(self, image: PanopticImage) -> tuple[np.ndarray, Segments]:
+        """(H, W) segment ids, and the segments among them; the other ids are void, and below them.
+
+        Raises PredictionsError on a map of another size, an unknown category, a score that is no number from 0 to 1,
+        and segments of map and JSON that disagree.
+        """
+        segment_ids, segments, where = self._read(image)
+        runs_of_segments(segment_ids, segments, where)
+        return segment_ids, segments
+
+    def load_runs(self, image: PanopticImage) -> tuple[SegmentRuns, Segments]:
+        """The same as runs."""
+        segment_ids, segments, where = self._read(image)
+        return runs_of_segments(segment_ids, segments, where), segments
+
+    def _read(self, image: PanopticImage) -> tuple[np.ndarray, Segments, str]:
+        """The third is what errors call it."""
+        row = self.row_of_image[image.image_id]
+        where = f"{self.annotations}: image {image.source_id}"
+        segment_ids, meaning = _load_map(self.maps, row.get("file_name"), image, where)
+        where += f" (its PNG is {meaning})" if meaning else ""
+        return segment_ids, read_segments(row.get("segments_info"), self.labels, where), where
 
 
 def read_panoptic_results(
     annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: LabelTable
 ) -> Iterator[tuple[ImageInstances, ImageSemantics]]:
-    """Every image of the split, in ascending image_id.
-
-    Raises PredictionsError on an image that is unknown, missing or there twice, an unknown category, a map of another
-    size, segments of map and JSON that disagree, and a score that is no number from 0 to 1.
-    """
-    row_of_image = _rows_by_image(annotations, ImageFinder(dataset))
+    """Every image of the split, in ascending image_id. Raises what PanopticResults does."""
+    results = PanopticResults.open(annotations, maps, dataset=dataset, labels=labels)
     for image in dataset.images:
-        if image.image_id not in row_of_image:
-            raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
-        row = row_of_image[image.image_id]
-        where = f"{annotations}: image {image.source_id}"
-        segment_ids, meaning = _load_map(maps, row.get("file_name"), image, where)
-        where += f" (its PNG is {meaning})" if meaning else ""
-        segments = _segments(row.get("segments_info"), labels, where)
-        yield _convert(segment_ids, segments, image, labels, where)
-
-
-Segments = dict[int, tuple[int, float]]
-"""segment id → (category_id, score)."""
+        yield _convert(*results.load(image), image, labels)
 
 
 def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, Any]]:
@@ -75,16 +112,16 @@ def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, An
 
 
 def _load_map(folder: Path, file_name: Any, image: PanopticImage, where: str) -> tuple[np.ndarray, str]:
-    """(H, W) int64 segment ids, and what the pixels of the PNG mean if it is not RGB."""
+    """(H, W) segment ids, and what the pixels of the PNG mean if it is not RGB."""
     if not isinstance(file_name, str) or Path(file_name).suffix.lower() not in (".png", ".npy"):
         raise PredictionsError(f"{where}: expected the file_name of a .png or .npy, got {file_name!r}")
     path = path_below(folder, file_name, error=PredictionsError)
     if path.suffix.lower() == ".npy":
         segment_ids = _load_npy(path)
         refuse_other_size(path, image, segment_ids.shape)
-        return segment_ids.astype(np.int64), ""
+        return segment_ids, ""
     segment_ids, header = load_png(path, image, decode_segment_ids)
-    return segment_ids.astype(np.int64), header.meaning
+    return segment_ids, header.meaning
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -96,7 +133,8 @@ def _load_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
+def read_segments(rows: Any, labels: LabelTable, where: str) -> Segments:
+    """From segments_info. Raises PredictionsError."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
@@ -138,17 +176,23 @@ def _is_thing(flag: Any, where: str) -> bool | None:
         raise PredictionsError(f"{where}: isthing: {error}") from error
 
 
-def _convert(
-    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable, where: str
-) -> tuple[ImageInstances, ImageSemantics]:
-    present, inverse = np.unique(segment_ids, return_inverse=True)
-    inverse = inverse.reshape(segment_ids.shape)
-    drawn = {segment_id for segment_id in present.tolist() if segment_id > 0 or segment_id in segments}
+def runs_of_segments(segment_ids: np.ndarray, segments: Segments, where: str) -> SegmentRuns:
+    """Of one map. Raises PredictionsError where it has other segments than these."""
+    lengths, ids = run_lengths(segment_ids)
+    drawn = {segment_id for segment_id in np.unique(ids).tolist() if segment_id > 0 or segment_id in segments}
     if drawn != set(segments):
         stray = min(drawn ^ set(segments))
         problem = "is in the map, but not in segments_info" if stray in drawn else "has no pixel in the map"
         remedy = "add it" if stray in drawn else "leave it out if others hide it"
         raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
+    return index_runs(lengths, ids, segments)
+
+
+def _convert(
+    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable
+) -> tuple[ImageInstances, ImageSemantics]:
+    present, inverse = np.unique(segment_ids, return_inverse=True)
+    inverse = inverse.reshape(segment_ids.shape)
     category_of = [
         segments[segment_id][0] if segment_id in segments else VOID_CATEGORY for segment_id in present.tolist()
     ]

@@ -71,9 +71,9 @@ def read_panoptic(
     row_of = _rows_by_image(image_rows, where)
     annotation_of = _annotations_by_image(annotation_rows, row_of, where)
     _leave_out_single(row_of, annotation_of, where, is_foreign)
-    parse_segment = partial(_parse_segment, categories=categories, is_foreign=is_foreign)
+    parse_row = partial(parse_segment, categories=categories, is_foreign=is_foreign)
     images = tuple(
-        _parse_image(number, image_id, row_of[image_id], annotation_of[image_id], parse_segment, where)
+        _parse_image(number, image_id, row_of[image_id], annotation_of[image_id], parse_row, where)
         for image_id, number in number_ids(row_of).items()
     )
     refuse_duplicates((image.file_name for image in images), "file name", where)
@@ -189,7 +189,7 @@ def _leave_out_single(
 
 
 def _parse_image(
-    number: int, image_id: ImageId, row: Any, annotation: Any, parse_segment: Callable[[Any, str], Segment], where: str
+    number: int, image_id: ImageId, row: Any, annotation: Any, parse_row: Callable[[Any, str], Segment], where: str
 ) -> PanopticImage:
     where = f"{where}: image {image_id}"
     height, width = (_parse(row, key, whole_number, where) for key in ("height", "width"))
@@ -197,7 +197,7 @@ def _parse_image(
         raise DataError(f"{where}: expected a height and width of at least 1, got {height}x{width}")
     if height * width > MAX_PIXELS:
         raise DataError(f"{where}: expected at most {MAX_PIXELS} pixels, got a height and width of {height}x{width}")
-    segments = tuple(parse_segment(info, where) for info in _field(annotation, "segments_info", list, where))
+    segments = tuple(parse_row(info, where) for info in _field(annotation, "segments_info", list, where))
     refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=number,
@@ -210,8 +210,8 @@ def _parse_image(
     )
 
 
-def _parse_segment(row: Any, where: str, *, categories: CategorySet, is_foreign: bool) -> Segment:
-    """Whole rows go the short way, as there are a million of segments."""
+def parse_segment(row: Any, where: str, *, categories: CategorySet, is_foreign: bool) -> Segment:
+    """A row of segments_info. Raises DataError. Whole rows go the short way, as there are a million of segments."""
     try:
         segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
         x, y, width, height = map(int, bbox)

@@ -1,9 +1,10 @@
 """A split of a data set: its photos and panoptic maps, each checked against the annotation when it is loaded."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from antvisionps.core.input_files import read_file
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.photo import SWAPS_SIDES, OtherSizeError, Photo, read_orientation, read_photo, untag_command
 from antvisionps.panoptic.png import PngHeader, decode_segment_ids, read_header
+from antvisionps.panoptic.segment_runs import SegmentRuns, index_runs, segment_areas_px
 from antvisionps.panoptic.segments import (
     UNKNOWN_AREA_PX,
     UNKNOWN_BBOX_XYWH,
     PanopticImage,
-    count_pixels,
     fill_in_measures,
-    run_starts,
+    run_lengths,
 )
 
 
@@ -64,32 +65,46 @@ class PanopticDataset:
         Raises DataError when the PNG is missing, truncated, of a kind that holds no ids (png.py) or of another size
         than the annotation says, when a pixel's id is not among the image's segments, and when a segment has no pixel.
         """
+        segment_ids, header = self._read_map(image)
+        self._check_segments(image, run_lengths(segment_ids)[1], header)
+        return segment_ids
+
+    def load_runs(self, image: PanopticImage) -> tuple[SegmentRuns, PanopticImage]:
+        """The map's runs, and the image with the areas that its JSON leaves out. Raises what `load_segment_ids` and
+        `measure` do."""
+        segment_ids, header = self._read_map(image)
+        lengths, ids = run_lengths(segment_ids)
+        self._check_segments(image, ids, header)
+        runs = index_runs(lengths, ids, _listed(image))
+        areas_px = segment_areas_px(runs, _listed(image))
+        self._refuse_other_areas(image, areas_px)
+        measured = tuple(segment._replace(area_px=areas_px[segment.segment_id]) for segment in image.segments)
+        return runs, replace(image, segments=measured)
+
+    def _read_map(self, image: PanopticImage) -> tuple[np.ndarray, PngHeader]:
         path = self.panoptic_path(image)
         try:
             png = read_file(path)
             header = read_header(png)
             if header.hw != (image.height, image.width):
                 raise self._other_size(path, image, header.hw, self._map_remedy(image, header.hw))
-            segment_ids = decode_segment_ids(png)
+            return decode_segment_ids(png), header
         except (OSError, ValueError) as error:
             raise self._unreadable(path, "panoptic PNG", image, error) from error
-        self._check_segments(path, image, segment_ids, header)
-        return segment_ids
 
     def measure(self, image: PanopticImage, segment_ids: np.ndarray) -> PanopticImage:
-        """The image with whole segments: what its JSON leaves out is taken from its map. Raises what `check_areas`
-        does."""
+        """The image with whole segments: what its JSON leaves out is taken from its map. Raises DataError when a
+        segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
+        runs = index_runs(*run_lengths(segment_ids), _listed(image))
+        self._refuse_other_areas(image, segment_areas_px(runs, _listed(image)))
         if any(one.area_px == UNKNOWN_AREA_PX or one.bbox_xywh == UNKNOWN_BBOX_XYWH for one in image.segments):
-            image = replace(image, segments=fill_in_measures(image.segments, segment_ids))
-        self.check_areas(image, segment_ids)
+            return replace(image, segments=fill_in_measures(image.segments, segment_ids))
         return image
 
-    def check_areas(self, image: PanopticImage, segment_ids: np.ndarray) -> None:
-        """Raises DataError when a segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
-        segments = sorted(image.segments, key=lambda segment: segment.segment_id)
-        areas_px = count_pixels(segment_ids, [segment.segment_id for segment in segments])
-        for segment, got in zip(segments, areas_px, strict=True):
-            if segment.area_px != got:
+    def _refuse_other_areas(self, image: PanopticImage, areas_px: Mapping[int, int]) -> None:
+        for segment in sorted(image.segments, key=attrgetter("segment_id")):
+            got = areas_px[segment.segment_id]
+            if segment.area_px not in (got, UNKNOWN_AREA_PX):
                 raise DataError(
                     f"{self.annotations}: image {image.source_id}: segment {segment.segment_id}: expected as area its "
                     f"number of pixels in {self.panoptic_path(image)}, {got}, got {segment.area_px}; correct the area"
@@ -118,9 +133,10 @@ class PanopticDataset:
             f"remove the tag (`{untag_command(photo)}`) and correct height and width"
         )
 
-    def _check_segments(self, path: Path, image: PanopticImage, segment_ids: np.ndarray, header: PngHeader) -> None:
-        present = {*segment_ids.ravel()[run_starts(segment_ids)].tolist()} - {VOID_SEGMENT_ID}
-        listed = {segment.segment_id for segment in image.segments}
+    def _check_segments(self, image: PanopticImage, ids: np.ndarray, header: PngHeader) -> None:
+        """`ids` are those of the map's runs."""
+        present = {*np.unique(ids).tolist()} - {VOID_SEGMENT_ID}
+        listed = set(_listed(image))
         if present == listed:
             return
         unlisted, absent = sorted(present - listed), sorted(listed - present)
@@ -133,8 +149,13 @@ class PanopticDataset:
         also = f" (and {more} more like it)" if more else ""
         kind = f" (the PNG is {header.meaning})" if header.meaning else ""
         raise DataError(
-            f"{path}: {problem}{also}{kind}; it and {self.annotations} do not belong together, write both again"
+            f"{self.panoptic_path(image)}: {problem}{also}{kind}; it and {self.annotations} do not belong together, "
+            "write both again"
         )
+
+
+def _listed(image: PanopticImage) -> list[int]:
+    return [segment.segment_id for segment in image.segments]
 
 
 def _photo_remedy(path: Path, hw: tuple[int, int], error: OtherSizeError) -> str:

@@ -6,7 +6,7 @@ and `segment`, 0 for void and n for the n-th of the image's segments in ascendin
 size and with which segments, its COCO panoptic JSON tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.parquet_files import ParquetReader
-from antvisionps.panoptic.categories import VOID_SEGMENT_ID
-from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
+from antvisionps.panoptic.segments import PanopticImage, Segment, run_lengths
 
 RUNS_FILE = "runs.parquet"
 SCHEMA_VERSION = "1"
@@ -46,11 +45,26 @@ class SegmentRuns:
 
 def find_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> SegmentRuns:
     """The runs of one (H, W) map, whose ids are void or listed."""
-    starts = run_starts(segment_ids)
-    lengths = np.diff(starts, append=segment_ids.size).astype(np.int32)
-    ids = np.array([VOID_SEGMENT_ID, *sorted(segment.segment_id for segment in segments)])
-    indices = np.searchsorted(ids, segment_ids.reshape(-1)[starts]).astype(np.int32)
-    return SegmentRuns(lengths, indices, np.array([0, len(starts)]))
+    return index_runs(*run_lengths(segment_ids), [segment.segment_id for segment in segments])
+
+
+def index_runs(lengths: np.ndarray, ids: np.ndarray, listed: Iterable[int]) -> SegmentRuns:
+    """The runs of one map from what `run_lengths` finds; ids are listed or, below all that are, void."""
+    indices = np.searchsorted(sorted(listed), ids, side="right").astype(np.int32)
+    return SegmentRuns(lengths.astype(np.int32), indices, np.array([0, len(lengths)]))
+
+
+def segment_areas_px(runs: SegmentRuns, listed: Iterable[int]) -> dict[int, int]:
+    """Segment id → its pixels in the one map of `runs`, whose listed segments these are."""
+    ordered = sorted(listed)
+    areas_px = np.bincount(runs.segment_indices, runs.lengths, minlength=1 + len(ordered)).astype(np.int64)
+    return dict(zip(ordered, areas_px[1:].tolist(), strict=True))
+
+
+def join_runs(maps: Sequence[SegmentRuns]) -> SegmentRuns:
+    """The runs of several images, in their order."""
+    lengths, indices = (np.concatenate([getattr(one, name) for one in maps]) for name in ("lengths", "segment_indices"))
+    return SegmentRuns(lengths, indices, np.cumsum([0, *(len(one.lengths) for one in maps)]))
 
 
 @contextmanager

@@ -132,10 +132,7 @@ def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:
     return np.flatnonzero(is_start)
 
 
-def count_pixels(segment_ids: np.ndarray, ascending_ids: list[int]) -> list[int]:
-    """The pixels of each of these segments; every other pixel is void."""
+def run_lengths(segment_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R,) pixels and (R,) id of each run of an (H, W) map, in raster order."""
     starts = run_starts(segment_ids)
-    positions = np.searchsorted([VOID_SEGMENT_ID, *ascending_ids], segment_ids.ravel()[starts])
-    lengths = np.diff(starts, append=segment_ids.size)
-    areas: list[int] = np.bincount(positions, lengths, minlength=1 + len(ascending_ids)).astype(np.int64).tolist()
-    return areas[1:]
+    return np.diff(starts, append=segment_ids.size), segment_ids.ravel()[starts]

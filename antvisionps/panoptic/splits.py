@@ -109,7 +109,7 @@ def prepare_coco_panoptic(
 
     `read_instances` gives instances that are annotated apart from the maps.
 
-    Raises DataError on whatever `read_folder`, `load_photo`, `load_segment_ids` and `check_areas` refuse, on train and
+    Raises DataError on whatever `read_folder`, `load_photo`, `load_segment_ids` and `measure` refuse, on train and
     val of different categories, and on a photo in both.
     """
     with atomic_folder(out) as folder:
@@ -264,7 +264,7 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
 
 
 def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs: bool = False) -> CheckedImage:
-    """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `check_areas` do."""
+    """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `measure` do."""
     opened = dataset.read_photo(image)
     pixels = stored_pixels = _hash_pixels(opened.rgb)
     if opened.stored is not opened.rgb:

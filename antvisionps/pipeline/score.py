@@ -1,9 +1,7 @@
 """What stage `score` does: PQ, SQ and RQ of every fused system on the val split, with tables and pictures."""
 
-import itertools
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,18 +12,18 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.csv_files import write_csv
-from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
-from antvisionps.evaluation.panoptic_quality import (
-    SIZES,
-    MatchCounts,
-    SegmentMatches,
-    class_quality,
-    group_quality,
-    match_segments,
-    total_counts,
+from antvisionps.evaluation.bootstrap import draw_images
+from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, match_segments, total_counts
+from antvisionps.evaluation.score_rows import (
+    CLASS_COLUMNS,
+    INTERVAL_COLUMNS,
+    SIZE_COLUMNS,
+    class_rows,
+    image_columns,
+    interval_rows,
+    size_rows,
 )
-from antvisionps.evaluation.summary import MEASURES, groups, percentages, summarize
-from antvisionps.panoptic.categories import CategorySet
+from antvisionps.evaluation.summary import summarize
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
 from antvisionps.panoptic.splits import runs_path
@@ -122,78 +120,20 @@ def write_metrics(
     totals = {name: total_counts(of_images) for name, of_images in counts.items()}
     summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
     (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    columns = [*MEASURES, "tp", "fp", "fn"]
-    write_csv(folder / "per_class.csv", ["category", "system", *columns], _class_rows(totals, truth.categories))
-    write_csv(folder / "per_size.csv", ["system", "size", *columns], _size_rows(matches, truth.categories))
-    rows = _interval_rows(counts, truth.categories, draws)
-    write_csv(folder / "intervals.csv", ["group", "system", "minus", "PQ", "low", "high"], rows)
+    write_csv(folder / "per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
+    write_csv(folder / "per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
+    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, truth.categories, draws))
     pq.write_table(
         _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
     )
     return summary
 
 
-def _class_rows(totals: Mapping[str, MatchCounts], categories: CategorySet) -> Iterator[list[object]]:
-    """A row for each system and category that has a true or a predicted segment; categories in class order."""
-    qualities = {name: class_quality(total) for name, total in totals.items()}
-    for category in categories.categories:
-        for name, total in totals.items():
-            quality = qualities[name].get(category.category_id)
-            if quality is not None:
-                row = int(np.searchsorted(total.category_ids, category.category_id))
-                tp, fp, fn = (int(column[row]) for column in (total.tp, total.fp, total.fn))
-                yield [category.name, name, *percentages(quality).values(), tp, fp, fn]
-
-
-def _size_rows(matches: Mapping[str, SegmentMatches], categories: CategorySet) -> Iterator[list[object]]:
-    """A row for each system and size of things; no PQ where no thing is of that size."""
-    for name, of_system in matches.items():
-        for size in SIZES:
-            total = total_counts(of_system.of_size(size, categories.thing_ids).counts())
-            quality = group_quality(class_quality(total), total.category_ids.tolist())
-            sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
-            yield [name, size, *percentages(quality).values(), *sums]
-
-
-def _interval_rows(
-    counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
-) -> Iterator[list[object]]:
-    """PQ of every system, and of every two the difference (`minus` is the second), with 95 % intervals over images.
-
-    Both systems of a difference are scored on the same resampled images.
-    """
-    every_image_once = np.ones_like(draws[:1])
-    once_and_draws = np.concatenate([every_image_once, draws])
-    resampled = {name: ResampledCounts.of(images, once_and_draws) for name, images in counts.items()}
-    for group, category_ids in groups(categories).items():
-        pq_of = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
-        for name in counts:
-            yield [group, name, "", *_with_interval(pq_of[name])]
-        for second, first in itertools.combinations(counts, 2):
-            yield [group, first, second, *_with_interval(pq_of[first] - pq_of[second])]
-
-
-def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
-    """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
-    for value in (float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])):
-        yield "" if math.isnan(value) else 100 * value
-
-
 def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
-    """Enough to compute the PQ of any subset of images again, or to bootstrap it. Images have the data set's own ids,
-    so where these are text the column is."""
+    """Images have the data set's own ids, so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
     schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    tables = []
-    for name, of_images in counts.items():
-        lengths = [len(image.category_ids) for image in of_images]
-        image_ids = np.repeat(np.array(source_ids), lengths).tolist()
-        columns = [
-            np.concatenate([getattr(image, field) for image in of_images])
-            for field in ("category_ids", "tp", "fp", "fn", "iou_sum")
-        ]
-        tables.append(pa.table([[name] * len(image_ids), image_ids, *columns], schema=schema))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
 
 
 def write_overlays(

@@ -9,12 +9,11 @@ SUFFIX_OF_GROUP = {"All": "", "Things": "Th", "Stuff": "St"}
 """How the field abbreviates: PQ, PQTh, PQSt."""
 
 
-def print_pq(summary: Summary, ignored: str) -> None:
+def print_pq(summary: Summary, ignored: str = "", *, of: str = "on val, ") -> None:
     """A row for each system, a column for each group and measure, in the summary's order; then what is ignored."""
     rows = [{"system": system, **_values(groups)} for system, groups in summary.items()]
     names = [name for name in rows[0] if name != "system"] if rows else []
-    title = "Panoptic quality on val, percent (Th: things, St: stuff)"
-    print_table(title, rows, dict.fromkeys(names, ".1f"))
+    print_table(f"Panoptic quality {of}percent (Th: things, St: stuff)", rows, dict.fromkeys(names, ".1f"))
     if ignored:
         print(f"ignored: {ignored}")
 

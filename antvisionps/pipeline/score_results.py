@@ -1,0 +1,180 @@
+"""PQ of what other tools predicted, from files or from memory: without a project, params.yaml and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import zip_longest
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antvisionps.core.errors import DataError, PredictionsError
+from antvisionps.evaluation.panoptic_quality import (
+    MatchCounts,
+    Quality,
+    SegmentMatches,
+    class_quality,
+    group_quality,
+    match_segments,
+    total_counts,
+)
+from antvisionps.evaluation.summary import groups
+from antvisionps.interchange.label_table import LabelTable, own_labels
+from antvisionps.interchange.panoptic_results import PanopticResults, Segments, read_segments, runs_of_segments
+from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
+from antvisionps.panoptic.coco_json import parse_segment, read_panoptic
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segment_runs import (
+    IMAGES_PER_GROUP,
+    SegmentRuns,
+    images_of_group,
+    join_runs,
+    segment_areas_px,
+)
+from antvisionps.panoptic.segments import UNKNOWN_BBOX_XYWH, Segment
+from antvisionps.parallel.images import map_images
+
+Files = tuple[Path, Path]
+"""A JSON in the COCO panoptic format and the folder of its PNGs."""
+
+Places = tuple[str | PathLike[str], str | PathLike[str]]
+Maps = Iterable[tuple[Any, Sequence[Mapping[str, Any]]]]
+"""Of each image its (H, W) segment ids and its segments_info."""
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticQuality:
+    """PQ, SQ and RQ as fractions of 1, by panopticapi's rules, and the counts of each image, in the truth's order."""
+
+    categories: CategorySet
+    counts: tuple[MatchCounts, ...]
+
+    @cached_property
+    def classes(self) -> dict[int, Quality]:
+        """category_id → its quality, of the categories with a true or a predicted segment that counts."""
+        return class_quality(total_counts(self.counts))
+
+    @property
+    def all(self) -> Quality:
+        return self._of_group("All")
+
+    @property
+    def things(self) -> Quality:
+        return self._of_group("Things")
+
+    @property
+    def stuff(self) -> Quality:
+        return self._of_group("Stuff")
+
+    def _of_group(self, group: str) -> Quality:
+        return group_quality(self.classes, groups(self.categories)[group])
+
+
+def panoptic_quality(
+    gt: Places | Maps, pred: Places | Maps, *, categories: Iterable[Mapping[str, Any]] | None = None, workers: int = 1
+) -> PanopticQuality:
+    """PQ of predictions: gt and pred are both (JSON, folder of PNGs), or both, image by image in one order, pairs of
+    (H, W) segment ids and segments_info.
+
+    In memory `categories` are those of a COCO panoptic JSON; segments_info of the truth has id, category_id and, of a
+    crowd, iscrowd, that of a prediction id and category_id (or label_id). Void is id 0 and, in a prediction, any
+    negative id; a prediction may use 0 for a segment.
+
+    Raises DataError and PredictionsError on a truth and on predictions that break the format or do not fit together.
+    """
+    if (gt_files := _files(gt)) and (pred_files := _files(pred)):
+        truth, matches = match_results(gt_files, {"pred": pred_files}, workers=workers)
+        return PanopticQuality(truth.categories, tuple(matches["pred"].counts()))
+    if categories is None:
+        raise DataError("expected gt and pred as two pairs of paths, or in memory with `categories`; give them")
+    known = CategorySet.from_json(categories, where="categories")
+    labels = own_labels(known)
+    pairs: list[tuple[Any, Any]] = list(zip_longest(gt, pred))
+    for position, pair in enumerate(pairs):
+        if not all(isinstance(of_image, tuple | list) and len(of_image) == 2 for of_image in pair):
+            raise PredictionsError(
+                f"image at position {position}: expected (segment ids, segments_info) in both gt and pred, got "
+                f"{' and '.join(type(of_image).__name__ for of_image in pair)}; give as many of one as of the other"
+            )
+    counts = [_counts_in_memory(*pair, labels, f"image at position {n}") for n, pair in enumerate(pairs)]
+    return PanopticQuality(known, tuple(counts))
+
+
+def _files(given: Any) -> Files | None:
+    is_places = isinstance(given, tuple) and len(given) == 2 and all(isinstance(one, str | PathLike) for one in given)
+    return (Path(given[0]), Path(given[1])) if is_places else None
+
+
+def match_results(
+    gt: Files, predictions: Mapping[str, Files], *, workers: int, bar: str | None = None
+) -> tuple[PanopticDataset, dict[str, SegmentMatches]]:
+    """The truth, and by name the matches of each prediction in its images. Each true map is decoded once. `bar`
+    is what a progress bar says."""
+    annotations, maps = gt
+    truth = read_panoptic(annotations, images_dir=maps, panoptic_dir=maps, is_foreign=True)
+    results = [PanopticResults.open(*files, dataset=truth) for files in predictions.values()]
+    found = map_images(
+        partial(_open_matching, truth, results),
+        range(-(-len(truth.images) // IMAGES_PER_GROUP)),
+        workers=workers,
+        description=bar,
+        images_of_item=lambda group: len(images_of_group(truth.images, group)),
+    )
+    parts = zip(*found, strict=True)
+    return truth, {name: SegmentMatches.join(of_name) for name, of_name in zip(predictions, parts, strict=True)}
+
+
+def _open_matching(truth: PanopticDataset, results: Sequence[PanopticResults]) -> Callable[[int], list[SegmentMatches]]:
+    def match(group: int) -> list[SegmentMatches]:
+        images = images_of_group(truth.images, group)
+        gt_runs, measured = zip(*(truth.load_runs(image) for image in images), strict=True)
+        gt = {"gt_runs": join_runs(gt_runs), "gt": [image.segments for image in measured]}
+        return [_match(gt, [of_tool.load_runs(image) for image in images]) for of_tool in results]
+
+    return match
+
+
+def _match(gt: Mapping[str, Any], predicted: Sequence[tuple[SegmentRuns, Segments]]) -> SegmentMatches:
+    return match_segments(
+        **gt,
+        predicted_runs=join_runs([runs for runs, _ in predicted]),
+        predicted=[_described(segments) for _, segments in predicted],
+    )
+
+
+def _described(segments: Segments) -> list[Segment]:
+    """Without area: the runs of a prediction tell it."""
+    return [
+        Segment(segment_id, category_id, 0, UNKNOWN_BBOX_XYWH, is_crowd=False)
+        for segment_id, (category_id, _) in segments.items()
+    ]
+
+
+def _counts_in_memory(gt: tuple[Any, Any], pred: tuple[Any, Any], labels: LabelTable, where: str) -> MatchCounts:
+    (gt_map, gt_rows), (pred_map, pred_rows) = gt, pred
+    gt_ids, pred_ids = (_segment_ids(ids, f"{where}: {which}") for ids, which in ((gt_map, "gt"), (pred_map, "pred")))
+    if gt_ids.shape != pred_ids.shape:
+        raise PredictionsError(f"{where}: expected a map of {gt_ids.shape} as gt is, got {pred_ids.shape}; resize it")
+    listed = [parse_segment(row, f"{where}: gt", categories=labels.categories, is_foreign=True) for row in gt_rows]
+    refuse_duplicates((segment.segment_id for segment in listed), "segment id", f"{where}: gt")
+    by_id: Segments = {segment.segment_id: (segment.category_id, 1.0) for segment in listed}
+    gt_runs = runs_of_segments(gt_ids, by_id, f"{where}: gt")
+    areas_px = segment_areas_px(gt_runs, by_id)
+    measured = [segment._replace(area_px=areas_px[segment.segment_id]) for segment in listed]
+    segments = read_segments(pred_rows, labels, f"{where}: pred")
+    predicted = runs_of_segments(pred_ids, segments, f"{where}: pred"), segments
+    return _match({"gt_runs": gt_runs, "gt": [measured]}, [predicted]).counts()[0]
+
+
+def _segment_ids(given: Any, where: str) -> np.ndarray:
+    segment_ids = np.asarray(given)
+    if segment_ids.ndim != 2 or segment_ids.dtype.kind not in "iu" or not segment_ids.size:
+        raise PredictionsError(
+            f"{where}: expected (H, W) whole numbers, got {segment_ids.shape} of {segment_ids.dtype}; ids of RGB are "
+            "R + 256 G + 256² B"
+        )
+    return segment_ids
