@@ -72,7 +72,7 @@ def _scores_of_ends(groups: Sequence[Sequence[Candidate]], ends: Sequence[str]) 
             values[row, ends.index(member.end)] = member.score, 1.0
     is_member = values[..., 1] > 0
     values[..., 0] = np.where(is_member, logit(values[..., 0], floor=SCORE_FLOOR), 0.0)
-    return values.reshape(len(groups), -1)
+    return values.reshape(len(groups), 2 * len(ends))
 
 
 def _measures(image: ImageInstances, average: SemanticAverage, categories: CategorySet) -> np.ndarray:

@@ -96,14 +96,15 @@ def fuse_by_each(
 
 def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
     """The names of all ends whose semantics count."""
-    return "+".join(end for end in semantics if settings.weight_of_end.get(end, 0) > 0)
+    present = set(semantics)
+    return "+".join(end for end in settings.semantic_ends() if end in present)
 
 
 def average_weighted(
     semantics: Mapping[str, ImageSemantics], *, categories: CategorySet, settings: FusionSettings
 ) -> SemanticAverage:
     """The average of end → semantics by the weights of the settings, which count an end that they do not name as 0."""
-    present = {end: semantics[end] for end in semantics if settings.weight_of_end.get(end, 0) > 0}
+    present = {end: semantics[end] for end in settings.semantic_ends() if end in semantics}
     weights = [settings.weight_of_end[end] for end in present]
     return average_semantics(
         list(present.values()), weights=weights, categories=categories, average_of=settings.average_of
