@@ -13,7 +13,8 @@ import pytest
 from antvisionps.evaluation.panoptic_quality import MatchCounts
 from antvisionps.pipeline.calibrate_auto import choose_ends, fold_images
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
 
 
@@ -94,19 +95,25 @@ def test_two_processes_and_the_ends_in_another_order_find_and_fuse_the_same(done
     assert bytes_below(tmp_path / "fused" / "fusion") == bytes_below(auto / "fused" / "fusion")
 
 
-def without_probabilities(path):
-    """Writes a cache again as an import of panoptic results has it: no mask probabilities, every score 1."""
-    with InstancesReader(path) as reader:
+def without_probabilities(folder):
+    """Writes the caches of an end again as an import of panoptic results has them: every probability is 0 or 1."""
+    with InstancesReader(folder / INSTANCES_FILE) as reader:
         header, images = reader.header, list(reader)
-    with InstancesWriter(path, header) as writer:
+    with InstancesWriter(folder / INSTANCES_FILE, header) as writer:
         for image in images:
             writer.write(replace(image, scores=np.ones_like(image.scores), mask_probs=None))
+    with SemanticReader(folder / SEMANTIC_FILE) as reader:
+        header, semantics = reader.header, list(reader)
+    with SemanticWriter(folder / SEMANTIC_FILE, header) as writer:
+        for image in semantics:
+            is_likeliest = image.planes == image.planes.max(axis=0)
+            writer.write(replace(image, planes=255 * is_likeliest.astype(np.uint8)))
 
 
 def test_an_end_without_probabilities_is_fused_without_a_special_setting(done, tmp_path):
     predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
     for split in ("heldout", "val"):
-        without_probabilities(predictions / "e_ups" / split / INSTANCES_FILE)
+        without_probabilities(predictions / "e_ups" / split)
     params = write_params(tmp_path / "params.yaml", method="auto", systems=["fusion"])
     places = {"params": params, "predictions": predictions}
     succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
