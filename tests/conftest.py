@@ -95,6 +95,21 @@ def done(made_once) -> Workspace:
     return Workspace(made_once("done", lambda folder: Workspace(folder).fill()))
 
 
+@pytest.fixture(scope="session")
+def auto(done, made_once) -> Path:
+    """A folder with the `calibration` and `fused` maps of all systems by method auto, params.yaml and what calibrate
+    printed."""
+
+    def fill(folder: Path) -> None:
+        params = write_params(folder / "params.yaml", method="auto")
+        ran = succeed(done.run("calibrate", params=params, out=folder / "calibration"))
+        (folder / "calibrate.txt").write_text(ran.stdout)
+        places = {"params": params, "calibration": folder / "calibration"}
+        succeed(done.run("fuse", **places, out=folder / "fused"))
+
+    return made_once("auto", fill)
+
+
 @pytest.fixture(scope="session", params=["heuristic", "panoptic_head"])
 def union(request, done, made_once) -> Path:
     """A folder with `fused`, the fusion of all ends' instances, by each method, and its params.yaml."""

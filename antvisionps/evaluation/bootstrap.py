@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling images (Efron's percentile bootstrap)."""
+"""Confidence intervals and standard errors by resampling images (Efron's percentile bootstrap, and the jackknife)."""
 
 from __future__ import annotations
 
@@ -72,3 +72,15 @@ class ResampledCounts:
         pq = np.divide(iou_sum, weight, out=np.zeros_like(weight), where=weight > 0)
         present = (weight > 0).sum(axis=1)
         return np.divide(pq.sum(axis=1), present, out=np.full(len(weight), np.nan), where=present > 0)
+
+
+def jackknife_error(one: Sequence[MatchCounts], other: Sequence[MatchCounts], category_ids: Collection[int]) -> float:
+    """The standard error of the difference in PQ of two systems on the same N images, as a fraction of 1: that of
+    leaving out each image in turn, √((N - 1) / N · Σ (d_i - mean)²). 0 for less than two images."""
+    images = len(one)
+    if images < 2:
+        return 0.0
+    draws = 1 - np.eye(images, dtype=np.int64)
+    difference = np.nan_to_num(ResampledCounts.of(one, draws).pq(category_ids))
+    difference = difference - np.nan_to_num(ResampledCounts.of(other, draws).pq(category_ids))
+    return float(np.sqrt((images - 1) / images * np.square(difference - difference.mean()).sum()))

@@ -54,7 +54,8 @@ Panoptic FPN, and UPSNet's, which it uses with a panoptic head."""
 
 
 class FusedSegment(NamedTuple):  # goes from process to process faster than a frozen dataclass
-    """A segment of the map. Stuff has no score, and its end names every end whose semantics were averaged."""
+    """A segment of the map. Stuff has no score, and its end names every end whose semantics were averaged.
+    `probability`: of being right, where the method has one."""
 
     segment_id: int
     category_id: int
@@ -62,6 +63,7 @@ class FusedSegment(NamedTuple):  # goes from process to process faster than a fr
     bbox_xywh: tuple[int, int, int, int]
     score: float | None
     end: str
+    probability: float | None = None
 
 
 def coco_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:

@@ -18,7 +18,7 @@ One end alone is left as it is. Ends that agree to the last byte give one copy o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -45,11 +45,12 @@ class UnionRules:
 @dataclass(frozen=True)
 class JoinedInstances:
     """end → instances, where those that several ends found stand under all their names ("e_ups+lwl_htc"), and what of
-    the ends' own is not among them any more. `positions`: end → where among its own those stood that it has still; None
-    where nobody's moved."""
+    the ends' own is not among them any more. `members`: name → of each of its instances what it was joined from.
+    `positions`: end → where among its own those stood that it has still; None where nobody's moved."""
 
     instances: Mapping[str, ImageInstances]
     rejected: RejectedCandidates
+    members: Mapping[str, Sequence[Sequence[Candidate]]] = field(default_factory=dict)
     positions: Mapping[str, Sequence[int]] | None = None
 
     def at_their_ends(self, rejected: RejectedCandidates) -> RejectedCandidates:
@@ -73,7 +74,8 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     absent = [found for end, image in instances.items() if end not in present for found in list_candidates(end, image)]
     routed_away = [candidate.reject(RejectReason.ROUTED_AWAY) for candidate in absent]
     if len(present) <= 1:
-        return JoinedInstances(present, RejectedCandidates.of(routed_away))
+        own = {end: [[found] for found in list_candidates(end, image)] for end, image in present.items()}
+        return JoinedInstances(present, RejectedCandidates.of(routed_away), own)
     total = sum(rules.weight_of_end[end] for end in present)
     alone: dict[str, list[int]] = {end: [] for end in present}
     shared: dict[str, list[list[Candidate]]] = {}
@@ -84,14 +86,16 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
             members = sorted(group, key=lambda member: list(present).index(member.end))
             shared.setdefault("+".join(member.end for member in members), []).append(members)
     alone = {end: sorted(indices) for end, indices in alone.items()}
-    joined = {}
+    joined, groups_of = {}, {}
     for end, image in present.items():
         kept, share = image.take(alone[end]), np.float64(rules.weight_of_end[end] / total)
         joined[end] = replace(kept, scores=(kept.scores * share).astype(np.float32))
+        groups_of[end] = [[found] for found in list_candidates(end, image, np.array(alone[end], dtype=np.int64))]
     for name, groups in sorted(shared.items()):
-        joined[name] = _average_groups(groups, rules.weight_of_end, total)
+        groups_of[name] = sorted(groups, key=lambda group: -_weigh(group, rules.weight_of_end))
+        joined[name] = _average_groups(groups_of[name], rules.weight_of_end, total)
     merged = [member.reject(RejectReason.MERGED) for groups in shared.values() for group in groups for member in group]
-    return JoinedInstances(joined, RejectedCandidates.of(routed_away + merged), alone)
+    return JoinedInstances(joined, RejectedCandidates.of(routed_away + merged), groups_of, alone)
 
 
 def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float) -> Iterator[list[Candidate]]:
@@ -126,20 +130,23 @@ def _group_category(candidates: Sequence[Candidate], min_iou: float) -> Iterator
     yield from groups.values()
 
 
+def _weigh(group: Sequence[Candidate], weight_of_end: Mapping[str, float]) -> float:
+    return sum(weight_of_end[member.end] * member.score for member in group)
+
+
 def _average_groups(
     groups: Sequence[Sequence[Candidate]], weight_of_end: Mapping[str, float], total: float
 ) -> ImageInstances:
     image = groups[0][0].source
     weighted = [[weight_of_end[member.end] * member.score for member in group] for group in groups]
-    order = sorted(range(len(groups)), key=lambda index: -sum(weighted[index]))
-    averages = [_average(groups[index], weighted[index]) for index in order]
+    averages = [_average(group, scores) for group, scores in zip(groups, weighted, strict=True)]
     boxes_xywh, rles, areas_px, mask_probs = zip(*averages, strict=True)
     return ImageInstances(
         image_id=image.image_id,
         height=image.height,
         width=image.width,
-        category_ids=np.array([groups[index][0].category_id for index in order], dtype=np.int32),
-        scores=np.array([sum(weighted[index]) / total for index in order], dtype=np.float32),
+        category_ids=np.array([group[0].category_id for group in groups], dtype=np.int32),
+        scores=np.array([sum(scores) / total for scores in weighted], dtype=np.float32),
         boxes_xywh=np.array(boxes_xywh, dtype=np.float32),
         rles=list(rles),
         mask_probs=np.stack(mask_probs),

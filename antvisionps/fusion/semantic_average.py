@@ -162,6 +162,18 @@ class SemanticAverage:
         """(height, width) float32 in 0 to 1: the largest average probability of the grid, interpolated."""
         return self._at_pixels(self.sums.max(axis=0) / np.float32(self.total))
 
+    def probabilities(self, class_index: int) -> np.ndarray:
+        """(height, width) float32 in 0 to 1: the average probability of a class, interpolated."""
+        if class_index not in self._probabilities:
+            places = np.flatnonzero(self.class_indices == class_index)
+            plane = self.sums[places[0]] if len(places) else np.zeros(self.grid.shape, dtype=np.float32)
+            self._probabilities[class_index] = self._at_pixels(plane / np.float32(self.total))
+        return self._probabilities[class_index]
+
+    @cached_property
+    def _probabilities(self) -> dict[int, np.ndarray]:
+        return {}
+
     def logits(self) -> np.ndarray:
         """(K, height, width) float32: log(p / floor) of the classes listed, interpolated; other classes are 0.
 

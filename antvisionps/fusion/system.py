@@ -10,19 +10,20 @@ from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
+from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
-Method = Literal["heuristic", "panoptic_head"]
+Method = Literal["heuristic", "panoptic_head", "auto"]
 
 
 @dataclass(frozen=True)
 class FusionSettings:
     """`weight_of_end`: whose predictions, and how much their semantics count · `average_of`: what of the semantics is
     averaged · `end_of_category`: whose instances of each category are taken; None: everybody's · `union`: how
-    everybody's are joined first; None: not."""
+    everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to."""
 
     method: Method
     rules: HeuristicRules
@@ -30,6 +31,7 @@ class FusionSettings:
     average_of: AverageOf
     end_of_category: Mapping[int, str] | None
     union: UnionRules | None
+    acceptance: Acceptance | None = None
 
     @property
     def needs_mask_probs(self) -> bool:
@@ -79,7 +81,7 @@ def fuse_by_each(
     for tried in settings:
         union, average = repr((tried.union, list(tried.weight_of_end))), repr((tried.average_of, tried.weight_of_end))
         if union not in joined:
-            own = {end: found for end, found in instances.items() if end in tried.weight_of_end}
+            own = {end: instances[end] for end in tried.weight_of_end if end in instances}
             joined[union] = join(own, tried)
         if average not in averages:
             averages[average] = average_weighted(semantics, categories=categories, settings=tried)
@@ -94,14 +96,15 @@ def fuse_by_each(
 
 def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
     """The names of all ends whose semantics count."""
-    return "+".join(end for end in semantics if settings.weight_of_end.get(end, 0) > 0)
+    present = set(semantics)
+    return "+".join(end for end in settings.semantic_ends() if end in present)
 
 
 def average_weighted(
     semantics: Mapping[str, ImageSemantics], *, categories: CategorySet, settings: FusionSettings
 ) -> SemanticAverage:
     """The average of end → semantics by the weights of the settings, which count an end that they do not name as 0."""
-    present = {end: semantics[end] for end in semantics if settings.weight_of_end.get(end, 0) > 0}
+    present = {end: semantics[end] for end in settings.semantic_ends() if end in semantics}
     weights = [settings.weight_of_end[end] for end in present]
     return average_semantics(
         list(present.values()), weights=weights, categories=categories, average_of=settings.average_of
@@ -132,6 +135,16 @@ def fuse_average(
             average,
             categories=categories,
             end_of_category=settings.end_of_category,
+            semantic_end=semantic_end,
+            rules=settings.rules,
+        )
+    elif settings.acceptance is not None:
+        fused = fuse_by_probability(
+            joined,
+            average,
+            acceptance=settings.acceptance,
+            ends=list(settings.weight_of_end),
+            categories=categories,
             semantic_end=semantic_end,
             rules=settings.rules,
         )

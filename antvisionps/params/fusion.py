@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from antvisionps.core.documents import Fraction, Weight
 from antvisionps.params.section import Name, NonNegative, Samples, Section, Seed, SidePx, full_weights
 
-Method = Literal["heuristic", "panoptic_head"]
+Method = Literal["heuristic", "panoptic_head", "auto"]
 
 InstanceEnsemble = Literal["best_of_class", "best_overall", "union"]
 """Whose instances: each category's best end's · the one end's that is better overall · all ends', joined."""

@@ -33,6 +33,7 @@ from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
+from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
 from antvisionps.pipeline.settings import plain_settings
 from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
@@ -44,11 +45,12 @@ STEPS = 6
 def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
-    """Writes OUT/<system>.json for each of fuse.systems, and returns what they hold."""
+    """Writes OUT/<system>.json for each of fuse.systems, and returns what those hold whose method is not `auto`."""
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
         for system in params.fuse.systems
+        if params.fuse.method_of(system) != "auto"
     }
     load_kernels()
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
@@ -57,6 +59,9 @@ def calibrate_systems(
         for system, calibration in found.items():
             text = json.dumps(calibration.to_json(), indent=2) + "\n"
             (folder / f"{system}.json").write_text(text, encoding="utf-8")
+        for system in params.fuse.systems:
+            if system not in settings:
+                write_voting(folder / f"{system}.json", calibrate_auto(system, params, caches, workers=workers))
     return found
 
 

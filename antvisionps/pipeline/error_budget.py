@@ -2,8 +2,8 @@
 
 Each row replaces one part by the truth and keeps the rest: the semantic map, the instances, the routing (each category
 from the end that does better on val), the order in which instances are pasted (by their IoU with the truth). Always
-under the heuristic, whatever the system's method, and calibrated only where system `fusion` is; the first row says
-where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
+under the heuristic, whatever the system's method, and calibrated only where system `fusion` is, but not by method auto;
+the first row says where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,13 +42,16 @@ def error_budget(
     params: Params, caches: SplitCaches, *, routing: Path, calibration: Path, workers: Workers
 ) -> dict[str, MatchCounts]:
     """Perfect part → counts of the system of all ends on the caches' split."""
-    is_fitted = FUSION_SYSTEM in params.fuse.systems  # stage calibrate fits those alone
+    is_auto = params.fuse.method_of(FUSION_SYSTEM) == "auto"
+    is_fitted = FUSION_SYSTEM in params.fuse.systems and not is_auto  # stage calibrate fits those alone
     plain = params.fuse.model_copy(update={"calibrated": False, "order": "score"})
+    if is_auto:
+        plain = plain.model_copy(update={"methods": {FUSION_SYSTEM: "heuristic"}})
     fitted = params if is_fitted else params.model_copy(update={"fuse": plain})
     settings = system_settings(
         FUSION_SYSTEM, fitted, categories=caches.dataset.categories, routing=routing, calibration=calibration
     )
-    unlike = [] if settings.method == "heuristic" else [BY_THE_HEURISTIC]
+    unlike = [BY_THE_HEURISTIC] if is_auto or settings.method != "heuristic" else []
     if fitted.fuse != params.fuse:
         unlike.append(NOT_CALIBRATED)
     counts = count_budget(caches, settings, workers=workers)

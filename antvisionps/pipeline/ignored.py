@@ -15,23 +15,41 @@ def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str
 
     A key that holds what is used anyway, or an empty table, misleads nobody and is not listed.
     """
+    if all(one.method == "auto" for one in settings):
+        return _why_auto_ignores(fuse)
     reasons: dict[str, str] = {}
     if fuse.instance_weights and all(one.union is None for one in settings):
         reasons["instance_weights"] = "only a union has weights of instances"
     if fuse.semantic_weights and all(len(one.weight_of_end) == 1 for one in settings):
         reasons["semantic_weights"] = "no system has several ends"
-    if all(one.method == "panoptic_head" for one in settings):
+    by_thresholds = [one for one in settings if one.method != "auto"]
+    if all(one.method == "panoptic_head" for one in by_thresholds):
         set_by_user = {"order": fuse.order == "learned", "min_stuff_confidence": fuse.min_stuff_confidence > 0}
         reasons |= {key: "the panoptic head has none" for key, is_set in set_by_user.items() if is_set}
     replaced = {
-        key for key, value in fuse.thresholds().items() if any(getattr(one.rules, key) != value for one in settings)
+        key
+        for key, value in fuse.thresholds().items()
+        if any(getattr(one.rules, key) != value for one in by_thresholds)
     }
     if fuse.calibrated:
         replaced |= {key for key in ("preset", "min_scores", "semantic_weights") if getattr(fuse, key)}
-        if any(bool(one.rules.on_top) != (fuse.order == "learned") for one in settings):
+        if any(bool(one.rules.on_top) != (fuse.order == "learned") for one in by_thresholds):
             replaced.add("order")
     by = "fuse.calibrated=true" if fuse.calibrated else f"fuse.preset={fuse.preset}"
     return reasons | dict.fromkeys(sorted(replaced), f"{by} takes its place")
+
+
+def _why_auto_ignores(fuse: Fuse) -> dict[str, str]:
+    """Tables and choices that are set beside `method: auto`. Thresholds are always there, so they are not listed."""
+    is_set = {
+        "preset": fuse.preset is not None,
+        "max_nms_iou": fuse.max_nms_iou is not None,
+        "min_stuff_confidence": fuse.min_stuff_confidence > 0,
+        "order": fuse.order != "score",
+        "calibrated": fuse.calibrated,
+    }
+    is_set |= {key: bool(getattr(fuse, key)) for key in ("min_scores", "semantic_weights", "instance_weights")}
+    return {key: "fuse.method=auto fits its own" for key, value in sorted(is_set.items()) if value}
 
 
 def describe_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> str:

@@ -10,6 +10,7 @@ from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.routing import read_routing
 from antvisionps.fusion.system import FusionSettings
+from antvisionps.fusion.voting_document import read_voting
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
 from antvisionps.params.whole import Params
@@ -25,6 +26,10 @@ def system_settings(
     """
     params.refuse_unknown_system(system)
     fuse = params.fuse
+    if fuse.method_of(system) == "auto":
+        ends = [system] if system in params.all_ends else params.all_ends
+        found = read_voting(calibration / f"{system}.json", categories=categories, ends=ends)
+        return found.settings(average_of=fuse.semantic_average)
     rules = PRESETS[fuse.preset] if fuse.preset is not None else HeuristicRules(**fuse.thresholds())
     settings = plain_settings(
         system,

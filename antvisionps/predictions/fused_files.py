@@ -29,6 +29,7 @@ class RejectReason(StrEnum):
     OUTVOTED = "outvoted"
     LOW_CONFIDENCE = "low_confidence"
     AREA = "area"
+    IMPROBABLE = "improbable"
 
 
 class TableFile(NamedTuple):
@@ -46,6 +47,7 @@ SEGMENTS = TableFile(
             ("area_px", pa.int32()),
             ("score", pa.float32()),
             ("end", pa.string()),
+            ("probability", pa.float32()),  # of matching a true segment; null unless fuse.method is auto
         ]
     ),
 )
@@ -69,7 +71,7 @@ CANDIDATES = TableFile(
 """All candidates that are rejected, and why."""
 
 
-NULLABLE = {"score", "free_px", "instance"}
+NULLABLE = {"score", "free_px", "instance", "probability"}
 
 REMEDY = "run `dvc repro fuse`"
 
@@ -142,7 +144,7 @@ def _wrong_values(name: str, column: pa.ChunkedArray, fused: PanopticDataset) ->
     elif name == "category_id":
         is_possible = np.isin(values, fused.categories.category_ids)
     else:
-        is_possible = (values >= 0) & (values <= (1 if name == "score" else MAX_AREA_PX))
+        is_possible = (values >= 0) & (values <= (1 if name in {"score", "probability"} else MAX_AREA_PX))
     return values[~is_possible].tolist()
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, percentile_interval
+from antvisionps.evaluation.bootstrap import ResampledCounts, draw_images, jackknife_error, percentile_interval
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 
 
@@ -37,3 +37,16 @@ def test_without_any_segment_there_is_no_value():
 def test_the_interval_holds_the_middle_95_percent():
     interval = percentile_interval(np.arange(1001) / 1000)
     assert (interval.low, interval.high) == (pytest.approx(0.025), pytest.approx(0.975))
+
+
+def test_the_error_of_a_difference_is_that_of_leaving_out_each_image():
+    rng = np.random.default_rng(3)
+    one, other = ([random_counts(rng) for _ in range(6)] for _ in range(2))
+
+    def pq(images):
+        return group_quality(class_quality(total_counts(images)), range(10)).pq
+
+    left_out = [pq(one[:i] + one[i + 1 :]) - pq(other[:i] + other[i + 1 :]) for i in range(6)]
+    expected = np.sqrt(5 / 6 * sum((d - np.mean(left_out)) ** 2 for d in left_out))
+    assert jackknife_error(one, other, range(10)) == pytest.approx(expected)
+    assert jackknife_error(one, one, range(10)) == jackknife_error(one[:1], other[:1], range(10)) == 0

@@ -97,7 +97,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("fuse.instance_weights", {"e_ups": 0.0, "lwl_htc": 0.0}, r"fuse\.instance_weights are all zero"),
         ("fuse.instance_weights", {"mine": 1.0}, r"fuse\.instance_weights has \['mine'\]; expected only names of"),
         ("fuse.instance_ensemble", "best", r"fuse\.instance_ensemble: .*'best_overall' or 'union', got 'best'"),
-        ("fuse.method", "upsnet", r"fuse\.method: .*'heuristic' or 'panoptic_head', got 'upsnet'"),
+        ("fuse.method", "upsnet", r"fuse\.method: .*'heuristic', 'panoptic_head' or 'auto', got 'upsnet'"),
         ("fuse.methods", {"fuse": "heuristic"}, r"fuse\.methods has \['fuse'\]; expected only names of"),
         ("fuse.min_scores", {"ring": 1.5}, r"fuse\.min_scores\.ring: .*less than or equal to 1, got 1\.5"),
         ("fuse.min_scores", {"ring": 0.5, 7: 0.6}, r'fuse: min_scores has names and numbers as keys.* quotes, as "7"'),

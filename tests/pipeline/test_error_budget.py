@@ -18,11 +18,11 @@ def read_budget(metrics):
     return {row.pop("perfect"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
-def budget_of(done, out, **choices):
+def budget_of(done, out, places=(), **choices):
     """The rows by other choices; what is fused does not matter to them."""
     out.mkdir()
     params = write_params(out / "params.yaml", **choices)
-    succeed(done.run("score", params=params, out=out / "metrics", overlays=out / "overlays"))
+    succeed(done.run("score", params=params, out=out / "metrics", overlays=out / "overlays", **dict(places)))
     return read_budget(out / "metrics")
 
 
@@ -99,6 +99,12 @@ def test_it_says_where_it_is_not_of_what_was_fused(done, tmp_path):
         rows = budget_of(done, tmp_path / name, **choices)
         assert list(rows) == [name, *list(plain)[1:]]
         assert list(rows.values()) == list(plain.values())
+
+
+def test_that_of_auto_is_of_the_plain_heuristic_and_says_so(done, auto, tmp_path):
+    rows = budget_of(done, tmp_path / "auto", places={"calibration": auto / "calibration"}, method="auto")
+    assert next(iter(rows)) == "by the heuristic, not calibrated"
+    assert list(rows.values()) == list(read_budget(done.metrics).values())
 
 
 def test_that_of_a_union_starts_where_the_union_is(done, tmp_path):

@@ -17,9 +17,9 @@ def ignored(done, tmp_path):
     """What a run of all systems with these choices ignores; the workspace's own thresholds are 0.3, 0.5 and 32."""
     categories = open_split(done.prepared, "val").categories
 
-    def describe(systems=SYSTEMS, **choices):
+    def describe(systems=SYSTEMS, calibration=done.calibration, **choices):
         params = load_params(write_params(tmp_path / "params.yaml", systems=list(systems), **choices))
-        places = {"categories": categories, "routing": done.routing, "calibration": done.calibration}
+        places = {"categories": categories, "routing": done.routing, "calibration": calibration}
         settings = [system_settings(name, params, **places) for name in params.fuse.systems]
         return describe_ignored(params.fuse, settings)
 
@@ -76,3 +76,11 @@ def test_fuse_and_score_print_it_and_the_metrics_keep_it(done, tmp_path, capsys)
     assert json.loads((tmp_path / "metrics" / "ignored.json").read_text()) == {"ignored": expected}
     cli.main(["results", str(tmp_path / "metrics" / "panoptic.json")])
     assert capsys.readouterr().out.splitlines()[-1] == f"ignored: {expected}"
+
+
+def test_what_auto_fits_itself_is_ignored_where_it_is_set(ignored, auto):
+    said = ignored(["fusion"], calibration=auto / "calibration", method="auto", preset="mmdet", calibrated=True)
+    assert said == (
+        "fuse.calibrated=true, fuse.preset=mmdet, "
+        'fuse.semantic_weights={"e_ups": 1.0, "lwl_htc": 0.5} (fuse.method=auto fits its own)'
+    )

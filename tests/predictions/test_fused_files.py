@@ -45,6 +45,7 @@ def change(path, name, value, row=0):
         (SEGMENTS, "segment_id", 77, "expected the segments of .*panoptic.json, got others"),
         (SEGMENTS, "area_px", 1, "expected the segments of"),
         (SEGMENTS, "category_id", None, "a row has no category_id"),
+        (SEGMENTS, "probability", 1.5, "probability of a row is 1.5"),
         (SEGMENTS, "score", None, "expected a score of each thing, and of no stuff"),
     ],
 )

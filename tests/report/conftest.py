@@ -87,7 +87,7 @@ def write_fused(folder, maps, categories):
         for segment in measure_segments(ids, category_ids=category_ids):
             number, category_id = segment.segment_id, segment.category_id
             score, end = SCORE_AND_END[number] if category_id in (RING, CRATE) else (None, "e_ups+hrnet")
-            segments.append((image_id, number, category_id, segment.area_px, score, end))
+            segments.append((image_id, number, category_id, segment.area_px, score, end, None))
     # As in a union: of what one end alone found it has a part of the score, what both found is nobody's own.
     rejected.append((12, CRATE, 64, None, 0.2, "e_ups", "low_score", 1))
     rejected.append((12, RING, 64, None, 0.1, "e_ups+lwl_htc", "low_score", None))

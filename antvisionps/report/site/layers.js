@@ -17,6 +17,7 @@ const REJECTED = {
   overlap_frac: "too much of it taken",
   outvoted: "outvoted by the semantics",
   low_confidence: "semantics too unsure",
+  improbable: "most likely wrong",
   area: "too small",
 };
 

@@ -1,0 +1,311 @@
+"""What stage `calibrate` does for a system of method `auto`: it fits what `segment_voting` needs, for all ends together
+and for each end alone, and chooses whose segments are taken.
+
+Each choice is measured on held-out images by what was fitted on the others, in FOLDS parts. All ends together are taken
+unless an end alone is better by more than the standard error of the difference: few held-out images tell little, and
+more ends are rarely worse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from antvisionps.core.progress import progress
+from antvisionps.evaluation.bootstrap import jackknife_error
+from antvisionps.evaluation.panoptic_quality import (
+    MATCH_IOU,
+    MatchCounts,
+    class_quality,
+    group_quality,
+    match_segments,
+    total_counts,
+)
+from antvisionps.evaluation.segment_outcomes import best_gt_segments
+from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, coco_segments
+from antvisionps.fusion.mask_union import UnionRules
+from antvisionps.fusion.segment_quality import QualityModel, fit_quality, least_probabilities
+from antvisionps.fusion.segment_voting import (
+    Acceptance,
+    SegmentFeatures,
+    calibrate_scores,
+    paste_accepted,
+    stuff_features,
+    thing_features,
+)
+from antvisionps.fusion.system import FusionSettings, average_weighted, join, semantic_end
+from antvisionps.fusion.voting_document import ChoiceOfEnds, VotingDocument
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.parallel.images import Workers, map_images
+from antvisionps.params.whole import Params
+from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
+from antvisionps.predictions.split_caches import SplitCaches
+
+FOLDS = 5
+PASSES = 4
+"""Over the images, for each choice of ends."""
+
+Labelled = tuple[SegmentFeatures, np.ndarray]
+"""Segments of an image, and which of them match a true one, (N,) bool."""
+
+
+@dataclass(frozen=True)
+class HeldoutFits:
+    """Fits on parts of the held-out images: on all, then on all but each fold; `seen` (1 + folds, images) bool."""
+
+    caches: SplitCaches
+    workers: Workers
+    seen: np.ndarray
+    on_pass: Callable[[], object]
+
+    @property
+    def images(self) -> Sequence[PanopticImage]:
+        return self.caches.dataset.images
+
+    @property
+    def n_gt(self) -> list[dict[int, int]]:
+        """Of each fit: category_id → true segments of the images that it sees, crowds apart."""
+        ids = self.caches.dataset.categories.category_ids.tolist()
+        listed = [[s.category_id for s in image.segments if not s.is_crowd] for image in self.images]
+        return [
+            {c: sum(image.count(c) for image, is_seen in zip(listed, seen, strict=True) if is_seen) for c in ids}
+            for seen in self.seen
+        ]
+
+    def map(self, open_work: Callable[..., Callable[[int], Any]], *arguments: Any) -> list[Any]:
+        """What the work gives for each image, by its position."""
+        work = partial(open_work, self.caches, *arguments)
+        results = list(map_images(work, range(len(self.images)), workers=self.workers, description=None))
+        self.on_pass()
+        return results
+
+    def of_fit(self, fit: int, of_images: Sequence[Any]) -> list[Any]:
+        """Of those of each image, the ones that the fit sees."""
+        return [of_image for of_image, is_seen in zip(of_images, self.seen[fit], strict=True) if is_seen]
+
+
+def fold_images(images: int) -> np.ndarray:
+    """(1 + folds, images) bool: which images each fit sees; one image has no folds."""
+    folds = min(FOLDS, images) if images > 1 else 0
+    position = np.arange(images)
+    return np.array([position >= 0, *(position % folds != fold for fold in range(folds))])
+
+
+def calibrate_auto(system: str, params: Params, caches: SplitCaches, *, workers: Workers) -> VotingDocument:
+    """Fits and measures each choice of ends; prints them, and returns the one to take."""
+    choices = _choices_of_ends(system, params, caches)
+    seen = fold_images(len(caches.dataset.images))
+    with progress(description=f"calibrate {system}", total=PASSES * len(choices), unit="pass") as bar:
+        heldout = HeldoutFits(caches, workers, seen, bar.update)
+        fitted = [_fit_and_count(_settings(ends, params), heldout) for ends in choices]
+    rows, taken = choose_ends(
+        choices, [counts for _, counts in fitted], caches.dataset.categories.category_ids.tolist()
+    )
+    for row in rows:
+        lead = (
+            "" if row.lead is None else f", {100 * row.lead:+.1f} ± {100 * (row.standard_error or 0):.1f} to all ends"
+        )
+        pq = "–" if row.heldout_pq is None else f"{100 * row.heldout_pq:.1f}"
+        print(f"{system}, {'+'.join(row.ends)}: cross-validated held-out PQ in percent {pq}{lead}")
+    return VotingDocument(
+        choices=rows,
+        ends=tuple(choices[taken]),
+        max_overlap_frac=params.calibrate.max_overlap_frac,
+        min_joined_iou=params.fuse.min_joined_iou,
+        acceptance=fitted[taken][0],
+    )
+
+
+def write_voting(path: Path, found: VotingDocument) -> None:
+    path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+
+
+def _choices_of_ends(system: str, params: Params, caches: SplitCaches) -> list[list[str]]:
+    """All ends first, then each end that has both instances and semantics; of an end's own system itself."""
+    ends = sorted(params.all_ends)
+    if system in ends:
+        return [[system]]
+    both = set(caches.open_instances(ends)) & set(caches.open_semantics(ends))
+    return [ends, *([end] for end in ends if end in both and len(ends) > 1)]
+
+
+def _settings(ends: Sequence[str], params: Params) -> FusionSettings:
+    """Before anything is fitted."""
+    rules = HeuristicRules(0.0, params.calibrate.max_overlap_frac, 0)
+    weights = dict.fromkeys(ends, 1.0)
+    union = UnionRules(weights, params.fuse.min_joined_iou)
+    return FusionSettings("auto", rules, weights, params.fuse.semantic_average, None, union)
+
+
+def choose_ends(
+    choices: Sequence[Sequence[str]], counts: Sequence[Sequence[MatchCounts]], category_ids: Sequence[int]
+) -> tuple[tuple[ChoiceOfEnds, ...], int]:
+    """What is known of each choice, and the position of the one to take: the first, unless another leads it by more
+    than the standard error of their difference; then the best of those. `counts`: of each choice those of the images,
+    each measured by what was fitted on others; without any, nothing is known."""
+    rows: list[ChoiceOfEnds] = []
+    taken = 0
+    for position, (ends, of_images) in enumerate(zip(choices, counts, strict=True)):
+        pq = _pq(of_images, category_ids) if len(of_images) else None
+        lead = error = None
+        if position and pq is not None:
+            lead, error = pq - (rows[0].heldout_pq or 0.0), jackknife_error(of_images, counts[0], category_ids)
+            is_better = lead > error and (taken == 0 or pq > (rows[taken].heldout_pq or 0.0))
+            taken = position if is_better else taken
+        rows.append(ChoiceOfEnds(ends=tuple(ends), heldout_pq=pq, lead=lead, standard_error=error))
+    return tuple(rows), taken
+
+
+def _pq(counts: Sequence[MatchCounts], category_ids: Sequence[int]) -> float:
+    quality = group_quality(class_quality(total_counts(counts)), category_ids).pq
+    return 0.0 if np.isnan(quality) else quality
+
+
+def _fit_and_count(settings: FusionSettings, heldout: HeldoutFits) -> tuple[Acceptance, list[MatchCounts]]:
+    """What is fitted on all images; the counts of each image by the fit that does not see it."""
+    accepted, *of_folds = fit_acceptances(settings, heldout)
+    tried = [replace(settings, acceptance=of_fold) for of_fold in of_folds]
+    counts: list[MatchCounts] = []
+    if tried:
+        by_fit = count_by_each(tried, heldout.caches, heldout.images, workers=heldout.workers, description=None)
+        unseen_by = np.argmin(heldout.seen[1:], axis=0).tolist()
+        counts = [by_fit[fit][position] for position, fit in enumerate(unseen_by)]
+    heldout.on_pass()
+    return accepted, counts
+
+
+def fit_acceptances(settings: FusionSettings, heldout: HeldoutFits) -> list[Acceptance]:
+    """Of each fit. First the things' regression on all candidates; then their least probabilities on those that the
+    heuristic pastes if all may enter; then the same of the stuff that is left."""
+    categories = heldout.caches.dataset.categories
+    thing_ids, stuff_ids = ([c.category_id for c in group] for group in (categories.things, categories.stuff))
+    found = heldout.map(_open_collecting, settings)
+    things = [_fit(heldout.of_fit(fit, found), thing_ids) for fit in range(len(heldout.seen))]
+    pasted = heldout.map(_open_pasting, settings, things, heldout.seen)
+    least = [
+        least_probabilities(*_join_pairs([of[fit] for of in heldout.of_fit(fit, pasted)]), _of(n_gt, thing_ids))
+        for fit, n_gt in enumerate(heldout.n_gt)
+    ]
+    left = heldout.map(_open_adding_stuff, settings, list(zip(things, least, strict=True)), heldout.seen)
+    acceptances = []
+    for fit, n_gt in enumerate(heldout.n_gt):
+        parts = [of_image[fit] for of_image in heldout.of_fit(fit, left)]
+        stuff, segments = _fit(parts, stuff_ids), SegmentFeatures.join([segments for segments, _ in parts])
+        probs = stuff.probabilities(segments.values, segments.category_ids)
+        least_stuff = least_probabilities(probs, segments.category_ids, _of(n_gt, stuff_ids))
+        acceptances.append(Acceptance(things=things[fit], stuff=stuff, min_probabilities=least[fit] | least_stuff))
+    return acceptances
+
+
+def _of(n_gt: dict[int, int], category_ids: Sequence[int]) -> dict[int, int]:
+    return {category_id: n_gt[category_id] for category_id in category_ids}
+
+
+def _join_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    first, second = zip(*pairs, strict=True)
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _fit(parts: Sequence[Labelled], category_ids: list[int]) -> QualityModel:
+    segments = SegmentFeatures.join([segments for segments, _ in parts])
+    is_right = np.concatenate([right for _, right in parts])
+    return fit_quality(segments.values, segments.category_ids, is_right, categories=category_ids)
+
+
+class _ImageWork:
+    """One image's joined instances and averaged semantics, and what is pasted of them."""
+
+    def __init__(self, caches: SplitCaches, settings: FusionSettings) -> None:
+        cv2.setNumThreads(1)  # the processes are the parallelism
+        self.dataset, self.settings = caches.dataset, settings
+        self.reader = PredictionsReader.open(caches, [settings])
+
+    def read(self, position: int) -> None:
+        image, categories = self.dataset.images[position], self.dataset.categories
+        found, planes = self.reader.read(image.image_id)
+        self.joined = join(found, self.settings)
+        self.average = average_weighted(planes, categories=categories, settings=self.settings)
+        ends = list(self.settings.weight_of_end)
+        self.features = thing_features(self.joined, self.average, ends=ends, categories=categories)
+
+    def paste(self, things: QualityModel, least: dict[int, float]) -> FusedImage:
+        return paste_accepted(
+            calibrate_scores(self.joined, self.features, things),
+            self.average,
+            least=least,
+            categories=self.dataset.categories,
+            semantic_end=semantic_end(self.reader.semantics, self.settings),
+            rules=self.settings.rules,
+        )
+
+
+def _open_collecting(caches: SplitCaches, settings: FusionSettings) -> Callable[[int], Labelled]:
+    work = _ImageWork(caches, settings)
+    no_features = np.zeros((0, 2 * len(settings.weight_of_end) + 3))
+
+    def collect(position: int) -> Labelled:
+        work.read(position)
+        image = caches.dataset.images[position]
+        gt_ids = caches.dataset.load_segment_ids(image)
+        right = [
+            iou > MATCH_IOU
+            for instances in work.joined.instances.values()
+            for _, iou in best_gt_segments(instances, gt_ids=gt_ids, gt=image.segments)
+        ]
+        nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), no_features)
+        return SegmentFeatures.join([nothing, *work.features.values()]), np.array(right, dtype=bool)
+
+    return collect
+
+
+def _open_pasting(
+    caches: SplitCaches, settings: FusionSettings, things: Sequence[QualityModel], seen: np.ndarray
+) -> Callable[[int], list[tuple[np.ndarray, np.ndarray] | None]]:
+    work = _ImageWork(caches, settings)
+    all_enter = dict.fromkeys(caches.dataset.categories.thing_ids, 0.0)
+
+    def paste(model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
+        pasted = [segment for segment in work.paste(model, all_enter).segments if segment.score is not None]
+        return np.array([s.score for s in pasted], float), np.array([s.category_id for s in pasted], np.int64)
+
+    def paste_by_each(position: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
+        work.read(position)
+        return [paste(model) if is_seen else None for model, is_seen in zip(things, seen[:, position], strict=True)]
+
+    return paste_by_each
+
+
+def _open_adding_stuff(
+    caches: SplitCaches,
+    settings: FusionSettings,
+    fits: Sequence[tuple[QualityModel, dict[int, float]]],
+    seen: np.ndarray,
+) -> Callable[[int], list[Labelled | None]]:
+    work, categories = _ImageWork(caches, settings), caches.dataset.categories
+
+    def add_stuff(gt: GtImage, things: QualityModel, least: dict[int, float]) -> Labelled:
+        fused = work.paste(things, least)
+        matches = match_segments(
+            gt_runs=gt.runs,
+            gt=[gt.image.segments],
+            predicted_runs=fused.runs,
+            predicted=[coco_segments(fused.segments)],
+        )
+        matched = set(matches.matched_by["segment_id"].tolist())
+        stuff = [segment for segment in fused.segments if segment.score is None]
+        right = np.array([segment.segment_id in matched for segment in stuff], dtype=bool)
+        return stuff_features(fused, work.average, categories), right
+
+    def add_by_each(position: int) -> list[Labelled | None]:
+        work.read(position)
+        gt = GtImage.load(caches.dataset, caches.dataset.images[position])
+        return [add_stuff(gt, *fit) if is_seen else None for fit, is_seen in zip(fits, seen[:, position], strict=True)]
+
+    return add_by_each

@@ -1,0 +1,155 @@
+"""Method auto through the stages: what calibrate fits on held-out images, and that fuse takes it."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from antvisionps.evaluation.panoptic_quality import MatchCounts
+from antvisionps.pipeline.calibrate_auto import choose_ends, fold_images
+from antvisionps.predictions.instances import InstancesReader, InstancesWriter
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
+from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
+
+
+def test_each_fold_is_unseen_by_one_fit_and_one_image_has_none():
+    everything, *folds = fold_images(7)
+    assert everything.all()
+    assert (~np.array(folds)).sum(axis=0).tolist() == [1] * 7
+    assert len(folds) == 5
+    assert [len(fold_images(images)) for images in (1, 2, 4)] == [1, 3, 5]
+
+
+def counts(*tp_of_images):
+    """Of images with two true segments of category 1 each, of which so many are found perfectly."""
+    return [MatchCounts(*(np.array([n]) for n in (1, tp, 0, 2 - tp)), np.array([float(tp)])) for tp in tp_of_images]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third", "taken"),
+    [
+        ((1, 1, 1, 1), (2, 2, 2, 2), (1, 1, 1, 1), 1),  # twice as good on every image
+        ((1, 1, 1, 1), (2, 2, 1, 2), (2, 2, 2, 2), 2),  # the best of those that lead
+        ((1, 1, 1, 1), (0, 2, 1, 2), (1, 1, 1, 1), 0),  # a lead within the standard error
+        ((1, 2, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1), 0),
+    ],
+)
+def test_all_ends_are_taken_unless_another_choice_leads_by_more_than_the_standard_error(first, second, third, taken):
+    choices = [["a", "b"], ["a"], ["b"]]
+    rows, found = choose_ends(choices, [counts(*first), counts(*second), counts(*third)], [1])
+    assert found == taken
+    assert rows[0].lead is None
+    assert rows[1].lead == pytest.approx(rows[1].heldout_pq - rows[0].heldout_pq)
+
+
+def test_one_image_tells_nothing_so_all_ends_are_taken():
+    rows, taken = choose_ends([["a", "b"], ["a"]], [[], []], [1])
+    assert (taken, rows[1].heldout_pq, rows[1].lead) == (0, None, None)
+
+
+def test_every_choice_is_measured_and_printed(auto):
+    printed = (auto / "calibrate.txt").read_text()
+    for system in SYSTEMS:
+        found = json.loads((auto / "calibration" / f"{system}.json").read_text())
+        choices = [choice["ends"] for choice in found["choices"]]
+        assert choices == ([sorted(ENDS), *([end] for end in sorted(ENDS))] if system == "fusion" else [[system]])
+        assert found["ends"] in choices
+        for choice in found["choices"]:
+            assert 0 < choice["heldout_pq"] < 1
+            assert f"{system}, {'+'.join(choice['ends'])}: cross-validated held-out PQ in percent" in printed
+
+
+def test_segments_have_probabilities_that_reach_the_least_of_their_category(auto):
+    for system in SYSTEMS:
+        found = json.loads((auto / "calibration" / f"{system}.json").read_text())
+        least = {int(key): value for key, value in found["acceptance"]["min_probabilities"].items()}
+        rows = pq.read_table(auto / "fused" / system / "segments.parquet").to_pylist()
+        assert rows
+        for row in rows:
+            assert 1 >= row["probability"] >= least[row["category_id"]] - 1e-6
+            assert row["score"] in (None, row["probability"])
+
+
+def test_it_is_better_than_a_threshold_of_a_half(done, auto, tmp_path):
+    plain = json.loads((done.metrics / "panoptic.json").read_text())
+    found = done.score(tmp_path / "scored", auto / "fused")
+    assert found["fusion"]["All"]["PQ"] > plain["fusion"]["All"]["PQ"]
+    assert found["fusion"]["All"]["PQ"] >= max(found[end]["All"]["PQ"] for end in ENDS)
+
+
+def test_two_processes_and_the_ends_in_another_order_find_and_fuse_the_same(done, auto, tmp_path):
+    written = write_params(tmp_path / "written.yaml", workers=2, method="auto", systems=["fusion"])
+    params = change_params(written, tmp_path / "params.yaml", ends=list(reversed(ENDS)))
+    ran = succeed(done.run("calibrate", params=params, out=tmp_path / "calibration"))
+    assert "calibrate fusion: 100%" in ran.stderr
+    assert bytes_below(tmp_path / "calibration") == {
+        Path("fusion.json"): (auto / "calibration" / "fusion.json").read_bytes()
+    }
+    succeed(done.run("fuse", params=params, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
+    assert bytes_below(tmp_path / "fused" / "fusion") == bytes_below(auto / "fused" / "fusion")
+
+
+def without_probabilities(folder):
+    """Writes the caches of an end again as an import of panoptic results has them: every probability is 0 or 1."""
+    with InstancesReader(folder / INSTANCES_FILE) as reader:
+        header, images = reader.header, list(reader)
+    with InstancesWriter(folder / INSTANCES_FILE, header) as writer:
+        for image in images:
+            writer.write(replace(image, scores=np.ones_like(image.scores), mask_probs=None))
+    with SemanticReader(folder / SEMANTIC_FILE) as reader:
+        header, semantics = reader.header, list(reader)
+    with SemanticWriter(folder / SEMANTIC_FILE, header) as writer:
+        for image in semantics:
+            is_likeliest = image.planes == image.planes.max(axis=0)
+            writer.write(replace(image, planes=255 * is_likeliest.astype(np.uint8)))
+
+
+def test_an_end_without_probabilities_is_fused_without_a_special_setting(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    for split in ("heldout", "val"):
+        without_probabilities(predictions / "e_ups" / split)
+    params = write_params(tmp_path / "params.yaml", method="auto", systems=["fusion"])
+    places = {"params": params, "predictions": predictions}
+    succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
+    succeed(done.run("fuse", **places, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
+    ends = pq.read_table(tmp_path / "fused" / "fusion" / "segments.parquet")["end"].to_pylist()
+    assert "e_ups+lwl_htc" in ends
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda found: found.update(ends=["lwl"]), r"ends \['lwl'\] are none of its choices"),
+        (lambda found: found.update(choices=[]), "fitted for other ends than"),
+        (lambda found: found["acceptance"]["things"].update(means=[1.0]), "things is not of . features"),
+        (lambda found: found["acceptance"]["min_probabilities"].pop("9"), "min_probabilities is of other categories"),
+        (lambda found: found["acceptance"]["stuff"].update(bias_of_category={}), "stuff is of other categories"),
+        (lambda found: found["acceptance"]["stuff"].update(deviations=[1.0, 0.0]), "deviations are not all positive"),
+        (lambda found: found.pop("acceptance"), "acceptance: Field required"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_is_refused_in_one_line(done, auto, tmp_path, change, problem):
+    shutil.copytree(auto / "calibration", tmp_path / "calibration")
+    path = tmp_path / "calibration" / "fusion.json"
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    places = {"params": auto / "params.yaml", "calibration": tmp_path / "calibration", "out": tmp_path / "fused"}
+    line = fail(done.run("fuse", **places))
+    assert str(path) in line
+    assert line.endswith("; run `dvc repro calibrate`")
+    assert re.search(problem, line)
+
+
+def test_what_was_calibrated_for_another_method_is_refused(done, auto, tmp_path):
+    params = write_params(tmp_path / "params.yaml", method="auto")
+    assert "not the calibration of method auto" in fail(done.run("fuse", params=params, out=tmp_path / "fused"))
+    plain = write_params(tmp_path / "plain.yaml", calibrated=True)
+    line = fail(done.run("fuse", params=plain, calibration=auto / "calibration", out=tmp_path / "fused"))
+    assert line.endswith("run `dvc repro calibrate`")
