@@ -51,8 +51,8 @@ def read_panoptic_results(
         where = f"{annotations}: image {image.source_id}"
         segment_ids, meaning = _load_map(maps, row.get("file_name"), image, where)
         where += f" (its PNG is {meaning})" if meaning else ""
-        segments = _segments(row.get("segments_info"), labels, where)
-        yield _convert(segment_ids, segments, image, labels, where)
+        segments = parse_segments(row.get("segments_info"), labels, where)
+        yield convert_segments(segment_ids, segments, image, labels, where)
 
 
 Segments = dict[int, tuple[int, float]]
@@ -96,7 +96,8 @@ def _load_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def _segments(rows: Any, labels: LabelTable, where: str) -> Segments:
+def parse_segments(rows: Any, labels: LabelTable, where: str) -> Segments:
+    """The rows of segments_info. Raises PredictionsError on what is no such row."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
@@ -138,9 +139,11 @@ def _is_thing(flag: Any, where: str) -> bool | None:
         raise PredictionsError(f"{where}: isthing: {error}") from error
 
 
-def _convert(
+def convert_segments(
     segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable, where: str
 ) -> tuple[ImageInstances, ImageSemantics]:
+    """Things as instances and all segments as semantics, of (H, W) segment ids. Raises PredictionsError where ids and
+    segments disagree."""
     present, inverse = np.unique(segment_ids, return_inverse=True)
     inverse = inverse.reshape(segment_ids.shape)
     drawn = {segment_id for segment_id in present.tolist() if segment_id > 0 or segment_id in segments}
