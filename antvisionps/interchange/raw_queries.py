@@ -90,14 +90,15 @@ def _instances(
     where: str,
     padding: Padding | None,
 ) -> ImageInstances:
-    category_ids, _ = plane_categories(range(class_probs.shape[1]), labels, where)
-    thing_columns = [column for column, one in enumerate(category_ids.tolist()) if one in labels.categories.thing_ids]
+    category_ids, kept = plane_categories(range(class_probs.shape[1]), labels, where)
+    category_of = dict(zip(np.flatnonzero(kept).tolist(), category_ids.tolist(), strict=True))
+    thing_columns = [column for column, one in category_of.items() if one in labels.categories.thing_ids]
     pairs = _best_pairs(class_probs[:, thing_columns])
     drawn = {query: _draw(mask_logits[query], image, padding) for query in sorted({query for query, _ in pairs})}
     return instances_from_masks(
         np.array([drawn[query].mask for query, _ in pairs]),
         [float(class_probs[query, thing_columns[column]] * drawn[query].sureness) for query, column in pairs],
-        [int(category_ids[thing_columns[column]]) for _, column in pairs],
+        [category_of[thing_columns[column]] for _, column in pairs],
         image,
         where,
         mask_probs=np.array([drawn[query].grid for query, _ in pairs]).reshape(-1, MASK_PROBS_SIZE, MASK_PROBS_SIZE),

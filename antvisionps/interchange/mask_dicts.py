@@ -1,0 +1,182 @@
+"""Results without a tool of their own: a dict of masks, scores and what they are of, as SAM and one's own code give.
+
+masks (N, H, W) bool, or COCO RLEs · scores (N,) · one of category_ids (N,), labels (N,) by the table, prompts (N,) or
+one text for all · optional boxes_xyxy or boxes_xywh (N, 4), mask_probs (N, 28, 28) over the boxes · optional semantic:
+labels (H, W), or class scores (C, h, w) with semantic_labels (C,). Keys of SAM's own are known: segmentation,
+predicted_iou, iou_scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.interchange.label_table import LabelTable, plain_labels
+from antvisionps.interchange.tool_arrays import (
+    Predicted,
+    encode_any,
+    instances_from_masks,
+    semantics_from_labels,
+    semantics_from_scores,
+    to_numpy,
+)
+from antvisionps.panoptic.rle import parse_runs
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
+
+KEYS = frozenset(
+    {"masks", "scores", "category_ids", "labels", "prompts", "boxes_xyxy", "boxes_xywh", "mask_probs", "semantic"}
+    | {"semantic_labels"}
+)
+OF_SAM = {"segmentation": "masks", "predicted_iou": "scores", "iou_scores": "scores", "boxes": "boxes_xyxy"}
+"""SAM's name → ours."""
+
+
+def read_mask_dict(result: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str) -> Predicted:
+    """Masks of stuff become semantics: where several overlap, a category has the best score of its masks.
+
+    Raises PredictionsError on an unknown or missing key and on what does not fit the image.
+    """
+    found = _with_known_keys(result, where)
+    semantics = _read_semantic(found, image, labels, where)
+    if "masks" not in found:
+        if semantics is None:
+            raise PredictionsError(f"{where}: expected masks or semantic in the dict, got {sorted(map(str, result))}")
+        return Predicted(None, semantics)
+    category_ids = _categories(found, labels, where)
+    is_thing = np.array([one in labels.categories.thing_ids for one in category_ids], dtype=bool)
+    if semantics is not None and not is_thing.all():
+        raise PredictionsError(f"{where}: masks of stuff and semantic beside them; give stuff in one of the two")
+    instances = _select(found, category_ids, is_thing, image, where)
+    if not is_thing.all():
+        semantics = _stuff_planes(_select(found, category_ids, ~is_thing, image, where), image)
+    return Predicted(instances, semantics)
+
+
+def join_results(results: Sequence[Predicted], image: PanopticImage, where: str) -> Predicted:
+    """All instances of several results of one image. Raises PredictionsError where two have semantics."""
+    semantics = [one.semantics for one in results if one.semantics is not None]
+    if len(semantics) > 1:
+        raise PredictionsError(f"{where}: {len(semantics)} results of one image have semantics; give one of them")
+    parts = [one.instances for one in results if one.instances is not None]
+    if not parts and (semantics or results):
+        return Predicted(None, semantics[0])
+    has_probs = bool(parts) and all(part.mask_probs is not None for part in parts)
+    joined = ImageInstances(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        category_ids=np.concatenate([np.zeros(0, np.int32), *(part.category_ids for part in parts)]),
+        scores=np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
+        boxes_xywh=np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes_xywh for part in parts)]),
+        rles=[rle for part in parts for rle in part.rles],
+        mask_probs=np.concatenate([part.mask_probs for part in parts if part.mask_probs is not None])
+        if has_probs
+        else None,
+    )
+    return Predicted(joined, semantics[0] if semantics else None)
+
+
+def _with_known_keys(result: Mapping[str, Any], where: str) -> dict[str, Any]:
+    is_single = "segmentation" in result  # one mask, as SAM's generator lists them
+    found = {OF_SAM.get(key, key): value for key, value in result.items()}
+    if is_single:
+        found = {key: value for key, value in found.items() if key in KEYS or key == "prompt"}
+        found["masks"] = found["masks"][None] if hasattr(found["masks"], "shape") else [found["masks"]]
+        found["scores"] = [found.get("scores")]
+    if unknown := found.keys() - KEYS - {"prompt"}:
+        raise PredictionsError(f"{where}: unknown key {min(unknown)!r} in the dict; expected of {sorted(KEYS)}")
+    if "prompt" in found:
+        found["prompts"] = found.pop("prompt")
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _categories(found: Mapping[str, Any], labels: LabelTable, where: str) -> list[int]:
+    named = found.keys() & {"category_ids", "labels", "prompts"}
+    if len(named) != 1 or "scores" not in found:
+        raise PredictionsError(
+            f"{where}: expected scores and one of category_ids, labels and prompts beside masks, got {sorted(found)}"
+        )
+    (key,) = named
+    values, count = found[key], len(found["masks"])
+    listed = [values] * count if isinstance(values, str) else to_numpy(values).reshape(-1).tolist()
+    if key == "category_ids":
+        labels = plain_labels(labels.categories)
+    return [
+        labels.category_of_text(one, where=where)
+        if isinstance(one, str)
+        else labels.category_id(one, is_thing=None, where=where)
+        for one in listed
+    ]
+
+
+def _select(
+    found: Mapping[str, Any], category_ids: Sequence[int], is_chosen: np.ndarray, image: PanopticImage, where: str
+) -> ImageInstances:
+    """Those of the masks that are chosen."""
+    chosen = np.flatnonzero(is_chosen)
+    masks, scores = found["masks"], to_numpy(found["scores"]).reshape(-1)
+    if not len(masks) == len(scores) == len(category_ids):
+        raise PredictionsError(
+            f"{where}: expected as many masks as scores and labels, got {len(masks)}, {len(scores)} and "
+            f"{len(category_ids)}"
+        )
+    boxes = found.get("boxes_xywh")
+    if "boxes_xyxy" in found:
+        corners = to_numpy(found["boxes_xyxy"]).reshape(-1, 4)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    probs = found.get("mask_probs")
+    return instances_from_masks(
+        [masks[index] for index in chosen] if isinstance(masks, list | tuple) else to_numpy(masks)[chosen],
+        scores[chosen],
+        [category_ids[index] for index in chosen],
+        image,
+        where,
+        boxes_xywh=None if boxes is None else to_numpy(boxes).reshape(-1, 4)[chosen],
+        mask_probs=None if probs is None else to_numpy(probs)[chosen],
+    )
+
+
+def _stuff_planes(stuff: ImageInstances, image: PanopticImage) -> ImageSemantics | None:
+    if not len(stuff):
+        return None
+    listed = np.unique(stuff.category_ids)
+    planes = np.zeros((len(listed), image.height, image.width), dtype=np.float32)
+    for index, category_id in enumerate(stuff.category_ids.tolist()):
+        plane = planes[np.searchsorted(listed, category_id)]
+        np.maximum(plane, stuff.runs.mask(index) * stuff.scores[index], out=plane)
+    return ImageSemantics.from_probs(
+        image_id=image.image_id,
+        height=image.height,
+        width=image.width,
+        input_height=image.height,
+        input_width=image.width,
+        stride=1.0,
+        category_ids=listed,
+        probs=planes,
+    )
+
+
+def _read_semantic(
+    found: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str
+) -> ImageSemantics | None:
+    if "semantic" not in found:
+        return None
+    where = f"{where}: semantic"
+    array = to_numpy(found["semantic"])
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return semantics_from_labels(array, image, labels, where)
+    if array.ndim != 3:
+        raise PredictionsError(
+            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} {array.dtype}"
+        )
+    named = found.get("semantic_labels")
+    return semantics_from_scores(
+        array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1),
+        image,
+        labels,
+        where,
+        plane_labels=None if named is None else to_numpy(named).tolist(),
+    )
