@@ -1,7 +1,7 @@
 """An end as a folder of files that any tool can write, into the cache and back.
 
 The folder holds `instances.json` (COCO results) or `semantic/` (a file an image) or both, or else `panoptic.json` with
-`panoptic/`; and `labels.json` if the tool numbers categories in a way of its own.
+`panoptic/`; and `labels.json` if the tool numbers categories in a way of its own. Or it is what writer.py writes.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
+from antvisionps.interchange.written_files import import_written
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import given_ids
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
@@ -27,15 +28,19 @@ from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 LABELS, INSTANCES, SEMANTIC = "labels.json", "instances.json", "semantic"
 PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 
-ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_MAPS})
+WRITTEN = ({INSTANCES_FILE}, {SEMANTIC_FILE}, {INSTANCES_FILE, SEMANTIC_FILE})
+ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_MAPS}, *WRITTEN)
 """What may stand in the folder together, beside LABELS."""
 
 
-def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:
+def import_end(
+    source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity, has_truth: bool = True
+) -> None:
     """Writes the folder's predictions of the split as a cache, `out`, whole or not at all.
 
-    Raises PredictionsError on whatever does not fit the split, and where labels are plainly no category ids; a doubt
-    about them is a line on stderr. `mask_probs` are null, so that the panoptic head cannot take this end.
+    Raises PredictionsError on whatever does not fit the split, and, where the split `has_truth`, where labels are
+    plainly no category ids; a doubt about them is a line on stderr. `mask_probs` are null, so that the panoptic head
+    cannot take this end, unless `Writer` wrote it and has them.
     """
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
@@ -48,6 +53,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             folder_sha256(source),
             given_ids(dataset.images),
         )
+        if found in WRITTEN:
+            import_written(source, folder, dataset, header)
         if PANOPTIC in found:
             _import_panoptic(source, folder, dataset, labels, header)
         if INSTANCES in found:
@@ -60,7 +67,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             with SemanticWriter(folder / SEMANTIC_FILE, header) as semantic_writer:
                 for planes in progress(semantics, description=SEMANTIC, total=len(dataset.images), unit="image"):
                     semantic_writer.write(planes)
-        for warning in check_labels(folder, source, dataset=dataset, is_told=(source / LABELS).exists()):
+        is_told = (source / LABELS).exists() or found in WRITTEN
+        for warning in check_labels(folder, source, dataset=dataset, is_told=is_told) if has_truth else ():
             print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -100,7 +108,7 @@ def _contents(source: Path) -> set[str]:
     if found not in ALLOWED:
         raise PredictionsError(
             f"{source}: expected {INSTANCES} or {SEMANTIC}/ or both, or {PANOPTIC} and {PANOPTIC_MAPS}/, and {LABELS} "
-            f"if need be; got {sorted(found)}"
+            f"if need be, or what antvisionps.Writer writes; got {sorted(found)}"
         )
     return found
 

@@ -112,7 +112,9 @@ def make_prompt_table(prompts: Mapping[str, str | int], categories: CategorySet)
     """Labels are texts; `prompts` names the category of each, by name or id. Raises PredictionsError on an unknown."""
     table = plain_labels(categories)
     category_of = {
-        text: named if named in categories and isinstance(named, int) else table.category_of_text(str(named), where="labels")
+        text: named
+        if named in categories and isinstance(named, int)
+        else table.category_of_text(str(named), where="labels")
         for text, named in prompts.items()
     }
     return LabelTable(categories, table.things, table.stuff, category_of)

@@ -7,6 +7,8 @@ predicted_iou, iou_scores.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,12 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, plain_labels
 from antvisionps.interchange.tool_arrays import (
     Predicted,
-    encode_any,
     instances_from_masks,
-    semantics_from_labels,
-    semantics_from_scores,
+    refuse_other_lengths,
+    semantics_from_array,
     to_numpy,
+    xyxy_to_xywh,
 )
-from antvisionps.panoptic.rle import parse_runs
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
@@ -56,15 +57,23 @@ def read_mask_dict(result: Mapping[str, Any], image: PanopticImage, labels: Labe
 
 
 def join_results(results: Sequence[Predicted], image: PanopticImage, where: str) -> Predicted:
-    """All instances of several results of one image. Raises PredictionsError where two have semantics."""
-    semantics = [one.semantics for one in results if one.semantics is not None]
-    if len(semantics) > 1:
-        raise PredictionsError(f"{where}: {len(semantics)} results of one image have semantics; give one of them")
+    """All instances of several results of one image; of semantics on one grid, the larger probability of each category.
+
+    Raises PredictionsError where semantics are on grids that differ.
+    """
     parts = [one.instances for one in results if one.instances is not None]
-    if not parts and (semantics or results):
-        return Predicted(None, semantics[0])
-    has_probs = bool(parts) and all(part.mask_probs is not None for part in parts)
-    joined = ImageInstances(
+    semantics = [one.semantics for one in results if one.semantics is not None]
+    return Predicted(
+        None if semantics and not parts else _join_instances(parts, image),
+        None if not semantics else reduce(partial(_join_semantics, where=where), semantics),
+    )
+
+
+def _join_instances(parts: Sequence[ImageInstances], image: PanopticImage) -> ImageInstances:
+    if len(parts) == 1:
+        return parts[0]
+    probs = [part.mask_probs for part in parts if part.mask_probs is not None]
+    return ImageInstances(
         image_id=image.image_id,
         height=image.height,
         width=image.width,
@@ -72,11 +81,20 @@ def join_results(results: Sequence[Predicted], image: PanopticImage, where: str)
         scores=np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
         boxes_xywh=np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes_xywh for part in parts)]),
         rles=[rle for part in parts for rle in part.rles],
-        mask_probs=np.concatenate([part.mask_probs for part in parts if part.mask_probs is not None])
-        if has_probs
-        else None,
+        mask_probs=np.concatenate(probs) if probs and len(probs) == len(parts) else None,
     )
-    return Predicted(joined, semantics[0] if semantics else None)
+
+
+def _join_semantics(one: ImageSemantics, other: ImageSemantics, *, where: str) -> ImageSemantics:
+    grids = [(of.input_height, of.input_width, of.stride, of.planes.shape[1:]) for of in (one, other)]
+    if grids[0] != grids[1]:
+        raise PredictionsError(f"{where}: results with semantics on grids that differ; give one of them")
+    listed = np.union1d(one.category_ids, other.category_ids)
+    planes = np.zeros((len(listed), *one.planes.shape[1:]), dtype=np.uint8)
+    for part in (one, other):
+        places = np.searchsorted(listed, part.category_ids)
+        planes[places] = np.maximum(planes[places], part.planes)
+    return replace(one, category_ids=listed, planes=planes)
 
 
 def _with_known_keys(result: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -118,15 +136,10 @@ def _select(
     """Those of the masks that are chosen."""
     chosen = np.flatnonzero(is_chosen)
     masks, scores = found["masks"], to_numpy(found["scores"]).reshape(-1)
-    if not len(masks) == len(scores) == len(category_ids):
-        raise PredictionsError(
-            f"{where}: expected as many masks as scores and labels, got {len(masks)}, {len(scores)} and "
-            f"{len(category_ids)}"
-        )
+    refuse_other_lengths(masks, scores, category_ids, where)
     boxes = found.get("boxes_xywh")
     if "boxes_xyxy" in found:
-        corners = to_numpy(found["boxes_xyxy"]).reshape(-1, 4)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        boxes = xyxy_to_xywh(found["boxes_xyxy"])
     probs = found.get("mask_probs")
     return instances_from_masks(
         [masks[index] for index in chosen] if isinstance(masks, list | tuple) else to_numpy(masks)[chosen],
@@ -164,19 +177,11 @@ def _read_semantic(
 ) -> ImageSemantics | None:
     if "semantic" not in found:
         return None
-    where = f"{where}: semantic"
-    array = to_numpy(found["semantic"])
-    if array.ndim == 2 and array.dtype.kind in "iu":
-        return semantics_from_labels(array, image, labels, where)
-    if array.ndim != 3:
-        raise PredictionsError(
-            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} {array.dtype}"
-        )
     named = found.get("semantic_labels")
-    return semantics_from_scores(
-        array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1),
+    return semantics_from_array(
+        to_numpy(found["semantic"]),
         image,
         labels,
-        where,
+        f"{where}: semantic",
         plane_labels=None if named is None else to_numpy(named).tolist(),
     )

@@ -1,6 +1,6 @@
 """What tools give in memory, as instances and semantics of the cache: masks, scores, label maps, class scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,11 +51,7 @@ def instances_from_masks(
     box that is missing is the mask's. Raises PredictionsError on lengths that differ, another size, or no score."""
     rles = encode_any(masks, image, where)
     scores = to_numpy(scores).reshape(-1).tolist()
-    if not len(rles) == len(scores) == len(category_ids):
-        raise PredictionsError(
-            f"{where}: expected as many masks as scores and labels, got {len(rles)}, {len(scores)} and "
-            f"{len(category_ids)}"
-        )
+    refuse_other_lengths(rles, scores, category_ids, where)
     encoded = [{"size": [image.height, image.width], "counts": rle} for rle in rles]
     areas = coco_mask.area(encoded) if encoded else np.zeros(0)
     if boxes_xywh is None:
@@ -74,6 +70,20 @@ def instances_from_masks(
         )
     except CacheError as error:
         raise PredictionsError(f"{where}: {error}") from error
+
+
+def refuse_other_lengths(masks: Sized, scores: Sized, labels: Sized, where: str) -> None:
+    """Raises PredictionsError unless there are as many of each."""
+    if not len(masks) == len(scores) == len(labels):
+        raise PredictionsError(
+            f"{where}: expected as many masks as scores and labels, got {len(masks)}, {len(scores)} and {len(labels)}"
+        )
+
+
+def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
+    """(N, 4) of (N, 4)."""
+    boxes = to_numpy(boxes_xyxy).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def no_instances(image: PanopticImage) -> ImageInstances:
@@ -124,13 +134,36 @@ def _counts(rle: Mapping[str, Any], image: PanopticImage, where: str) -> bytes:
         raise PredictionsError(f"{where}: {error}") from error
 
 
-def semantics_from_labels(label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str) -> ImageSemantics:
+def semantics_from_array(
+    array: np.ndarray,
+    image: PanopticImage,
+    labels: LabelTable,
+    where: str,
+    *,
+    plane_labels: Sequence[int] | None = None,
+) -> ImageSemantics:
+    """Of labels (H, W), or class scores (C, h, w), where uint8 counts 255 as 1. Raises PredictionsError on all else."""
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return semantics_from_labels(array, image, labels, where)
+    if array.ndim != 3 or array.dtype.kind not in "fu":
+        raise PredictionsError(
+            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} {array.dtype}"
+        )
+    scores = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    return semantics_from_scores(scores, image, labels, where, plane_labels=plane_labels)
+
+
+def semantics_from_labels(
+    label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str
+) -> ImageSemantics:
     """Of an (H, W) map of labels, read as those of a label PNG. Raises PredictionsError on an unknown label."""
     refuse_other_size(where, image, label_map.shape)
     present, inverse = np.unique(label_map, return_inverse=True)
     found = [labels.category_of_pixels(int(label), where=where) for label in present.tolist()]
     listed = [VOID_CATEGORY if category_id is None else category_id for category_id in found]
-    return one_hot_semantics(np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)], image, labels.categories)
+    return one_hot_semantics(
+        np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)], image, labels.categories
+    )
 
 
 def semantics_from_scores(

@@ -29,9 +29,11 @@ from antvisionps.interchange.semantic_files import refuse_other_size
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
+    no_instances,
+    semantics_from_array,
     semantics_from_labels,
-    semantics_from_scores,
     to_numpy,
+    xyxy_to_xywh,
 )
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
@@ -108,7 +110,9 @@ def _value(result: Any, *names: str) -> Any:
 
 def _is_panoptic_seg(result: Any) -> bool:
     """detectron2's (map, segments_info)."""
-    return isinstance(result, tuple) and len(result) == 2 and hasattr(result[0], "shape") and isinstance(result[1], list)
+    return (
+        isinstance(result, tuple) and len(result) == 2 and hasattr(result[0], "shape") and isinstance(result[1], list)
+    )
 
 
 def _read_queries(
@@ -150,7 +154,7 @@ def _read_detectron2(
     if scores is None:
         return Predicted(instances, whole.semantics)
     where = f"{where}: sem_seg"
-    return Predicted(instances, semantics_from_scores(to_numpy(scores).astype(np.float32), image, reader.table, where))
+    return Predicted(instances, semantics_from_array(to_numpy(scores), image, reader.table, where))
 
 
 def _read_instances(
@@ -195,9 +199,7 @@ def _read_mmdet(
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        semantics = semantics_from_scores(
-            to_numpy(scores.data).astype(np.float32), image, reader.table, f"{where}: seg_logits"
-        )
+        semantics = semantics_from_array(to_numpy(scores.data), image, reader.table, f"{where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
         semantics = semantics_from_labels(label_map, image, reader.table, f"{where}: pred_sem_seg")
@@ -227,7 +229,7 @@ def _read_ultralytics(
     if result.boxes is not None and len(result.boxes) and result.masks is None:
         raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
     if result.masks is None:
-        return Predicted(instances_from_masks([], [], [], image, where), None)
+        return Predicted(no_instances(image), None)
     table = reader.table_of_names(result.names, where)
     return Predicted(
         instances_from_masks(
@@ -250,7 +252,7 @@ def _read_supervision(
         if getattr(result, name) is None and len(result):
             raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
     if not len(result):
-        return Predicted(instances_from_masks([], [], [], image, where), None)
+        return Predicted(no_instances(image), None)
     names = result.data.get("class_name") if reader.labels is None else None
     labels = result.class_id if names is None else names
     found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
@@ -266,20 +268,7 @@ def _read_dict(
 def _read_array(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    array = to_numpy(result)
-    if array.ndim == 2 and array.dtype.kind in "iu":
-        return Predicted(None, semantics_from_labels(array, image, reader.table, f"{where}: label map"))
-    if array.ndim == 3:
-        scores = array.astype(np.float32)
-        return Predicted(None, semantics_from_scores(scores, image, reader.table, f"{where}: class scores"))
-    raise PredictionsError(
-        f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} {array.dtype}"
-    )
-
-
-def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
-    boxes = to_numpy(boxes_xyxy).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return Predicted(None, semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array"))
 
 
 def _is_instances(result: Any) -> bool:
@@ -298,7 +287,10 @@ _READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
     (_has("class_queries_logits", "pred_logits"), _read_queries),
     (_has("segments_info"), _read_segments_info),
     (_is_panoptic_seg, lambda reader, result, image, where, _: _of_segments(reader, *result, image, where)),
-    (lambda result: isinstance(result, Mapping) and _has("instances", "panoptic_seg", "sem_seg")(result), _read_detectron2),
+    (
+        lambda result: isinstance(result, Mapping) and _has("instances", "panoptic_seg", "sem_seg")(result),
+        _read_detectron2,
+    ),
     (_is_instances, _read_instances),
     (_has("pred_instances", "pred_panoptic_seg", "pred_sem_seg"), _read_mmdet),
     (_is_ultralytics, _read_ultralytics),
