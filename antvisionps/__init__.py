@@ -1,0 +1,18 @@
+"""Panoptic segmentation: fuse and score what any models predict. What stands here is loaded when it is first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antvisionps.interchange.writer import Writer
+    from antvisionps.pipeline.ensemble import fuse
+
+__all__ = ["Writer", "fuse"]
+
+_MODULE_OF = {"Writer": "antvisionps.interchange.writer", "fuse": "antvisionps.pipeline.ensemble"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -4,7 +4,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from antvisionps.cli import check, download, export, figure, findings, inspect, predict, results, sweep, table, use
+from antvisionps.cli import (
+    check,
+    download,
+    export,
+    figure,
+    findings,
+    fuse,
+    inspect,
+    predict,
+    results,
+    sweep,
+    table,
+    use,
+)
 from antvisionps.core.stage import run_stage
 
 PROJECT_ROOT = Path()
@@ -33,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     predict.add_parser(commands)
+    fuse.add_parser(commands)
     figure.add_parser(commands)
     download.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)

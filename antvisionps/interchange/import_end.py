@@ -13,6 +13,7 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
+from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
 from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import LabelTable, read_label_table
@@ -95,9 +96,7 @@ def folder_sha256(folder: Path) -> str:
     """sha256 (hex) over names and contents of all files below the folder that are not hidden."""
     digest = hashlib.sha256()
     for path in (path for path in files_below(folder) if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -103,7 +103,8 @@ def plain_labels(categories: CategorySet) -> LabelTable:
 def make_label_table(document: Any, categories: CategorySet, *, where: str) -> LabelTable:
     """The table that a labels.json holds. Raises PredictionsError on what is none."""
     if isinstance(document, Mapping) and set(document) == {"things", "stuff"}:
-        return LabelTable(categories, *(_table(where, document[kind], categories) for kind in ("things", "stuff")))
+        things, stuff = (_table(where, document[kind], categories) for kind in ("things", "stuff"))
+        return LabelTable(categories, things, stuff)
     table = _table(where, document, categories)
     return LabelTable(categories, table, table)
 

@@ -10,6 +10,7 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.semantic_files import VOID_CATEGORY, one_hot_semantics, refuse_other_size
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import compress_counts, encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -90,10 +91,10 @@ def no_instances(image: PanopticImage) -> ImageInstances:
     return ImageInstances.of(image, [])
 
 
-def no_semantics(image: PanopticImage, labels: LabelTable) -> ImageSemantics:
+def no_semantics(image: PanopticImage, categories: CategorySet) -> ImageSemantics:
     """Void everywhere."""
     void = np.full((image.height, image.width), VOID_CATEGORY, dtype=np.int32)
-    return one_hot_semantics(void, image, labels.categories)
+    return one_hot_semantics(void, image, categories)
 
 
 def as_bytes(probs: np.ndarray) -> np.ndarray:

@@ -72,7 +72,8 @@ class ResultReader:
             if is_of(result):
                 return read(self, result, image, where, padding)
         raise PredictionsError(
-            f"{where}: a result of an unknown kind, {type(result).__name__}; give a dict of masks, scores and category_ids"
+            f"{where}: a result of an unknown kind, {type(result).__name__}; give a dict of masks, scores and "
+            "category_ids"
         )
 
     @property
@@ -128,10 +129,16 @@ def _read_queries(
 def _read_segments_info(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return _of_segments(reader, result["segmentation"], result["segments_info"], image, where)
+    return _of_segments(reader, result["segmentation"], result["segments_info"], image=image, where=where)
 
 
-def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, image: PanopticImage, where: str) -> Predicted:
+def _read_panoptic_seg(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    return _of_segments(reader, *result, image=image, where=where)
+
+
+def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, image: PanopticImage, where: str) -> Predicted:
     where = f"{where}: segments_info"
     segment_ids = to_numpy(segment_ids)
     refuse_other_size(where, image, segment_ids.shape)
@@ -148,7 +155,7 @@ def _read_detectron2(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
     found, panoptic = result.get("instances"), result.get("panoptic_seg")
-    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, image, where)
+    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, image=image, where=where)
     instances = whole.instances if found is None else _read_instances(reader, found, image, where, padding).instances
     scores = result.get("sem_seg")
     if scores is None:
@@ -286,7 +293,7 @@ def _is_ultralytics(result: Any) -> bool:
 _READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
     (_has("class_queries_logits", "pred_logits"), _read_queries),
     (_has("segments_info"), _read_segments_info),
-    (_is_panoptic_seg, lambda reader, result, image, where, _: _of_segments(reader, *result, image, where)),
+    (_is_panoptic_seg, _read_panoptic_seg),
     (
         lambda result: isinstance(result, Mapping) and _has("instances", "panoptic_seg", "sem_seg")(result),
         _read_detectron2,

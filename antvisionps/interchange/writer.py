@@ -9,7 +9,6 @@ The folder holds `instances.parquet`, `semantic.parquet` or both, in the cache's
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import PredictionsError
+from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.raw_queries import Padding
 from antvisionps.interchange.tool_arrays import Predicted, no_instances, no_semantics
@@ -50,10 +50,8 @@ class Writer(AbstractContextManager["Writer"]):
         self._finder = ImageFinder(self._dataset)
         categories = self._dataset.categories
         self._reader = ResultReader(categories, make_labels(labels, categories))
-        with self._gt.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         self._header = CacheHeader(
-            end, self._gt.stem, fingerprint, categories, UNKNOWN_WEIGHTS, given_ids(self._dataset.images)
+            end, self._gt.stem, file_sha256(self._gt), categories, UNKNOWN_WEIGHTS, given_ids(self._dataset.images)
         )
 
     def __enter__(self) -> Self:
@@ -100,8 +98,8 @@ class Writer(AbstractContextManager["Writer"]):
         missing = [image.source_id for image in self._dataset.images if image.image_id not in self._spool]
         if missing:
             raise PredictionsError(
-                f"{self._to}: nothing was added for {len(missing)} of {len(self._dataset.images)} images of {self._gt}, "
-                f"{missing[0]} first; add every image, with [] where nothing was found"
+                f"{self._to}: nothing was added for {len(missing)} of {len(self._dataset.images)} images of "
+                f"{self._gt}, {missing[0]} first; add every image, with [] where nothing was found"
             )
         kinds = self._spool.kinds
         with ExitStack() as files:
@@ -115,7 +113,7 @@ class Writer(AbstractContextManager["Writer"]):
                 if instances is not None:
                     instances.write(found.instances or no_instances(image))
                 if semantics is not None:
-                    semantics.write(found.semantics or no_semantics(image, self._reader.table))
+                    semantics.write(found.semantics or no_semantics(image, self._dataset.categories))
 
 
 class _Spool(AbstractContextManager["_Spool"]):

@@ -8,6 +8,7 @@ from typing import Any
 
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.progress import progress
+from antvisionps.interchange.semantic_files import refuse_other_size
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.predictions.cache_file import CacheReader, CacheWriter
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
@@ -30,8 +31,10 @@ def import_written(source: Path, folder: Path, dataset: PanopticDataset, header:
         try:
             with open_file(source / name) as reader, open_copy(folder / name, header) as writer:
                 _refuse_other_split(reader, dataset)
-                for image in progress(reader, description=name, total=len(reader), unit="image"):
-                    writer.write(image)
+                images = progress(reader, description=name, total=len(reader), unit="image")
+                for written, image in zip(images, dataset.images, strict=True):
+                    refuse_other_size(source / name, image, (written.height, written.width))
+                    writer.write(written)
         except CacheError as error:
             told = str(error).replace(VERSION_REMEDY, "write it again").replace(REMEDY, "write it again")
             raise PredictionsError(told) from error
@@ -46,7 +49,6 @@ def _refuse_other_split(reader: CacheReader[Any], dataset: PanopticDataset) -> N
         raise PredictionsError(
             f"{reader.path}: image {_first(surplus)} is not in this split; write the split's images only"
         )
-    reader.refuse_other_images({image.image_id: (image.height, image.width) for image in dataset.images})
     if reader.header.categories != dataset.categories:
         raise PredictionsError(f"{reader.path}: other categories than the data set's; write it again with its JSON")
 

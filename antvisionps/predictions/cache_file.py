@@ -134,7 +134,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         self._schema = schema
         self._read_index()
         if images is not None:
-            self.refuse_other_images(images)
+            self._refuse_other_images(images)
         self._group_index, self._group = -1, ColumnsOfRows()
 
     def _refuse_bad_rows(self, rows: ColumnsOfRows) -> None:
@@ -228,7 +228,7 @@ class CacheReader(AbstractContextManager["CacheReader[Image]"], Generic[Image]):
         if not np.isin(self._first_row_of_group, self._first_row).all():
             raise CacheError(f"{self.path}: an image is torn between two row groups; {REMEDY}")
 
-    def refuse_other_images(self, images: Mapping[int, tuple[int, int]]) -> None:
+    def _refuse_other_images(self, images: Mapping[int, tuple[int, int]]) -> None:
         found = dict(zip(self.image_ids, map(tuple, self._image_hw.tolist()), strict=True))
         if found == images:
             return
