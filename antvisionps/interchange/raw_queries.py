@@ -50,7 +50,7 @@ def read_queries(
 ) -> Predicted:
     """Of class logits (Q, C + 1) and mask logits (Q, h, w) on a grid over the photo, or over the padded input.
 
-    Raises PredictionsError on other shapes, a label without category and a grid that is no even one of the padded input.
+    Raises PredictionsError on other shapes, a label without category and a grid of two strides over the padded input.
     """
     if class_logits.ndim != 2 or mask_logits.ndim != 3 or len(class_logits) != len(mask_logits):
         raise PredictionsError(

@@ -148,7 +148,8 @@ def semantics_from_array(
         return semantics_from_labels(array, image, labels, where)
     if array.ndim != 3 or array.dtype.kind not in "fu":
         raise PredictionsError(
-            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} {array.dtype}"
+            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} "
+            f"{array.dtype}"
         )
     scores = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
     return semantics_from_scores(scores, image, labels, where, plane_labels=plane_labels)
@@ -205,8 +206,8 @@ def semantics_from_scores(
 
 
 def plane_categories(plane_labels: Sequence[int], labels: LabelTable, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Category ids (K,) int32 of the planes that are of a category, and which those are (C,) bool; detectron2 has one of
-    all things."""
+    """Category ids (K,) int32 of the planes of a category, and which those are (C,) bool: detectron2 has one of all
+    things."""
     is_thing = None if labels.things == labels.stuff else False
     kept = np.array([labels.stuff.get(int(label)) != THINGS_PLANE for label in plane_labels], dtype=bool)
     category_ids = [

@@ -1,16 +1,17 @@
 """What other tools return for an image, known by its attributes: none of the tools is imported.
 
-| result | instances from | semantics from |
-|---|---|---|
-| Hugging Face: segmentation, segments_info | things | all segments |
-| Hugging Face, Mask2Former, DETR: class and mask logits of queries | queries | queries |
-| detectron2: Instances; the dict of instances, sem_seg, panoptic_seg; panoptic_seg alone | Instances, else things | sem_seg, else all segments |
-| mmdet's DetDataSample, mmseg's SegDataSample | pred_instances, else things | seg_logits, pred_sem_seg, else all segments |
-| Ultralytics' Results | masks and boxes | - |
-| supervision.Detections | mask, confidence, class_id | - |
-| a dict of masks, scores and category_ids, labels or prompts | those of things | those of stuff, or semantic |
-| an array: (H, W) labels, (C, h, w) class scores | - | the array |
-| a list of such results | all of them | the one that has semantics |
+- Hugging Face: segmentation with segments_info; labels of a semantic model
+- raw queries of Hugging Face, Mask2Former and DETR: class logits and mask logits
+- detectron2: Instances; the dict of instances, sem_seg and panoptic_seg; panoptic_seg alone
+- mmdet's DetDataSample and mmseg's SegDataSample
+- Ultralytics' Results of the task segment
+- supervision.Detections
+- a dict of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
+- an array: labels (H, W) or class scores (C, h, w)
+- a list of such results of one image
+
+Where a result says the same twice, instances come from its instances, else from the things of its panoptic map;
+semantics from its class scores, else its labels, else all segments of that map.
 """
 
 from collections.abc import Callable, Mapping, Sequence

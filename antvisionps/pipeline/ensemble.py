@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.documents import Document, Fraction, Weight, explain_first
@@ -63,15 +63,15 @@ class EnsembleSettings(Document):
     method: Method = "heuristic"
     instances: Literal["union", "all"] | dict[str | int, str] = "union"
     min_joined_iou: Fraction = MATCH_IOU
-    instance_weights: dict[str, Weight] = {}
-    semantic_weights: dict[str, Weight] = {}
+    instance_weights: dict[str, Weight] = Field(default_factory=dict)
+    semantic_weights: dict[str, Weight] = Field(default_factory=dict)
     semantic_average: Literal["probabilities", "log_probabilities"] = "probabilities"
     min_score: Fraction | None = None
     max_overlap_frac: Fraction | None = None
     min_stuff_area_px: NonNegative | None = None
     max_nms_iou: Fraction | None = None
     min_stuff_confidence: Fraction | None = None
-    min_scores: dict[str | int, Fraction] = {}
+    min_scores: dict[str | int, Fraction] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> EnsembleSettings:
@@ -154,14 +154,14 @@ def read_categories(categories: CategorySet | str | PathLike[str] | list[dict[st
     """Of a COCO panoptic JSON, or its rows. Raises DataError on what is none."""
     if isinstance(categories, CategorySet):
         return categories
-    where = "categories"
-    if isinstance(categories, str | PathLike):
-        where = str(categories)
-        document = read_json(Path(categories), what="COCO panoptic JSON", remedy="write it again", error=DataError)
-        categories = document.get("categories") if isinstance(document, dict) else None
-    if not isinstance(categories, list):
-        raise DataError(f"{where}: expected a list of categories with id, name and isthing, got {str(categories)[:80]}")
-    return CategorySet.from_json(categories, where=where)
+    where, rows = "categories", cast(Any, categories)
+    if isinstance(rows, str | PathLike):
+        where = str(rows)
+        document = read_json(Path(rows), what="COCO panoptic JSON", remedy="write it again", error=DataError)
+        rows = document.get("categories") if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise DataError(f"{where}: expected a list of categories with id, name and isthing, got {str(rows)[:80]}")
+    return CategorySet.from_json(rows, where=where)
 
 
 def _read(name: str, result: Any, image: PanopticImage, reader: ResultReader) -> Predicted:
@@ -180,8 +180,8 @@ def fuse_folders(
     workers: Workers = 1,
     **settings: Any,
 ) -> int:
-    """Fuses model → folder, each as of `Writer` or of docs/your_own_data.md, into the folder `out`, as stage fuse writes
-    it; returns the number of images.
+    """Fuses model → folder, each as of `Writer` or of docs/your_own_data.md, into the folder `out`, as stage fuse does;
+    returns the number of images.
 
     `gt` is a COCO panoptic JSON of the images; with its maps in `gt_maps` labels are compared with the truth. Raises
     what `fuse` and `import_end` do.
