@@ -143,7 +143,7 @@ def semantics_from_array(
     *,
     plane_labels: Sequence[int] | None = None,
 ) -> ImageSemantics:
-    """Of labels (H, W), or class scores (C, h, w), where uint8 counts 255 as 1. Raises PredictionsError on all else."""
+    """Of labels (H, W), or class scores (C, h, w), of which uint8 are a cache's planes, 255 = 1. Raises PredictionsError on all else."""
     if array.ndim == 2 and array.dtype.kind in "iu":
         return semantics_from_labels(array, image, labels, where)
     if array.ndim != 3 or array.dtype.kind not in "fu":
@@ -151,8 +151,7 @@ def semantics_from_array(
             f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} "
             f"{array.dtype}"
         )
-    scores = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
-    return semantics_from_scores(scores, image, labels, where, plane_labels=plane_labels)
+    return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels)
 
 
 def semantics_from_labels(
@@ -182,11 +181,11 @@ def semantics_from_scores(
     `input_hw` / `stride` of its cells.
 
     With a negative number they are logits and get a softmax; else a pixel's scores are divided by their sum where that
-    is above 1. Raises PredictionsError on a label without category and on what is not finite.
+    is above 1. uint8 are probabilities already, 255 = 1. Raises PredictionsError on a label without category and on what is not finite.
     """
     if not np.isfinite(scores).all():
         raise PredictionsError(f"{where}: expected finite class scores, got NaN or infinity")
-    probs = softmax(scores) if scores.min() < 0 else scores / np.maximum(scores.sum(axis=0), 1)
+    probs = _to_probs(scores)
     category_ids, kept = plane_categories(range(len(scores)) if plane_labels is None else plane_labels, labels, where)
     if len(scores) != len(kept):
         raise PredictionsError(f"{where}: expected a label for each of {len(scores)} planes, got {len(kept)}")
@@ -203,6 +202,15 @@ def semantics_from_scores(
         )
     except CacheError as error:
         raise PredictionsError(f"{where}: {error}") from error
+
+
+def _to_probs(scores: np.ndarray) -> np.ndarray:
+    if scores.dtype == np.uint8:
+        return scores / np.float32(255)
+    scores = scores.astype(np.float32)
+    if scores.min(initial=0) < 0:
+        return softmax(scores)
+    return scores / np.maximum(scores.sum(axis=0), 1)
 
 
 def plane_categories(plane_labels: Sequence[int], labels: LabelTable, where: str) -> tuple[np.ndarray, np.ndarray]:

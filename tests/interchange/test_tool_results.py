@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_seg_data_samples_of_mmseg(written, dataset):
     classes = list(names(dataset).values())
     expected = dataset.categories.category_ids[labels[0].numpy()]
     np.testing.assert_array_equal(category_map(written(sample, classes)[1]), expected)
-    sample.seg_logits = PixelData(data=torch.nn.functional.one_hot(labels[0], len(classes)).permute(2, 0, 1) * 9.0 - 4)
+    sample.seg_logits = PixelData(data=torch.nn.functional.one_hot(labels[0], len(classes)).permute(2, 0, 1) * 3.0 - 1)
     instances, semantics = written(sample, classes)
     np.testing.assert_array_equal(category_map(semantics), expected)
     assert semantics.planes.max() < 255
@@ -279,15 +280,18 @@ def test_raw_queries_give_the_semantics_and_instances_that_transformers_takes_fr
 
 
 def test_mask_probs_of_raw_queries_are_the_masks_seen_through_their_boxes(written, dataset):
-    """Stretched over its box as the union and the panoptic head do, a grid gives the mask again, but for its edge."""
-    import cv2
-
-    instances, _ = written(queries(dataset, seed=1), names(dataset))
-    for index in range(len(instances)):
+    """Stretched over its box as the union and the panoptic head do, a disc's grid gives the disc again."""
+    rows, columns = np.indices(HW)
+    radii = np.array([4, 9, 25])[:, None, None]
+    logits = (radii - np.hypot(rows - 30, columns - np.array([20, 70, 60])[:, None, None])) / 2
+    classes = 20.0 * np.eye(len(dataset.categories) + 1)[:3]
+    instances, _ = written({"pred_logits": classes, "pred_masks": logits}, names(dataset))
+    assert (instances.scores > 0.5).sum() == 3
+    for index in range(3):
         x, y, width, height = instances.boxes_xywh[index].astype(int)
         mask = instances.runs.mask(index)[y : y + height, x : x + width]
         stretched = cv2.resize(instances.mask_probs[index], (width, height), interpolation=cv2.INTER_LINEAR) >= 128
-        assert (stretched & mask).sum() / (stretched | mask).sum() > 0.8
+        assert (stretched & mask).sum() / (stretched | mask).sum() > 0.95
 
 
 def test_padding_of_raw_queries_is_cut_off(written, dataset):
@@ -310,12 +314,15 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
     [
         (object(), "a result of an unknown kind, object; give a dict of masks"),
         ({"masks": MASKS, "scores": [0.5, 0.5]}, "expected scores and one of category_ids, labels and prompts"),
-        ({"masks": MASKS, "scores": [0.5], "category_ids": [1, 1]}, "as many masks as scores and labels, got 2, 1 and 2"),
-        ({"masks": MASKS[:, 1:], "scores": [0.5] * 2, "category_ids": [1, 1]}, "expected 64 x 96 px"),
-        ({"masks": MASKS * 3.5, "scores": [0.5] * 2, "category_ids": [1, 1]}, "are these logits"),
-        ({"masks": MASKS, "scores": [0.5, 1.5], "category_ids": [1, 1]}, "expected a score from 0 to 1, got 1.5"),
-        ({"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [1, 99]}, "unknown category 99"),
-        ({"masks": MASKS, "score": [0.5, 0.5], "category_ids": [1, 1]}, "unknown key 'score' in the dict"),
+        (
+            {"masks": MASKS, "scores": [0.5], "category_ids": [3, 3]},
+            "as many masks as scores and labels, got 2, 1 and 2",
+        ),
+        ({"masks": MASKS[:, 1:], "scores": [0.5] * 2, "category_ids": [3, 3]}, "expected 64 x 96 px"),
+        ({"masks": MASKS * 3.5, "scores": [0.5] * 2, "category_ids": [3, 3]}, "are these logits"),
+        ({"masks": MASKS, "scores": [0.5, 1.5], "category_ids": [3, 3]}, "expected a score from 0 to 1, got 1.5"),
+        ({"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [3, 99]}, "unknown category 99"),
+        ({"masks": MASKS, "score": [0.5, 0.5], "category_ids": [3, 3]}, "unknown key 'score' in the dict"),
         (np.zeros((2, 3)), "expected labels"),
         (np.full((2, 4, 4), np.nan), "expected finite class scores"),
         ({"pred_logits": np.zeros((3, 4)), "pred_masks": np.zeros((2, 4, 4))}, "expected class logits"),
