@@ -314,10 +314,7 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
     [
         (object(), "a result of an unknown kind, object; give a dict of masks"),
         ({"masks": MASKS, "scores": [0.5, 0.5]}, "expected scores and one of category_ids, labels and prompts"),
-        (
-            {"masks": MASKS, "scores": [0.5], "category_ids": [3, 3]},
-            "as many masks as scores and labels, got 2, 1 and 2",
-        ),
+        ({"masks": MASKS, "scores": [0.5], "category_ids": [3, 3]}, "as many masks as scores and labels, got 2, 1"),
         ({"masks": MASKS[:, 1:], "scores": [0.5] * 2, "category_ids": [3, 3]}, "expected 64 x 96 px"),
         ({"masks": MASKS * 3.5, "scores": [0.5] * 2, "category_ids": [3, 3]}, "are these logits"),
         ({"masks": MASKS, "scores": [0.5, 1.5], "category_ids": [3, 3]}, "expected a score from 0 to 1, got 1.5"),

@@ -143,10 +143,10 @@ def test_outputs_of_models_of_transformers_are_taken_as_they_are(dataset, tmp_pa
     with Writer("mine", gt=dataset.annotations, to=tmp_path / "w", labels=model.config.id2label) as writer:
         for image in dataset.images:
             writer.add(image.image_id, predict(model, processor, dataset.load_photo(image), more))
-    with (
-        InstancesReader(tmp_path / "w" / INSTANCES_FILE) as instances,
-        SemanticReader(tmp_path / "w" / SEMANTIC_FILE) as s,
-    ):
-        assert all(image.mask_probs is not None and len(image) for image in instances if len(image))
-        assert sum(map(len, instances)) > 0
-        assert {int(image.planes.sum(axis=0).max()) > 200 for image in s} == {True}
+    with InstancesReader(tmp_path / "w" / INSTANCES_FILE) as cache:
+        found = [image for image in cache if len(image)]
+        assert found
+        assert all(image.mask_probs is not None for image in found)
+    with SemanticReader(tmp_path / "w" / SEMANTIC_FILE) as cache:
+        for image in cache:  # of every pixel the probabilities sum to 1, but for rounding
+            np.testing.assert_allclose(image.planes.sum(axis=0), 255.0, atol=len(dataset.categories) / 2)
