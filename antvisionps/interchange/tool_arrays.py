@@ -143,7 +143,7 @@ def semantics_from_array(
     *,
     plane_labels: Sequence[int] | None = None,
 ) -> ImageSemantics:
-    """Of labels (H, W), or class scores (C, h, w), of which uint8 are a cache's planes, 255 = 1. Raises PredictionsError on all else."""
+    """Of labels (H, W), or class scores (C, h, w). Raises PredictionsError on all else."""
     if array.ndim == 2 and array.dtype.kind in "iu":
         return semantics_from_labels(array, image, labels, where)
     if array.ndim != 3 or array.dtype.kind not in "fu":
@@ -181,7 +181,8 @@ def semantics_from_scores(
     `input_hw` / `stride` of its cells.
 
     With a negative number they are logits and get a softmax; else a pixel's scores are divided by their sum where that
-    is above 1. uint8 are probabilities already, 255 = 1. Raises PredictionsError on a label without category and on what is not finite.
+    is above 1. uint8 are probabilities already, 255 = 1. Raises PredictionsError on a label without category and on
+    what is not finite.
     """
     if not np.isfinite(scores).all():
         raise PredictionsError(f"{where}: expected finite class scores, got NaN or infinity")

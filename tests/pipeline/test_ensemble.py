@@ -170,7 +170,7 @@ def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp
     segments = pq.read_table(tmp_path / "out" / "segments.parquet").to_pylist()
     assert {row["end"] for row in segments} == {"a+b"}
     assert {row["score"] >= 0.5 for row in segments} == {True}
-    assert not [path for path in tmp_path.rglob(".*")]
+    assert list(tmp_path.rglob(".*")) == []
 
 
 def as_text(rles):
