@@ -1,12 +1,20 @@
-"""What Python code calls first; each name is imported when it is used."""
+"""Panoptic segmentation: fuse and score what any models predict. What stands here is loaded when it is first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antvisionps.pipeline.score_results import panoptic_quality as panoptic_quality
+    from antvisionps.interchange.writer import Writer
+    from antvisionps.pipeline.ensemble import fuse
+    from antvisionps.pipeline.score_results import panoptic_quality
 
-_MODULE_OF = {"panoptic_quality": "antvisionps.pipeline.score_results"}
+__all__ = ["Writer", "fuse", "panoptic_quality"]
+
+_MODULE_OF = {
+    "Writer": "antvisionps.interchange.writer",
+    "fuse": "antvisionps.pipeline.ensemble",
+    "panoptic_quality": "antvisionps.pipeline.score_results",
+}
 
 
 def __getattr__(name: str) -> Any:

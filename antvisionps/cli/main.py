@@ -10,6 +10,7 @@ from antvisionps.cli import (
     export,
     figure,
     findings,
+    fuse,
     inspect,
     predict,
     results,
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     predict.add_parser(commands)
+    fuse.add_parser(commands)
     figure.add_parser(commands)
     download.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)

@@ -1,7 +1,7 @@
 """An end as a folder of files that any tool can write, into the cache and back.
 
 The folder holds `instances.json` (COCO results) or `semantic/` (a file an image) or both, or else `panoptic.json` with
-`panoptic/`; and `labels.json` if the tool numbers categories in a way of its own.
+`panoptic/`; and `labels.json` if the tool numbers categories in a way of its own. Or it is what writer.py writes.
 """
 
 import hashlib
@@ -13,11 +13,13 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
+from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
 from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import LabelTable, read_label_table
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
+from antvisionps.interchange.written_files import import_written
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import given_ids
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
@@ -27,15 +29,19 @@ from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 LABELS, INSTANCES, SEMANTIC = "labels.json", "instances.json", "semantic"
 PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 
-ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_MAPS})
+WRITTEN = ({INSTANCES_FILE}, {SEMANTIC_FILE}, {INSTANCES_FILE, SEMANTIC_FILE})
+ALLOWED = ({INSTANCES}, {SEMANTIC}, {INSTANCES, SEMANTIC}, {PANOPTIC, PANOPTIC_MAPS}, *WRITTEN)
 """What may stand in the folder together, beside LABELS."""
 
 
-def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity) -> None:
+def import_end(
+    source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity, has_truth: bool = True
+) -> None:
     """Writes the folder's predictions of the split as a cache, `out`, whole or not at all.
 
-    Raises PredictionsError on whatever does not fit the split, and where labels are plainly no category ids; a doubt
-    about them is a line on stderr. `mask_probs` are null, so that the panoptic head cannot take this end.
+    Raises PredictionsError on whatever does not fit the split, and, where the split `has_truth`, where labels are
+    plainly no category ids; a doubt about them is a line on stderr. `mask_probs` are null, so that the panoptic head
+    cannot take this end, unless `Writer` wrote it and has them.
     """
     found = _contents(source)
     labels = read_label_table(source / LABELS, dataset.categories)
@@ -48,6 +54,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             folder_sha256(source),
             given_ids(dataset.images),
         )
+        if found in WRITTEN:
+            import_written(source, folder, dataset, header)
         if PANOPTIC in found:
             _import_panoptic(source, folder, dataset, labels, header)
         if INSTANCES in found:
@@ -60,7 +68,8 @@ def import_end(source: Path, out: Path, *, dataset: PanopticDataset, identity: C
             with SemanticWriter(folder / SEMANTIC_FILE, header) as semantic_writer:
                 for planes in progress(semantics, description=SEMANTIC, total=len(dataset.images), unit="image"):
                     semantic_writer.write(planes)
-        for warning in check_labels(folder, source, dataset=dataset, is_told=(source / LABELS).exists()):
+        is_told = (source / LABELS).exists() or found in WRITTEN
+        for warning in check_labels(folder, source, dataset=dataset, is_told=is_told) if has_truth else ():
             print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -87,9 +96,7 @@ def folder_sha256(folder: Path) -> str:
     """sha256 (hex) over names and contents of all files below the folder that are not hidden."""
     digest = hashlib.sha256()
     for path in (path for path in files_below(folder) if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -100,7 +107,7 @@ def _contents(source: Path) -> set[str]:
     if found not in ALLOWED:
         raise PredictionsError(
             f"{source}: expected {INSTANCES} or {SEMANTIC}/ or both, or {PANOPTIC} and {PANOPTIC_MAPS}/, and {LABELS} "
-            f"if need be; got {sorted(found)}"
+            f"if need be, or what antvisionps.Writer writes; got {sorted(found)}"
         )
     return found
 

@@ -7,7 +7,7 @@ or its id.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ VOID_LABELS = (0, 255)
 
 @dataclass(frozen=True)
 class LabelTable:
-    """`things` and `stuff`: label → category id, or the name of a category that the data set lacks."""
+    """`things` and `stuff`: label → category id, or the name of a category that the data set lacks · `prompts`: text →
+    category id; the name of a category needs none."""
 
     categories: CategorySet
     things: Mapping[int, int | str]
     stuff: Mapping[int, int | str]
+    prompts: Mapping[str, int] = field(default_factory=dict)
 
     def category_id(self, label: object, *, is_thing: bool | None, where: str) -> int:
         """The category of a label of a thing or of stuff; None: of whichever.
@@ -47,6 +49,17 @@ class LabelTable:
                 "in the data set it is not; predict with the data set's categories"
             )
         return category_id
+
+    def category_of_text(self, text: str, *, where: str) -> int:
+        """The category of a prompt, or of that name. Raises PredictionsError if there is none."""
+        found = self.prompts.get(text)
+        if found is None:
+            found = next((one.category_id for one in self.categories.categories if one.name == text), None)
+        if found is None:
+            raise PredictionsError(
+                f"{where}: {text!r} is no category of the data set; tell its category with labels={{{text!r}: …}}"
+            )
+        return found
 
     def category_of_pixels(self, label: int, *, where: str) -> int | None:
         """The category of a label in a semantic map; None for void, which is a label of VOID_LABELS without one."""
@@ -84,13 +97,31 @@ def read_label_table(path: Path, categories: CategorySet) -> LabelTable:
     if not path.exists():
         return own_labels(categories)
     document = read_json(path, what="table of labels", remedy="write it again", error=PredictionsError)
-    if isinstance(document, dict) and set(document) == {"things", "stuff"}:
-        return LabelTable(categories, *(_table(path, document[kind], categories) for kind in ("things", "stuff")))
-    table = _table(path, document, categories)
+    return make_label_table(document, categories, where=str(path))
+
+
+def make_label_table(document: Any, categories: CategorySet, *, where: str) -> LabelTable:
+    """The table that a labels.json holds. Raises PredictionsError on what is none."""
+    if isinstance(document, Mapping) and set(document) == {"things", "stuff"}:
+        things, stuff = (_table(where, document[kind], categories) for kind in ("things", "stuff"))
+        return LabelTable(categories, things, stuff)
+    table = _table(where, document, categories)
     return LabelTable(categories, table, table)
 
 
-def _table(path: Path, document: Any, categories: CategorySet) -> dict[int, int | str]:
+def make_prompt_table(prompts: Mapping[str, str | int], categories: CategorySet) -> LabelTable:
+    """Labels are texts; `prompts` names the category of each, by name or id. Raises PredictionsError on an unknown."""
+    table = own_labels(categories)
+    category_of = {
+        text: named
+        if named in categories and isinstance(named, int)
+        else table.category_of_text(str(named), where="labels")
+        for text, named in prompts.items()
+    }
+    return LabelTable(categories, table.things, table.stuff, category_of)
+
+
+def _table(where: str, document: Any, categories: CategorySet) -> dict[int, int | str]:
     id_of_name = {category.name: category.category_id for category in categories.categories}
     table: dict[int, int | str] = {}
     if isinstance(document, list) and document:
@@ -101,7 +132,7 @@ def _table(path: Path, document: Any, categories: CategorySet) -> dict[int, int 
             table[int(label)] = id_of_name.get(category, category) if known else str(category)
     except (AttributeError, TypeError, ValueError) as error:
         raise PredictionsError(
-            f'{path}: expected {{"0": "name of a category", …}}, or two such tables under "things" and "stuff"; got '
+            f'{where}: expected {{"0": "name of a category", …}}, or two such tables under "things" and "stuff"; got '
             f"{str(document)[:80]}"
         ) from error
     return table

@@ -84,7 +84,7 @@ class PanopticResults:
         where = f"{self.annotations}: image {image.source_id}"
         segment_ids, meaning = _load_map(self.maps, row.get("file_name"), image, where)
         where += f" (its PNG is {meaning})" if meaning else ""
-        return segment_ids, read_segments(row.get("segments_info"), self.labels, where), where
+        return segment_ids, parse_segments(row.get("segments_info"), self.labels, where), where
 
 
 def read_panoptic_results(
@@ -133,8 +133,8 @@ def _load_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def read_segments(rows: Any, labels: LabelTable, where: str) -> Segments:
-    """From segments_info. Raises PredictionsError."""
+def parse_segments(rows: Any, labels: LabelTable, where: str) -> Segments:
+    """The rows of segments_info. Raises PredictionsError on what is no such row."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PredictionsError(f"{where}: expected segments_info, a list of objects, got {str(rows)[:80]}")
     segments: Segments = {}
@@ -186,6 +186,15 @@ def runs_of_segments(segment_ids: np.ndarray, segments: Segments, where: str) ->
         remedy = "add it" if stray in drawn else "leave it out if others hide it"
         raise PredictionsError(f"{where}: segment {stray} {problem}; {remedy}, or write map and JSON together again")
     return index_runs(lengths, ids, segments)
+
+
+def convert_segments(
+    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable, where: str
+) -> tuple[ImageInstances, ImageSemantics]:
+    """Things as instances and all segments as semantics, of (H, W) segment ids. Raises PredictionsError where ids and
+    segments disagree."""
+    runs_of_segments(segment_ids, segments, where)
+    return _convert(segment_ids, segments, image, labels)
 
 
 def _convert(

@@ -91,7 +91,7 @@ def load_png(path: Path, image: PanopticImage, decode: Callable[[bytes], np.ndar
         raise PredictionsError(f"{path}: cannot be read ({reason}); write it again") from error
 
 
-def refuse_other_size(path: Path, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
+def refuse_other_size(path: Path | str, image: PanopticImage, got_hw: tuple[int, ...]) -> None:
     hw = image.height, image.width
     if got_hw != hw:
         is_swapped = got_hw == hw[::-1]

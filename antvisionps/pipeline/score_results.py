@@ -24,7 +24,7 @@ from antvisionps.evaluation.panoptic_quality import (
 )
 from antvisionps.evaluation.summary import groups
 from antvisionps.interchange.label_table import LabelTable, own_labels
-from antvisionps.interchange.panoptic_results import PanopticResults, Segments, read_segments, runs_of_segments
+from antvisionps.interchange.panoptic_results import PanopticResults, Segments, parse_segments, runs_of_segments
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
 from antvisionps.panoptic.coco_json import parse_segment, read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -165,7 +165,7 @@ def _counts_in_memory(gt: tuple[Any, Any], pred: tuple[Any, Any], labels: LabelT
     gt_runs = runs_of_segments(gt_ids, by_id, f"{where}: gt")
     areas_px = segment_areas_px(gt_runs, by_id)
     measured = [segment._replace(area_px=areas_px[segment.segment_id]) for segment in listed]
-    segments = read_segments(pred_rows, labels, f"{where}: pred")
+    segments = parse_segments(pred_rows, labels, f"{where}: pred")
     predicted = runs_of_segments(pred_ids, segments, f"{where}: pred"), segments
     return _match({"gt_runs": gt_runs, "gt": [measured]}, [predicted]).counts()[0]
 

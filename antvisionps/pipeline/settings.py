@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from antvisionps.core.errors import ParamsError
 from antvisionps.fusion.calibration import Calibration, read_calibration
@@ -14,6 +15,8 @@ from antvisionps.fusion.voting_document import read_voting
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
 from antvisionps.params.whole import Params
+
+Value = TypeVar("Value")
 
 
 def system_settings(
@@ -44,7 +47,9 @@ def system_settings(
     on_top: frozenset[tuple[int, int]] = frozenset()
     if fuse.order == "learned":
         on_top = _read_calibration(system, settings, calibration, categories).learned_on_top
-    rules = replace(settings.rules, min_scores=_by_category_id(fuse.min_scores, categories), on_top=on_top)
+    rules = replace(
+        settings.rules, min_scores=by_category_id(fuse.min_scores, categories, place="fuse.min_scores"), on_top=on_top
+    )
     return replace(settings, rules=rules)
 
 
@@ -71,18 +76,20 @@ def plain_settings(
     return FusionSettings(method, rules, weight_of_end, choices.semantic_average, routes, None)
 
 
-def _by_category_id(min_scores: Mapping[str | int, float], categories: CategorySet) -> dict[int, float]:
+def by_category_id(table: Mapping[str | int, Value], categories: CategorySet, *, place: str) -> dict[int, Value]:
+    """The values of things by category_id, from a table by name or id. Raises ParamsError on what is no thing, and on
+    one that is there by name and by id; `place` names the table."""
     things = categories.things
     thing_of_key: dict[str | int, int] = {str(thing.category_id): thing.category_id for thing in things}  # as of -S
     thing_of_key |= {key: thing.category_id for thing in things for key in (thing.name, thing.category_id)}
-    found: dict[int, float] = {}
-    for key, min_score in min_scores.items():
+    found: dict[int, Value] = {}
+    for key, value in table.items():
         if key not in thing_of_key:
             listed = ", ".join(f"{thing.name} ({thing.category_id})" for thing in things)
-            raise ParamsError(f"fuse.min_scores names {key!r}; expected things by name or id, of {listed}")
+            raise ParamsError(f"{place} names {key!r}; expected things by name or id, of {listed}")
         if thing_of_key[key] in found:
-            raise ParamsError(f"fuse.min_scores names category {thing_of_key[key]} by name and by id; keep one")
-        found[thing_of_key[key]] = min_score
+            raise ParamsError(f"{place} names category {thing_of_key[key]} by name and by id; keep one")
+        found[thing_of_key[key]] = value
     return found
 
 

@@ -1,0 +1,236 @@
+"""What tools give in memory, as instances and semantics of the cache: masks, scores, label maps, class scores."""
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.interchange.coco_results import checked_score
+from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.semantic_files import VOID_CATEGORY, one_hot_semantics, refuse_other_size
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.rle import compress_counts, encode_masks
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
+
+MASK_THRESHOLD = 0.5
+"""A pixel belongs to a mask of probabilities from here on (He et al. 2017, section 3.1)."""
+
+THINGS_PLANE = "things"
+"""What detectron2 calls the stuff class of all things, which is no category."""
+
+
+class Predicted(NamedTuple):
+    """What a result says of an image; None where it says nothing of that kind."""
+
+    instances: ImageInstances | None
+    semantics: ImageSemantics | None
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """A torch tensor of any device and type, or whatever numpy takes."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
+
+
+def instances_from_masks(
+    masks: Any,
+    scores: Any,
+    category_ids: Sequence[int],
+    image: PanopticImage,
+    where: str,
+    *,
+    boxes_xywh: np.ndarray | None = None,
+    mask_probs: np.ndarray | None = None,
+) -> ImageInstances:
+    """Those whose mask has a pixel. `masks`: (N, H, W) of the photo's size, bool or probabilities, or N COCO RLEs; a
+    box that is missing is the mask's. Raises PredictionsError on lengths that differ, another size, or no score."""
+    rles = encode_any(masks, image, where)
+    scores = to_numpy(scores).reshape(-1).tolist()
+    refuse_other_lengths(rles, scores, category_ids, where)
+    encoded = [{"size": [image.height, image.width], "counts": rle} for rle in rles]
+    areas = coco_mask.area(encoded) if encoded else np.zeros(0)
+    if boxes_xywh is None:
+        boxes_xywh = coco_mask.toBbox(encoded).reshape(-1, 4) if encoded else np.zeros((0, 4))
+    kept = np.flatnonzero(areas > 0)
+    try:
+        return ImageInstances(
+            image_id=image.image_id,
+            height=image.height,
+            width=image.width,
+            category_ids=np.array(category_ids, dtype=np.int32)[kept],
+            scores=np.array([checked_score(score, where) for score in scores], dtype=np.float32)[kept],
+            boxes_xywh=np.asarray(boxes_xywh, dtype=np.float32).reshape(-1, 4)[kept],
+            rles=[rles[index] for index in kept],
+            mask_probs=None if mask_probs is None else as_bytes(mask_probs)[kept],
+        )
+    except CacheError as error:
+        raise PredictionsError(f"{where}: {error}") from error
+
+
+def refuse_other_lengths(masks: Sized, scores: Sized, labels: Sized, where: str) -> None:
+    """Raises PredictionsError unless there are as many of each."""
+    if not len(masks) == len(scores) == len(labels):
+        raise PredictionsError(
+            f"{where}: expected as many masks as scores and labels, got {len(masks)}, {len(scores)} and {len(labels)}"
+        )
+
+
+def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
+    """(N, 4) of (N, 4)."""
+    boxes = to_numpy(boxes_xyxy).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def no_instances(image: PanopticImage) -> ImageInstances:
+    return ImageInstances.of(image, [])
+
+
+def no_semantics(image: PanopticImage, categories: CategorySet) -> ImageSemantics:
+    """Void everywhere."""
+    void = np.full((image.height, image.width), VOID_CATEGORY, dtype=np.int32)
+    return one_hot_semantics(void, image, categories)
+
+
+def as_bytes(probs: np.ndarray) -> np.ndarray:
+    """uint8, 255 = 1, of probabilities."""
+    return probs if probs.dtype == np.uint8 else np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)
+
+
+def encode_any(masks: Any, image: PanopticImage, where: str) -> list[bytes]:
+    """COCO compressed counts of N masks. Raises PredictionsError on what is no mask of the photo."""
+    if isinstance(masks, list | tuple) and masks and isinstance(masks[0], Mapping):
+        return [_counts(rle, image, where) for rle in masks]
+    stacked = to_numpy(masks)
+    if not len(stacked):
+        return []
+    if stacked.ndim == 4 and stacked.shape[1] == 1:
+        stacked = stacked[:, 0]
+    if stacked.ndim != 3:
+        raise PredictionsError(f"{where}: expected masks (N, height, width), got {stacked.shape}")
+    refuse_other_size(where, image, stacked.shape[1:])
+    if stacked.dtype.kind == "f":
+        if not (stacked.min() >= 0 and stacked.max() <= 1):  # false for NaN
+            raise PredictionsError(
+                f"{where}: expected masks of bool or probabilities from 0 to 1, got {stacked.min():g} to "
+                f"{stacked.max():g}; are these logits?"
+            )
+        stacked = stacked >= MASK_THRESHOLD
+    return encode_masks(stacked)
+
+
+def _counts(rle: Mapping[str, Any], image: PanopticImage, where: str) -> bytes:
+    refuse_other_size(where, image, tuple(rle.get("size", ())))
+    counts = rle.get("counts")
+    try:
+        return compress_counts(
+            counts.decode() if isinstance(counts, bytes) else counts, height=image.height, width=image.width
+        )
+    except ValueError as error:
+        raise PredictionsError(f"{where}: {error}") from error
+
+
+def semantics_from_array(
+    array: np.ndarray,
+    image: PanopticImage,
+    labels: LabelTable,
+    where: str,
+    *,
+    plane_labels: Sequence[int] | None = None,
+) -> ImageSemantics:
+    """Of labels (H, W), or class scores (C, h, w). Raises PredictionsError on all else."""
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return semantics_from_labels(array, image, labels, where)
+    if array.ndim != 3 or array.dtype.kind not in "fu":
+        raise PredictionsError(
+            f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} "
+            f"{array.dtype}"
+        )
+    return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels)
+
+
+def semantics_from_labels(
+    label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str
+) -> ImageSemantics:
+    """Of an (H, W) map of labels, read as those of a label PNG. Raises PredictionsError on an unknown label."""
+    refuse_other_size(where, image, label_map.shape)
+    present, inverse = np.unique(label_map, return_inverse=True)
+    found = [labels.category_of_pixels(int(label), where=where) for label in present.tolist()]
+    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in found]
+    return one_hot_semantics(
+        np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)], image, labels.categories
+    )
+
+
+def semantics_from_scores(
+    scores: np.ndarray,
+    image: PanopticImage,
+    labels: LabelTable,
+    where: str,
+    *,
+    plane_labels: Sequence[int] | None = None,
+    input_hw: tuple[int, int] | None = None,
+    stride: float = 1.0,
+) -> ImageSemantics:
+    """Of (C, h, w) scores of the labels `plane_labels`, by default 0 to C - 1, on a grid that spans the photo, or
+    `input_hw` / `stride` of its cells.
+
+    With a negative number they are logits and get a softmax; else a pixel's scores are divided by their sum where that
+    is above 1. uint8 are probabilities already, 255 = 1. Raises PredictionsError on a label without category and on
+    what is not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise PredictionsError(f"{where}: expected finite class scores, got NaN or infinity")
+    probs = _to_probs(scores)
+    category_ids, kept = plane_categories(range(len(scores)) if plane_labels is None else plane_labels, labels, where)
+    if len(scores) != len(kept):
+        raise PredictionsError(f"{where}: expected a label for each of {len(scores)} planes, got {len(kept)}")
+    try:
+        return ImageSemantics.from_probs(
+            image_id=image.image_id,
+            height=image.height,
+            width=image.width,
+            input_height=scores.shape[1] if input_hw is None else input_hw[0],
+            input_width=scores.shape[2] if input_hw is None else input_hw[1],
+            stride=stride,
+            category_ids=category_ids,
+            probs=probs[kept],
+        )
+    except CacheError as error:
+        raise PredictionsError(f"{where}: {error}") from error
+
+
+def _to_probs(scores: np.ndarray) -> np.ndarray:
+    if scores.dtype == np.uint8:
+        return scores / np.float32(255)
+    scores = scores.astype(np.float32)
+    if scores.min(initial=0) < 0:
+        return softmax(scores)
+    return scores / np.maximum(scores.sum(axis=0), 1)
+
+
+def plane_categories(plane_labels: Sequence[int], labels: LabelTable, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Category ids (K,) int32 of the planes of a category, and which those are (C,) bool: detectron2 has one of all
+    things."""
+    is_thing = None if labels.things == labels.stuff else False
+    kept = np.array([labels.stuff.get(int(label)) != THINGS_PLANE for label in plane_labels], dtype=bool)
+    category_ids = [
+        labels.category_id(int(label), is_thing=is_thing, where=where)
+        for label, is_kept in zip(plane_labels, kept, strict=True)
+        if is_kept
+    ]
+    return np.array(category_ids, dtype=np.int32), kept
+
+
+def softmax(logits: np.ndarray, axis: int = 0) -> np.ndarray:
+    raised = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return raised / raised.sum(axis=axis, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))

@@ -1,0 +1,309 @@
+"""What other tools return for an image, known by its attributes: none of the tools is imported.
+
+- Hugging Face: segmentation with segments_info; labels of a semantic model
+- raw queries of Hugging Face, Mask2Former and DETR: class logits and mask logits
+- detectron2: Instances; the dict of instances, sem_seg and panoptic_seg; panoptic_seg alone
+- mmdet's DetDataSample and mmseg's SegDataSample
+- Ultralytics' Results of the task segment
+- supervision.Detections
+- a dict of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
+- an array: labels (H, W) or class scores (C, h, w)
+- a list of such results of one image
+
+Where a result says the same twice, instances come from its instances, else from the things of its panoptic map;
+semantics from its class scores, else its labels, else all segments of that map.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from antvisionps.core.errors import PredictionsError
+from antvisionps.interchange.label_table import LabelTable, make_label_table, make_prompt_table, own_labels
+from antvisionps.interchange.letterbox import undo_letterbox
+from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
+from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
+from antvisionps.interchange.raw_queries import Padding, read_queries
+from antvisionps.interchange.semantic_files import refuse_other_size
+from antvisionps.interchange.tool_arrays import (
+    Predicted,
+    instances_from_masks,
+    no_instances,
+    semantics_from_array,
+    semantics_from_labels,
+    to_numpy,
+    xyxy_to_xywh,
+)
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.segments import PanopticImage
+
+INSTANCE_OFFSET = 1000
+"""A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
+
+MMDET_IGNORED = 255
+
+
+def make_labels(labels: Any, categories: CategorySet) -> LabelTable | None:
+    """What `labels` of Writer and fuse mean: a labels.json's content, or prompt → category. None stays None."""
+    if labels is None:
+        return None
+    if isinstance(labels, Mapping) and set(labels) != {"things", "stuff"}:
+        texts = {label for label in labels if isinstance(label, str) and not label.isdecimal()}
+        if texts and texts == set(labels):
+            return make_prompt_table(labels, categories)
+    return make_label_table(list(labels) if isinstance(labels, tuple) else labels, categories, where="labels")
+
+
+@dataclass(frozen=True)
+class ResultReader:
+    """Reads results of images of these categories. `labels` None: labels are category ids, or the names that a result
+    carries."""
+
+    categories: CategorySet
+    labels: LabelTable | None
+
+    def read(self, result: Any, image: PanopticImage, *, padding: Padding | None = None) -> Predicted:
+        """Raises PredictionsError on a result of no known kind, and on one that does not fit the image."""
+        where = f"image {image.source_id}"
+        if isinstance(result, list | tuple) and not _is_panoptic_seg(result):
+            return join_results([self.read(one, image, padding=padding) for one in result], image, where)
+        for is_of, read in _READERS:
+            if is_of(result):
+                return read(self, result, image, where, padding)
+        raise PredictionsError(
+            f"{where}: a result of an unknown kind, {type(result).__name__}; give a dict of masks, scores and "
+            "category_ids"
+        )
+
+    @property
+    def table(self) -> LabelTable:
+        return own_labels(self.categories) if self.labels is None else self.labels
+
+    def thing_ids(self, labels: Any, where: str) -> list[int]:
+        return [self.table.category_id(label, is_thing=True, where=where) for label in to_numpy(labels).tolist()]
+
+    def table_of_names(self, names: Any, where: str) -> LabelTable:
+        """That of the user, else of the names that a result carries, where all of the labels it uses are known."""
+        return make_label_table(names, self.categories, where=where) if self.labels is None else self.labels
+
+
+Read = Callable[[ResultReader, Any, PanopticImage, str, Padding | None], Predicted]
+
+
+def _has(*names: str) -> Callable[[Any], bool]:
+    """Whether a result is a mapping with one of these keys, or an object with one of these attributes."""
+
+    def is_of(result: Any) -> bool:
+        return any(name in result if isinstance(result, Mapping) else hasattr(result, name) for name in names)
+
+    return is_of
+
+
+def _value(result: Any, *names: str) -> Any:
+    """The first of them that the result has and that is not None."""
+    for name in names:
+        value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _is_panoptic_seg(result: Any) -> bool:
+    """detectron2's (map, segments_info)."""
+    return (
+        isinstance(result, tuple) and len(result) == 2 and hasattr(result[0], "shape") and isinstance(result[1], list)
+    )
+
+
+def _read_queries(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    classes = to_numpy(_value(result, "class_queries_logits", "pred_logits"))
+    masks = to_numpy(_value(result, "masks_queries_logits", "pred_masks"))
+    if classes.ndim == 3 and masks.ndim == 4 and len(classes) == len(masks) == 1:
+        classes, masks = classes[0], masks[0]
+    return read_queries(classes, masks, image, reader.table, f"{where}: raw queries", padding=padding)
+
+
+def _read_segments_info(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    return _of_segments(reader, result["segmentation"], result["segments_info"], image=image, where=where)
+
+
+def _read_panoptic_seg(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    return _of_segments(reader, *result, image=image, where=where)
+
+
+def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, image: PanopticImage, where: str) -> Predicted:
+    where = f"{where}: segments_info"
+    segment_ids = to_numpy(segment_ids)
+    refuse_other_size(where, image, segment_ids.shape)
+    segments = parse_segments([_named_as_coco(row) for row in rows or []], reader.table, where)
+    return Predicted(*convert_segments(segment_ids.astype(np.int64), segments, image, reader.table, where))
+
+
+def _named_as_coco(row: Mapping[str, Any]) -> dict[str, Any]:
+    """detectron2's isthing may be a numpy bool, and so may numbers."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
+
+
+def _read_detectron2(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    found, panoptic = result.get("instances"), result.get("panoptic_seg")
+    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, image=image, where=where)
+    instances = whole.instances if found is None else _read_instances(reader, found, image, where, padding).instances
+    scores = result.get("sem_seg")
+    if scores is None:
+        return Predicted(instances, whole.semantics)
+    where = f"{where}: sem_seg"
+    return Predicted(instances, semantics_from_array(to_numpy(scores), image, reader.table, where))
+
+
+def _read_instances(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    where = f"{where}: detectron2's Instances"
+    found = result.get_fields()
+    if "pred_masks" not in found:
+        raise PredictionsError(f"{where}: no pred_masks; a panoptic map needs masks")
+    boxes = found.get("pred_boxes")
+    category_ids = reader.thing_ids(found["pred_classes"], where)
+    return Predicted(
+        instances_from_masks(
+            getattr(found["pred_masks"], "tensor", found["pred_masks"]),
+            found["scores"],
+            category_ids,
+            image,
+            where,
+            boxes_xywh=None if boxes is None else xyxy_to_xywh(boxes.tensor),
+        ),
+        None,
+    )
+
+
+def _read_mmdet(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    instances, semantics = None, None
+    panoptic = _value(result, "pred_panoptic_seg")
+    if panoptic is not None:
+        instances, semantics = _of_mmdet_map(reader, to_numpy(panoptic.sem_seg)[0], image, where)
+    found = _value(result, "pred_instances")
+    if found is not None:
+        where_found = f"{where}: pred_instances"
+        instances = instances_from_masks(
+            found.masks,
+            found.scores,
+            reader.thing_ids(found.labels, where_found),
+            image,
+            where_found,
+            boxes_xywh=xyxy_to_xywh(found.bboxes) if "bboxes" in found else None,
+        )
+    scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
+    if scores is not None:
+        semantics = semantics_from_array(to_numpy(scores.data), image, reader.table, f"{where}: seg_logits")
+    elif labels is not None:
+        label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
+        semantics = semantics_from_labels(label_map, image, reader.table, f"{where}: pred_sem_seg")
+    return Predicted(instances, semantics)
+
+
+def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, image: PanopticImage, where: str) -> Predicted:
+    """A label behind the last of the table, or MMDET_IGNORED, is void."""
+    where = f"{where}: pred_panoptic_seg"
+    refuse_other_size(where, image, panoptic.shape)
+    known = reader.table.things.keys() | reader.table.stuff.keys()
+    void_labels = {MMDET_IGNORED, max(known) + 1} - known
+    segment_ids = np.where(np.isin(panoptic % INSTANCE_OFFSET, list(void_labels)), -1, panoptic).astype(np.int64)
+    rows = [
+        {"id": segment_id, "category_id": segment_id % INSTANCE_OFFSET}
+        for segment_id in np.unique(segment_ids[segment_ids >= 0]).tolist()
+    ]
+    segments = parse_segments(rows, reader.table, where)
+    return Predicted(*convert_segments(segment_ids, segments, image, reader.table, where))
+
+
+def _read_ultralytics(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    where = f"{where}: Ultralytics' Results"
+    refuse_other_size(where, image, tuple(result.orig_shape))
+    if result.boxes is not None and len(result.boxes) and result.masks is None:
+        raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
+    if result.masks is None:
+        return Predicted(no_instances(image), None)
+    table = reader.table_of_names(result.names, where)
+    return Predicted(
+        instances_from_masks(
+            undo_letterbox(to_numpy(result.masks.data), (image.height, image.width)),
+            result.boxes.conf,
+            [table.category_id(label, is_thing=True, where=where) for label in to_numpy(result.boxes.cls).tolist()],
+            image,
+            where,
+            boxes_xywh=xyxy_to_xywh(result.boxes.xyxy),
+        ),
+        None,
+    )
+
+
+def _read_supervision(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    where = f"{where}: supervision's Detections"
+    for name in ("mask", "confidence", "class_id"):
+        if getattr(result, name) is None and len(result):
+            raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
+    if not len(result):
+        return Predicted(no_instances(image), None)
+    names = result.data.get("class_name") if reader.labels is None else None
+    labels = result.class_id if names is None else names
+    found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
+    return read_mask_dict(found | {"prompts" if names is not None else "labels": labels}, image, reader.table, where)
+
+
+def _read_dict(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    return read_mask_dict(result, image, reader.table, where)
+
+
+def _read_array(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    return Predicted(None, semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array"))
+
+
+def _is_instances(result: Any) -> bool:
+    return hasattr(result, "get_fields") and hasattr(result, "image_size")
+
+
+def _is_supervision(result: Any) -> bool:
+    return all(hasattr(result, name) for name in ("xyxy", "mask", "confidence", "class_id"))
+
+
+def _is_ultralytics(result: Any) -> bool:
+    return all(hasattr(result, name) for name in ("orig_shape", "boxes", "masks", "names"))
+
+
+_READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
+    (_has("class_queries_logits", "pred_logits"), _read_queries),
+    (_has("segments_info"), _read_segments_info),
+    (_is_panoptic_seg, _read_panoptic_seg),
+    (
+        lambda result: isinstance(result, Mapping) and _has("instances", "panoptic_seg", "sem_seg")(result),
+        _read_detectron2,
+    ),
+    (_is_instances, _read_instances),
+    (_has("pred_instances", "pred_panoptic_seg", "pred_sem_seg"), _read_mmdet),
+    (_is_ultralytics, _read_ultralytics),
+    (_is_supervision, _read_supervision),
+    (lambda result: isinstance(result, Mapping), _read_dict),
+    (lambda result: hasattr(result, "shape"), _read_array),
+)
+"""What a result is like → how it is read; the first that fits."""

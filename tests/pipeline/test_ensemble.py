@@ -1,0 +1,202 @@
+"""Fusing without a project gives the maps that the stages give."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import antvisionps
+from antvisionps.cli import main as cli
+from antvisionps.core.errors import DataError, ParamsError, PredictionsError
+from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.splits import open_split
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
+from antvisionps.predictions.semantic import SemanticReader
+from tests.drawing import category_set, draw
+from tests.interchange.test_writer import as_dict
+from tests.pipeline.workspace import ENDS, bytes_below
+
+CATEGORIES = category_set({1: "cat", 2: "dog"}, {7: "sky", 8: "sea"})
+HW = (4, 6)
+CAT = draw("###... ###... ...... ......")
+WIDE_CAT = draw("####.. ####.. ...... ......")
+SKY_LEFT = np.where(np.arange(6) < 3, 7, 8) + np.zeros((4, 1), int)
+
+ANY_SIZE = {"min_stuff_area_px": 0, "min_score": 0.0}
+
+
+def masks(*rows):
+    """Of (category_id, score, mask)."""
+    category_ids, scores, drawn = zip(*rows, strict=True)
+    return {"masks": np.array(drawn), "scores": scores, "category_ids": category_ids}
+
+
+def fuse(predictions, **settings):
+    return antvisionps.fuse(predictions, categories=CATEGORIES, hw=HW, **(ANY_SIZE | settings))
+
+
+def test_two_models_in_memory_are_joined_and_every_segment_and_reject_has_its_source():
+    a = masks((1, 0.9, CAT), (2, 0.4, draw("...... ...... ###### ######"))) | {"semantic": SKY_LEFT}
+    b = masks((1, 0.7, WIDE_CAT)) | {"semantic": SKY_LEFT}
+    fused = fuse({"a": a, "b": b})
+    found = [(segment.category_id, segment.end, segment.score) for segment in fused.segments]
+    assert found[0] == (1, "a+b", pytest.approx(0.8))
+    assert found[1][:2] == (2, "a")  # one of two models found it: half of its score
+    assert found[1][2] == pytest.approx(0.2)
+    np.testing.assert_array_equal(fused.segment_ids != 0, True)
+    everything = fuse({"a": a, "b": b}, instances="all")
+    assert [(one.end, one.reason) for one in everything.rejected if one.score] == [("b", "overlap_frac")]
+    from_b = fuse({"a": a, "b": b}, instances={"cat": "b", 2: "a"})
+    assert [one.end for one in from_b.segments[:2]] == ["b", "a"]
+    np.testing.assert_array_equal(from_b.segment_ids == 1, WIDE_CAT)
+    assert [(one.end, one.reason) for one in from_b.rejected if one.score] == [("a", "routed_away")]
+
+
+def test_thresholds_are_a_presets_unless_they_are_given():
+    a = masks((1, 0.55, CAT)) | {"semantic": SKY_LEFT}
+    alone = {"predictions": {"a": a}, "categories": CATEGORIES.to_json(), "hw": HW}
+    assert [one.category_id for one in antvisionps.fuse(**alone).segments] == [1]  # stuff below 4096 px
+    assert antvisionps.fuse(**alone, preset="mmdet").segments == ()
+    assert [one.category_id for one in antvisionps.fuse(**alone, preset="mmdet", min_scores={"cat": 0.5}).segments] == [
+        1
+    ]
+    assert [one.category_id for one in antvisionps.fuse(**alone, min_stuff_area_px=12).segments] == [1, 8]
+
+
+def test_models_without_semantics_leave_the_rest_void_and_raw_queries_go_through_upsnets_head():
+    fused = fuse({"a": masks((1, 0.9, CAT)), "b": masks((1, 0.9, CAT))})
+    np.testing.assert_array_equal(fused.segment_ids, CAT)
+    logits = np.where(np.stack([CAT, ~CAT]), 8.0, -8.0)
+    raw = {"pred_logits": 9.0 * np.eye(5)[[0, 2]], "pred_masks": logits}
+    names = [category.name for category in CATEGORIES.categories]
+    by_head = fuse({"q": raw}, labels={"q": names}, method="panoptic_head", min_score=0.5)
+    assert [(one.category_id, one.end) for one in by_head.segments] == [(1, "q"), (7, "q")]
+    np.testing.assert_array_equal(by_head.segment_ids, np.where(CAT, 1, 2))
+
+
+def test_what_does_not_fit_is_one_line():
+    a = masks((1, 0.9, CAT))
+    for arguments, error, match in (
+        ({"preset": "mine"}, ParamsError, "fuse: preset: Input should be 'panopticapi'.* got 'mine'"),
+        ({"min_scoer": 0.5}, ParamsError, "fuse: min_scoer: "),
+        ({"min_score": 1.5}, ParamsError, "fuse: min_score: .* got 1.5"),
+        ({"semantic_weights": {"b": 1.0}}, ParamsError, r"a weight of b, which is no model; expected of \['a'\]"),
+        ({"semantic_weights": {"a": 0.0}}, ParamsError, "are all zero"),
+        ({"instances": {"cat": "a"}}, ParamsError, r"expected one of \['a'\] for dog \(2\), got None"),
+        ({"min_scores": {"sky": 0.5}}, ParamsError, "min_scores names 'sky'; expected things"),
+        ({"labels": {"b": []}}, PredictionsError, "labels of b, which is no model"),
+        ({"predictions": {"a": SKY_LEFT}}, PredictionsError, "no model has instances"),
+        ({"predictions": {"a": a | {"scores": [2]}}}, PredictionsError, "^a: image 0: expected a score from 0 to 1"),
+        ({"categories": {}}, DataError, "expected a list of categories"),
+    ):
+        with pytest.raises(error, match=match) as refusal:
+            antvisionps.fuse(**({"predictions": {"a": a}, "categories": CATEGORIES, "hw": HW} | arguments))
+        assert "\n" not in str(refusal.value)
+
+
+CHOICES = {"min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32, "semantic_weights": {"lwl_htc": 0.5}}
+"""As write_params has them."""
+
+
+@pytest.fixture(scope="module")
+def of_ends(done):
+    """The split, and end → image_id → what its cache has."""
+    results = {}
+    for end in ENDS:
+        folder = done.predictions / end / "val"
+        with InstancesReader(folder / INSTANCES_FILE) as found, SemanticReader(folder / SEMANTIC_FILE) as planes:
+            results[end] = {one.image_id: as_dict(one, two) for one, two in zip(found, planes, strict=True)}
+    return open_split(done.prepared, "val"), results
+
+
+@pytest.fixture(scope="module")
+def by_stage(done, tmp_path_factory):
+    """What stage fuse makes of the union of both ends."""
+    return done.fuse(tmp_path_factory.mktemp("by_stage") / "fused", "fusion", instance_ensemble="union") / "fusion"
+
+
+def test_an_image_in_memory_is_fused_as_by_the_stage(of_ends, by_stage):
+    dataset, results = of_ends
+    maps = read_panoptic(by_stage / "panoptic.json", images_dir=by_stage, panoptic_dir=by_stage / "panoptic")
+    for image in maps.images:
+        predictions = {end: results[end][image.image_id] for end in ENDS}
+        hw = (image.height, image.width)
+        fused = antvisionps.fuse(predictions, categories=dataset.annotations, hw=hw, **CHOICES)
+        np.testing.assert_array_equal(fused.segment_ids, maps.load_segment_ids(image))
+
+
+def test_folders_are_fused_as_by_the_stage(of_ends, by_stage, tmp_path, capsys):
+    dataset, results = of_ends
+    command = ["fuse", "--gt", str(dataset.annotations), str(dataset.panoptic_dir), "--out", str(tmp_path / "out")]
+    for end, by_image in results.items():
+        with antvisionps.Writer(end, gt=dataset.annotations, to=tmp_path / end) as writer:
+            for image_id, result in by_image.items():
+                writer.add(image_id, result)
+        command += ["--pred", str(tmp_path / end)]
+    for name, value in CHOICES.items():
+        command += ["--set", f"{name}={json.dumps(value)}"]
+    cli.main(command)
+    assert "5 panoptic maps of e_ups + lwl_htc" in capsys.readouterr().out
+    assert bytes_below(tmp_path / "out") == bytes_below(by_stage)
+
+
+def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys):
+    """Of masks alone, whose truth nobody has, what is left is void."""
+    dataset, results = of_ends
+    document = json.loads(dataset.annotations.read_text())
+    for annotation in document["annotations"]:
+        annotation["segments_info"] = []
+    (tmp_path / "images.json").write_text(json.dumps(document))
+    for end in ("a", "b"):
+        rows = [
+            {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": rle}
+            for image_id, result in results["e_ups"].items()
+            for category_id, score, rle in zip(
+                result["category_ids"].tolist(), result["scores"].tolist(), as_text(result["masks"]), strict=True
+            )
+        ]
+        (tmp_path / end / "val").mkdir(parents=True)
+        (tmp_path / end / "val" / "instances.json").write_text(json.dumps(rows))
+    command = ["fuse", "--gt", str(tmp_path / "images.json"), "--out", str(tmp_path / "out")]
+    folders = [str(tmp_path / end / "val") for end in ("a", "b")]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--pred", folders[0], "--pred", folders[1]])
+    assert "two models are called val; name them, as --pred other=" in capsys.readouterr().err
+    cli.main([*command, "--pred", f"a={folders[0]}", "--pred", f"b={folders[1]}", "--preset", "detectron2"])
+    segments = pq.read_table(tmp_path / "out" / "segments.parquet").to_pylist()
+    assert {row["end"] for row in segments} == {"a+b"}
+    assert {row["score"] >= 0.5 for row in segments} == {True}
+    assert list(tmp_path.rglob(".*")) == []
+
+
+def as_text(rles):
+    return [rle | {"counts": rle["counts"].decode()} for rle in rles]
+
+
+def test_a_wrong_setting_of_the_command_is_one_line(of_ends, tmp_path, capsys):
+    dataset, _ = of_ends
+    command = ["fuse", "--gt", str(dataset.annotations), "--out", str(tmp_path / "out"), "--pred", str(tmp_path / "a")]
+    for more, match in (
+        (["--set", "min_score"], "--set min_score: expected NAME=VALUE"),
+        (["--set", "min_score=high"], "fuse: min_score: "),
+        ([], "a: no such folder"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*command, *more])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert match in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_imports_nothing_until_it_is_asked():
+    script = (
+        "import sys, antvisionps; print(sorted({'numpy', 'torch', 'pyarrow'} & set(sys.modules))); antvisionps.fuse"
+    )
+    script += "; antvisionps.Writer; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == ["[]", "False"], ran.stderr
