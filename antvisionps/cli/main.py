@@ -1,4 +1,4 @@
-"""The command `antvisionps …` for people. Stages have scripts of their own; this sets up, looks, and tries out."""
+"""Panoptic segmentation: scores and fuses what any models predict, and sets up, looks into and tries out a pipeline."""
 
 import argparse
 from collections.abc import Sequence
@@ -24,6 +24,15 @@ from antvisionps.core.stage import run_stage
 PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
+PURPOSES = {
+    "begin": ("doctor", "download", "use", "check"),
+    "score and fuse what any models predict, without a project": ("score", "fuse"),
+    "look at a run": ("results", "inspect", "figure"),
+    "try values": ("sweep", "table"),
+    "use what was trained": ("predict", "export"),
+}
+"""What a user wants → the commands for it."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     run_stage(lambda: _run(argv))
@@ -35,25 +44,28 @@ def _run(argv: Sequence[str] | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="antvisionps", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="antvisionps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{', '.join(names)}: {purpose}" for purpose, names in PURPOSES.items()),
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
     doctor.set_defaults(run=_doctor)
-
-    use.add_parser(commands, PROJECT_ROOT)
-
-    score.add_parser(commands)
-    results.add_parser(commands, PROJECT_ROOT)
-    check.add_parser(commands, PROJECT_ROOT)
-    inspect.add_parser(commands)
-    predict.add_parser(commands)
-    fuse.add_parser(commands)
-    figure.add_parser(commands)
     download.add_parser(commands)
-    export.add_parser(commands, PROJECT_ROOT)
+    use.add_parser(commands, PROJECT_ROOT)
+    check.add_parser(commands, PROJECT_ROOT)
+    score.add_parser(commands)
+    fuse.add_parser(commands)
+    results.add_parser(commands, PROJECT_ROOT)
+    inspect.add_parser(commands)
+    figure.add_parser(commands)
     sweep.add_parser(commands, PROJECT_ROOT)
     table.add_parser(commands, PROJECT_ROOT)
+    predict.add_parser(commands)
+    export.add_parser(commands, PROJECT_ROOT)
     return parser
 
 

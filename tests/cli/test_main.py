@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -70,6 +71,13 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage: antvisionps" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands_in_the_order_of_their_purposes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert listed == [name for names in cli.PURPOSES.values() for name in names]
 
 
 def test_help_comes_without_importing_anything_heavy():
