@@ -33,7 +33,6 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.panoptic.splits import SplitName
 from antvisionps.parallel.images import Workers
-from antvisionps.params.fusion import Method
 from antvisionps.params.section import NonNegative, full_weights
 from antvisionps.pipeline.fuse import fuse as fuse_caches
 from antvisionps.pipeline.settings import by_category_id
@@ -56,11 +55,12 @@ class EnsembleSettings(Document):
 
     `instances`: union joins those that several models found, all pastes everybody's, and a table {category: model}, by
     name or id, takes each category from one. `min_joined_iou`: masks of a category that overlap by more are joined; by
-    default as PQ matches them. Weights are by model, 1 where not named. The rest is docs/fusion.md's.
+    default as PQ matches them. Weights are by model, 1 where not named. The rest is docs/fusion.md's,
+    without `auto`, which is fitted on held-out images.
     """
 
     preset: Literal["panopticapi", "detectron2", "mmdet", "upsnet"] = "panopticapi"
-    method: Method = "heuristic"
+    method: Literal["heuristic", "panoptic_head"] = "heuristic"
     instances: Literal["union", "all"] | dict[str | int, str] = "union"
     min_joined_iou: Fraction = MATCH_IOU
     instance_weights: dict[str, Weight] = Field(default_factory=dict)

@@ -82,6 +82,7 @@ def test_what_does_not_fit_is_one_line():
     a = masks((1, 0.9, CAT))
     for arguments, error, match in (
         ({"preset": "mine"}, ParamsError, "fuse: preset: Input should be 'panopticapi'.* got 'mine'"),
+        ({"method": "auto"}, ParamsError, "fuse: method: Input should be 'heuristic' or 'panoptic_head', got 'auto'"),
         ({"min_scoer": 0.5}, ParamsError, "fuse: min_scoer: "),
         ({"min_score": 1.5}, ParamsError, "fuse: min_score: .* got 1.5"),
         ({"semantic_weights": {"b": 1.0}}, ParamsError, r"a weight of b, which is no model; expected of \['a'\]"),
