@@ -37,18 +37,19 @@ def _imported_names(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom) and node.module:
         yield node.module
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Constant) and re.fullmatch(r"antvisionps[.\w]+", str(node.value)):
+    elif isinstance(node, ast.Constant) and re.fullmatch(r"antvisionps(\.\w+)+", str(node.value)):
         yield str(node.value)  # importlib.import_module("antvisionps.…")
     for child in ast.iter_child_nodes(node):
         yield from _imported_names(child)
 
 
 def _files_run_by_import(name: str) -> Iterator[Path]:
-    """The module's file and the non-empty __init__.py of the packages around it."""
+    """The module's file and the non-empty __init__.py of the packages around it; that of antvisionps itself only names
+    what users import from there."""
     parts = name.split(".")
     if parts[0] != "antvisionps":
         return
-    for depth in range(1, len(parts) + 1):
+    for depth in range(2, len(parts) + 1):
         place = Path(*parts[:depth])
         for file in (place / "__init__.py", place.with_suffix(".py")):
             if (PROJECT / file).is_file() and (PROJECT / file).stat().st_size:
