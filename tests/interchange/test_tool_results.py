@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -180,6 +181,8 @@ def test_seg_data_samples_of_mmseg(written, dataset):
 def ultralytics(tmp_path, monkeypatch):
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("YOLO_OFFLINE", "true")
+    for module, name in ((PIL.Image, "open"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"), (torch, "save")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # its import replaces them
     import ultralytics.engine.results
 
     return ultralytics
