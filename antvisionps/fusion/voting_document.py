@@ -33,12 +33,11 @@ class VotingDocument(Document):
 
     choices: tuple[ChoiceOfEnds, ...]
     ends: tuple[str, ...]
-    max_overlap_frac: Fraction
     min_joined_iou: Fraction
     acceptance: Acceptance
 
-    def settings(self, *, average_of: AverageOf) -> FusionSettings:
-        rules = HeuristicRules(0.0, self.max_overlap_frac, 0)
+    def settings(self, *, max_overlap_frac: float, average_of: AverageOf) -> FusionSettings:
+        rules = HeuristicRules(0.0, max_overlap_frac, 0)
         weights = dict.fromkeys(self.ends, 1.0)
         union = UnionRules(weights, self.min_joined_iou)
         return FusionSettings("auto", rules, weights, average_of, None, union, self.acceptance)
