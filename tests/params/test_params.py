@@ -139,6 +139,12 @@ HRNET_ASPP = {
 }
 """Switches the third end on."""
 
+NO_HRNET_ASPP = {
+    "ends": ["e_ups", "lwl_htc"],
+    "predict.separate_ends": ["e_ups", "lwl_htc"],
+    "train_hrnet_aspp.members": [],
+}
+
 
 def test_the_best_weights_need_an_evaluation():
     nothing_measured = {"train_e_ups.keep": "best", "train_e_ups.evaluate_interval": None}
@@ -156,9 +162,7 @@ def test_htcs_own_semantic_branch_has_no_level_4():
 
 def test_without_monitor_images_nothing_that_is_trained_may_be_evaluated():
     off = {"prepare.monitor_images": 0} | {f"train_{end}.evaluate_interval": None for end in ("e_ups", "lwl_htc")}
-    without_hrnet = dict.fromkeys(("ends", "predict.separate_ends"), ["e_ups", "lwl_htc"])
-    without_hrnet = load_params(BUILT_IN, changes=off | without_hrnet | {"train_hrnet_aspp.members": []})
-    assert without_hrnet.train_hrnet_aspp.evaluate_interval is not None
+    assert load_params(BUILT_IN, changes=off | NO_HRNET_ASPP).train_hrnet_aspp.evaluate_interval is not None
     with pytest.raises(
         ParamsError, match=r"train_hrnet_aspp\.evaluate_interval is 50, but prepare\.monitor_images is 0"
     ):
@@ -193,9 +197,8 @@ def test_one_line_imports_an_end():
 
 
 def test_an_imported_end_has_not_the_name_of_one_that_is_trained():
-    two = dict.fromkeys(("ends", "predict.separate_ends"), ["e_ups", "lwl_htc"]) | {"train_hrnet_aspp.members": []}
     with pytest.raises(ParamsError, match="ends lists hrnet_aspp, the name of an end that is trained here"):
-        load_params(BUILT_IN, changes=two | {"import_end.ends": ["hrnet_aspp"]})
+        load_params(BUILT_IN, changes=NO_HRNET_ASPP | {"import_end.ends": ["hrnet_aspp"]})
 
 
 def test_tables_hold_exceptions():
