@@ -1,0 +1,51 @@
+"""Photos as annotation tools name them: below a folder of another machine, or with what an upload put before the name."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+
+from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import files_below
+from antvisionps.panoptic.photo import read_hw
+
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+class PhotoFinder:
+    """The photos in and below a folder, which is listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder of photos; correct its path")
+        self._folder = folder
+        self._path_of: dict[str, Path | None] = {}
+        for path in files_below(folder):
+            self._path_of[path.name] = None if path.name in self._path_of else path
+
+    def find(self, name: str, *, where: str) -> Path:
+        """The file of that path below the folder, else the only one below it of that base name, with or without the
+        prefix of an upload. Raises DataError where there is none."""
+        path = self._folder / name
+        if ".." not in path.parts and path.is_file():
+            return path
+        base = PureWindowsPath(name).name
+        for tried in (base, _UPLOAD.sub("", base)):
+            if (found := self._path_of.get(tried)) is not None:
+                return found
+        several = " (several folders have one)" if base in self._path_of else ""
+        raise DataError(f"{where}: no photo {name!r} in {self._folder}{several}; put it there or remove its annotation")
+
+
+def photo_hw(path: Path) -> tuple[int, int]:
+    """(H, W), upright. Raises DataError on what is no picture."""
+    try:
+        return read_hw(path)
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as a photo ({error}); replace it or remove its annotation") from error
+
+
+def common_folder(photos: Iterable[Path]) -> Path:
+    """The innermost folder that all of them are in or below."""
+    return Path(os.path.commonpath([photo.absolute().parent for photo in photos]))

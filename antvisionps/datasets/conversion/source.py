@@ -1,0 +1,97 @@
+"""What the reader of any format hands over: categories, and images of regions that are to become panoptic maps."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import read_file
+from antvisionps.datasets.instance_ids import SegmentMap
+from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
+from antvisionps.panoptic.gt_instances import Instance
+from antvisionps.panoptic.heldout import choose_heldout, group_equal
+from antvisionps.panoptic.ids import ImageId
+from antvisionps.params.section import parse, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One photo; what lies at the bottom of its map, read where it is needed; the regions on top of that."""
+
+    image_id: ImageId
+    photo: Path
+    height: int
+    width: int
+    regions: tuple[Instance, ...] = ()
+    read_map: Callable[[], SegmentMap] | None = None
+
+
+@dataclass(frozen=True)
+class SourceSet:
+    """`splits`: the images of train, and those of val where they are given."""
+
+    categories: CategorySet
+    splits: Mapping[str, Sequence[SourceImage]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user says of the categories: rows of `id`, `name` and `isthing`, and the names of stuff among others."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    stuff: Sequence[str] = field(default=())
+
+    @classmethod
+    def read(cls, table: Path | None, stuff: Iterable[str]) -> "Wanted":
+        """Raises DataError on a table, YAML or JSON, that is no list of categories."""
+        rows = [] if table is None else parse(table, read_text(table))
+        rows = rows.get("categories") if isinstance(rows, dict) else rows
+        if not isinstance(rows, list):
+            raise DataError(f"{table}: expected a list of categories, [{{id: 1, name: cat, isthing: 1}}, …]")
+        if rows:
+            CategorySet.from_json(rows, where=str(table))
+        return cls(rows, tuple(stuff))
+
+    def of_names(self, names: Iterable[str], *, where: str) -> CategorySet:
+        """The categories of names without numbers: the table's, or numbered from 1 in alphabetical order."""
+        names = sorted(set(names))
+        if not self.rows:
+            return self.of_rows([{"id": i, "name": name} for i, name in enumerate(names, start=1)], where=where)
+        listed = {str(row["name"]) for row in self.rows}
+        if missing := [name for name in names if name not in listed]:
+            raise DataError(f"{where}: label {missing[0]!r} is not in --categories; add it there")
+        return self.of_rows([], where=where)
+
+    def of_rows(self, rows: Iterable[Mapping[str, Any]], *, where: str) -> CategorySet:
+        """The categories of a file, with the table's in place of those of the same id; without `isthing` they are
+        things, but for the named stuff. Raises DataError on a name of stuff that is none of theirs."""
+        rows = list(rows)
+        refuse_duplicates((row.get("id") for row in rows), "category id", where)
+        row_of = {row.get("id"): {"isthing": 1} | dict(row) for row in (*rows, *self.rows)}
+        names = {str(row.get("name")) for row in row_of.values()}
+        if unknown := [name for name in self.stuff if name not in names]:
+            raise DataError(f"{where}: --stuff {unknown[0]}: expected names of {sorted(names)}")
+        described = [row | {"isthing": 0} if str(row.get("name")) in self.stuff else row for row in row_of.values()]
+        return CategorySet.from_json(described, where=where)
+
+
+def split_off_val(source: SourceSet, *, val_frac: float, seed: int) -> SourceSet:
+    """Where no val is given, a part of train's images is; photos of equal bytes stay on one side.
+
+    Raises DataError where train has no two different photos.
+    """
+    if "val" in source.splits or not val_frac:
+        return source
+    images = list(source.splits["train"])
+    if len(images) < 2:
+        raise DataError(f"{len(images)} image: expected at least 2, so that one can be val; give more, or --val")
+    count = min(max(1, round(val_frac * len(images))), len(images) - 1)
+    equal = group_equal({i: sha256(read_file(image.photo)).digest() for i, image in enumerate(images)})
+    drawn = choose_heldout(range(len(images)), count=count, seed=seed, equal_photos=equal)
+    splits = {
+        "train": [image for i, image in enumerate(images) if i not in drawn],
+        "val": [image for i, image in enumerate(images) if i in drawn],
+    }
+    return replace(source, splits=splits)
