@@ -26,7 +26,6 @@ Value = TypeVar("Value")
 _REMEDY = "check prepare.instances in params.yaml: it names the instances of the same images, or is panoptic"
 
 
-
 def read_coco_instances(path: Path, dataset: PanopticDataset) -> Mapping[ImageId, list[Instance]]:
     """The instances of the images of a panoptic data set that have any, by the data set's own ids.
 

@@ -1,5 +1,6 @@
 """Maps whose pixels hold label · 1000 + number inside an instance and the label alone elsewhere, as Cityscapes' do."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,9 @@ def label_of(instance_id: int) -> int:
     return instance_id // INSTANCES_PER_LABEL if instance_id >= INSTANCES_PER_LABEL else instance_id
 
 
-def to_segment_map(instance_ids: np.ndarray, categories: CategorySet) -> SegmentMap:
+def to_segment_map(
+    instance_ids: np.ndarray, categories: CategorySet, *, label_of: Callable[[int], int] = label_of
+) -> SegmentMap:
     """A label is a category id, and void where it is none; a segment's id is its instance id, or one more where 0 is a
     category.
 

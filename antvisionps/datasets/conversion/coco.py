@@ -3,26 +3,26 @@
 Format: https://cocodataset.org/#format-data. What exports leave out may be missing: `iscrowd`, `area`, `bbox`, sizes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from antvisionps.core.errors import DataError
-from antvisionps.core.input_files import files_below, read_file
-from antvisionps.datasets.coco_instances import AnnotationReader, read_rows
+from antvisionps.datasets.coco_instances import read_annotations, read_rows
+from antvisionps.datasets.conversion.id_pngs import PngFinder, read_labels
 from antvisionps.datasets.conversion.photos import PhotoFinder, photo_hw
-from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
+from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, same_categories
 from antvisionps.datasets.instance_ids import SegmentMap, to_segment_map
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
 from antvisionps.panoptic.ids import one_line, parse_image_id, whole_number
-from antvisionps.panoptic.png import decode_labels
-from antvisionps.panoptic.segments import PanopticImage
 
 REMEDY = "give a COCO instances JSON, or `convert panoptic` where it is a panoptic one"
+
+MANY_CROWDS = 0.25
+"""The part of all annotations; of COCO's it is a hundredth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,9 @@ class CocoFiles:
 
 def read_coco(splits: dict[str, CocoFiles], wanted: Wanted, *, keeps_crowds: bool = True) -> SourceSet:
     """Raises DataError on splits of different categories, and on what breaks the format; photos have to be there."""
-    sets = {name: _categories(files.annotations, wanted) for name, files in splits.items()}
-    first, *others = sets
-    for other in others:
-        if sets[other] != sets[first]:
-            raise DataError(
-                f"{splits[other].annotations}: other categories than in {splits[first].annotations}; give both the same"
-            )
-    images = {name: _read_split(files, sets[first], keeps_crowds) for name, files in splits.items()}
-    return SourceSet(sets[first], images)
+    paths = [files.annotations for files in splits.values()]
+    categories = same_categories({path: _categories(path, wanted) for path in paths})
+    return SourceSet(categories, {name: _read_split(files, categories, keeps_crowds) for name, files in splits.items()})
 
 
 def _categories(path: Path, wanted: Wanted) -> CategorySet:
@@ -56,13 +50,51 @@ def _categories(path: Path, wanted: Wanted) -> CategorySet:
 
 def _read_split(files: CocoFiles, categories: CategorySet, keeps_crowds: bool) -> list[SourceImage]:
     images = list(_images(files, categories))
-    refuse_duplicates((image.image_id for image in images), "image id", str(files.annotations))
-    sizes = {one.image_id: PanopticImage(0, "", "", one.height, one.width, ()) for one in images}
-    reader = AnnotationReader(files.annotations, sizes, frozenset(categories.category_ids.tolist()), remedy=REMEDY)
-    found = reader.read()
-    if not keeps_crowds:
-        found = {name: [(category, False, rle) for category, _, rle in rows] for name, rows in found.items()}
-    return [
-        SourceImage(one.image_id, one.photo, one.height, one.width, tuple(found.get(one.image_id, ())), one.read_map)
-        for one in images
-    ]
+    where = str(files.annotations)
+    refuse_duplicates((image.image_id for image in images), "image id", where)
+    hw_of = {image.image_id: (image.height, image.width) for image in images}
+    found = read_annotations(files.annotations, hw_of, set(categories.category_ids.tolist()), remedy=REMEDY)
+    if keeps_crowds:
+        _warn_of_many_crowds(where, [is_crowd for rows in found.values() for _, is_crowd, _ in rows])
+    else:
+        found = {image_id: [(one, False, rle) for one, _, rle in rows] for image_id, rows in found.items()}
+    return [replace(image, regions=tuple(found.get(image.image_id, ()))) for image in images]
+
+
+def _warn_of_many_crowds(where: str, is_crowd: Sequence[bool]) -> None:
+    if sum(is_crowd) > MANY_CROWDS * len(is_crowd):
+        print(
+            f"warning: {where}: {sum(is_crowd)} of {len(is_crowd)} annotations are crowds, which are neither learned "
+            "nor scored as instances; CVAT writes every painted mask so: --no-crowds takes them as instances",
+            file=sys.stderr,
+        )
+
+
+def _images(files: CocoFiles, categories: CategorySet) -> Iterator[SourceImage]:
+    """Without regions yet."""
+    photos = PhotoFinder(files.photos)
+    maps = None if files.semantic is None else PngFinder(files.semantic)
+    for row in read_rows(files.annotations, "images", remedy=REMEDY):
+        where = f"{files.annotations}: an image"
+        try:
+            image_id = parse_image_id(row.get("id") if isinstance(row, dict) else None)
+            where = f"{files.annotations}: image {image_id}"
+            photo = photos.find(one_line(row.get("file_name")), where=where)
+            height, width = _hw(row, photo)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}; correct it") from error
+        read_map = None
+        if maps is not None:
+            read_map = partial(_read_stuff, maps.find(photo), (height, width), categories)
+        yield SourceImage(image_id, photo, height, width, (), read_map)
+
+
+def _hw(row: dict[str, Any], photo: Path) -> tuple[int, int]:
+    if row.get("height") is None or row.get("width") is None:
+        return photo_hw(photo)
+    return whole_number(row["height"]), whole_number(row["width"])
+
+
+def _read_stuff(path: Path, hw: tuple[int, int], categories: CategorySet) -> SegmentMap:
+    """The stuff of a semantic PNG; its other labels are void."""
+    return to_segment_map(read_labels(path, hw), CategorySet(categories.stuff), label_of=int)

@@ -1,10 +1,10 @@
 """The rule by which regions become a panoptic map: things over stuff, larger instances below smaller ones.
 
-Annotators outline things whole, so their regions overlap, and what is smaller is mostly in front. Crowds lie below single
-things, as their outlines are rough. What nothing covers is void.
+Annotators outline things whole, so their regions overlap, and what is smaller is mostly in front. Crowds lie below
+single things, as their outlines are rough. What nothing covers is void.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,36 +41,35 @@ def lay_regions(regions: Sequence[Instance], categories: CategorySet, below: Seg
     segment_of_stuff = {
         category_id: segment_id
         for segment_id, category_id in category_ids.items()
-        if not categories.by_id(category_id).is_thing
+        if category_id not in categories.thing_ids
     }
-    next_id, things = max(category_ids, default=0) + 1, []
-    for index in _bottom_to_top(regions, runs.areas_px(), categories):
+    things = []
+    for index in _bottom_to_top(regions, runs.areas_px(), categories.thing_ids):
         category_id, is_crowd, _ = regions[index]
-        is_thing = categories.by_id(category_id).is_thing
-        segment_id = next_id if is_thing else segment_of_stuff.setdefault(category_id, next_id)
-        category_ids[segment_id] = category_id
-        next_id = max(next_id, segment_id + 1)
-        if is_thing:
+        segment_id = max(category_ids, default=0) + 1
+        if category_id in categories.thing_ids:
             things.append(segment_id)
-            crowd_ids |= {segment_id} if is_crowd else set()
+        else:
+            segment_id = segment_of_stuff.setdefault(category_id, segment_id)
+        category_ids[segment_id] = category_id
+        crowd_ids |= {segment_id} if is_crowd and segment_id in things else set()
         _paint(canvas, runs, index, segment_id)
-    single = [i for i, (category_id, is_crowd, _) in enumerate(regions) if _is_single(categories, category_id, is_crowd)]
-    present = set(np.unique(canvas).tolist())
-    hidden = sum(segment_id not in present for segment_id in things)
+    hidden = len({*things} - {*np.unique(canvas).tolist()})
+    single = [
+        index
+        for index, (category_id, is_crowd, _) in enumerate(regions)
+        if category_id in categories.thing_ids and not is_crowd
+    ]
     segment_ids = np.ascontiguousarray(canvas.T)
     return LayeredMap(SegmentMap(segment_ids, category_ids, crowd_ids), _overlap_px(runs, single), hidden)
 
 
-def _is_single(categories: CategorySet, category_id: int, is_crowd: bool) -> bool:
-    return categories.by_id(category_id).is_thing and not is_crowd
-
-
-def _bottom_to_top(regions: Sequence[Instance], areas_px: np.ndarray, categories: CategorySet) -> list[int]:
+def _bottom_to_top(regions: Sequence[Instance], areas_px: np.ndarray, thing_ids: Collection[int]) -> list[int]:
     """Stuff, crowds, single things; the larger ones of each first."""
 
     def key(index: int) -> tuple[bool, bool, int]:
         category_id, is_crowd, _ = regions[index]
-        return categories.by_id(category_id).is_thing, not is_crowd, -int(areas_px[index])
+        return category_id in thing_ids, not is_crowd, -int(areas_px[index])
 
     return sorted(range(len(regions)), key=key)
 

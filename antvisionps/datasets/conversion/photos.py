@@ -1,4 +1,4 @@
-"""Photos as annotation tools name them: below a folder of another machine, or with what an upload put before the name."""
+"""Photos as annotation tools name them: in a folder of another machine, or with what an upload put before the name."""
 
 import os
 import re

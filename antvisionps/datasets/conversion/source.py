@@ -77,6 +77,15 @@ class Wanted:
         return CategorySet.from_json(described, where=where)
 
 
+def same_categories(sets: Mapping[Path, CategorySet]) -> CategorySet:
+    """Those of all splits, by their JSONs. Raises DataError where they differ."""
+    (first, categories), *others = sets.items()
+    for path, other in others:
+        if other != categories:
+            raise DataError(f"{path}: other categories than in {first}; give both the same ids, names and kinds")
+    return categories
+
+
 def split_off_val(source: SourceSet, *, val_frac: float, seed: int) -> SourceSet:
     """Where no val is given, a part of train's images is; photos of equal bytes stay on one side.
 
