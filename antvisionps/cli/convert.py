@@ -189,7 +189,8 @@ def _report(out: Path, source: SourceSet, counts: Mapping[str, SplitCounts]) -> 
     from antvisionps.report.tables import print_table
 
     rows = [
-        {"category": one.name, "kind": "thing" if one.is_thing else "stuff", **_of_category(one.category_id, counts)}
+        {"id": one.category_id, "category": one.name, "kind": "thing" if one.is_thing else "stuff"}
+        | _of_category(one.category_id, counts)
         for one in sorted(source.categories.categories, key=lambda one: one.category_id)
     ]
     print_table(f"Segments of {out}", rows, {f"{name} %": ".1f" for name in counts})
@@ -204,7 +205,8 @@ def _of_category(category_id: int, counts: Mapping[str, SplitCounts]) -> dict[st
     columns: dict[str, Any] = {}
     for name, found in counts.items():
         columns[name] = found.segments[category_id]
-        columns[f"{name} crowds"] = found.crowds[category_id]
+        if found.crowds.total():
+            columns[f"{name} crowds"] = found.crowds[category_id]
         columns[f"{name} %"] = 100 * found.segment_px[category_id] / max(1, found.pixels)
     return columns
 

@@ -21,7 +21,7 @@ from antvisionps.panoptic.ids import one_line, parse_image_id, whole_number
 
 REMEDY = "give a COCO instances JSON, or `convert panoptic` where it is a panoptic one"
 
-MANY_CROWDS = 0.25
+MANY_CROWDS = 0.05
 """The part of all annotations; of COCO's it is a hundredth."""
 
 

@@ -1,0 +1,234 @@
+"""A profile for a data set, from what the data set is like: every value with its reason, and only what differs.
+
+Sizes are for two CPU cores. What photos want of training, and cannot be read off a data set, is street.yaml's.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from antvisionps.panoptic.splits import check_splits
+from antvisionps.params.profiles import EXTENDS, read_params
+from antvisionps.preflight.survey import SplitPlaces, Survey, survey
+
+CPU_SHORT_PX = 224
+"""To which two cores shrink a photo's short side."""
+
+MANY_PX = 150_000
+"""Of a batch: more than so many take two cores longer than the built-in scenes do."""
+
+COCO_STUFF_FRAC = 4096 / (640 * 480)
+"""The smallest stuff segment of Kirillov et al. 2019, section 7, as a part of a photo of COCO's."""
+
+MAX_HELDOUT, USUAL_HELDOUT = 5000, 40
+MAX_MONITOR = 500
+FEW_HELDOUT = 20
+"""Held-out images, below which they tell too little of the probability of segments."""
+
+STREET_PHOTOS = 369
+"""Those that street.yaml trains on."""
+
+LEAST_ITERATIONS_FRAC = 0.3
+"""Of street.yaml's, however few the photos."""
+
+TRAINED = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
+NETWORKS = {"train_e_ups": "train_e_ups.networks.base", "train_lwl_htc": "train_lwl_htc.network"}
+"""The ends that are on → the key of their network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    value: Any
+    reason: str = ""
+
+
+def write_profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path) -> tuple[str, Survey]:
+    """The profile's text, as it stands in `out`, and what it is made of. `profiles` has built_in.yaml and street.yaml.
+
+    Raises DataError on a data set that `prepare` would refuse for its annotations.
+    """
+    found, datasets = survey(splits)
+    settings = dict(_settings(found, splits, root, read_params(profiles / "street.yaml")))
+    counts = (settings[f"prepare.{name}_images"].value for name in ("heldout", "monitor"))
+    check_splits(datasets["train"], datasets["val"], *counts)
+    built_in = read_params(profiles / "built_in.yaml")
+    kept = {key: one for key, one in settings.items() if _value(built_in, key) != one.value}
+    extends = os.path.relpath(profiles / "built_in.yaml", out.parent)
+    return _first_lines(found, root) + _dump({EXTENDS: Setting(extends)} | kept), found
+
+
+def _settings(
+    found: Survey, splits: Mapping[str, SplitPlaces], root: Path, street: Mapping[str, Any]
+) -> Iterator[tuple[str, Setting]]:
+    yield "prepare.source", Setting("coco_panoptic")
+    yield "prepare.scenes", Setting(None)
+    yield from _counts(found)
+    yield "prepare.coco_panoptic.root", Setting(str(root), "where the data set lies; the files below are relative to it")
+    for name, places in splits.items():
+        names = {"annotations": places.annotations, "panoptic_dir": places.maps, "images_dir": places.photos}
+        value = {key: os.path.relpath(path, root) for key, path in names.items()}
+        yield f"prepare.coco_panoptic.{name}", Setting(value)
+    yield from _sizes(found)
+    yield from _anchors(found)
+    yield from _instances(found)
+    yield from _training(found, street)
+    yield from _fusion(found, street)
+
+
+def heldout_images(train: int) -> int:
+    """A tenth of train, but at least 40 or, of few images, a fifth."""
+    return min(max(train // 10, min(USUAL_HELDOUT, train // 5), 1), MAX_HELDOUT)
+
+
+def monitor_images(train: int) -> int:
+    """A twenty-fifth; none where that would be less than four."""
+    return min(train // 25, MAX_MONITOR) if train >= 100 else 0
+
+
+def _counts(found: Survey) -> Iterator[tuple[str, Setting]]:
+    reason = f"of the {found.train} of train: a tenth, or what thresholds can be fitted on"
+    yield "prepare.heldout_images", Setting(heldout_images(found.train), reason)
+    monitor = monitor_images(found.train)
+    why = "one in twenty-five" if monitor else "train is too small to spare any"
+    yield "prepare.monitor_images", Setting(monitor, why)
+    if not monitor:
+        for section in TRAINED:
+            yield f"{section}.evaluate_interval", Setting(None, "there are no monitor images")
+
+
+def input_side_px(found: Survey) -> int:
+    """Of the short side that networks see: the photos', in steps of 32, up to CPU_SHORT_PX."""
+    return min(CPU_SHORT_PX, max(64, 32 * round(found.short_px / 32)))
+
+
+def _sizes(found: Survey) -> Iterator[tuple[str, Setting]]:
+    side = input_side_px(found)
+    step = 32 if side >= 192 else 16
+    largest = side + step
+    long_px = 32 * math.ceil(min(max(1.5, found.long_per_short), 2.0) * largest / 32)
+    photos = f"photos have {found.long_px}x{found.short_px} px (median)"
+    for section in TRAINED:
+        yield f"{section}.augmentation.short_sides_px", Setting([side - step, side, largest])
+        yield f"{section}.augmentation.max_long_side_px", Setting(long_px)
+    yield "predict.short_sides_px", Setting([side], f"{photos}; a GPU takes up to 800")
+    yield "predict.max_long_side_px", Setting(long_px, f"the long side is {found.long_per_short:.1f} of the short one")
+
+
+def anchor_scale(found: Survey) -> float:
+    """Such that the smallest anchors, of 4 x scale px, have the size of the median thing, in powers of two from 2 to 8."""
+    side_px = found.box_side_frac * input_side_px(found)
+    return float(2 ** min(max(round(math.log2(max(side_px, 1) / 4)), 1), 3))
+
+
+def _anchors(found: Survey) -> Iterator[tuple[str, Setting]]:
+    side_px = found.box_side_frac * input_side_px(found)
+    for network in NETWORKS.values():
+        yield f"{network}.anchor_scale", Setting(anchor_scale(found), f"half of all things are below {side_px:.0f} px")
+
+
+def _instances(found: Survey) -> Iterator[tuple[str, Setting]]:
+    usual, many = (np.percentile(found.things_per_image, part) for part in (50, 99))
+    rois = int(min(128, max(32, 2 ** math.ceil(math.log2(max(4 * usual, 1))))))
+    for section, least in (("train_e_ups", 64), ("train_lwl_htc", 32)):
+        reason = f"a quarter of them are of things, of which an image has {usual:.0f}"
+        yield f"{NETWORKS[section]}.rois_per_image", Setting(max(least, rois), reason)
+        yield f"{NETWORKS[section]}.train_proposals", Setting(200 if rois == 128 else 128)
+    instances = int(min(300, max(100, 50 * math.ceil(1.5 * many / 50))))
+    yield "predict.max_instances", Setting(instances, f"one image in a hundred has over {many:.0f} things")
+    yield "predict.max_proposals", Setting(max(128, 2 * instances) if instances > 100 else 128)
+
+
+def takes_small_batches(found: Survey) -> bool:
+    return 4 * input_side_px(found) ** 2 * found.long_per_short > MANY_PX
+
+
+def _training(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+    """What street.yaml has for batches of few photos, and as many iterations as this number of photos is worth."""
+    if not takes_small_batches(found):
+        return
+    photos = found.train - heldout_images(found.train) - monitor_images(found.train)
+    part = min(1, max(LEAST_ITERATIONS_FRAC, photos / STREET_PHOTOS))
+    for section, network in NETWORKS.items():
+        iterations = 10 * round(part * _value(street, f"{section}.schedule.iterations") / 10)
+        yield f"{section}.schedule.iterations", Setting(iterations, f"{photos} photos are trained on")
+        if monitor_images(found.train):
+            yield f"{section}.evaluate_interval", Setting(iterations // 4)
+        reason = "two photos take two cores as long as four built-in scenes"
+        yield f"{section}.schedule.batch_size", Setting(_value(street, f"{section}.schedule.batch_size"), reason)
+        yield f"{section}.schedule.warmup_iterations", Setting(_value(street, f"{section}.schedule.warmup_iterations"))
+        rate = Setting(_value(street, f"{section}.optimizer.learning_rate"), "street.yaml's for such batches")
+        yield f"{section}.optimizer.learning_rate", rate
+        yield f"{network}.pyramid_norm", Setting(_value(street, f"{network}.pyramid_norm"), "street.yaml's for such batches")
+
+
+def min_stuff_area_px(found: Survey) -> int:
+    """COCO's limit at this size of photos, in powers of two; no more than a fifth of the true stuff segments are below."""
+    limit = COCO_STUFF_FRAC * found.short_px * found.long_px
+    if len(found.stuff_areas_px):
+        limit = min(limit, float(np.percentile(found.stuff_areas_px, 20)))
+    return int(2 ** math.floor(math.log2(max(limit, 16))))
+
+
+def _fusion(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+    reason = "COCO's 4096 at 640x480, by the area of these photos; a fifth of the true segments at most are smaller"
+    yield "calibrate.min_stuff_area_px", Setting(min_stuff_area_px(found))
+    yield "fuse.min_stuff_area_px", Setting(min_stuff_area_px(found), reason)
+    if takes_small_batches(found) and heldout_images(found.train) >= FEW_HELDOUT:
+        yield "fuse.method", Setting(_value(street, "fuse.method"), "the best on street.yaml's photos")
+        yield "fuse.instance_ensemble", Setting(_value(street, "fuse.instance_ensemble"))
+
+
+def _value(document: Any, key: str) -> Any:
+    """None where there is none, as of prepare.coco_panoptic.root in the built-in run."""
+    for name in key.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def _first_lines(found: Survey, root: Path) -> str:
+    things, stuff = len(found.categories.things), len(found.categories.stuff)
+    return (
+        f"# {found.train} + {found.val} photos of about {found.long_px}x{found.short_px} px in {root.name}: {things} categories of "
+        f"things, {stuff} of stuff.\n# Written by `antvisionps new-profile`, for two CPU cores; a GPU takes larger networks and "
+        "sides, and more iterations.\n\n"
+    )
+
+
+def _dump(settings: Mapping[str, Setting]) -> str:
+    """YAML of dotted keys, a reason behind its value; lists and tables of files in one line."""
+    whole = CommentedMap()
+    for key, setting in settings.items():
+        *sections, name = key.split(".")
+        table = whole
+        for section in sections:
+            table = table.setdefault(section, CommentedMap())
+        table[name] = _in_one_line(setting.value)
+        if setting.reason:
+            table.yaml_add_eol_comment(setting.reason, name, column=0)
+    for section in list(whole)[1:]:
+        whole.yaml_set_comment_before_after_key(section, before="\n")
+    text, yaml = StringIO(), YAML()
+    yaml.width = 4096  # a line a setting
+    yaml.representer.add_representer(type(None), _null)
+    yaml.dump(whole, text)
+    return text.getvalue()
+
+
+def _null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _in_one_line(value: Any) -> Any:
+    if not isinstance(value, list | dict):
+        return value
+    kept = CommentedSeq(value) if isinstance(value, list) else CommentedMap(value)
+    kept.fa.set_flow_style()
+    return kept
