@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import ParamsError
 
 DESCRIPTION = (
-    "Looks at the annotations of train and val, and writes a profile that holds only what differs from the built-in run, "
-    "each value with its reason: paths, sizes of photos, anchors, proposals, batches, thresholds. Opens no photo."
+    "Looks at the annotations of train and val, and writes a profile that holds only what differs from the built-in "
+    "run, each value with its reason: paths, sizes, anchors, proposals, batches, thresholds. Opens no photo."
 )
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
     parser = commands.add_parser("new-profile", help="a profile for a data set of yours", description=DESCRIPTION)
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, in the COCO panoptic format")
-    places = {"nargs": 3, "type": Path, "metavar": ("JSON", "PNGS", "PHOTOS")}
+    places: dict[str, Any] = {"nargs": 3, "type": Path, "metavar": ("JSON", "PNGS", "PHOTOS")}
     parser.add_argument("--train", help="its files (default: found below ROOT by their names)", **places)
     parser.add_argument("--val", help="likewise", **places)
     parser.add_argument("--out", type=Path, metavar="profiles/NAME.yaml", help="default: profiles/ROOT's name.yaml")

@@ -50,7 +50,9 @@ class Setting:
     reason: str = ""
 
 
-def write_profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path) -> tuple[str, Survey]:
+def write_profile_text(
+    splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path
+) -> tuple[str, Survey]:
     """The profile's text, as it stands in `out`, and what it is made of. `profiles` has built_in.yaml and street.yaml.
 
     Raises DataError on a data set that `prepare` would refuse for its annotations.
@@ -71,7 +73,10 @@ def _settings(
     yield "prepare.source", Setting("coco_panoptic")
     yield "prepare.scenes", Setting(None)
     yield from _counts(found)
-    yield "prepare.coco_panoptic.root", Setting(str(root), "where the data set lies; the files below are relative to it")
+    yield (
+        "prepare.coco_panoptic.root",
+        Setting(str(root), "where the data set lies; the files below are relative to it"),
+    )
     for name, places in splits.items():
         names = {"annotations": places.annotations, "panoptic_dir": places.maps, "images_dir": places.photos}
         value = {key: os.path.relpath(path, root) for key, path in names.items()}
@@ -123,7 +128,7 @@ def _sizes(found: Survey) -> Iterator[tuple[str, Setting]]:
 
 
 def anchor_scale(found: Survey) -> float:
-    """Such that the smallest anchors, of 4 x scale px, have the size of the median thing, in powers of two from 2 to 8."""
+    """Such that the smallest anchors, of 4 x scale px, are as large as the median thing; 2, 4 or 8."""
     side_px = found.box_side_frac * input_side_px(found)
     return float(2 ** min(max(round(math.log2(max(side_px, 1) / 4)), 1), 3))
 
@@ -166,11 +171,14 @@ def _training(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, S
         yield f"{section}.schedule.warmup_iterations", Setting(_value(street, f"{section}.schedule.warmup_iterations"))
         rate = Setting(_value(street, f"{section}.optimizer.learning_rate"), "street.yaml's for such batches")
         yield f"{section}.optimizer.learning_rate", rate
-        yield f"{network}.pyramid_norm", Setting(_value(street, f"{network}.pyramid_norm"), "street.yaml's for such batches")
+        yield (
+            f"{network}.pyramid_norm",
+            Setting(_value(street, f"{network}.pyramid_norm"), "street.yaml's for such batches"),
+        )
 
 
 def min_stuff_area_px(found: Survey) -> int:
-    """COCO's limit at this size of photos, in powers of two; no more than a fifth of the true stuff segments are below."""
+    """COCO's limit at this size of photos, in powers of two, that at most a fifth of the true stuff segments miss."""
     limit = COCO_STUFF_FRAC * found.short_px * found.long_px
     if len(found.stuff_areas_px):
         limit = min(limit, float(np.percentile(found.stuff_areas_px, 20)))
@@ -196,9 +204,9 @@ def _value(document: Any, key: str) -> Any:
 def _first_lines(found: Survey, root: Path) -> str:
     things, stuff = len(found.categories.things), len(found.categories.stuff)
     return (
-        f"# {found.train} + {found.val} photos of about {found.long_px}x{found.short_px} px in {root.name}: {things} categories of "
-        f"things, {stuff} of stuff.\n# Written by `antvisionps new-profile`, for two CPU cores; a GPU takes larger networks and "
-        "sides, and more iterations.\n\n"
+        f"# {found.train} + {found.val} photos of about {found.long_px}x{found.short_px} px in {root.name}: {things} "
+        f"categories of things, {stuff} of stuff.\n# Written by `antvisionps new-profile`, for two CPU cores; a GPU takes "
+        "larger networks and sides, and more iterations.\n\n"
     )
 
 

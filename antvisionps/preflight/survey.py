@@ -41,8 +41,8 @@ class SplitPlaces:
 class Survey:
     """Numbers of train but for `val`; sides of photos are medians, `long_per_short` the median of their ratio.
 
-    `box_side_frac` is the median of a thing's √(width · height) as a part of its photo's short side, `stuff_areas_px` the
-    areas of all stuff segments, `things_per_image` the things of each image.
+    `box_side_frac` is the median of a thing's √(width · height) as a part of its photo's short side, `stuff_areas_px`
+    the areas of all stuff segments, `things_per_image` the things of each image.
     """
 
     train: int
@@ -116,8 +116,8 @@ def _refuse_missing_split(root: Path, jsons: Sequence[Path], found: Mapping[str,
         )
     missing = next(name for name, path in found.items() if path is None)
     raise DataError(
-        f"{root}: no COCO panoptic JSON with {missing!r} in its name, there is {panoptic[0]}; {_REMEDY}, or take a val out "
-        f"of it with `antvisionps convert panoptic {panoptic[0]} PNGS PHOTOS --out DIR`"
+        f"{root}: no COCO panoptic JSON with {missing!r} in its name, there is {panoptic[0]}; {_REMEDY}, or take a val "
+        f"out of it with `antvisionps convert panoptic {panoptic[0]} PNGS PHOTOS --out DIR`"
     )
 
 
