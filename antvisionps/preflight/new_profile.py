@@ -205,8 +205,8 @@ def _first_lines(found: Survey, root: Path) -> str:
     things, stuff = len(found.categories.things), len(found.categories.stuff)
     return (
         f"# {found.train} + {found.val} photos of about {found.long_px}x{found.short_px} px in {root.name}: {things} "
-        f"categories of things, {stuff} of stuff.\n# Written by `antvisionps new-profile`, for two CPU cores; a GPU takes "
-        "larger networks and sides, and more iterations.\n\n"
+        f"categories of things, {stuff} of stuff.\n# Written by `antvisionps new-profile`, for two CPU cores; a GPU "
+        "takes larger networks and sides, and more iterations.\n\n"
     )
 
 

@@ -63,9 +63,9 @@ def find_splits(root: Path) -> dict[str, SplitPlaces]:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct --root")
-    folders, jsons = [root], []
-    for path, is_folder in _below(root, DEPTH):
-        (folders if is_folder else jsons).append(path)
+    below = list(_below(root, DEPTH))
+    folders = [root, *(path for path, is_folder in below if is_folder)]
+    jsons = [path for path, is_folder in below if not is_folder]
     found = {name: _annotations(root, jsons, name) for name in _SPLIT}
     if None in found.values():
         _refuse_missing_split(root, jsons, found)

@@ -69,7 +69,8 @@ def _bottom_to_top(regions: Sequence[Instance], areas_px: np.ndarray, thing_ids:
 
     def key(index: int) -> tuple[bool, bool, int]:
         category_id, is_crowd, _ = regions[index]
-        return category_id in thing_ids, not is_crowd, -int(areas_px[index])
+        is_thing = category_id in thing_ids
+        return is_thing, is_thing and not is_crowd, -int(areas_px[index])
 
     return sorted(range(len(regions)), key=key)
 

@@ -86,12 +86,10 @@ def _read_split(
     for image, boxes, pointless in map_images(open_work, photos, workers=workers, description=f"read {split}"):
         images.append(image)
         lines += len(image.regions)
-        for count, kind in (
-            (boxes, "boxes without outline are skipped"),
-            (pointless, "lines without area are skipped"),
-        ):
-            for _ in range(count):
-                skipped.add(kind, image.photo.name)
+        for _ in range(boxes):
+            skipped.add("boxes without outline are skipped", image.photo.name)
+        for _ in range(pointless):
+            skipped.add("outlines without area are skipped", image.photo.name)
     if not lines:
         raise DataError(
             f"{data_yaml}: {split}: no outline in the labels of {len(photos)} photos; YOLO's segmentation has them"
