@@ -29,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
 
 def _new_profile(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.params.whole import load_params
-    from antvisionps.preflight.new_profile import write_profile_text
+    from antvisionps.preflight.new_profile import profile_text
     from antvisionps.preflight.survey import SplitPlaces, find_splits
 
     profiles = project_root / "profiles"
@@ -42,7 +42,7 @@ def _new_profile(args: argparse.Namespace, project_root: Path) -> None:
     splits = {name: SplitPlaces(*places) for name, places in given.items() if places}
     if len(splits) < len(given):
         splits = find_splits(args.root) | splits
-    text, found = write_profile_text(splits, root=args.root, out=out, profiles=profiles)
+    text, found = profile_text(splits, root=args.root, out=out, profiles=profiles)
     with atomic_file(out) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
         load_params(unfinished)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,13 @@ class Setting:
     reason: str = ""
 
 
-def write_profile_text(
-    splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path
-) -> tuple[str, Survey]:
+def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path) -> tuple[str, Survey]:
     """The profile's text, as it stands in `out`, and what it is made of. `profiles` has built_in.yaml and street.yaml.
 
     Raises DataError on a data set that `prepare` would refuse for its annotations.
     """
     found, datasets = survey(splits)
-    settings = dict(_settings(found, splits, root, read_params(profiles / "street.yaml")))
+    settings = describe(found, splits, root, profiles=profiles)
     counts = (settings[f"prepare.{name}_images"].value for name in ("heldout", "monitor"))
     check_splits(datasets["train"], datasets["val"], *counts)
     built_in = read_params(profiles / "built_in.yaml")
@@ -67,25 +66,29 @@ def write_profile_text(
     return _first_lines(found, root) + _dump({EXTENDS: Setting(extends)} | kept), found
 
 
-def _settings(
-    found: Survey, splits: Mapping[str, SplitPlaces], root: Path, street: Mapping[str, Any]
-) -> Iterator[tuple[str, Setting]]:
+def describe(found: Survey, splits: Mapping[str, SplitPlaces], root: Path, *, profiles: Path) -> dict[str, Setting]:
+    """Dotted key → what it should be for this data set, whether the built-in run has the same or not."""
+    street = read_params(profiles / "street.yaml")
+    parts = (
+        _data(found, splits, root),
+        _sizes(found),
+        _anchors(found),
+        _instances(found),
+        _training(found, street),
+        _fusion(found, street),
+    )
+    return dict(chain.from_iterable(parts))
+
+
+def _data(found: Survey, splits: Mapping[str, SplitPlaces], root: Path) -> Iterator[tuple[str, Setting]]:
     yield "prepare.source", Setting("coco_panoptic")
     yield "prepare.scenes", Setting(None)
     yield from _counts(found)
-    yield (
-        "prepare.coco_panoptic.root",
-        Setting(str(root), "where the data set lies; the files below are relative to it"),
-    )
+    yield "prepare.coco_panoptic.root", Setting(str(root), "the files below are relative to it")
     for name, places in splits.items():
         names = {"annotations": places.annotations, "panoptic_dir": places.maps, "images_dir": places.photos}
         value = {key: os.path.relpath(path, root) for key, path in names.items()}
         yield f"prepare.coco_panoptic.{name}", Setting(value)
-    yield from _sizes(found)
-    yield from _anchors(found)
-    yield from _instances(found)
-    yield from _training(found, street)
-    yield from _fusion(found, street)
 
 
 def heldout_images(train: int) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from antvisionps.panoptic.segments import UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH, Pa
 MEASURED = 256
 """Images whose maps are opened where the JSON does not tell areas and boxes."""
 
-DEPTH = 3
+DEPTH = 4
 """Folders below the root in which files are looked for."""
 
 _SPLIT = {name: re.compile(rf"(?<![a-z]){name}") for name in ("train", "val")}
@@ -122,26 +122,32 @@ def _refuse_missing_split(root: Path, jsons: Sequence[Path], found: Mapping[str,
 
 
 def _places(annotations: Path, folders: Sequence[Path], split: str) -> SplitPlaces:
+    """`folders` begin with the root."""
     map_name = str(_first(annotations, "annotations").get("file_name"))
     photo_name = str(_first(annotations, "images").get("file_name"))
-    maps = _holding(folders, map_name, (annotations.stem, split), is_map=True)
-    others = [folder for folder in folders if folder != maps]
-    photos = _holding(others, photo_name, (annotations.stem, split), is_map=False)
+
+    def of_split(folder: Path) -> bool:
+        return _SPLIT[split].search(folder.relative_to(folders[0]).as_posix()) is not None
+
+    maps = _holding(folders, map_name, annotations, of_split, is_map=True)
+    photos = _holding([one for one in folders if one != maps], photo_name, annotations, of_split, is_map=False)
     if maps is None or photos is None:
         what, name = ("PNGs", map_name) if maps is None else ("photos", photo_name)
         raise DataError(f"{annotations}: no folder of its {what}, as {name}, near it; {_REMEDY}")
     return SplitPlaces(annotations, maps, photos)
 
 
-def _holding(folders: Sequence[Path], name: str, owner: tuple[str, str], *, is_map: bool) -> Path | None:
+def _holding(
+    folders: Iterable[Path], name: str, annotations: Path, of_split: Callable[[Path], bool], *, is_map: bool
+) -> Path | None:
     """The folder that has the file: for maps one of the JSON's stem or of `panoptic` first, for photos last; then one
-    that names the split."""
-    stem, split = owner
+    that names the split, then the nearest to the JSON."""
     holding = [folder for folder in folders if (folder / name).is_file()]
 
-    def key(folder: Path) -> tuple[bool, bool, bool]:
-        is_of_maps = folder.name == stem, "panoptic" in folder.name
-        return is_of_maps[0] != is_map, is_of_maps[1] != is_map, not _SPLIT[split].search(folder.name)
+    def key(folder: Path) -> tuple[bool, bool, bool, int]:
+        names_json, says_panoptic = folder.name == annotations.stem, "panoptic" in folder.name
+        shared = len(os.path.commonpath([folder, annotations]))
+        return names_json != is_map, says_panoptic != is_map, not of_split(folder), -shared
 
     return min(holding, key=key, default=None)
 

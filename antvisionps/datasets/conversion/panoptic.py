@@ -56,7 +56,7 @@ def find_vistas(root: Path, version: str | None) -> dict[str, PanopticFiles]:
         jsons = sorted((root / folder).glob(pattern), key=lambda path: path.name)
         if not jsons:
             raise DataError(
-                f"{root / folder}: expected {pattern} there, as in Mapillary Vistas; unpack its zip into {root}"
+                f"{root / folder}: expected {pattern} there, as Mapillary Vistas has it; unpack its zip into {root}"
             )
         found[name] = PanopticFiles(jsons[-1], jsons[-1].parent, root / folder / "images")
     return found

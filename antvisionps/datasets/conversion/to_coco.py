@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
-from antvisionps.core.errors import DataError, OutputError
+from antvisionps.core.errors import DataError
 from antvisionps.core.file_names import path_below
+from antvisionps.datasets.conversion.former_result import refuse_other_files
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -30,8 +31,7 @@ def write_coco(annotations: Path, maps: Path, *, out: Path, workers: int) -> tup
     on what breaks the format.
     """
     dataset = read_panoptic(annotations, images_dir=maps, panoptic_dir=maps, is_foreign=True)
-    if out.is_dir() and any(out.iterdir()) and not (out / "instances.json").exists():
-        raise OutputError(f"{out}: holds other files, and is replaced whole; name a new folder with --out")
+    refuse_other_files(out, names=("instances.json", "categories.json", "semantic"))
     void = void_label(dataset.categories, where=str(annotations))
     with atomic_folder(out) as folder:
         open_work = partial(_open_writing, dataset, folder / "semantic", void)

@@ -17,6 +17,7 @@ import cv2
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError, OutputError
 from antvisionps.core.file_names import path_below
+from antvisionps.datasets.conversion.former_result import refuse_other_files
 from antvisionps.datasets.conversion.layers import empty_map, lay_regions
 from antvisionps.datasets.conversion.photos import common_folder
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet
@@ -25,6 +26,8 @@ from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import PanopticImage, measure_segments, number_images
 from antvisionps.parallel.images import map_images
+
+SPLITS = ("train", "val")
 
 
 @dataclass
@@ -77,8 +80,8 @@ def _refuse_foreign(out: Path, source: SourceSet) -> None:
     whole = out.resolve()
     if inside := next((one.photo for images in source.splits.values() for one in images if _lies_in(one, whole)), None):
         raise OutputError(f"{out}: holds {inside}, and is replaced whole; name a folder of its own with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / annotations_name("train")).exists():
-        raise OutputError(f"{out}: holds other files, and is replaced whole; name a new folder with --out")
+    names = [name for split in SPLITS for name in (annotations_name(split), f"panoptic_{split}")]
+    refuse_other_files(out, names=names, links=[f"images_{split}" for split in SPLITS])
 
 
 def _lies_in(image: SourceImage, folder: Path) -> bool:
