@@ -57,7 +57,7 @@ def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, pr
     Raises DataError on a data set that `prepare` would refuse for its annotations.
     """
     found, datasets = survey(splits)
-    settings = describe(found, splits, root, profiles=profiles)
+    settings = describe(found, splits, root, street=read_params(profiles / "street.yaml"))
     counts = (settings[f"prepare.{name}_images"].value for name in ("heldout", "monitor"))
     check_splits(datasets["train"], datasets["val"], *counts)
     built_in = read_params(profiles / "built_in.yaml")
@@ -66,9 +66,11 @@ def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, pr
     return _first_lines(found, root) + _dump({EXTENDS: Setting(extends)} | kept), found
 
 
-def describe(found: Survey, splits: Mapping[str, SplitPlaces], root: Path, *, profiles: Path) -> dict[str, Setting]:
-    """Dotted key → what it should be for this data set, whether the built-in run has the same or not."""
-    street = read_params(profiles / "street.yaml")
+def describe(
+    found: Survey, splits: Mapping[str, SplitPlaces], root: Path, *, street: Mapping[str, Any]
+) -> dict[str, Setting]:
+    """Dotted key → what it should be for this data set, whether the built-in run has the same or not. `street` are the
+    whole params that profiles/street.yaml stands for."""
     parts = (
         _data(found, splits, root),
         _sizes(found),
