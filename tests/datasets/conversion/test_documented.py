@@ -56,11 +56,8 @@ def test_the_command_runs(command, places, tmp_path, monkeypatch):
     )
 
 
-def test_every_format_is_documented_and_has_its_command():
-    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        printed = []
-        patch.setattr("argparse.ArgumentParser._print_message", lambda _, message, __=None: printed.append(message))
+def test_every_format_has_its_command_there(capsys):
+    with pytest.raises(SystemExit):
         cli.main(["convert", "--help"])
-    formats = re.findall(r"^    ([a-z-]+) ", printed[0], flags=re.MULTILINE)
+    formats = re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, flags=re.MULTILINE)
     assert sorted(formats) == sorted(command.split()[1] for command in COMMANDS)
-    assert len(formats) == 7
