@@ -119,9 +119,21 @@ def _convert(args: argparse.Namespace, read: Any) -> None:
     from antvisionps.datasets.conversion.source import Wanted, split_off_val
     from antvisionps.datasets.conversion.writing import write_data_set
 
-    source = read(args, Wanted.read(args.categories, args.stuff))
+    wanted = Wanted(stuff=args.stuff)
+    if args.categories:
+        wanted = Wanted.of(_read_yaml(args.categories), args.stuff, where=str(args.categories))
+    source = read(args, wanted)
     source = split_off_val(source, val_frac=args.val_frac, seed=SEED)
     _report(args.out, source, write_data_set(args.out, source, workers=_workers(args)))
+
+
+def _read_yaml(path: Path) -> Any:
+    from antvisionps.core.errors import DataError
+    from antvisionps.params.section import parse, read_text
+
+    if not path.exists():
+        raise DataError(f"{path}: no such file; correct its path")
+    return parse(path, read_text(path))
 
 
 def _workers(args: argparse.Namespace) -> int:
@@ -153,7 +165,7 @@ def _labelme(args: argparse.Namespace, wanted: Wanted) -> SourceSet:
 def _yolo(args: argparse.Namespace, wanted: Wanted) -> SourceSet:
     from antvisionps.datasets.conversion.yolo import read_yolo
 
-    return read_yolo(args.data, wanted, workers=_workers(args))
+    return read_yolo(args.data, _read_yaml(args.data), wanted, workers=_workers(args))
 
 
 def _pngs(args: argparse.Namespace, wanted: Wanted) -> SourceSet:

@@ -13,7 +13,6 @@ from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
 from antvisionps.panoptic.gt_instances import Instance
 from antvisionps.panoptic.heldout import choose_heldout, group_equal
 from antvisionps.panoptic.ids import ImageId
-from antvisionps.params.section import parse, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,12 @@ class Wanted:
     stuff: Sequence[str] = field(default=())
 
     @classmethod
-    def read(cls, table: Path | None, stuff: Iterable[str]) -> "Wanted":
-        """Raises DataError on a table, YAML or JSON, that is no list of categories."""
-        rows = [] if table is None else parse(table, read_text(table))
-        rows = rows.get("categories") if isinstance(rows, dict) else rows
+    def of(cls, document: Any, stuff: Iterable[str], *, where: str) -> "Wanted":
+        """Raises DataError on a document that is no list of categories, and no object that has one."""
+        rows = document.get("categories") if isinstance(document, dict) else document
         if not isinstance(rows, list):
-            raise DataError(f"{table}: expected a list of categories, [{{id: 1, name: cat, isthing: 1}}, …]")
-        if rows:
-            CategorySet.from_json(rows, where=str(table))
+            raise DataError(f"{where}: expected a list of categories, [{{id: 1, name: cat, isthing: 1}}, …]")
+        CategorySet.from_json(rows, where=where)
         return cls(rows, tuple(stuff))
 
     def of_names(self, names: Iterable[str], *, where: str) -> CategorySet:

@@ -18,19 +18,18 @@ from antvisionps.datasets.pictures import find_pictures
 from antvisionps.panoptic.gt_instances import Instance
 from antvisionps.panoptic.polygons import encode_polygons, has_area
 from antvisionps.parallel.images import map_images
-from antvisionps.params.section import parse, read_text
 
 BOX = 4
 """Numbers of a line that has a box in place of an outline."""
 
 
-def read_yolo(data_yaml: Path, wanted: Wanted, *, workers: int) -> SourceSet:
-    """Images are numbered from 1 in the order of their names, train's first; a photo without a file has no instance.
+def read_yolo(data_yaml: Path, document: Any, wanted: Wanted, *, workers: int) -> SourceSet:
+    """`document` is what data.yaml holds. Images are numbered from 1 in the order of their names, train's first; a
+    photo without a file has no instance.
 
     A category's id is its number in data.yaml, unless the table names it with another. Lines without area and boxes are
     skipped with a warning.
     """
-    document = parse(data_yaml, read_text(data_yaml))
     names = _names(data_yaml, document)
     if wanted.rows:
         categories = wanted.of_names(names.values(), where=str(data_yaml))
@@ -66,10 +65,16 @@ def _photos(path: Path, document: dict[str, Any], split: str) -> list[Path]:
     photos: list[Path] = []
     for place in (_place(root, str(name)) for name in named):
         if place.suffix == ".txt" and place.is_file():
-            photos += [_place(place.parent, line.strip()) for line in read_text(place).splitlines() if line.strip()]
+            photos += _listed(place)
         else:
             photos += [picture.path for picture in find_pictures([place])[0]]
     return sorted(photos)
+
+
+def _listed(path: Path) -> list[Path]:
+    """The photos that a text file lists, a line each."""
+    lines = read_file(path).decode(errors="replace").splitlines()
+    return [_place(path.parent, line.strip()) for line in lines if line.strip()]
 
 
 def _place(root: Path, name: str) -> Path:
