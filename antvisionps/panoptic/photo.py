@@ -114,10 +114,15 @@ def read_orientation(path: Path) -> int:
 
 
 def read_hw(path: Path) -> tuple[int, int]:
-    """(H, W) of the photo turned upright, by its header alone. Raises ValueError on what is no picture."""
+    """(H, W) of the photo turned upright, by its header where that has its EXIF. Raises ValueError on what is no
+    picture."""
     try:
         with open_file(path) as file, _opened(file) as picture:
-            swaps = (_early_orientation(picture) or UPRIGHT) in SWAPS_SIDES and picture.format != "TIFF"
+            orientation = _early_orientation(picture)
+            if orientation is None:
+                picture.load()
+                orientation = _orientation(picture)
+            swaps = orientation in SWAPS_SIDES and picture.format != "TIFF"
             return picture.size if swaps else picture.size[::-1]
     except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error

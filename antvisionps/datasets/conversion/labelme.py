@@ -20,6 +20,7 @@ from antvisionps.core.json_files import read_json
 from antvisionps.core.skipped import SkippedRows
 from antvisionps.datasets.conversion.photos import PhotoFinder, photo_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
+from antvisionps.datasets.pictures import picture_suffixes
 from antvisionps.panoptic.ids import one_line, whole_number
 from antvisionps.panoptic.png import decode_labels
 from antvisionps.panoptic.polygons import encode_polygons, has_area
@@ -71,6 +72,9 @@ def _read_folder(folder: Path, split: str, workers: int) -> list[_Shapes]:
         raise DataError(f"{folder}: no JSON in this folder; expected one of Labelme's for each photo")
     found = list(map_images(partial(_open_reading, photos), paths, workers=workers, description=f"read {split}"))
     skipped = SkippedRows(str(folder))
+    pictures = {name for name in photos.names() if Path(name).suffix.lower() in picture_suffixes()}
+    for name in sorted(pictures - {one.photo.name for one in found}):
+        skipped.add("photos without a JSON are left out", name)
     for path, one in zip(paths, found, strict=True):
         for kind in one.skipped:
             skipped.add(f"shapes without area are skipped ({kind})", path.name)

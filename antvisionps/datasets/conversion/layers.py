@@ -38,30 +38,24 @@ def lay_regions(regions: Sequence[Instance], categories: CategorySet, below: Seg
     runs = parse_runs([rle for _, _, rle in regions], height=height, width=width)
     canvas = np.ascontiguousarray(below.segment_ids.T)
     category_ids, crowd_ids = dict(below.category_ids), set(below.crowd_ids)
-    segment_of_stuff = {
-        category_id: segment_id
-        for segment_id, category_id in category_ids.items()
-        if category_id not in categories.thing_ids
-    }
-    things = []
+    segment_of_stuff = {one: segment for segment, one in category_ids.items() if one not in categories.thing_ids}
+    things = set()
     for index in _bottom_to_top(regions, runs.areas_px(), categories.thing_ids):
         category_id, is_crowd, _ = regions[index]
         segment_id = max(category_ids, default=0) + 1
         if category_id in categories.thing_ids:
-            things.append(segment_id)
+            things.add(segment_id)
+            crowd_ids |= {segment_id} if is_crowd else set()
         else:
             segment_id = segment_of_stuff.setdefault(category_id, segment_id)
         category_ids[segment_id] = category_id
-        crowd_ids |= {segment_id} if is_crowd and segment_id in things else set()
         _paint(canvas, runs, index, segment_id)
-    hidden = len({*things} - {*np.unique(canvas).tolist()})
-    single = [
-        index
-        for index, (category_id, is_crowd, _) in enumerate(regions)
-        if category_id in categories.thing_ids and not is_crowd
-    ]
     segment_ids = np.ascontiguousarray(canvas.T)
-    return LayeredMap(SegmentMap(segment_ids, category_ids, crowd_ids), _overlap_px(runs, single), hidden)
+    return LayeredMap(
+        SegmentMap(segment_ids, category_ids, crowd_ids),
+        overlap_px=_overlap_px(regions, runs, categories.thing_ids),
+        hidden=len(things - {*np.unique(segment_ids).tolist()}),
+    )
 
 
 def _bottom_to_top(regions: Sequence[Instance], areas_px: np.ndarray, thing_ids: Collection[int]) -> list[int]:
@@ -81,9 +75,10 @@ def _paint(canvas: np.ndarray, runs: MaskRuns, index: int, value: int) -> None:
     canvas[left : left + crop.shape[0], top : top + crop.shape[1]][crop] = value
 
 
-def _overlap_px(runs: MaskRuns, indices: Sequence[int]) -> int:
+def _overlap_px(regions: Sequence[Instance], runs: MaskRuns, thing_ids: Collection[int]) -> int:
     claims = np.zeros((runs.width, runs.height), dtype=np.uint16)
-    for index in indices:
-        left, top, crop = runs.crop(index)
-        claims[left : left + crop.shape[0], top : top + crop.shape[1]] += crop
+    for index, (category_id, is_crowd, _) in enumerate(regions):
+        if category_id in thing_ids and not is_crowd:
+            left, top, crop = runs.crop(index)
+            claims[left : left + crop.shape[0], top : top + crop.shape[1]] += crop
     return int((claims > 1).sum())

@@ -24,6 +24,10 @@ class PhotoFinder:
         for path in files_below(folder):
             self._path_of[path.name] = None if path.name in self._path_of else path
 
+    def names(self) -> frozenset[str]:
+        """Base names of all files, pictures or not."""
+        return frozenset(self._path_of)
+
     def find(self, name: str, *, where: str) -> Path:
         """The file of that path below the folder, else the only one below it of that base name, with or without the
         prefix of an upload. Raises DataError where there is none."""

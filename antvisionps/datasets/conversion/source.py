@@ -86,10 +86,12 @@ def same_categories(sets: Mapping[Path, CategorySet]) -> CategorySet:
 def split_off_val(source: SourceSet, *, val_frac: float, seed: int) -> SourceSet:
     """Where no val is given, a part of train's images is, whatever their order; photos of equal bytes stay on one side.
 
-    Raises DataError where train has no two different photos.
+    Raises DataError on a part that is none, and where train has no two different photos.
     """
     if "val" in source.splits or not val_frac:
         return source
+    if not 0 < val_frac < 1:
+        raise DataError(f"--val-frac {val_frac:g}: expected a part of the images, from 0 to below 1")
     images = sorted(source.splits["train"], key=lambda image: str(image.photo))
     if len(images) < 2:
         raise DataError(f"{len(images)} image: expected at least 2, so that one can be val; give more, or --val")

@@ -203,10 +203,11 @@ def test_supervisions_labelme_gives_its_masks(convert, written_by_supervision, e
     assert renumbered_pq(convert("labelme", photos, "--val-frac", "0"), exact) > 0.85
 
 
-def test_labelmes_photos_are_found_in_other_folders_and_its_void_labels_are_void(convert, labelme):
+def test_labelmes_photos_are_found_in_other_folders_and_its_void_labels_are_void(convert, labelme, capsys):
     document = json.loads((labelme / "street.json").read_text())
     (labelme / "more").mkdir()
     (labelme / "street.png").rename(labelme / "more" / "street.png")
+    write_photos(labelme, ["unlabelled.png"])
     document["imagePath"] = "..\\photos\\street.png"
     document["shapes"][0]["label"] = "__ignore__"
     del document["imageHeight"], document["imageWidth"]
@@ -215,6 +216,7 @@ def test_labelmes_photos_are_found_in_other_folders_and_its_void_labels_are_void
     assert {row["name"] for row in result.categories().values()} == {"ball", "cat", "dog", "grass"}
     assert len(result.segments("street")) == 2
     assert (result.folder / "images_train" / "more/street.png").is_file()
+    assert "1 photos without a JSON are left out; first: unlabelled.png" in capsys.readouterr().err
 
 
 def test_a_table_gives_labelmes_labels_their_ids_and_kinds(convert, labelme, refused, tmp_path):

@@ -143,6 +143,8 @@ def change_image(**values):
         (lambda document: document.pop("categories"), (), "expected rows under 'categories', got none"),
         (lambda document: document["annotations"].clear(), (), "expected rows under 'annotations', got none"),
         (lambda document: document["annotations"][0].update(segments_info=[]), (), "`convert panoptic`"),
+        (lambda document: None, ("--val-frac", "1"), "--val-frac 1: expected a part of the images"),
+        (lambda document: None, ("--val-frac", "-1"), "--val-frac -1: expected a part of the images"),
         (lambda document: None, ("--stuff", "sky"), "--stuff sky: expected names of ['a', 'b']"),
         (lambda document: document.update(images=COCO["images"][:1]), (), "1 image: expected at least 2, so that one"),
     ],
