@@ -114,6 +114,8 @@ def test_what_is_no_picture_is_said_in_words(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="truncated, corrupt or of no format that Pillow reads"):
         read_photo(path)
+    with pytest.raises(ValueError):
+        read_hw(path)
 
 
 def test_the_suffix_does_not_matter(tmp_path):

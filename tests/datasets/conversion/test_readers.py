@@ -9,7 +9,6 @@ import supervision as sv
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from ultralytics.data.converter import convert_coco
 
 from tests.datasets.conversion.conftest import HW, WRITTEN_BY_TOOLS, write_photos
 from tests.datasets.conversion.result import paint, panopticapi_pq, write_result
@@ -249,21 +248,12 @@ def test_supervisions_yolo_gives_its_masks(convert, written_by_supervision, exac
 
 
 def test_ultralytics_yolo_of_a_coco_json_gives_the_same_maps_as_the_json(convert, photos, tmp_path):
-    path = WRITTEN_BY_TOOLS / "label_studio_result.json"
-    document = json.loads(path.read_text())
-    for image in document["images"]:
-        image["file_name"] = image["file_name"].rpartition("-")[2]
-    for row in document["categories"] + document["annotations"]:
-        row["id"] += 1
-    for row in document["annotations"]:
-        row["category_id"] += 1  # Ultralytics counts COCO's from 1
-    (tmp_path / "json").mkdir()
-    (tmp_path / "json" / "instances_all.json").write_text(json.dumps(document))
-    convert_coco(str(tmp_path / "json"), str(tmp_path / "yolo"), use_segments=True, cls91to80=False)
     folder = tmp_path / "yolo"
-    shutil.copytree(photos, folder / "images" / "all", dirs_exist_ok=True)
+    shutil.copytree(WRITTEN_BY_TOOLS / "yolo", folder / "labels" / "all")
+    shutil.copytree(photos, folder / "images" / "all")
     names = "{0: cat, 1: dog, 2: grass}"
     (folder / "data.yaml").write_text(f"path: .\ntrain: ../images/all\nval:\nnames: {names}\n")  # as Roboflow's
+    path = WRITTEN_BY_TOOLS / "label_studio_result.json"
     result = convert("yolo", folder / "data.yaml", "--stuff", "grass", "--val-frac", "0")
     again = convert("coco", path, photos, "--stuff", "grass", "--val-frac", "0", out="again")
     assert panopticapi_pq(again, result) > 0.99
