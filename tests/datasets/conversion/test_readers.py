@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import supervision as sv
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -24,17 +23,16 @@ def ellipse(top, left, height, width, hw=HW):
     return ((y - top) / height - 0.5) ** 2 + ((x - left) / width - 0.5) ** 2 < 0.25
 
 
-def detections():
-    """supervision's own of SCENE, the same in both photos."""
-    masks = np.array([ellipse(*box) for _, box in SCENE])
-    class_id = np.array(["ab".index(name) for name, _ in SCENE])
-    return sv.Detections(xyxy=sv.mask_to_xyxy(masks).astype(float), mask=masks, class_id=class_id)
-
-
 @pytest.fixture
 def written_by_supervision(photos):
+    """SCENE in both photos, as supervision's own data set."""
+    import supervision as sv
+
+    masks = np.array([ellipse(*box) for _, box in SCENE])
+    class_id = np.array(["ab".index(name) for name, _ in SCENE])
+    detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks).astype(float), mask=masks, class_id=class_id)
     paths = sorted(map(str, photos.glob("*.png")))
-    return sv.DetectionDataset(["a", "b"], paths, {path: detections() for path in paths})
+    return sv.DetectionDataset(["a", "b"], paths, dict.fromkeys(paths, detections))
 
 
 @pytest.fixture
