@@ -104,8 +104,9 @@ def monitor_images(train: int) -> int:
 
 
 def _counts(found: Survey) -> Iterator[tuple[str, Setting]]:
-    reason = f"of the {found.train} of train: a tenth, or what thresholds can be fitted on"
-    yield "prepare.heldout_images", Setting(heldout_images(found.train), reason)
+    heldout = heldout_images(found.train)
+    part = "a fifth" if heldout < USUAL_HELDOUT else "a tenth, or what thresholds need"
+    yield "prepare.heldout_images", Setting(heldout, f"of the {found.train} of train: {part}")
     monitor = monitor_images(found.train)
     why = "one in twenty-five" if monitor else "train is too small to spare any"
     yield "prepare.monitor_images", Setting(monitor, why)

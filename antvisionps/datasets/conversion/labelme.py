@@ -121,10 +121,14 @@ def _regions(shapes: Sequence[Any], hw: tuple[int, int]) -> tuple[list[tuple[str
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"shape {position} ({label}): {error}") from error
         if mask is None:
-            skipped.append(str(shape.get("shape_type")))
+            skipped.append(_kind(shape))
         else:
             parts[label, position if group is None else f"group {group}"].append(mask)
     return [(label, _join(masks, hw)) for (label, _), masks in parts.items()], skipped
+
+
+def _kind(shape: dict[str, Any]) -> str:
+    return str(shape.get("shape_type") or "polygon")
 
 
 def _join(masks: list[bytes], hw: tuple[int, int]) -> bytes:
@@ -135,9 +139,9 @@ def _join(masks: list[bytes], hw: tuple[int, int]) -> bytes:
 def _mask(shape: dict[str, Any], hw: tuple[int, int]) -> bytes | None:
     """COCO compressed counts, None of what has no area. Raises ValueError, TypeError or LookupError if broken."""
     points = [[float(x), float(y)] for x, y in shape["points"]]
-    if shape.get("shape_type") == "mask":
+    if _kind(shape) == "mask":
         return _painted(points, shape.get("mask"), hw)
-    outline = _OUTLINES.get(str(shape.get("shape_type") or "polygon"))
+    outline = _OUTLINES.get(_kind(shape))
     polygon = [] if outline is None else [coordinate for point in outline(points) for coordinate in point]
     if not has_area(polygon, height=hw[0], width=hw[1]):
         return None
