@@ -216,6 +216,17 @@ def test_labelmes_photos_are_found_in_other_folders_and_its_void_labels_are_void
     assert "1 photos without a JSON are left out; first: unlabelled.png" in capsys.readouterr().err
 
 
+def test_labelmes_val_may_have_labels_of_its_own_and_ids_go_on(convert, labelme, tmp_path):
+    (tmp_path / "val").mkdir()
+    for name in ("yard.json", "yard.png"):
+        (labelme / name).rename(tmp_path / "val" / name)
+    result = convert("labelme", labelme, "--val", tmp_path / "val", "--stuff", "grass")
+    assert (result.names(), result.names("val")) == (["street"], ["yard"])
+    assert [result.document(split)["images"][0]["id"] for split in ("train", "val")] == [1, 2]
+    assert result.document("val")["categories"] == result.document()["categories"]
+    assert {row["name"] for row in result.categories().values()} == {"ball", "cat", "dog", "grass"}
+
+
 def test_a_table_gives_labelmes_labels_their_ids_and_kinds(convert, labelme, refused, tmp_path):
     table = tmp_path / "table.json"
     rows = [
@@ -334,6 +345,23 @@ def test_numbers_in_pngs_of_their_own_give_the_same(convert, city, tmp_path):
     result = convert("pngs", tmp_path / "labels", tmp_path / "photos", *words)
     for name, one in ids.items():
         assert result.segments(f"{name}_leftImg8bit") == segments_of_ids(one)
+
+
+def test_val_has_labels_and_numbers_of_its_own(convert, city, tmp_path):
+    table, ids = city
+    places = []
+    for name, one in ids.items():
+        labels, numbers = np.where(one >= 1000, one // 1000, one), np.where(one >= 1000, 1 + one % 1000, 0)
+        places.append([tmp_path / name / folder for folder in ("labels", "photos", "numbers")])
+        write_photos(tmp_path / name / "photos", [f"{name}.png"])
+        for folder, values in (("labels", labels), ("numbers", numbers)):
+            (tmp_path / name / folder).mkdir()
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / name / folder / f"{name}.png")
+    train, val = places
+    words = ("--instances", train[2], "--val-instances", val[2], "--categories", table)
+    result = convert("pngs", *train[:2], "--val", *val[:2], *words)
+    assert result.segments("ulm_1") == segments_of_ids(ids["ulm_1"])
+    assert result.segments("ulm_2", "val") == segments_of_ids(ids["ulm_2"])
 
 
 def test_labels_may_count_from_0(convert, tmp_path):
