@@ -1,7 +1,7 @@
 """What the reader of any format hands over: categories, and images of regions that are to become panoptic maps."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import read_file
 from antvisionps.datasets.instance_ids import SegmentMap
-from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.gt_instances import Instance
 from antvisionps.panoptic.heldout import choose_heldout, group_equal
 from antvisionps.panoptic.ids import ImageId
@@ -40,7 +40,7 @@ class Wanted:
     """What a user says of the categories: rows of `id`, `name` and `isthing`, and the names of stuff among others."""
 
     rows: Sequence[Mapping[str, Any]] = ()
-    stuff: Sequence[str] = field(default=())
+    stuff: Sequence[str] = ()
 
     @classmethod
     def of(cls, document: Any, stuff: Iterable[str], *, where: str) -> "Wanted":
@@ -64,13 +64,13 @@ class Wanted:
     def of_rows(self, rows: Iterable[Mapping[str, Any]], *, where: str) -> CategorySet:
         """The categories of a file, with the table's in place of those of the same id; without `isthing` they are
         things, but for the named stuff. Raises DataError on a name of stuff that is none of theirs."""
-        rows = list(rows)
-        refuse_duplicates((row.get("id") for row in rows), "category id", where)
-        row_of = {row.get("id"): {"isthing": 1} | dict(row) for row in (*rows, *self.rows)}
-        names = {str(row.get("name")) for row in row_of.values()}
+        in_table = {str(row["id"]) for row in self.rows}
+        all_rows = [*(row for row in rows if str(row.get("id")) not in in_table), *self.rows]
+        names = {str(row.get("name")) for row in all_rows}
         if unknown := [name for name in self.stuff if name not in names]:
             raise DataError(f"{where}: --stuff {unknown[0]}: expected names of {sorted(names)}")
-        described = [row | {"isthing": 0} if str(row.get("name")) in self.stuff else row for row in row_of.values()]
+        stuff = [{"isthing": 0} if str(row.get("name")) in self.stuff else {} for row in all_rows]
+        described = [{"isthing": 1} | dict(row) | kind for row, kind in zip(all_rows, stuff, strict=True)]
         return CategorySet.from_json(described, where=where)
 
 

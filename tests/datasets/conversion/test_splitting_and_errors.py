@@ -139,6 +139,11 @@ def change_image(**values):
         (change_image(file_name=None), (), "image 4: expected a line of text, got 'None'"),
         (change_image(height="48"), (), "image 4: expected a whole number, got text '48'"),
         (lambda document: document["categories"].append({"id": 1, "name": "c"}), (), "category id 1 appears twice"),
+        (
+            lambda document: document["categories"].append({"id": [1]}),
+            (),
+            "category [1] (None): id: expected a whole number",
+        ),
         (lambda document: document["categories"].append(7), (), "expected categories with id and name, got 7"),
         (lambda document: document.pop("categories"), (), "expected rows under 'categories', got none"),
         (lambda document: document["annotations"].clear(), (), "expected rows under 'annotations', got none"),
