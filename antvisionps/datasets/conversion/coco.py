@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import read_annotations, read_rows
 from antvisionps.datasets.conversion.id_pngs import PngFinder, read_labels
-from antvisionps.datasets.conversion.photos import PhotoFinder, photo_hw
+from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, same_categories
 from antvisionps.datasets.instance_ids import SegmentMap, to_segment_map
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
-from antvisionps.panoptic.ids import one_line, parse_image_id, whole_number
+from antvisionps.panoptic.ids import one_line, parse_image_id
 
 REMEDY = "give a COCO instances JSON, or `convert panoptic` where it is a panoptic one"
 
@@ -80,19 +79,13 @@ def _images(files: CocoFiles, categories: CategorySet) -> Iterator[SourceImage]:
             image_id = parse_image_id(row.get("id") if isinstance(row, dict) else None)
             where = f"{files.annotations}: image {image_id}"
             photo = photos.find(one_line(row.get("file_name")), where=where)
-            height, width = _hw(row, photo)
+            height, width = annotated_hw(row.get("height"), row.get("width"), photo)
         except ValueError as error:
             raise DataError(f"{where}: {error}; correct it") from error
         read_map = None
         if maps is not None:
             read_map = partial(_read_stuff, maps.find(photo), (height, width), categories)
         yield SourceImage(image_id, photo, height, width, (), read_map)
-
-
-def _hw(row: dict[str, Any], photo: Path) -> tuple[int, int]:
-    if row.get("height") is None or row.get("width") is None:
-        return photo_hw(photo)
-    return whole_number(row["height"]), whole_number(row["width"])
 
 
 def _read_stuff(path: Path, hw: tuple[int, int], categories: CategorySet) -> SegmentMap:

@@ -18,10 +18,10 @@ from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import files_below
 from antvisionps.core.json_files import read_json
 from antvisionps.core.skipped import SkippedRows
-from antvisionps.datasets.conversion.photos import PhotoFinder, photo_hw
+from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.pictures import picture_suffixes
-from antvisionps.panoptic.ids import one_line, whole_number
+from antvisionps.panoptic.ids import one_line
 from antvisionps.panoptic.png import decode_labels
 from antvisionps.panoptic.polygons import encode_polygons, has_area
 from antvisionps.panoptic.rle import encode_masks
@@ -92,7 +92,7 @@ def _read(photos: PhotoFinder, path: Path) -> _Shapes:
         raise DataError(f"{path}: expected Labelme's object with `shapes`; {_REMEDY}")
     try:
         photo = _find_photo(photos, path, one_line(document.get("imagePath")))
-        hw = _hw(document, photo)
+        hw = annotated_hw(document.get("imageHeight"), document.get("imageWidth"), photo)
         return _Shapes(photo, hw, *_regions(document["shapes"], hw))
     except ValueError as error:
         raise DataError(f"{path}: {error}; {_REMEDY}") from error
@@ -101,11 +101,6 @@ def _read(photos: PhotoFinder, path: Path) -> _Shapes:
 def _find_photo(photos: PhotoFinder, path: Path, name: str) -> Path:
     beside = path.parent / name
     return beside if beside.is_file() else photos.find(name, where=str(path))
-
-
-def _hw(document: dict[str, Any], photo: Path) -> tuple[int, int]:
-    sides = document.get("imageHeight"), document.get("imageWidth")
-    return photo_hw(photo) if None in sides else (whole_number(sides[0]), whole_number(sides[1]))
 
 
 def _regions(shapes: Sequence[Any], hw: tuple[int, int]) -> tuple[list[tuple[str, bytes]], list[str]]:

@@ -7,7 +7,9 @@ from pathlib import Path, PureWindowsPath
 
 from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import files_below
+from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.photo import read_hw
+from antvisionps.panoptic.png import MAX_PIXELS
 
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
@@ -40,6 +42,17 @@ class PhotoFinder:
                 return found
         several = " (several folders have one)" if base in self._path_of else ""
         raise DataError(f"{where}: no photo {name!r} in {self._folder}{several}; put it there or remove its annotation")
+
+
+def annotated_hw(height: object, width: object, photo: Path) -> tuple[int, int]:
+    """What an annotation says, else the photo. Raises ValueError on what is no size of a picture, and DataError as
+    `photo_hw` does."""
+    if height is None or width is None:
+        return photo_hw(photo)
+    hw = whole_number(height), whole_number(width)
+    if min(hw) < 1 or hw[0] * hw[1] > MAX_PIXELS:
+        raise ValueError(f"expected a height and width from 1 and at most {MAX_PIXELS} pixels, got {hw[0]}x{hw[1]}")
+    return hw
 
 
 def photo_hw(path: Path) -> tuple[int, int]:

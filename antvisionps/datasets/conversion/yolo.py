@@ -16,6 +16,7 @@ from antvisionps.datasets.conversion.photos import photo_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.pictures import find_pictures
 from antvisionps.panoptic.gt_instances import Instance
+from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.polygons import encode_polygons, has_area
 from antvisionps.parallel.images import map_images
 
@@ -142,7 +143,7 @@ def _labels_of(photo: Path) -> Path:
 
 def _parse(line: str, id_of: dict[int, int], height: int, width: int) -> tuple[int, list[float]]:
     number, *corners = line.split()
-    category = int(float(number))
+    category = whole_number(float(number))
     if category not in id_of:
         raise ValueError(f"expected a class of {sorted(id_of)}, got {number}")
     if not corners or len(corners) % 2:

@@ -137,6 +137,8 @@ def change_image(**values):
         (change_image(id=None), (), "an image: expected a whole number or text, got None"),
         (change_image(file_name="no.png"), (), "image 4: no photo 'no.png' in"),
         (change_image(file_name=None), (), "image 4: expected a line of text, got 'None'"),
+        (change_image(height=2**70), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
+        (change_image(width=0), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
         (change_image(height="48"), (), "image 4: expected a whole number, got text '48'"),
         (lambda document: document["categories"].append({"id": 1, "name": "c"}), (), "category id 1 appears twice"),
         (
@@ -202,6 +204,7 @@ def test_a_folder_without_jsons_or_without_shapes_is_named(refused, photos):
         ("train: images", "0 0 0 1 0 1 1", "expected `names`, a list or a table"),
         ("names: [a]", "0 0 0 1 0 1 1", "expected the photos' folder under `train`, got none"),
         ("names: [a]\ntrain: images", "1 0 0 1 0 1 1", "1.txt: line 1: expected a class of [0], got 1"),
+        ("names: [a]\ntrain: images", "inf 0 0 1 0 1 1", "1.txt: line 1: expected a whole number, got inf"),
         ("names: [a]\ntrain: images", "0 0 0 1 0 1", "1.txt: line 1: expected pairs of corners"),
         ("names: [a]\ntrain: images", "0 0 0 1 0 1 x", "1.txt: line 1: could not convert"),
         ("names: [a]\ntrain: images", "0 0 0 9 0 9 9", "1.txt: line 1: expected corners in the image"),
