@@ -137,7 +137,7 @@ def change_image(**values):
         (change_image(id=None), (), "an image: expected a whole number or text, got None"),
         (change_image(file_name="no.png"), (), "image 4: no photo 'no.png' in"),
         (change_image(file_name=None), (), "image 4: expected a line of text, got 'None'"),
-        (change_image(height=2**70), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
+        (change_image(height=2**40), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
         (change_image(width=0), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
         (change_image(height="48"), (), "image 4: expected a whole number, got text '48'"),
         (lambda document: document["categories"].append({"id": 1, "name": "c"}), (), "category id 1 appears twice"),
