@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from antvisionps.panoptic.splits import check_splits
 from antvisionps.params.profiles import EXTENDS, read_params
+from antvisionps.params.section import parse, read_text
 from antvisionps.preflight.survey import SplitPlaces, Survey, survey
 
 CPU_SHORT_PX = 224
@@ -57,7 +58,7 @@ def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, pr
     Raises DataError on a data set that `prepare` would refuse for its annotations.
     """
     found, datasets = survey(splits)
-    settings = describe(found, splits, root, street=read_params(profiles / "street.yaml"))
+    settings = describe(found, splits, root, street=read_profile(profiles / "street.yaml"))
     counts = (settings[f"prepare.{name}_images"].value for name in ("heldout", "monitor"))
     check_splits(datasets["train"], datasets["val"], *counts)
     built_in = read_params(profiles / "built_in.yaml")
@@ -66,18 +67,33 @@ def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, pr
     return _first_lines(found, root) + _dump({EXTENDS: Setting(extends)} | kept), found
 
 
+def read_profile(path: Path) -> dict[str, Any]:
+    """Dotted key → value of what the profile itself holds. Raises ParamsError."""
+    profile = parse(path, read_text(path), kind="rt")
+    return dict(_leaves(profile, ())) if isinstance(profile, dict) else {}
+
+
+def _leaves(node: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, (*place, str(key)))
+    else:
+        yield ".".join(place), list(node) if isinstance(node, list) else node
+
+
 def describe(
     found: Survey, splits: Mapping[str, SplitPlaces], root: Path, *, street: Mapping[str, Any]
 ) -> dict[str, Setting]:
-    """Dotted key → what it should be for this data set, whether the built-in run has the same or not. `street` are the
-    whole params that profiles/street.yaml stands for."""
+    """Dotted key → what it should be for this data set, whether the built-in run has the same or not. `street` is what
+    profiles/street.yaml itself holds."""
     parts = (
         _data(found, splits, root),
+        _photos(found, street),
+        _without_monitor(found),
         _sizes(found),
         _anchors(found),
         _instances(found),
-        _training(found, street),
-        _fusion(found, street),
+        _stuff(found),
     )
     return dict(chain.from_iterable(parts))
 
@@ -110,14 +126,17 @@ def _counts(found: Survey) -> Iterator[tuple[str, Setting]]:
     monitor = monitor_images(found.train)
     why = "one in twenty-five" if monitor else "train is too small to spare any"
     yield "prepare.monitor_images", Setting(monitor, why)
-    if not monitor:
-        for section in TRAINED:
-            yield f"{section}.evaluate_interval", Setting(None, "there are no monitor images")
 
 
 def input_side_px(found: Survey) -> int:
     """Of the short side that networks see: the photos', in steps of 32, up to CPU_SHORT_PX."""
     return min(CPU_SHORT_PX, max(64, 32 * round(found.short_px / 32)))
+
+
+def _without_monitor(found: Survey) -> Iterator[tuple[str, Setting]]:
+    if not monitor_images(found.train):
+        for section in TRAINED:
+            yield f"{section}.evaluate_interval", Setting(None, "there are no monitor images")
 
 
 def _sizes(found: Survey) -> Iterator[tuple[str, Setting]]:
@@ -161,26 +180,23 @@ def takes_small_batches(found: Survey) -> bool:
     return 4 * input_side_px(found) ** 2 * found.long_per_short > MANY_PX
 
 
-def _training(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
-    """What street.yaml has for batches of few photos, and as many iterations as this number of photos is worth."""
+def _photos(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+    """What street.yaml has for photos that are too large for the built-in batches, and as many iterations as this
+    number of photos is worth."""
     if not takes_small_batches(found):
         return
+    has_few = heldout_images(found.train) < FEW_HELDOUT
+    for key, value in street.items():
+        if key.split(".")[0] in TRAINED or (key.startswith("fuse.") and not has_few):
+            yield key, Setting(value, "as in street.yaml")
     photos = found.train - heldout_images(found.train) - monitor_images(found.train)
     part = min(1, max(LEAST_ITERATIONS_FRAC, photos / STREET_PHOTOS))
-    for section, network in NETWORKS.items():
-        iterations = 10 * round(part * _value(street, f"{section}.schedule.iterations") / 10)
-        yield f"{section}.schedule.iterations", Setting(iterations, f"{photos} photos are trained on")
-        if monitor_images(found.train):
-            yield f"{section}.evaluate_interval", Setting(iterations // 4)
-        reason = "two photos take two cores as long as four built-in scenes"
-        yield f"{section}.schedule.batch_size", Setting(_value(street, f"{section}.schedule.batch_size"), reason)
-        yield f"{section}.schedule.warmup_iterations", Setting(_value(street, f"{section}.schedule.warmup_iterations"))
-        rate = Setting(_value(street, f"{section}.optimizer.learning_rate"), "street.yaml's for such batches")
-        yield f"{section}.optimizer.learning_rate", rate
-        yield (
-            f"{network}.pyramid_norm",
-            Setting(_value(street, f"{network}.pyramid_norm"), "street.yaml's for such batches"),
-        )
+    for key in [f"{section}.schedule.iterations" for section in TRAINED]:
+        if key in street:
+            iterations = 10 * round(part * street[key] / 10)
+            yield key, Setting(iterations, f"street.yaml's {street[key]}, by {photos} photos that are trained on")
+            if monitor_images(found.train):
+                yield key.replace("schedule.iterations", "evaluate_interval"), Setting(iterations // 4)
 
 
 def min_stuff_area_px(found: Survey) -> int:
@@ -191,13 +207,10 @@ def min_stuff_area_px(found: Survey) -> int:
     return int(2 ** math.floor(math.log2(max(limit, 16))))
 
 
-def _fusion(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+def _stuff(found: Survey) -> Iterator[tuple[str, Setting]]:
     reason = "COCO's 4096 at 640x480, by the area of these photos; a fifth of the true segments at most are smaller"
     yield "calibrate.min_stuff_area_px", Setting(min_stuff_area_px(found))
     yield "fuse.min_stuff_area_px", Setting(min_stuff_area_px(found), reason)
-    if takes_small_batches(found) and heldout_images(found.train) >= FEW_HELDOUT:
-        yield "fuse.method", Setting(_value(street, "fuse.method"), "the best on street.yaml's photos")
-        yield "fuse.instance_ensemble", Setting(_value(street, "fuse.instance_ensemble"))
 
 
 def _value(document: Any, key: str) -> Any:

@@ -19,7 +19,7 @@ from antvisionps.params.profiles import read_params
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.prepare import prepare
 from antvisionps.preflight.images import look_at_data
-from antvisionps.preflight.new_profile import describe
+from antvisionps.preflight.new_profile import describe, read_profile
 from antvisionps.preflight.survey import Survey, find_splits
 from tests.tiny_run import PROJECT
 
@@ -119,7 +119,7 @@ STREET = Survey(
 
 @pytest.fixture(scope="module")
 def values_of():
-    street = read_params(PROJECT / "profiles/street.yaml")
+    street = read_profile(PROJECT / "profiles/street.yaml")
     return lambda survey: {
         key: one.value for key, one in describe(survey, {}, Path("data/street"), street=street).items()
     }
@@ -148,7 +148,6 @@ def test_what_a_data_set_is_like_gives_what_was_chosen_by_hand_for_it(values_of)
         ({"train": 60}, "prepare.heldout_images", 12),
         ({"train": 60}, "prepare.monitor_images", 0),
         ({"train": 60}, "train_lwl_htc.evaluate_interval", None),
-        ({"train": 60}, "train_e_ups.schedule.iterations", 600),
         ({"short_px": 64, "long_px": 96, "long_per_short": 1.5}, "predict.short_sides_px", [64]),
         ({"short_px": 1024, "long_px": 2048, "long_per_short": 2.0}, "predict.max_long_side_px", 512),
         ({"short_px": 1024, "long_px": 2048, "long_per_short": 2.0}, "fuse.min_stuff_area_px", 4096),
@@ -163,9 +162,20 @@ def test_other_data_give_other_values(values_of, change, key, value):
     assert values_of(replace(STREET, **change))[key] == value
 
 
-def test_few_held_out_images_leave_the_fusion_as_it_is(values_of):
-    assert "fuse.method" in values_of(STREET)
-    assert "fuse.method" not in values_of(replace(STREET, train=60))
+def test_what_photos_want_of_training_and_fusion_is_street_yamls(values_of):
+    """But for fewer iterations where there are fewer photos, and the built-in fusion where few are held out."""
+    street, values = read_profile(PROJECT / "profiles/street.yaml"), values_of(STREET)
+    small, built_in_sized = values_of(replace(STREET, train=60)), replace(STREET, short_px=128, long_px=160)
+    for key, value in street.items():
+        if key.endswith(("pyramid_norm", "batch_size", "warmup_iterations", "learning_rate", "aspp_rates")):
+            assert values[key] == small[key] == value
+    key = "train_e_ups.schedule.iterations"
+    assert 0.95 * street[key] < values[key] <= street[key]
+    assert small[key] == pytest.approx(0.3 * street[key], abs=5)
+    assert values["train_e_ups.evaluate_interval"] == values[key] // 4
+    assert values["fuse.method"] == street["fuse.method"]
+    assert "fuse.method" not in small
+    assert not {key, "fuse.method"} & values_of(built_in_sized).keys()
 
 
 def test_only_what_differs_is_written_each_with_its_reason(project):
