@@ -41,10 +41,12 @@ NOT_RUN = {
 
 ONLY_PARSED = {
     "check": "builds networks at full width, minutes; tests/preflight",
+    "convert": "wants annotated photos; tests/datasets/conversion/test_documented.py",
     "coco": "wants test-dev2017's 20,288 images; tests/interchange",
     "doctor": "tests/preflight/test_doctor.py",
     "download": "21 GB; tests/datasets/test_download.py",
     "fuse": "wants folders of predictions; tests/pipeline/test_ensemble.py",
+    "new-profile": "wants annotated photos; tests/preflight/test_new_profile.py",
     "predict": "tests/pipeline/test_predictor.py",
     "table": "trains for hours; tests/experiments",
     "use": "refuses to overwrite the changed params of the tiny run; tests/cli/test_use.py",

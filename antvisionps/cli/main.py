@@ -6,12 +6,14 @@ from pathlib import Path
 
 from antvisionps.cli import (
     check,
+    convert,
     download,
     export,
     figure,
     findings,
     fuse,
     inspect,
+    new_profile,
     predict,
     results,
     score,
@@ -25,7 +27,7 @@ PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
 PURPOSES = {
-    "begin": ("doctor", "download", "use", "check"),
+    "begin": ("doctor", "download", "convert", "new-profile", "use", "check"),
     "score and fuse what any models predict, without a project": ("score", "fuse"),
     "look at a run": ("results", "inspect", "figure"),
     "try values": ("sweep", "table"),
@@ -55,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
     doctor.set_defaults(run=_doctor)
     download.add_parser(commands)
+    convert.add_parser(commands)
+    new_profile.add_parser(commands, PROJECT_ROOT)
     use.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     score.add_parser(commands)

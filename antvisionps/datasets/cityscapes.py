@@ -20,6 +20,7 @@ import numpy as np
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import is_hidden, read_file
+from antvisionps.datasets.instance_ids import SegmentMap, label_of, to_segment_map
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.png import decode_labels, write_segment_ids_png
@@ -62,8 +63,6 @@ CATEGORIES = CategorySet.from_json(
 
 LAST_LABEL = 33
 """Labels 0 to 33 occur; those that are no category are void."""
-
-INSTANCES_PER_LABEL = 1000
 
 FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
 """Ids follow the order of city and name from here."""
@@ -108,23 +107,14 @@ def check_cityscapes(root: Path, *, sample: Callable[[list[Path]], list[Path]]) 
     return counts
 
 
-def to_segments(instance_ids: np.ndarray, *, where: str) -> tuple[np.ndarray, dict[int, int], set[int]]:
-    """(H, W) int32 segment ids, 0 = void; category_id of each segment; the ids of crowds."""
-    present = np.unique(instance_ids).tolist()
-    label_of = {value: value // INSTANCES_PER_LABEL if value >= INSTANCES_PER_LABEL else value for value in present}
-    unknown = next((value for value, label in label_of.items() if label > LAST_LABEL), None)
+def to_segments(instance_ids: np.ndarray, *, where: str) -> SegmentMap:
+    """Raises DataError on a label that Cityscapes does not have."""
+    unknown = next((value for value in np.unique(instance_ids).tolist() if label_of(value) > LAST_LABEL), None)
     if unknown is not None:
         raise DataError(
             f"{where}: expected labels from 0 to {LAST_LABEL}, got instance id {unknown}; fetch gtFine again"
         )
-    category_ids = {value: label for value, label in label_of.items() if label in CATEGORIES}
-    kept = np.where(np.isin(instance_ids, list(category_ids)), instance_ids, 0).astype(np.int32)
-    crowds = {
-        value
-        for value, label in category_ids.items()
-        if value < INSTANCES_PER_LABEL and CATEGORIES.by_id(label).is_thing
-    }
-    return kept, category_ids, crowds
+    return to_segment_map(instance_ids, CATEGORIES)
 
 
 def _convert(folder: Path, out: Path, root: Path, split: Split, workers: int) -> PanopticDataset:

@@ -113,6 +113,21 @@ def read_orientation(path: Path) -> int:
         return UPRIGHT
 
 
+def read_hw(path: Path) -> tuple[int, int]:
+    """(H, W) of the photo turned upright, by its header where that has its EXIF. Raises ValueError on what is no
+    picture."""
+    try:
+        with open_file(path) as file, _opened(file) as picture:
+            orientation = _early_orientation(picture)
+            if orientation is None:
+                picture.load()
+                orientation = _orientation(picture)
+            swaps = orientation in SWAPS_SIDES and picture.format != "TIFF"
+            return picture.size if swaps else picture.size[::-1]
+    except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
 def untag_command(path: Path) -> str:
     """What removes the orientation from a photo, or from all photos of a folder, and leaves the pixels alone."""
     return f"exiftool -Orientation= {shlex.quote(str(path))}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from antvisionps.panoptic.photo import OtherSizeError, read_orientation, read_photo
+from antvisionps.panoptic.photo import OtherSizeError, read_hw, read_orientation, read_photo
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -29,7 +29,7 @@ def test_a_photo_comes_upright_as_pillow_and_opencv_turn_it(tmp_path, suffix, or
     with Image.open(path) as picture:
         np.testing.assert_array_equal(photo.rgb, ImageOps.exif_transpose(picture).convert("RGB"))
     assert photo.orientation == orientation
-    assert photo.rgb.shape[:2] == ((9, 6) if orientation > 4 else (6, 9))
+    assert photo.rgb.shape[:2] == read_hw(path) == ((9, 6) if orientation > 4 else (6, 9))
     if suffix == "jpg":
         assert photo.rgb.shape == cv2.imread(str(path)).shape
 
@@ -43,6 +43,7 @@ def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png[:-12] + late + png[-12:])
     np.testing.assert_array_equal(read_photo(path, hw=(9, 6)).rgb, np.rot90(RGB, -1))
+    assert read_hw(path) == (9, 6)
 
 
 def test_broken_exif_is_ignored_without_a_warning(tmp_path):
@@ -113,6 +114,8 @@ def test_what_is_no_picture_is_said_in_words(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="truncated, corrupt or of no format that Pillow reads"):
         read_photo(path)
+    with pytest.raises(ValueError):
+        read_hw(path)
 
 
 def test_the_suffix_does_not_matter(tmp_path):

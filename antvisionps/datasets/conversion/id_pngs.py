@@ -1,0 +1,127 @@
+"""Folders of label PNGs: the label alone, label · 1000 + number inside an instance, or numbers in PNGs of their own.
+
+A PNG is found by the photo's name; what all photos or all PNGs have in common at the end of their names does not count,
+as `_leftImg8bit` and `_gtFine_instanceIds` of Cityscapes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from antvisionps.core.errors import DataError
+from antvisionps.core.input_files import files_below, read_file
+from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
+from antvisionps.datasets.instance_ids import INSTANCES_PER_LABEL, SegmentMap, to_segment_map
+from antvisionps.datasets.pictures import find_pictures
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.png import decode_labels, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class PngFiles:
+    """A split: the folder of label PNGs, that of photos, that of PNGs of instance numbers (0: none)."""
+
+    labels: Path
+    photos: Path
+    instances: Path | None = None
+
+
+class PngFinder:
+    """The PNGs in and below a folder by the names of photos without suffix."""
+
+    def __init__(self, folder: Path, photos: Iterable[Path] = ()) -> None:
+        self._folder = folder
+        paths = [path for path in files_below(folder) if path.suffix.lower() == ".png"] if folder.is_dir() else []
+        if not paths:
+            raise DataError(f"{folder}: no PNG in this folder; expected one for each photo, of its name")
+        self._ending = _common_ending([path.stem for path in paths])
+        self._photo_ending = _common_ending([photo.stem for photo in photos])
+        self._path_of: dict[str, Path] = {}
+        for path in paths:
+            for name in {path.stem, path.stem.removesuffix(self._ending)}:
+                other = self._path_of.setdefault(name, path)
+                if other is not path:
+                    raise DataError(
+                        f"{other} and {path}: both would be of photo {name}; give a folder with one for each"
+                    )
+
+    def find(self, photo: Path) -> Path:
+        for name in (photo.stem, photo.stem.removesuffix(self._photo_ending)):
+            if name in self._path_of:
+                return self._path_of[name]
+        raise DataError(f"{self._folder}: no PNG for {photo}; expected {photo.stem}.png there, or remove the photo")
+
+
+def read_pngs(splits: dict[str, PngFiles], wanted: Wanted) -> SourceSet:
+    """Images are numbered from 1 in the order of their names, train's first. Labels that are no category are void."""
+    categories = wanted.of_rows([], where="--categories")
+    for one in categories.categories:
+        if not int(one.is_thing) <= one.category_id < INSTANCES_PER_LABEL:
+            raise DataError(
+                f"--categories: {one.name}: expected an id from 0, of a thing from 1, to {INSTANCES_PER_LABEL - 1}, as "
+                f"it is the label in the PNGs, got {one.category_id}"
+            )
+    found: dict[str, list[SourceImage]] = {}
+    for name, files in splits.items():
+        first = 1 + sum(map(len, found.values()))
+        found[name] = _read_split(files, categories, first)
+    return SourceSet(categories, found)
+
+
+def _read_split(files: PngFiles, categories: CategorySet, first: int) -> list[SourceImage]:
+    photos = [picture.path for picture in find_pictures([files.photos])[0]]
+    labels = PngFinder(files.labels, photos)
+    numbers = None if files.instances is None else PngFinder(files.instances, photos)
+    images = []
+    for image_id, photo in enumerate(photos, start=first):
+        path = labels.find(photo)
+        height, width = _png_hw(path)
+        read_map = partial(_read_map, path, None if numbers is None else numbers.find(photo), categories)
+        images.append(SourceImage(image_id, photo, height, width, (), read_map))
+    return images
+
+
+def _read_map(path: Path, numbers: Path | None, categories: CategorySet) -> SegmentMap:
+    labels = read_labels(path)
+    if numbers is None:
+        return to_segment_map(labels, categories)
+    things = np.isin(labels, [thing.category_id for thing in categories.things])
+    instances = read_labels(numbers, labels.shape)
+    if instances.max(initial=0) >= INSTANCES_PER_LABEL:
+        raise DataError(f"{numbers}: expected numbers of instances below {INSTANCES_PER_LABEL}, got {instances.max()}")
+    inside = things & (instances > 0)
+    ids = np.where(inside, labels.astype(np.int32) * INSTANCES_PER_LABEL + instances, labels.astype(np.int32))
+    return to_segment_map(ids, categories)
+
+
+def read_labels(path: Path, hw: tuple[int, ...] | None = None) -> np.ndarray:
+    """(H, W) uint8 or uint16. Raises DataError on anything but a grey or palette PNG, of that size if one is given."""
+    try:
+        labels = decode_labels(read_file(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no readable label PNG ({getattr(error, 'strerror', None) or error})") from error
+    if hw is not None and labels.shape != hw:
+        got = f"{labels.shape[1]}x{labels.shape[0]}"
+        raise DataError(f"{path}: expected {hw[1]}x{hw[0]} pixels (width x height of the photo), got {got}")
+    return labels
+
+
+def _png_hw(path: Path) -> tuple[int, int]:
+    try:
+        return read_header(read_file(path)).hw
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no readable label PNG ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _common_ending(names: Iterable[str]) -> str:
+    """Of two or more names; from an underscore, hyphen or dot on, as names often end in the same digit."""
+    first, *others = list(names) or [""]
+    length = 0
+    while others and length < len(first) and all(name.endswith(first[len(first) - length - 1 :]) for name in others):
+        length += 1
+    ending = first[len(first) - length :]
+    starts = [place for place, letter in enumerate(ending) if letter in "_-."]
+    return ending[starts[0] :] if starts else ""
