@@ -42,8 +42,14 @@ LEAST_ITERATIONS_FRAC = 0.3
 """Of street.yaml's, however few the photos."""
 
 TRAINED = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
-NETWORKS = {"train_e_ups": "train_e_ups.networks.base", "train_lwl_htc": "train_lwl_htc.network"}
-"""The ends that are on → the key of their network."""
+NETWORKS = {
+    "train_e_ups": ("train_e_ups.networks.base", "train_e_ups.networks.bfp_lsh"),
+    "train_lwl_htc": ("train_lwl_htc.network",),
+}
+"""The ends that find instances → the keys of the built-in run's networks."""
+
+MEMBERSHIP = ("ends", "predict.separate_ends")
+"""Which ends there are, beside the members of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ def describe(
     parts = (
         _data(found, splits, root),
         _photos(found, street),
+        _method(found),
         _without_monitor(found),
         _sizes(found),
         _anchors(found),
@@ -160,7 +167,7 @@ def anchor_scale(found: Survey) -> float:
 
 def _anchors(found: Survey) -> Iterator[tuple[str, Setting]]:
     side_px = found.box_side_frac * input_side_px(found)
-    for network in NETWORKS.values():
+    for network in chain.from_iterable(NETWORKS.values()):
         yield f"{network}.anchor_scale", Setting(anchor_scale(found), f"half of all things are below {side_px:.0f} px")
 
 
@@ -169,8 +176,9 @@ def _instances(found: Survey) -> Iterator[tuple[str, Setting]]:
     rois = int(min(128, max(32, 2 ** math.ceil(math.log2(max(4 * usual, 1))))))
     for section, least in (("train_e_ups", 64), ("train_lwl_htc", 32)):
         reason = f"a quarter of them are of things, of which an image has {usual:.0f}"
-        yield f"{NETWORKS[section]}.rois_per_image", Setting(max(least, rois), reason)
-        yield f"{NETWORKS[section]}.train_proposals", Setting(200 if rois == 128 else 128)
+        for network in NETWORKS[section]:
+            yield f"{network}.rois_per_image", Setting(max(least, rois), reason)
+            yield f"{network}.train_proposals", Setting(200 if rois == 128 else 128)
     instances = int(min(300, max(100, 50 * math.ceil(1.5 * many / 50))))
     yield "predict.max_instances", Setting(instances, f"one image in a hundred has over {many:.0f} things")
     yield "predict.max_proposals", Setting(max(128, 2 * instances) if instances > 100 else 128)
@@ -185,9 +193,8 @@ def _photos(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Set
     number of photos is worth."""
     if not takes_small_batches(found):
         return
-    has_few = heldout_images(found.train) < FEW_HELDOUT
     for key, value in street.items():
-        if key.split(".")[0] in TRAINED or (key.startswith("fuse.") and not has_few):
+        if key.split(".")[0] in (*TRAINED, "fuse") or key in MEMBERSHIP:
             yield key, Setting(value, "as in street.yaml")
     photos = found.train - heldout_images(found.train) - monitor_images(found.train)
     part = min(1, max(LEAST_ITERATIONS_FRAC, photos / STREET_PHOTOS))
@@ -197,6 +204,12 @@ def _photos(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Set
             yield key, Setting(iterations, f"street.yaml's {street[key]}, by {photos} photos that are trained on")
             if monitor_images(found.train):
                 yield key.replace("schedule.iterations", "evaluate_interval"), Setting(iterations // 4)
+
+
+def _method(found: Survey) -> Iterator[tuple[str, Setting]]:
+    heldout = heldout_images(found.train)
+    if heldout < FEW_HELDOUT:
+        yield "fuse.method", Setting("heuristic", f"{heldout} held-out images tell too little of probabilities")
 
 
 def min_stuff_area_px(found: Survey) -> int:

@@ -163,7 +163,7 @@ def test_other_data_give_other_values(values_of, change, key, value):
 
 
 def test_what_photos_want_of_training_and_fusion_is_street_yamls(values_of):
-    """But for fewer iterations where there are fewer photos, and the built-in fusion where few are held out."""
+    """But for fewer iterations where there are fewer photos, and the heuristic where few are held out."""
     street, values = read_profile(PROJECT / "profiles/street.yaml"), values_of(STREET)
     small, built_in_sized = values_of(replace(STREET, train=60)), replace(STREET, short_px=128, long_px=160)
     for key, value in street.items():
@@ -173,8 +173,9 @@ def test_what_photos_want_of_training_and_fusion_is_street_yamls(values_of):
     assert 0.95 * street[key] < values[key] <= street[key]
     assert small[key] == pytest.approx(0.3 * street[key], abs=5)
     assert values["train_e_ups.evaluate_interval"] == values[key] // 4
-    assert values["fuse.method"] == street["fuse.method"]
-    assert "fuse.method" not in small
+    assert [values[one] for one in ("ends", "predict.separate_ends")] == [["e_ups", "lwl_htc"]] * 2
+    assert "fuse.method" not in values
+    assert small["fuse.method"] == "heuristic"
     assert not {key, "fuse.method"} & values_of(built_in_sized).keys()
 
 
