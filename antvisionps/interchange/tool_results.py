@@ -22,10 +22,10 @@ import numpy as np
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, make_label_table, make_prompt_table, own_labels
-from antvisionps.interchange.letterbox import undo_letterbox
+from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
 from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
-from antvisionps.interchange.raw_queries import Padding, read_queries
+from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import refuse_other_size
 from antvisionps.interchange.tool_arrays import (
     Predicted,
@@ -270,13 +270,14 @@ def _read_supervision(
 def _read_dict(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return read_mask_dict(result, image, reader.table, where)
+    return read_mask_dict(result, image, reader.table, where, padding=padding)
 
 
 def _read_array(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return Predicted(None, semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array"))
+    scores = semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array", padding=padding)
+    return Predicted(None, scores)
 
 
 def _is_instances(result: Any) -> bool:
