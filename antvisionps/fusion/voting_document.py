@@ -49,12 +49,11 @@ class VotingDocument(Document):
 
     choices: tuple[ChoiceOfEnds, ...]
     ends: tuple[str, ...]
-    max_overlap_frac: Fraction
     min_joined_iou: Fraction
     acceptance: Acceptance
 
-    def settings(self, *, average_of: AverageOf) -> FusionSettings:
-        rules = AutoRules(self.max_overlap_frac, self.min_joined_iou, average_of)
+    def settings(self, *, max_overlap_frac: float, average_of: AverageOf) -> FusionSettings:
+        rules = AutoRules(max_overlap_frac, self.min_joined_iou, average_of)
         return rules.settings(self.ends, self.acceptance)
 
 

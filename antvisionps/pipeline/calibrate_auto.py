@@ -1,9 +1,9 @@
-"""What stage `calibrate` does for a system of method `auto`: it fits what `segment_voting` needs, for all ends together
-and for each end alone, and chooses whose segments are taken.
+"""What stage `calibrate` does for a system of method `auto`: it fits what `segment_voting` needs for all ends together,
+for all but one and for each alone, and chooses whose segments are taken.
 
 Each choice is measured on held-out images by what was fitted on the others, in FOLDS parts. All ends together are taken
-unless an end alone is better by more than the standard error of the difference: few held-out images tell little, and
-more ends are rarely worse.
+unless fewer are better by more than the standard error of the difference: few held-out images tell little, and more
+ends are rarely worse.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def calibrate_auto(
     system: str, ends: Sequence[str], caches: SplitCaches, *, rules: AutoRules, workers: Workers
 ) -> VotingDocument:
     """Fits and measures each choice of the ends; prints them, and returns the one to take."""
-    choices = _choices_of_ends(ends, caches)
+    choices = choices_of_ends(ends, caches)
     seen = fold_images(len(caches.dataset.images))
     with progress(description=f"calibrate {system}", total=PASSES * len(choices), unit="pass") as bar:
         heldout = HeldoutFits(caches, workers, seen, bar.update)
@@ -115,11 +115,7 @@ def calibrate_auto(
         pq = "–" if row.heldout_pq is None else f"{100 * row.heldout_pq:.1f}"
         print(f"{system}, {'+'.join(row.ends)}: cross-validated held-out PQ in percent {pq}{lead}")
     return VotingDocument(
-        choices=rows,
-        ends=tuple(choices[taken]),
-        max_overlap_frac=rules.max_overlap_frac,
-        min_joined_iou=rules.min_joined_iou,
-        acceptance=fitted[taken][0],
+        choices=rows, ends=tuple(choices[taken]), min_joined_iou=rules.min_joined_iou, acceptance=fitted[taken][0]
     )
 
 
@@ -127,12 +123,15 @@ def write_voting(path: Path, found: VotingDocument) -> None:
     path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
-def _choices_of_ends(ends: Sequence[str], caches: SplitCaches) -> list[list[str]]:
-    """All ends first, then each of several that has both instances and semantics."""
+def choices_of_ends(ends: Sequence[str], caches: SplitCaches) -> list[list[str]]:
+    """All ends first, then all but one, then each alone; of these, what has both instances and semantics."""
+    ends = sorted(ends)
     if len(ends) == 1:
-        return [list(ends)]
-    both = set(caches.open_instances(ends)) & set(caches.open_semantics(ends))
-    return [sorted(ends), *([end] for end in sorted(ends) if end in both)]
+        return [ends]
+    with_instances, with_semantics = set(caches.open_instances(ends)), set(caches.open_semantics(ends))
+    fewer = [[other for other in ends if other != end] for end in ends if len(ends) > 2]
+    alone = [[end] for end in ends]
+    return [ends, *(some for some in fewer + alone if with_instances & {*some} and with_semantics & {*some})]
 
 
 def choose_ends(

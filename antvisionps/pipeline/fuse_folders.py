@@ -159,7 +159,7 @@ def _calibrate(
         auto = AutoRules(rules.max_overlap_frac, chosen.min_joined_iou, chosen.semantic_average)
         voting = calibrate_auto(SYSTEM, list(fusion.weight_of_end), heldout, rules=auto, workers=workers)
         write_voting(to, voting)
-        return voting.settings(average_of=chosen.semantic_average)
+        return voting.settings(max_overlap_frac=rules.max_overlap_frac, average_of=chosen.semantic_average)
     plain = HeuristicRules(rules.min_score, rules.max_overlap_frac, rules.min_stuff_area_px)
     images = HeldoutPQ(heldout, heldout.dataset.images, workers, chosen.min_heldout_instances)
     found = calibrate_and_validate(SYSTEM, replace(fusion, rules=plain), images)

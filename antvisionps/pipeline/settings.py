@@ -32,7 +32,7 @@ def system_settings(
     if fuse.method_of(system) == "auto":
         ends = [system] if system in params.all_ends else params.all_ends
         found = read_voting(calibration / f"{system}.json", categories=categories, ends=ends)
-        return found.settings(average_of=fuse.semantic_average)
+        return found.settings(max_overlap_frac=fuse.max_overlap_frac, average_of=fuse.semantic_average)
     rules = PRESETS[fuse.preset] if fuse.preset is not None else HeuristicRules(**fuse.thresholds())
     settings = plain_settings(
         system,

@@ -5,13 +5,14 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts
-from antvisionps.pipeline.calibrate_auto import choose_ends, fold_images
+from antvisionps.pipeline.calibrate_auto import choices_of_ends, choose_ends, fold_images
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
@@ -81,6 +82,21 @@ def test_it_is_better_than_a_threshold_of_a_half(done, auto, tmp_path):
     found = done.score(tmp_path / "scored", auto / "fused")
     assert found["fusion"]["All"]["PQ"] > plain["fusion"]["All"]["PQ"]
     assert found["fusion"]["All"]["PQ"] >= max(found[end]["All"]["PQ"] for end in ENDS)
+
+
+def test_the_overlap_of_section_fuse_counts(done, auto, tmp_path):
+    params = write_params(tmp_path / "params.yaml", method="auto", systems=["fusion"], max_overlap_frac=0.0)
+    places = {"params": params, "calibration": auto / "calibration", "out": tmp_path / "fused"}
+    succeed(done.run("fuse", **places))
+    folders = (auto / "fused" / "fusion", tmp_path / "fused" / "fusion")
+    reasons = [pq.read_table(folder / "candidates.parquet")["reason"].to_pylist() for folder in folders]
+    assert reasons[0].count("overlap_frac") < reasons[1].count("overlap_frac")
+
+
+def test_three_ends_are_tried_together_without_one_and_alone():
+    caches = SimpleNamespace(open_instances=lambda ends: {"a": None, "b": None}, open_semantics=dict.fromkeys)
+    found = choices_of_ends(["c", "b", "a"], caches)
+    assert found == [["a", "b", "c"], ["b", "c"], ["a", "c"], ["a", "b"], ["a"], ["b"]]
 
 
 def test_two_processes_and_the_ends_in_another_order_find_and_fuse_the_same(done, auto, tmp_path):
