@@ -193,21 +193,23 @@ def _read_mmdet(
     instances, semantics = None, None
     panoptic = _value(result, "pred_panoptic_seg")
     if panoptic is not None:
-        instances, semantics = _of_mmdet_map(reader, to_numpy(panoptic.sem_seg)[0], image, where)
+        instances, semantics = _of_mmdet_map(reader, to_numpy(_value(panoptic, "sem_seg"))[0], image, where)
     found = _value(result, "pred_instances")
     if found is not None:
         where_found = f"{where}: pred_instances"
+        if missing := [name for name in ("masks", "scores", "labels") if name not in found]:
+            raise PredictionsError(f"{where_found}: no {missing[0]}; a panoptic map needs masks, scores and labels")
         instances = instances_from_masks(
-            found.masks,
-            found.scores,
-            reader.thing_ids(found.labels, where_found),
+            _value(found, "masks"),
+            _value(found, "scores"),
+            reader.thing_ids(_value(found, "labels"), where_found),
             image,
             where_found,
-            boxes_xywh=xyxy_to_xywh(found.bboxes) if "bboxes" in found else None,
+            boxes_xywh=xyxy_to_xywh(_value(found, "bboxes")) if "bboxes" in found else None,
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        semantics = semantics_from_array(to_numpy(scores.data), image, reader.table, f"{where}: seg_logits")
+        semantics = semantics_from_array(to_numpy(_value(scores, "data")), image, reader.table, f"{where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
         semantics = semantics_from_labels(label_map, image, reader.table, f"{where}: pred_sem_seg")
