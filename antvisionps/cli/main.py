@@ -11,6 +11,7 @@ from antvisionps.cli import (
     figure,
     findings,
     fuse,
+    import_end,
     inspect,
     predict,
     results,
@@ -25,7 +26,7 @@ PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
 PURPOSES = {
-    "begin": ("doctor", "download", "use", "check"),
+    "begin": ("doctor", "download", "use", "import", "check"),
     "score and fuse what any models predict, without a project": ("score", "fuse"),
     "look at a run": ("results", "inspect", "figure"),
     "try values": ("sweep", "table"),
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     download.add_parser(commands)
     use.add_parser(commands, PROJECT_ROOT)
+    import_end.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     score.add_parser(commands)
     fuse.add_parser(commands)

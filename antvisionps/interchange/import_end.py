@@ -9,7 +9,9 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +44,9 @@ PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 WRITTEN = ({INSTANCES_FILE}, {SEMANTIC_FILE}, {INSTANCES_FILE, SEMANTIC_FILE})
 """What `Writer` writes."""
 
+PART = "part"
+"""The weights of a cache of the first images alone."""
+
 Kind = Literal["instances", "semantics", "both"]
 Read = Callable[..., Iterator[Any]]
 
@@ -61,15 +66,23 @@ READERS: tuple[tuple[str, Kind, Read], ...] = (
 
 
 def import_end(
-    source: Path, out: Path, *, dataset: PanopticDataset, identity: CacheIdentity, has_truth: bool = True
+    source: Path,
+    out: Path,
+    *,
+    dataset: PanopticDataset,
+    identity: CacheIdentity,
+    has_truth: bool = True,
+    first: int | None = None,
 ) -> None:
-    """Writes the folder's predictions of the split as a cache, `out`, whole or not at all.
+    """Writes the folder's predictions of the split, or of so many `first` images, as a cache, `out`, whole or not at
+    all.
 
     Raises PredictionsError on whatever does not fit the split, and, where the split `has_truth`, where labels are
     plainly no category ids; a doubt about them is a line on stderr. `mask_probs` are null, so that the panoptic head
     cannot take this end, unless they are in the files: raw queries have them, and what `Writer` wrote of such.
     """
     found = _contents(source)
+    part = replace(dataset, images=dataset.images[:first])
     labels = read_label_table(source / LABELS, dataset.categories)
     with atomic_folder(out) as folder:
         header = CacheHeader(
@@ -77,17 +90,17 @@ def import_end(
             identity.split,
             identity.dataset_fingerprint,
             identity.categories,
-            folder_sha256(source),
+            folder_sha256(source) if first is None else PART,
             given_ids(dataset.images),
         )
         if found in WRITTEN:
-            import_written(source, folder, dataset, header)
+            import_written(source, folder, dataset, header, first=first)
         for name, kind, read in _readers(found):
-            predicted = map(_PREDICTED[kind], read(source / name, dataset=dataset, labels=labels))
-            bar = progress(predicted, description=name, total=len(dataset.images), unit="image")
+            predicted = map(_PREDICTED[kind], islice(read(source / name, dataset=dataset, labels=labels), first))
+            bar = progress(predicted, description=name, total=len(part.images), unit="image")
             _write(bar, folder, header, where=source / name)
         is_told = (source / LABELS).exists() or found in WRITTEN
-        for warning in check_labels(folder, source, dataset=dataset, is_told=is_told) if has_truth else ():
+        for warning in check_labels(folder, source, dataset=part, is_told=is_told) if has_truth else ():
             print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ are any."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -27,9 +27,9 @@ from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate_and_validate, wr
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
 from antvisionps.pipeline.ensemble import EnsembleSettings
 from antvisionps.pipeline.fuse import fuse as fuse_caches
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
+from antvisionps.predictions.schema import SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
 from antvisionps.predictions.semantic import SemanticWriter
-from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.predictions.split_caches import SplitCaches, refuse_other_kinds
 
 SYSTEM = "fused"
 """What all models together are called."""
@@ -120,20 +120,10 @@ def _import_all(
 ) -> dict[SplitName, SplitCaches]:
     caches = {split: part.import_all(split, imported) for split, part in parts.items()}
     for name in parts["val"].folders:
-        _refuse_other_kinds(name, [imported / name / split for split in parts])
+        refuse_other_kinds(name, [imported / name / split for split in parts])
     for of_split in caches.values():
         _fill_semantics(of_split, fusion)
     return caches
-
-
-def _refuse_other_kinds(model: str, of_parts: Sequence[Path]) -> None:
-    """Raises PredictionsError where one part has instances or semantics and the other has not."""
-    for file_name in (INSTANCES_FILE, SEMANTIC_FILE):
-        if len({(folder / file_name).exists() for folder in of_parts}) > 1:
-            raise PredictionsError(
-                f"{model}: {Path(file_name).stem} of one part alone, of the images to fuse or of the held-out ones; "
-                "give both parts the same kinds of predictions"
-            )
 
 
 def _fill_semantics(caches: SplitCaches, fusion: FusionSettings) -> None:

@@ -229,7 +229,7 @@ def test_held_out_folders_that_do_not_fit_are_one_line(done, of_ends, written, t
     for more, match in (
         (options[:3], "--calibrate-on and --calibrate-pred: expected both"),
         (options[:-2], "the models ['e_ups', 'lwl_htc'] are fused, and ['e_ups'] predicted the held-out images"),
-        ([*options[:-1], str(alone)], "lwl_htc: semantic of one part alone"),
+        ([*options[:-1], str(alone)], "lwl_htc: semantics of the held-out images or of the others, not of both"),
         ([*options, "--set", "min_scores={1: 0.5}"], "fuse: min_scores has no use where held-out images decide"),
         ([*options, "--set", "method=auto", "--set", "min_score=0.5"], "fuse: min_score has no use"),
         (["--set", "method=auto"], "method auto is fitted on held-out images"),
