@@ -8,6 +8,7 @@
 - supervision.Detections
 - a dict of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
 - an array: labels (H, W) or class scores (C, h, w)
+- an image of a cache, as inspection/ opens it
 - a list of such results of one image
 
 Where a result says the same twice, instances come from its instances, else from the things of its panoptic map;
@@ -15,7 +16,7 @@ semantics from its class scores, else its labels, else all segments of that map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,20 @@ def _read_array(
     return Predicted(None, scores)
 
 
+def _read_cached(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    where = f"{where}: {result!r}"
+    refuse_other_size(where, image, result.hw)
+    if result.cache.categories != reader.categories:
+        raise PredictionsError(f"{where}: other categories than those to fuse; give a cache of the same data set")
+    tables = result.cache.tables
+    return Predicted(
+        replace(result.instance_arrays, image_id=image.image_id) if "instances" in tables else None,
+        replace(result.semantic.arrays, image_id=image.image_id) if "semantic" in tables else None,
+    )
+
+
 def _is_instances(result: Any) -> bool:
     return hasattr(result, "get_fields") and hasattr(result, "image_size")
 
@@ -295,6 +310,7 @@ def _is_ultralytics(result: Any) -> bool:
 
 
 _READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
+    (lambda result: hasattr(result, "cache") and hasattr(result, "image_id"), _read_cached),
     (_has("class_queries_logits", "pred_logits"), _read_queries),
     (_has("segments_info"), _read_segments_info),
     (_is_panoptic_seg, _read_panoptic_seg),
