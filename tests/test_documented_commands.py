@@ -44,6 +44,7 @@ ONLY_PARSED = {
     "coco": "wants test-dev2017's 20,288 images; tests/interchange",
     "doctor": "tests/preflight/test_doctor.py",
     "download": "21 GB; tests/datasets/test_download.py",
+    "import": "wants folders of predictions; tests/cli/test_import.py",
     "fuse": "wants folders of predictions; tests/pipeline/test_ensemble.py",
     "predict": "tests/pipeline/test_predictor.py",
     "table": "trains for hours; tests/experiments",
