@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from antvisionps.core.errors import CacheError
+from antvisionps.core.errors import AntVisionPSError, CacheError
 from antvisionps.core.extras import needs_extra
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.splits import SplitName, open_split
@@ -43,8 +43,12 @@ class Shown(ABC):
     def _repr_html_(self) -> str:
         from antvisionps.inspection.pictures import encode_picture
 
-        encoded = base64.b64encode(encode_picture(self.picture())).decode()
-        return f'<p>{html.escape(str(self))}</p><img src="data:image/png;base64,{encoded}">'
+        line = f"<p>{html.escape(str(self))}</p>"
+        try:
+            encoded = base64.b64encode(encode_picture(self.picture())).decode()
+        except AntVisionPSError as error:  # the photos are elsewhere
+            return f"{line}<p>{html.escape(str(error))}</p>"
+        return f'{line}<img src="data:image/png;base64,{encoded}">'
 
 
 def load_photo(prepared: Path, split: str, image_id: ImageId) -> np.ndarray:

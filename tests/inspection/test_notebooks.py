@@ -54,6 +54,7 @@ def test_a_photo_is_the_data_sets(image, fused, val, done, tmp_path):
     elsewhere = open_fused_maps(done.fused / "fusion", prepared=tmp_path)
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
         _ = elsewhere[val.images[0].source_id].photo
+    assert str(tmp_path) in elsewhere[val.images[0].source_id]._repr_html_()
     with open_predictions(done.predictions / "e_ups" / "val", prepared=done.prepared) as cache:
         cache.header = replace(cache.header, split="heldout")
         with pytest.raises(CacheError, match="so no photo"):

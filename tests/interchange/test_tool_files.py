@@ -1,13 +1,12 @@
 """Files as the tools write them: mmdet's and Ultralytics' own code writes theirs, detectron2's is as it documents."""
 
-import collections
 import json
 import pickle
-import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
+import panopticapi.combine_semantic_and_instance_predictions as combine
 import pycocotools.mask
 import pytest
 import torch
@@ -16,11 +15,9 @@ from pycocotools.cocoeval import COCOeval
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.segment import SegmentationValidator
 
-from antvisionps import Writer
-from antvisionps.core.errors import PredictionsError
+from antvisionps import Writer, fuse_folders, panoptic_quality
 from antvisionps.evaluation.average_precision import class_average_precision, match_image
 from antvisionps.interchange.import_end import import_end
-from antvisionps.interchange.safe_pickle import load_numbers
 from antvisionps.panoptic.gt_instances import visible_instances
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.predictions.instances import InstancesReader
@@ -236,6 +233,47 @@ def test_sem_seg_predictions_of_detectron2(empty, cached, dataset):
         np.testing.assert_array_equal(category_map(semantics), expected)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+def test_files_of_detectron2_have_the_pq_that_panopticapi_gives_them(
+    empty, dataset, exported, tmp_path, panopticapi_pq
+):
+    instances = json.loads((exported / "instances.json").read_text())
+    Path("coco_instances_results.json").write_text(json.dumps(instances))
+    ids = dict(enumerate(dataset.categories.category_ids.tolist()))
+    semantics = []
+    for image in dataset.images:
+        class_map = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)
+        semantics += sem_seg_rows(np.roll(class_map, (5, 7), axis=(0, 1)), image.file_name, ids)
+    Path("sem_seg_predictions.json").write_text(json.dumps(semantics))
+    truth = (dataset.annotations, dataset.panoptic_dir)
+    fuse_folders({"mine": empty}, gt=truth[0], gt_maps=truth[1], out=tmp_path / "fused", min_stuff_area_px=64)
+    ours = panoptic_quality(truth, (tmp_path / "fused" / "panoptic.json", tmp_path / "fused" / "panoptic"))
+
+    (tmp_path / "theirs").mkdir()
+    stuff = [row for row in semantics if not dataset.categories.by_id(row["category_id"]).is_thing]
+    annotations = combine.combine_to_panoptic_single_core(
+        0,
+        [image.image_id for image in dataset.images],
+        {image.image_id: {"height": HEIGHT, "width": WIDTH, "file_name": image.file_name} for image in dataset.images},
+        {
+            image.image_id: [row for row in instances if row["image_id"] == image.image_id and row["score"] >= 0.5]
+            for image in dataset.images
+        },
+        {image.image_id: [row for row in stuff if row["file_name"] == image.file_name] for image in dataset.images},
+        str(tmp_path / "theirs"),
+        0.5,
+        64,
+        {row["id"]: row for row in dataset.categories.to_json()},
+    )
+    (tmp_path / "theirs.json").write_text(json.dumps({"annotations": annotations}))
+    theirs = panopticapi_pq(str(truth[0]), str(tmp_path / "theirs.json"), str(truth[1]), str(tmp_path / "theirs"))
+    assert 0 < theirs["Things"]["pq"] < 1
+    assert 0 < theirs["Stuff"]["pq"] < 1
+    assert [ours.all.pq, ours.things.pq, ours.stuff.pq] == pytest.approx(
+        [theirs[group]["pq"] for group in ("All", "Things", "Stuff")], abs=1e-12
+    )
+
+
 def test_bad_sem_seg_predictions_are_refused(empty, dataset, refuse):
     rows = write_sem_seg(dataset, dict(enumerate(dataset.categories.category_ids.tolist())))
     for change, match in (
@@ -322,112 +360,6 @@ def test_bad_dumps_are_refused(empty, dataset, refuse):
     only[0] = {"img_id": only[0]["img_id"], "pred_sem_seg": {"data": torch.ones(1, *HW, dtype=torch.long)}}
     Path("results.pkl").write_bytes(pickle.dumps(only))
     refuse(empty, "give every image the same kinds of predictions")
-
-
-# Pickles.
-
-
-class Strange:
-    def __reduce__(self):
-        return Path.touch, (Path("ran"),)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [Strange(), print, collections.Counter("a"), torch.nn.Linear(1, 1), Path()],
-    ids=lambda value: type(value).__name__,
-)
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_a_pickle_runs_nothing(tmp_path, monkeypatch, value, protocol):
-    monkeypatch.chdir(tmp_path)
-    Path("results.pkl").write_bytes(pickle.dumps([value], protocol))
-    match = r"its pickle calls [\w.]+, which is not run; .* antvisionps\.Writer"
-    with pytest.raises(PredictionsError, match=match) as refusal:
-        load_numbers(Path("results.pkl"))
-    assert "\n" not in str(refusal.value)
-    assert not Path("ran").exists()
-
-
-@pytest.mark.parametrize("array", [np.array([Strange()], dtype=object), np.array(["a"]), np.zeros(1, "i4,i4")], ids=str)
-def test_arrays_of_other_things_than_numbers_are_refused(tmp_path, monkeypatch, array):
-    monkeypatch.chdir(tmp_path)
-    Path("results.pkl").write_bytes(pickle.dumps([array]))
-    with pytest.raises(PredictionsError, match=r"expected arrays of numbers|its pickle calls"):
-        load_numbers(Path("results.pkl"))
-    assert not Path("ran").exists()
-
-
-TENSORS = [
-    torch.arange(24.0).reshape(2, 3, 4),
-    torch.arange(24).reshape(2, 3, 4).permute(2, 0, 1)[1:, :, ::2],
-    torch.zeros(0, 4, dtype=torch.float16),
-    torch.tensor(3, dtype=torch.int16),
-    torch.tensor([True, False]),
-    torch.tensor([1, 2], dtype=torch.uint8).expand(3, 2),
-    torch.ones(2, dtype=torch.float64),
-]
-
-
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_tensors_and_arrays_come_back_as_arrays(tmp_path, protocol):
-    path = tmp_path / "a.pkl"
-    arrays = [
-        np.arange(6, dtype=">i4").reshape(2, 3).T,
-        np.array(3.5),
-        np.float32(2.5),
-        np.zeros((0, 2)),
-        b"\xff\0",
-        b"",
-    ]
-    path.write_bytes(pickle.dumps({"tensors": TENSORS, "arrays": arrays}, protocol))
-    found = load_numbers(path)
-    for expected, tensor in zip(TENSORS, found["tensors"], strict=True):
-        np.testing.assert_array_equal(tensor, expected.numpy(), strict=True)
-    for expected, array in zip(arrays, found["arrays"], strict=True):
-        np.testing.assert_array_equal(array, expected)
-
-
-def test_one_thing_at_many_places_is_found_once(tmp_path):
-    shared = [np.arange(3)]
-    for _ in range(60):
-        shared = [shared, shared]
-    shared.append(shared)
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(shared))
-    found = load_numbers(tmp_path / "a.pkl")
-    for _ in range(60):
-        assert found[0] is found[1]
-        found = found[0]
-    assert found[0].tolist() == [0, 1, 2]
-
-
-def test_a_pickle_that_is_cut_off_or_lies_about_its_tensor_is_refused(tmp_path):
-    path = tmp_path / "a.pkl"
-    whole = pickle.dumps([torch.arange(4.0)], 2)
-    for end in range(0, len(whole), 7):
-        path.write_bytes(whole[:end])
-        with pytest.raises(PredictionsError, match="no readable pickle"):
-            load_numbers(path)
-    whole = pickle.dumps([torch.arange(4.0)], 4)
-    sound = struct.pack("<q", 4) + np.arange(4.0, dtype=np.float32).tobytes()
-    assert sound in whole
-    path.write_bytes(whole.replace(sound, struct.pack("<q", 5) + sound[8:]))
-    with pytest.raises(PredictionsError, match="expected a tensor of 4 numbers"):
-        load_numbers(path)
-
-
-@pytest.mark.parametrize(
-    ("offset", "size", "stride"),
-    [(1, (4,), (1,)), (0, (5,), (1,)), (0, (2, 2), (3, 1)), (3, (2,), (-1,)), (-1, (1,), (1,))],
-)
-def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path, offset, size, stride):
-    class Lie:
-        def __reduce__(self):
-            build, (storage, *_) = torch.arange(4.0).__reduce_ex__(2)
-            return build, (storage, offset, size, stride, False, collections.OrderedDict())
-
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Lie(), 2))
-    with pytest.raises(PredictionsError, match="leaves its 4 numbers"):
-        load_numbers(tmp_path / "a.pkl")
 
 
 # Raw queries.
