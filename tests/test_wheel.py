@@ -101,7 +101,7 @@ def test_python_imports_it_without_torch(run):
     assert (ran.stdout.split(), ran.stderr) == (["0.3", "False"], "")
 
 
-@pytest.mark.parametrize("words", [[], ["score"], ["inspect"], ["export"], ["sweep"]])
+@pytest.mark.parametrize("words", [[], ["score"], ["fuse"], ["import"], ["inspect"], ["export"], ["sweep"]])
 def test_help_comes_from_the_wheel(run, words):
     ran = run("antvisionps", *words, "--help")
     assert ran.returncode == 0, ran.stderr

@@ -122,8 +122,8 @@ def _write(images: Iterable[Predicted], folder: Path, header: CacheHeader, *, wh
                 writers = {kind: files.enter_context(_WRITERS[kind](folder, header)) for kind in there}
             if there.keys() != writers.keys():
                 raise PredictionsError(
-                    f"{where}: {' and '.join(writers)} of the first image, {' and '.join(there) or 'nothing'} of image "
-                    f"{position}; give every image the same kinds of predictions"
+                    f"{where}: {' and '.join(writers)} of the first image, {' and '.join(there) or 'nothing'} of the one "
+                    f"at place {position + 1}; give every image the same kinds of predictions"
                 )
             for kind, found in there.items():
                 writers[kind].write(found)
