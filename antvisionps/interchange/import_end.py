@@ -122,11 +122,15 @@ def _write(images: Iterable[Predicted], folder: Path, header: CacheHeader, *, wh
                 writers = {kind: files.enter_context(_WRITERS[kind](folder, header)) for kind in there}
             if there.keys() != writers.keys():
                 raise PredictionsError(
-                    f"{where}: {' and '.join(writers)} of the first image, {' and '.join(there) or 'nothing'} of the one "
-                    f"at place {position + 1}; give every image the same kinds of predictions"
+                    f"{where}: {_listed(writers)} of the first image, {_listed(there)} of the one at place "
+                    f"{position + 1}; give every image the same kinds of predictions"
                 )
             for kind, found in there.items():
                 writers[kind].write(found)
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return " and ".join(kinds) or "nothing"
 
 
 _WRITERS: dict[str, Callable[[Path, CacheHeader], CacheWriter[Any]]] = {
