@@ -13,6 +13,7 @@ import pytest
 import antvisionps
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import DataError, ParamsError, PredictionsError
+from antvisionps.fusion.routing import read_routing
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.instances import InstancesReader
@@ -20,7 +21,7 @@ from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from tests.drawing import category_set, draw
 from tests.interchange.test_writer import as_dict
-from tests.pipeline.workspace import ENDS, bytes_below, succeed, write_params
+from tests.pipeline.workspace import ENDS, bytes_below
 
 CATEGORIES = category_set({1: "cat", 2: "dog"}, {7: "sky", 8: "sea"})
 HW = (4, 6)
@@ -194,17 +195,15 @@ def calibrating(done, written):
 
 
 def test_held_out_folders_are_calibrated_on_as_by_the_stages(done, of_ends, written, tmp_path, capsys):
-    params = write_params(tmp_path / "params.yaml", systems=["fusion"], instance_ensemble="union", calibrated=True)
-    succeed(done.run("calibrate", params=params, out=tmp_path / "calibration"))
-    places = {"params": params, "calibration": tmp_path / "calibration"}
-    succeed(done.run("fuse", **places, out=tmp_path / "fused"))
-    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), min_score=0.5, min_stuff_area_px=256)
-    cli.main([*command, *calibrating(done, written)])
+    routes = read_routing(done.routing, categories=of_ends[0].categories, ends=list(ENDS)).end_of_category
+    begin = {"min_score": 0.5, "min_stuff_area_px": 256, "instances": {str(key): end for key, end in routes.items()}}
+    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), **begin)
+    cli.main([*command, *calibrating(done, written), "--workers", "1"])
     assert "fused, held-out PQ in percent: plain " in capsys.readouterr().out
     calibration = (tmp_path / "out" / "calibration.json").read_bytes()
-    assert calibration == (tmp_path / "calibration" / "fusion.json").read_bytes()
-    expected = bytes_below(tmp_path / "fused" / "fusion") | {Path("calibration.json"): calibration}
-    assert bytes_below(tmp_path / "out") == expected
+    assert calibration == (done.calibration / "fusion.json").read_bytes()
+    by_stages = done.fuse(tmp_path / "fused", "fusion", calibrated=True) / "fusion"
+    assert bytes_below(tmp_path / "out") == bytes_below(by_stages) | {Path("calibration.json"): calibration}
 
 
 def test_method_auto_is_fitted_on_held_out_folders_as_by_the_stages(done, auto, written, tmp_path):
