@@ -33,7 +33,7 @@ from antvisionps.pipeline.score import score
 PROGRAM = Path(__file__).with_name("stock_mmdet.py")
 TITLE = "Beside mmdet's networks"
 STOCK = {"e_ups": "Panoptic FPN", "lwl_htc": "HTC"}
-PLAIN = ("fuse.calibrated=false", "fuse.order=score")
+PLAIN = ("fuse.method=heuristic", "fuse.calibrated=false", "fuse.order=score")
 
 
 def main() -> None:

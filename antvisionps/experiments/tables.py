@@ -17,6 +17,13 @@ NO_DC_HEAD, DC_HEAD = "deformable_semantic_head=null", "deformable_semantic_head
 HTC_LEVEL = "semantic_level=1"
 """Where HTC's own branch fuses (Chen et al. 2019); the profile of the report's networks has the DC head's level."""
 
+MODES: Mapping[str, tuple[str, ...]] = {
+    "plain": ("fuse.method=heuristic", "fuse.calibrated=false"),
+    "calibrated": ("fuse.method=heuristic", "fuse.calibrated=true"),
+    "auto": ("fuse.method=auto",),
+}
+"""Of fusing: the heuristic with the params' thresholds, with those that stage calibrate fits, and method auto."""
+
 SEED_STEP = 100
 BOTH_ENDS = ("e_ups", "lwl_htc")
 
@@ -122,13 +129,12 @@ def table_3(params: Params) -> Table:
 
 
 def fusion_table(params: Params) -> Table:
-    """Ends alone and fused, then with HRNet-ASPP's semantics too, plain and calibrated; the trainings are the same."""
+    """Ends alone and fused, then with HRNet-ASPP's semantics too, by each of MODES; the trainings are the same."""
     members = params.train_hrnet_aspp.members or [next(iter(params.train_hrnet_aspp.networks))]
     with_hrnet = (*BOTH_ENDS, "hrnet_aspp")
     rows = []
-    for mode, calibrated in (("plain", "false"), ("calibrated", "true")):
+    for mode, changes in MODES.items():
         label = f"fusion-{mode}"
-        changes: tuple[str, ...] = (f"fuse.calibrated={calibrated}",)
         rows += [Row(f"{end}, {mode}", label, BOTH_ENDS, changes, end) for end in BOTH_ENDS]
         rows.append(Row(f"fusion of {', '.join(BOTH_ENDS)}, {mode}", label, BOTH_ENDS, changes, FUSION_SYSTEM))
         changes = (*changes, f"train_hrnet_aspp.members={_as_list(members)}")

@@ -43,7 +43,7 @@ def fuse_systems(
         )
         for system in params.fuse.systems
     }
-    if ignored := describe_ignored(params.fuse, list(settings.values())):
+    if ignored := describe_ignored(params, list(settings.values())):
         print(f"ignored: {ignored}", flush=True)
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         fuse({system: folder / system for system in settings}, settings=settings, caches=caches, workers=workers)

@@ -4,19 +4,21 @@ import json
 from collections.abc import Sequence
 
 from antvisionps.fusion.system import FusionSettings
-from antvisionps.params.fusion import Fuse
+from antvisionps.params.fusion import Calibrate, Fuse
+from antvisionps.params.whole import Params
 
 _LONGEST = 60
 """Characters of a value that are shown."""
 
 
-def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str]:
-    """Key → why none of the systems with these settings, which are made of `fuse`, uses its value.
+def why_ignored(params: Params, settings: Sequence[FusionSettings]) -> dict[str, str]:
+    """Key of section fuse → why none of the systems with these settings, which are made of it, uses its value.
 
     A key that holds what is used anyway, or an empty table, misleads nobody and is not listed.
     """
+    fuse = params.fuse
     if all(one.method == "auto" for one in settings):
-        return _why_auto_ignores(fuse)
+        return _why_auto_ignores(fuse, params.calibrate)
     reasons: dict[str, str] = {}
     if fuse.instance_weights and all(one.union is None for one in settings):
         reasons["instance_weights"] = "only a union has weights of instances"
@@ -39,9 +41,11 @@ def why_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> dict[str, str
     return reasons | dict.fromkeys(sorted(replaced), f"{by} takes its place")
 
 
-def _why_auto_ignores(fuse: Fuse) -> dict[str, str]:
-    """Tables and choices that are set beside `method: auto`. Thresholds are always there, so they are not listed."""
+def _why_auto_ignores(fuse: Fuse, begin: Calibrate) -> dict[str, str]:
+    """What is set beside `method: auto`; a threshold is where it differs from section calibrate's."""
     is_set = {
+        "min_score": fuse.min_score != begin.min_score,
+        "min_stuff_area_px": fuse.min_stuff_area_px != begin.min_stuff_area_px,
         "preset": fuse.preset is not None,
         "max_nms_iou": fuse.max_nms_iou is not None,
         "min_stuff_confidence": fuse.min_stuff_confidence > 0,
@@ -52,11 +56,11 @@ def _why_auto_ignores(fuse: Fuse) -> dict[str, str]:
     return {key: "fuse.method=auto fits its own" for key, value in sorted(is_set.items()) if value}
 
 
-def describe_ignored(fuse: Fuse, settings: Sequence[FusionSettings]) -> str:
+def describe_ignored(params: Params, settings: Sequence[FusionSettings]) -> str:
     """`fuse.min_score=0.3 (fuse.preset=upsnet takes its place)`, a group a reason; empty if all is used."""
     keys_of_reason: dict[str, list[str]] = {}
-    for key, reason in why_ignored(fuse, settings).items():
-        keys_of_reason.setdefault(reason, []).append(f"fuse.{key}={_written(getattr(fuse, key))}")
+    for key, reason in why_ignored(params, settings).items():
+        keys_of_reason.setdefault(reason, []).append(f"fuse.{key}={_written(getattr(params.fuse, key))}")
     return "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in keys_of_reason.items())
 
 

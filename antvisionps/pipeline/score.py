@@ -65,7 +65,7 @@ def score(
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, matches, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
-        write_ignored(folder, describe_ignored(params.fuse, settings))
+        write_ignored(folder, describe_ignored(params, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 

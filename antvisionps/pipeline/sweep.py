@@ -18,7 +18,7 @@ from antvisionps.report.sweep_report import Pq
 Changes = Mapping[str, object]
 """Dotted key of params.yaml → value."""
 
-_REMEDY = "sweep other keys, or with fuse.preset=null fuse.calibrated=false"
+_REMEDY = "sweep other keys, or with fuse.method=heuristic fuse.preset=null fuse.calibrated=false"
 
 
 def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
@@ -31,7 +31,7 @@ def refuse_idle(points: Sequence[Changes], variants: Sequence[Params], settings:
 
     `variants` and `settings` are the params and the system's settings at each point.
     """
-    ignored = [why_ignored(params.fuse, [of_point]) for params, of_point in zip(variants, settings, strict=True)]
+    ignored = [why_ignored(params, [of_point]) for params, of_point in zip(variants, settings, strict=True)]
     reasons = {key: reason for of_point in ignored for key, reason in of_point.items()}
     for (one, other), (of_one, of_other) in zip(_pairs(points), _pairs(settings), strict=True):
         if of_one == of_other:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -18,7 +19,11 @@ from tests.models.conftest import batch_of, losses_of
 
 NUM_THINGS, NUM_CLASSES = len(SCENE_CATEGORIES.things), len(SCENE_CATEGORIES)
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-PLAIN = {"e_ups": PARAMS.train_e_ups.network("base"), "lwl_htc": PARAMS.train_lwl_htc.network.architecture()}
+NO_DC_HEAD = {"deformable_semantic_head": None, "uncertainty": None}
+PLAIN = {
+    "e_ups": PARAMS.train_e_ups.network("base"),
+    "lwl_htc": PARAMS.train_lwl_htc.network.architecture() | NO_DC_HEAD,
+}
 FULL_WEIGHTS = {"roi_semantic_loss_weight": 1.0, "panoptic_loss_weight": 1.0, "unknown_frac": 0.0}
 BFP, LSH = {"balanced_pyramid_level": 2}, {"location_sensitive_header": True}
 DC, PER_LEVEL = {"deformable_semantic_head": "shared"}, {"deformable_semantic_head": "per_level"}
@@ -33,6 +38,7 @@ VARIANTS = {
     "lwl_htc uncertainty": ("lwl_htc", {"uncertainty": "task"}),
     "lwl_htc dc": ("lwl_htc", DC),
     "lwl_htc dc uncertainty": ("lwl_htc", DC | {"uncertainty": "term"}),
+    "lwl_htc dc per level uncertainty": ("lwl_htc", PER_LEVEL | {"uncertainty": "task"}),
     "lwl_htc dc per level lsh": ("lwl_htc", PER_LEVEL | LSH),
 }
 """Of the report's tables 1 and 2, with their other parts."""
@@ -87,12 +93,14 @@ def chances(weights: dict[str, float], dataset: PanopticDataset) -> dict[str, fl
     return {"loss_rpn_cls": masks, "loss_semantic_seg": semantic, "loss_panoptic": panoptic} | plain | stages
 
 
-def start(variant: str, backbone: str = "efficientnet_lite0", **norms: str) -> tuple[Any, dict[str, Any]]:
+def start(
+    variant: str, backbone: str = "efficientnet_lite0", *, seed: int = 0, **norms: str
+) -> tuple[Any, dict[str, Any]]:
     """A fresh network of the variant, and its settings."""
     end, changes = VARIANTS[variant]
     settings = PLAIN[end] | changes | norms
     settings["backbone"] = settings["backbone"] | BACKBONES[backbone]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = BUILDERS[end](num_things=NUM_THINGS, num_classes=NUM_CLASSES, test_proposals=30, **settings)
     network.init_weights()
     return network, settings
@@ -100,11 +108,14 @@ def start(variant: str, backbone: str = "efficientnet_lite0", **norms: str) -> t
 
 @pytest.mark.parametrize(("variant", "backbone", "norms"), CASES, ids=str)
 def test_every_loss_starts_within_a_fifth_of_chance(variant, backbone, norms, scenes):
-    network, settings = start(variant, backbone, **norms)
-    logged = losses_of(network, batch_of(network, scenes, (0, 1)))
-    checked = {name: chance for name, chance in chances(settings, scenes).items() if name in logged}
+    """In the mean of a few starts where the backbone is random, too."""
+    losses = []
+    for seed in range(3 if backbone.startswith("random") else 1):
+        network, settings = start(variant, backbone, seed=seed, **norms)
+        losses.append(losses_of(network, batch_of(network, scenes, (0, 1))))
+    checked = {name: chance for name, chance in chances(settings, scenes).items() if name in losses[0]}
     assert len(checked) >= 4
-    assert {name: logged[name].item() for name in checked} == pytest.approx(checked, rel=0.2)
+    assert {name: fmean(of[name].item() for of in losses) for name in checked} == pytest.approx(checked, rel=0.2)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -21,7 +21,7 @@ def ignored(done, tmp_path):
         params = load_params(write_params(tmp_path / "params.yaml", systems=list(systems), **choices))
         places = {"categories": categories, "routing": done.routing, "calibration": calibration}
         settings = [system_settings(name, params, **places) for name in params.fuse.systems]
-        return describe_ignored(params.fuse, settings)
+        return describe_ignored(params, settings)
 
     return describe
 
@@ -81,6 +81,6 @@ def test_fuse_and_score_print_it_and_the_metrics_keep_it(done, tmp_path, capsys)
 def test_what_auto_fits_itself_is_ignored_where_it_is_set(ignored, auto):
     said = ignored(["fusion"], calibration=auto / "calibration", method="auto", preset="mmdet", calibrated=True)
     assert said == (
-        "fuse.calibrated=true, fuse.preset=mmdet, "
+        "fuse.calibrated=true, fuse.min_score=0.3, fuse.min_stuff_area_px=32, fuse.preset=mmdet, "
         'fuse.semantic_weights={"e_ups": 1.0, "lwl_htc": 0.5} (fuse.method=auto fits its own)'
     )

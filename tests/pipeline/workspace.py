@@ -115,11 +115,13 @@ def update(settings, changes):
 
 def write_params(path, *, workers=1, **fuse):
     settings = {"systems": list(SYSTEMS), "min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32}
-    settings["semantic_weights"] = {"e_ups": 1.0, "lwl_htc": 0.5}
+    settings |= {"method": "heuristic", "semantic_weights": {"e_ups": 1.0, "lwl_htc": 0.5}}
     return change_params(
         PROJECT / "params.yaml",
         path,
         ends=list(ENDS),
+        train_hrnet_aspp={"members": []},
+        predict={"separate_ends": list(ENDS)},
         fuse=settings | fuse,
         evaluate_heldout={"min_heldout_instances": 2, "bootstrap_samples": 50},
         score={"overlay_images": 2, "bootstrap_samples": 200},
