@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(project, tmp_path, re
     names = {
         "fusion": "cannot be called fusion",
         "e_ups": "lists e_ups twice",
-        "hrnet_aspp": "trained here",
+        "hrnet_aspp": "hrnet_aspp",
         "a/b": "a/b",
     }
     for name, match in names.items():
