@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from antvisionps.interchange.writer import Writer
     from antvisionps.pipeline.ensemble import fuse
+    from antvisionps.pipeline.fuse_folders import fuse_folders
     from antvisionps.pipeline.score_results import panoptic_quality
 
-__all__ = ["Writer", "fuse", "panoptic_quality"]
+__all__ = ["Writer", "fuse", "fuse_folders", "panoptic_quality"]
 
 _MODULE_OF = {
     "Writer": "antvisionps.interchange.writer",
     "fuse": "antvisionps.pipeline.ensemble",
+    "fuse_folders": "antvisionps.pipeline.fuse_folders",
     "panoptic_quality": "antvisionps.pipeline.score_results",
 }
 

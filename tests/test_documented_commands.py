@@ -45,6 +45,7 @@ ONLY_PARSED = {
     "coco": "wants test-dev2017's 20,288 images; tests/interchange",
     "doctor": "tests/preflight/test_doctor.py",
     "download": "21 GB; tests/datasets/test_download.py",
+    "import": "wants folders of predictions; tests/cli/test_import.py",
     "fuse": "wants folders of predictions; tests/pipeline/test_ensemble.py",
     "new-profile": "wants annotated photos; tests/preflight/test_new_profile.py",
     "predict": "tests/pipeline/test_predictor.py",

@@ -102,7 +102,8 @@ def test_python_imports_it_without_torch(run):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["score"], ["convert", "coco"], ["new-profile"], ["inspect"], ["export"], ["sweep"]]
+    "words",
+    [[], ["score"], ["fuse"], ["convert", "coco"], ["new-profile"], ["import"], ["inspect"], ["export"], ["sweep"]],
 )
 def test_help_comes_from_the_wheel(run, words):
     ran = run("antvisionps", *words, "--help")

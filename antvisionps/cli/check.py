@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from antvisionps.cli.extras import needs_extra
+from antvisionps.core.extras import needs_extra
 
 DESCRIPTION = (
     "A dry run before a long one. Every network that the params train is built at its full width, takes a training "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from antvisionps.core.errors import ParamsError
@@ -12,7 +13,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     description = (
         "Needs no project. A folder is one that antvisionps.Writer wrote, or has the files that docs/your_own_data.md "
         "lists. OUT gets panoptic.json and panoptic/*.png in the COCO panoptic format, segments.parquet and "
-        "candidates.parquet: what was rejected, and why."
+        "candidates.parquet: what was rejected, and why. With --calibrate-on thresholds and weights are fitted first, "
+        "as stage calibrate fits them, and OUT/calibration.json says what was found."
     )
     fuse = commands.add_parser("fuse", help="panoptic maps from folders of predictions", description=description)
     fuse.add_argument(
@@ -35,29 +37,54 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAME=VALUE",
         help="a setting of antvisionps.fuse in place of the preset's, as min_score=0.3 or semantic_weights={a: 2}",
     )
+    fuse.add_argument(
+        "--calibrate-on",
+        type=Path,
+        nargs=2,
+        metavar=("JSON", "DIR"),
+        help="truth of held-out images, on which what --set does not say is fitted; --set method=auto needs it",
+    )
+    fuse.add_argument(
+        "--calibrate-pred",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="a model's predictions of the held-out images; once for each model",
+    )
+    fuse.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     fuse.set_defaults(run=_fuse)
 
 
 def _fuse(args: argparse.Namespace) -> None:
-    from antvisionps.pipeline.ensemble import fuse_folders
+    from antvisionps.pipeline.fuse_folders import fuse_folders
 
     if len(args.gt) > 2:
         raise ParamsError(f"--gt: expected a JSON and the folder of its maps, got {len(args.gt)} values")
-    folders = _name_folders(args.pred)
-    gt_maps = args.gt[1] if len(args.gt) == 2 else None
-    settings = {"preset": args.preset} | _parse_settings(args.set)
-    images = fuse_folders(folders, gt=args.gt[0], gt_maps=gt_maps, out=args.out, **settings)
+    if bool(args.calibrate_on) != bool(args.calibrate_pred):
+        raise ParamsError("--calibrate-on and --calibrate-pred: expected both, got one of them")
+    folders = _name_folders(args.pred, "--pred")
+    images = fuse_folders(
+        folders,
+        gt=args.gt[0],
+        gt_maps=args.gt[1] if len(args.gt) == 2 else None,
+        out=args.out,
+        calibrate_on=(*args.calibrate_on, _name_folders(args.calibrate_pred, "--calibrate-pred"))
+        if args.calibrate_on
+        else None,
+        workers=args.workers or len(os.sched_getaffinity(0)),
+        **{"preset": args.preset} | _parse_settings(args.set),
+    )
     print(f"{images} panoptic maps of {' + '.join(folders)}: {args.out / 'panoptic.json'}")
 
 
-def _name_folders(preds: list[str]) -> dict[str, Path]:
+def _name_folders(preds: list[str], option: str) -> dict[str, Path]:
     """Name of the model → folder, in the order given."""
     folders: dict[str, Path] = {}
     for pred in preds:
         name, _, path = pred.rpartition("=")
         name = name or Path(path).resolve().name
         if name in folders:
-            raise ParamsError(f"--pred: two models are called {name}; name them, as --pred other={path}")
+            raise ParamsError(f"{option}: two models are called {name}; name them, as {option} other={path}")
         folders[name] = Path(path)
     return folders
 

@@ -12,6 +12,7 @@ from antvisionps.cli import (
     figure,
     findings,
     fuse,
+    import_end,
     inspect,
     new_profile,
     predict,
@@ -27,7 +28,7 @@ PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
 PURPOSES = {
-    "begin": ("doctor", "download", "convert", "new-profile", "use", "check"),
+    "begin": ("doctor", "download", "convert", "new-profile", "use", "import", "check"),
     "score and fuse what any models predict, without a project": ("score", "fuse"),
     "look at a run": ("results", "inspect", "figure"),
     "try values": ("sweep", "table"),
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_parser(commands)
     new_profile.add_parser(commands, PROJECT_ROOT)
     use.add_parser(commands, PROJECT_ROOT)
+    import_end.add_parser(commands, PROJECT_ROOT)
     check.add_parser(commands, PROJECT_ROOT)
     score.add_parser(commands)
     fuse.add_parser(commands)

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antvisionps.cli.extras import needs_extra
 from antvisionps.core.errors import DataError
+from antvisionps.core.extras import needs_extra
 from antvisionps.core.input_files import is_left_by_system
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from antvisionps.cli.extras import needs_extra
 from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.extras import needs_extra
 from antvisionps.experiments.options import add_options, option_words
 
 DESCRIPTION = (

@@ -81,6 +81,10 @@ class FusedImage:
     segments: tuple[FusedSegment, ...]
     rejected: RejectedCandidates
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.hw))
+        return f"<panoptic map of {size} px: {len(self.segments)} segments, {len(self.rejected)} rejected>"
+
     @cached_property
     def segment_ids(self) -> np.ndarray:
         """(height, width) int32, 0 = void."""

@@ -1,6 +1,7 @@
 """What stage `calibrate` writes of a system whose method is `auto`, and how it is fused by that."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,21 @@ from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
 
 REMEDY = "run `dvc repro calibrate`"
+
+
+@dataclass(frozen=True)
+class AutoRules:
+    """What is not fitted. `average_of`: what of the semantics is averaged."""
+
+    max_overlap_frac: float
+    min_joined_iou: float
+    average_of: AverageOf
+
+    def settings(self, ends: Iterable[str], acceptance: Acceptance | None = None) -> FusionSettings:
+        """Of all these ends with equal weights, and before anything is fitted without `acceptance`."""
+        weights = dict.fromkeys(ends, 1.0)
+        rules, union = HeuristicRules(0.0, self.max_overlap_frac, 0), UnionRules(weights, self.min_joined_iou)
+        return FusionSettings("auto", rules, weights, self.average_of, None, union, acceptance)
 
 
 class ChoiceOfEnds(Document):
@@ -37,10 +53,8 @@ class VotingDocument(Document):
     acceptance: Acceptance
 
     def settings(self, *, max_overlap_frac: float, average_of: AverageOf) -> FusionSettings:
-        rules = HeuristicRules(0.0, max_overlap_frac, 0)
-        weights = dict.fromkeys(self.ends, 1.0)
-        union = UnionRules(weights, self.min_joined_iou)
-        return FusionSettings("auto", rules, weights, average_of, None, union, self.acceptance)
+        rules = AutoRules(max_overlap_frac, self.min_joined_iou, average_of)
+        return rules.settings(self.ends, self.acceptance)
 
 
 def read_voting(path: Path, *, categories: CategorySet, ends: Iterable[str]) -> VotingDocument:

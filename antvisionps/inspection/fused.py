@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from antvisionps.core.errors import CacheError
+from antvisionps.core.extras import needs_extra
 from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.fusion.rejected import RejectedCandidate
 from antvisionps.inspection.collection import ImagesById, name_choices
+from antvisionps.inspection.shown import EXTRA, Shown, load_photo, to_frame
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import PanopticImage
@@ -31,17 +33,22 @@ from antvisionps.predictions.fused_files import (
     RowsByImage,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TABLES = {"segments": SEGMENTS, "candidates": CANDIDATES}
 TableName = Literal["segments", "candidates"]
 
 
-def open_fused_maps(folder: str | Path) -> FusedMaps:
-    """What stage fuse wrote there, `data/fused/<system>`. Raises CacheError where it is missing or damaged."""
-    return FusedMaps(Path(folder))
+def open_fused_maps(folder: str | Path, *, prepared: str | Path | None = None) -> FusedMaps:
+    """What stage fuse wrote there, `data/fused/<system>`. Photos are those of val in what stage prepare wrote, by
+    default in `prepared` beside `fused`. Raises CacheError where it is missing or damaged."""
+    return FusedMaps(Path(folder), Path(folder, "../../prepared") if prepared is None else Path(prepared))
 
 
 class FusedMaps(ImagesById["FusedMap"]):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prepared: Path) -> None:
+        self.prepared = prepared
         if not (folder / PANOPTIC_FILE).is_file():
             others = sorted(path.parent.name for path in folder.parent.glob(f"*/{PANOPTIC_FILE}"))
             raise CacheError(f"{folder}: no {PANOPTIC_FILE}{name_choices(others) if others else f'; {REMEDY}'}")
@@ -57,8 +64,16 @@ class FusedMaps(ImagesById["FusedMap"]):
     def load_segment_ids(self, image: PanopticImage) -> np.ndarray:
         return self._dataset.load_segment_ids(image)
 
+    def __repr__(self) -> str:
+        return f"<{self.system}: {len(self)} panoptic maps>"
+
     def to_arrow(self, table: TableName = "segments") -> pa.Table:
         return self._read(table).table
+
+    def to_pandas(self, table: TableName = "segments") -> pd.DataFrame:
+        """The same as a data frame. Raises AntVisionPSError without pandas."""
+        with needs_extra(EXTRA):
+            return self.to_arrow(table).to_pandas()
 
     def rows(self, table: TableName, image_id: int) -> list[dict[str, Any]]:
         """The rows of one image, in the file's order, without its id, which is the number inside the split."""
@@ -70,12 +85,30 @@ class FusedMaps(ImagesById["FusedMap"]):
         return self._tables[table]
 
 
-@dataclass(frozen=True)
-class FusedMap:
+@dataclass(frozen=True, repr=False)
+class FusedMap(Shown):
     """The panoptic map of one image; files are read when touched."""
 
     maps: FusedMaps
     image: PanopticImage
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.segments)} segments, {len(self.rejected)} rejected"
+        return f"<{self.maps.system}, image {self.image_id}: {counts}>"
+
+    def picture(self) -> np.ndarray:
+        from antvisionps.inspection.pictures import draw_panoptic
+
+        return draw_panoptic(self.photo, self.segment_ids, self.image.segments, self.maps.categories)
+
+    @cached_property
+    def photo(self) -> np.ndarray:
+        """(height, width, 3) uint8 RGB. Raises DataError where it is not found."""
+        return load_photo(self.maps.prepared, "val", self.image_id)
+
+    def to_pandas(self, table: TableName = "segments") -> pd.DataFrame:
+        """Segments or rejected candidates, a row each. Raises AntVisionPSError without pandas."""
+        return to_frame(self.maps.rows(table, self.image.image_id))
 
     @property
     def image_id(self) -> ImageId:

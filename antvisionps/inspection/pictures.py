@@ -21,7 +21,13 @@ _LABEL_PX = 12
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """(H, W, 3) uint8 RGB as PNG."""
     with atomic_file(path) as unfinished:
-        unfinished.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        unfinished.write_bytes(encode_picture(picture))
+
+
+def encode_picture(picture: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB as PNG."""
+    png: bytes = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    return png
 
 
 def draw_semantic(semantic: Semantic) -> np.ndarray:

@@ -20,8 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from antvisionps.core.errors import CacheError
+from antvisionps.core.extras import needs_extra
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
 from antvisionps.inspection.collection import ImagesById, name_choices
+from antvisionps.inspection.shown import EXTRA, Shown, load_photo, to_frame
 from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
@@ -37,19 +39,21 @@ FILES = {"instances": INSTANCES_FILE, "semantic": SEMANTIC_FILE}
 TableName = Literal["instances", "semantic"]
 
 
-def open_predictions(folder: str | Path) -> CachedPredictions:
-    """The cache in that folder, `data/predictions/<end>/<split>`. An end may have instances, semantics or both.
+def open_predictions(folder: str | Path, *, prepared: str | Path | None = None) -> CachedPredictions:
+    """The cache in that folder, `data/predictions/<end>/<split>`. An end may have instances, semantics or both. Photos
+    are those of what stage prepare wrote, by default in `prepared` beside `predictions`.
 
     Raises CacheError where there is neither, where a file is damaged, and where the two are not of the same images,
     categories and weights.
     """
-    return CachedPredictions(Path(folder))
+    return CachedPredictions(Path(folder), Path(folder, "../../../prepared") if prepared is None else Path(prepared))
 
 
 class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["CachedPredictions"]):
     """Files stay open until `close`, or the end of a `with` block."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prepared: Path) -> None:
+        self.prepared = prepared
         self._readers: dict[str, InstancesReader | SemanticReader] = {}
         try:
             if (folder / INSTANCES_FILE).is_file():
@@ -99,8 +103,9 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
         return read.add_column(place, "category", pa.array(names, pa.string()))
 
     def to_pandas(self, table: TableName = "instances", columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The same as a data frame; needs pandas."""
-        return self.to_arrow(table, columns).to_pandas()
+        """The same as a data frame. Raises AntVisionPSError without pandas."""
+        with needs_extra(EXTRA):
+            return self.to_arrow(table, columns).to_pandas()
 
     def read(self, table: TableName, image_id: ImageId) -> Any:
         """ImageInstances or ImageSemantics of an image, as arrays. Raises CacheError where the end predicts none."""
@@ -112,12 +117,35 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
             raise CacheError(f"{self.folder}: no {FILES[table]}; {self.header.end} has {', '.join(self.tables)} only")
 
 
-@dataclass(frozen=True)
-class ImagePredictions:
+@dataclass(frozen=True, repr=False)
+class ImagePredictions(Shown):
     """What an end says of one image; read when touched."""
 
     cache: CachedPredictions
     image_id: ImageId
+
+    def __repr__(self) -> str:
+        header, tables = self.cache.header, self.cache.tables
+        found = [f"{len(self.instances)} instances"] if "instances" in tables else []
+        found += ["semantic"] if "semantic" in tables else []
+        return f"<{header.end} {header.split}, image {self.image_id}: {' and '.join(found)}>"
+
+    def picture(self) -> np.ndarray:
+        """The instances on the photo; the semantics of an end that has no instances."""
+        if "instances" not in self.cache.tables:
+            return self.semantic.picture()
+        return _draw(self.photo, self.instances)
+
+    @cached_property
+    def photo(self) -> np.ndarray:
+        """(height, width, 3) uint8 RGB. Raises DataError where it is not found."""
+        return load_photo(self.cache.prepared, self.cache.header.split, self.image_id)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The instances, a row each. Raises AntVisionPSError without pandas."""
+        from antvisionps.inspection.records import instance_records
+
+        return to_frame(instance_records(self.instances))
 
     @cached_property
     def instance_arrays(self) -> ImageInstances:
@@ -128,7 +156,7 @@ class ImagePredictions:
         """Best score first."""
         arrays = self.instance_arrays
         categories = map(self.cache.categories.by_id, arrays.category_ids.tolist())
-        return [Instance(arrays, position, category) for position, category in enumerate(categories)]
+        return [Instance(arrays, position, category, self) for position, category in enumerate(categories)]
 
     @cached_property
     def semantic(self) -> Semantic:
@@ -141,13 +169,20 @@ class ImagePredictions:
         return read.height, read.width
 
 
-@dataclass(frozen=True)
-class Instance:
+@dataclass(frozen=True, repr=False)
+class Instance(Shown):
     """One detected thing. `position`: its rank in the image, 0 has the best score."""
 
     arrays: ImageInstances
     position: int
     category: Category
+    image: ImagePredictions
+
+    def __repr__(self) -> str:
+        return f"<{self.category.name} {self.score:.3f}, {self.area_px} px>"
+
+    def picture(self) -> np.ndarray:
+        return _draw(self.image.photo, [self])
 
     @property
     def score(self) -> float:
@@ -175,12 +210,27 @@ class Instance:
         return None if grids is None else grids[self.position].astype(np.float32) / 255
 
 
-@dataclass(frozen=True)
-class Semantic:
+@dataclass(frozen=True, repr=False)
+class Semantic(Shown):
     """The semantic probabilities of one image, on the end's own grid; `arrays` has them as they are stored."""
 
     arrays: ImageSemantics
     all_categories: CategorySet
+
+    def __repr__(self) -> str:
+        categories, height, width = self.arrays.planes.shape
+        return f"<semantic: {categories} categories on {height} x {width} cells>"
+
+    def picture(self) -> np.ndarray:
+        from antvisionps.inspection.pictures import draw_semantic
+
+        return draw_semantic(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The categories, a row each. Raises AntVisionPSError without pandas."""
+        from antvisionps.inspection.records import semantic_records
+
+        return to_frame(semantic_records(self))
 
     @cached_property
     def categories(self) -> list[Category]:
@@ -207,6 +257,12 @@ class Semantic:
         return average_semantics(
             [self.arrays], weights=[1.0], average_of="probabilities", categories=self.all_categories
         )
+
+
+def _draw(photo: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
+    from antvisionps.inspection.pictures import draw_instances
+
+    return draw_instances(photo, instances)
 
 
 def _caches_near(folder: Path) -> str:

@@ -18,6 +18,7 @@ from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.probability_files import ROUNDING_ABOVE_ONE
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.ids import ImageId
+from antvisionps.panoptic.polygons import encode_polygons, has_area, is_flat
 from antvisionps.panoptic.rle import compress_counts
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -37,17 +38,14 @@ Instance = tuple[int, float, tuple[float, ...], bytes]
 def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageInstances]:
     """Every image of the split, in ascending image_id; one that the file does not name has no instance.
 
-    Masks are RLEs, compressed or not, at the photo's size; a bbox that is missing is the mask's. Raises
+    Masks are RLEs, compressed or not, at the photo's size, or polygons; a bbox that is missing is the mask's. Raises
     PredictionsError on an image or category that the data set lacks, a mask of another size, a score that is no number
     from 0 to 1, or the same instance twice.
     """
     images = ImageFinder(dataset)
     instances: dict[int, dict[Instance, int]] = {image.image_id: {} for image in dataset.images}
-    for position, row in enumerate(_rows(path)):
-        where = f"{path}: result {position}"
-        if not isinstance(row, dict):
-            raise PredictionsError(f"{where}: expected an object, got {str(row)[:80]}; write it again")
-        image = images.find(row.get("image_id"), where=where)
+    for position, (where, row) in enumerate(iterate_results(path)):
+        image = images.find(row.get("image_id"), where=where, file_name=row.get("file_name"))
         instance = _parse(row, image, labels, f"{where} (image {image.source_id})")
         other = instances[image.image_id].setdefault(instance, position)
         if other != position:
@@ -57,6 +55,16 @@ def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTabl
             yield ImageInstances.of(image, list(instances.pop(image.image_id)))
         except CacheError as error:
             raise PredictionsError(f"{path}: {error}") from error
+
+
+def iterate_results(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What errors call a row, and the row. Raises PredictionsError on a file without rows, and on a row that is no
+    object."""
+    for position, row in enumerate(_rows(path)):
+        where = f"{path}: result {position}"
+        if not isinstance(row, dict):
+            raise PredictionsError(f"{where}: expected an object, got {str(row)[:80]}; write it again")
+        yield where, row
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -102,7 +110,7 @@ def _rows_of(image: ImageInstances, source_id: ImageId) -> Iterator[dict[str, An
 
 def _parse(row: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str) -> Instance:
     category_id = labels.category_id(row.get("category_id"), is_thing=True, where=where)
-    rle = _counts(row.get("segmentation"), image, where)
+    rle = mask_counts(row.get("segmentation"), image, where)
     mask_box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
     box = mask_box if row.get("bbox") is None else _checked_box(row["bbox"], mask_box, where)
     return category_id, checked_score(row.get("score"), where), tuple(box), rle
@@ -137,15 +145,18 @@ def checked_score(score: Any, where: str) -> float:
     return min(value, 1.0)
 
 
-def _counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
+def mask_counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
+    """COCO compressed counts of an RLE or of polygons. Raises PredictionsError on what is no mask of the photo."""
+    if isinstance(segmentation, list) and segmentation:
+        return _rasterise(segmentation, image, where)
     try:
         height, width = segmentation["size"]
         counts = segmentation["counts"]
     except (KeyError, TypeError, ValueError):
         got = "a box alone" if segmentation is None else str(segmentation)[:80]
         raise PredictionsError(
-            f"{where}: expected a segmentation {{size: [height, width], counts: RLE}}, got {got}; write masks with "
-            "pycocotools.mask.encode, polygons with frPyObjects and merge"
+            f"{where}: expected a segmentation {{size: [height, width], counts: RLE}} or polygons, got {got}; write "
+            "masks with pycocotools.mask.encode"
         ) from None
     if (height, width) != (image.height, image.width):
         raise PredictionsError(
@@ -155,3 +166,15 @@ def _counts(segmentation: Any, image: PanopticImage, where: str) -> bytes:
         return compress_counts(counts, height=height, width=width)
     except ValueError as error:
         raise PredictionsError(f"{where}: {error}; write its mask again") from error
+
+
+def _rasterise(polygons: list[Any], image: PanopticImage, where: str) -> bytes:
+    """As pycocotools does. Polygons without a pixel are a mask without one."""
+    hw = {"height": image.height, "width": image.width}
+    try:
+        if is_flat(polygons):
+            raise ValueError(f"expected a list of polygons [[x, y, x, y, ...]], got a flat one, {str(polygons)[:80]}")
+        counts = encode_polygons([polygon for polygon in polygons if has_area(polygon, **hw)], **hw)
+    except ValueError as error:
+        raise PredictionsError(f"{where}: {error}") from error
+    return compress_counts([image.height * image.width], **hw) if counts is None else counts

@@ -15,22 +15,33 @@ class ImageFinder:
 
     def __init__(self, dataset: PanopticDataset) -> None:
         self._by_id = {image.source_id: image for image in dataset.images}
+        self._by_photo = base_names(dataset)
         # A name that is another image's number leaves a doubt.
         self._by_name = {
             name: image
-            for name, image in base_names(dataset).items()
+            for name, image in self._by_photo.items()
             if not name.isdecimal() or self._by_id.get(int(name), image) is image
         }
 
-    def find(self, image_id: object, *, where: str) -> PanopticImage:
-        """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix. Raises
-        PredictionsError where the split has none."""
+    def find(self, image_id: object, *, where: str, file_name: object = None) -> PanopticImage:
+        """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix: of a name that is
+        a number it writes the number, and `file_name` beside it. Raises PredictionsError where the split has none."""
+        if isinstance(file_name, str) and (image := self._by_photo.get(_photo_name(file_name))):
+            return image
         if isinstance(image_id, str) and image_id not in self._by_id and image_id in self._by_name:
             return self._by_name[image_id]
         try:
             return find_by_id(image_id, self._by_id)
         except ValueError as error:
             raise PredictionsError(f"{where}: image_id {error}") from error
+
+    def find_photo(self, path: object, *, where: str) -> PanopticImage:
+        """The image of the photo at a path, which may be another machine's: its last part without suffix tells. Raises
+        PredictionsError where the split has none."""
+        image = self._by_photo.get(_photo_name(path)) if isinstance(path, str) else None
+        if image is None:
+            raise PredictionsError(f"{where}: {str(path)[:80]!r} is no photo of this split, or the name of several")
+        return image
 
 
 def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
@@ -57,9 +68,13 @@ def names_of(dataset: PanopticDataset) -> dict[str, PanopticImage]:
 
 def base_names(dataset: PanopticDataset) -> dict[str, PanopticImage]:
     """A photo's name without folder and suffix → image; a name that several have is left out."""
-    named = [(_without_suffix(base_name(image.file_name)), image) for image in dataset.images]
+    named = [(_photo_name(image.file_name), image) for image in dataset.images]
     times = Counter(name for name, _ in named)
     return {name: image for name, image in named if times[name] == 1}
+
+
+def _photo_name(path: str) -> str:
+    return _without_suffix(base_name(path))
 
 
 def _without_suffix(name: str) -> str:

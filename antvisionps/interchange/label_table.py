@@ -61,7 +61,7 @@ class LabelTable:
             )
         return found
 
-    def category_of_pixels(self, label: int, *, where: str) -> int | None:
+    def category_of_pixels(self, label: Any, *, where: str) -> int | None:
         """The category of a label in a semantic map; None for void, which is a label of VOID_LABELS without one."""
         if label in VOID_LABELS and label not in self.stuff:
             return None

@@ -3,7 +3,7 @@
 masks (N, H, W) bool, or COCO RLEs · scores (N,) · one of category_ids (N,), labels (N,) by the table, prompts (N,) or
 one text for all · optional boxes_xyxy or boxes_xywh (N, 4), mask_probs (N, 28, 28) over the boxes · optional semantic:
 labels (H, W), or class scores (C, h, w) with semantic_labels (C,). Keys of SAM's own are known: segmentation,
-predicted_iou, iou_scores.
+predicted_iou, iou_scores. Masks and class scores may be on a grid over a padded input; boxes are the photo's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, own_labels
+from antvisionps.interchange.letterbox import Padding, resize_to_photo
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
@@ -35,17 +36,21 @@ OF_SAM = {"segmentation": "masks", "predicted_iou": "scores", "iou_scores": "sco
 """SAM's name → ours."""
 
 
-def read_mask_dict(result: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str) -> Predicted:
+def read_mask_dict(
+    result: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str, *, padding: Padding | None = None
+) -> Predicted:
     """Masks of stuff become semantics: where several overlap, a category has the best score of its masks.
 
     Raises PredictionsError on an unknown or missing key and on what does not fit the image.
     """
     found = _with_known_keys(result, where)
-    semantics = _read_semantic(found, image, labels, where)
+    semantics = _read_semantic(found, image, labels, where, padding)
     if "masks" not in found:
         if semantics is None:
             raise PredictionsError(f"{where}: expected masks or semantic in the dict, got {sorted(map(str, result))}")
         return Predicted(None, semantics)
+    if padding is not None:
+        found["masks"] = _without_padding(found["masks"], image, padding, where)
     category_ids = _categories(found, labels, where)
     is_thing = np.array([one in labels.categories.thing_ids for one in category_ids], dtype=bool)
     if semantics is not None and not is_thing.all():
@@ -111,6 +116,15 @@ def _with_known_keys(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _without_padding(masks: Any, image: PanopticImage, padding: Padding, where: str) -> np.ndarray:
+    """(N, H, W) probabilities of masks (N, h, w) over the padded input."""
+    stacked = to_numpy(masks)
+    if stacked.ndim != 3:
+        raise PredictionsError(f"{where}: expected masks (N, height, width) on the padded input, got {stacked.shape}")
+    resized = [resize_to_photo(mask, image, padding) for mask in stacked]
+    return np.array(resized, dtype=np.float32).reshape(-1, image.height, image.width)
+
+
 def _categories(found: Mapping[str, Any], labels: LabelTable, where: str) -> list[int]:
     named = found.keys() & {"category_ids", "labels", "prompts"}
     if len(named) != 1 or "scores" not in found:
@@ -173,7 +187,7 @@ def _stuff_planes(stuff: ImageInstances, image: PanopticImage) -> ImageSemantics
 
 
 def _read_semantic(
-    found: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str
+    found: Mapping[str, Any], image: PanopticImage, labels: LabelTable, where: str, padding: Padding | None
 ) -> ImageSemantics | None:
     if "semantic" not in found:
         return None
@@ -184,4 +198,5 @@ def _read_semantic(
         labels,
         f"{where}: semantic",
         plane_labels=None if named is None else to_numpy(named).tolist(),
+        padding=padding,
     )

@@ -88,10 +88,11 @@ class PanopticResults:
 
 
 def read_panoptic_results(
-    annotations: Path, maps: Path, *, dataset: PanopticDataset, labels: LabelTable
+    annotations: Path, *, dataset: PanopticDataset, labels: LabelTable
 ) -> Iterator[tuple[ImageInstances, ImageSemantics]]:
-    """Every image of the split, in ascending image_id. Raises what PanopticResults does."""
-    results = PanopticResults.open(annotations, maps, dataset=dataset, labels=labels)
+    """Every image of the split, in ascending image_id; the maps are in the folder that is called as the JSON is,
+    without suffix. Raises what PanopticResults does."""
+    results = PanopticResults.open(annotations, annotations.with_suffix(""), dataset=dataset, labels=labels)
     for image in dataset.images:
         yield _convert(*results.load(image), image, labels)
 

@@ -8,13 +8,13 @@ each scored by its class probability times the mean mask probability of its fore
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.letterbox import Padding, resize_to_photo
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
@@ -29,14 +29,6 @@ from antvisionps.predictions.schema import MASK_PROBS_SIZE
 
 MAX_INSTANCES = 100
 """Of an image, as COCO's evaluation counts them and Mask2Former keeps them."""
-
-
-@dataclass(frozen=True)
-class Padding:
-    """The network's input in pixels: `input_hw` shows the photo, at the top left of `padded_hw`."""
-
-    input_hw: tuple[int, int]
-    padded_hw: tuple[int, int]
 
 
 def read_queries(
@@ -64,22 +56,10 @@ def read_queries(
             "no object"
         )
     class_probs = softmax(class_logits.astype(np.float32), axis=1)[:, :-1]
-    place: dict[str, Any] = _place(mask_logits.shape[1:], padding, where)
+    place = {} if padding is None else padding.place(mask_logits.shape[1:], where)
     masses = np.tensordot(class_probs.T, sigmoid(mask_logits.astype(np.float32)), axes=1)
     semantics = semantics_from_scores(masses / masses.sum(axis=0), image, labels, where, **place)
     return Predicted(_instances(class_probs, mask_logits.astype(np.float32), image, labels, where, padding), semantics)
-
-
-def _place(grid_hw: tuple[int, ...], padding: Padding | None, where: str) -> dict[str, Any]:
-    if padding is None:
-        return {}
-    strides = [padded / cells for padded, cells in zip(padding.padded_hw, grid_hw, strict=True)]
-    if strides[0] != strides[1]:
-        raise PredictionsError(
-            f"{where}: expected a grid of one stride over the padded input {padding.padded_hw}, got cells of "
-            f"{strides[0]:g} x {strides[1]:g} px"
-        )
-    return {"input_hw": padding.input_hw, "stride": strides[0]}
 
 
 def _instances(
@@ -123,7 +103,7 @@ class _Drawn:
 
 
 def _draw(logits: np.ndarray, image: PanopticImage, padding: Padding | None) -> _Drawn:
-    full = _resize_to_photo(logits, image, padding)
+    full = resize_to_photo(logits, image, padding)
     mask = full > 0
     if not mask.any():
         return _Drawn(mask, 0.0, np.zeros((MASK_PROBS_SIZE, MASK_PROBS_SIZE), dtype=np.float32))
@@ -134,15 +114,3 @@ def _draw(logits: np.ndarray, image: PanopticImage, padding: Padding | None) -> 
         box, (MASK_PROBS_SIZE, MASK_PROBS_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return _Drawn(mask, float(sigmoid(full[mask]).mean()), sigmoid(grid))
-
-
-def _resize_to_photo(logits: np.ndarray, image: PanopticImage, padding: Padding | None) -> np.ndarray:
-    """(H, W), bilinear at half-pixel centres; padding is cut off."""
-    height, width = image.height, image.width
-    if padding is None:
-        return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
-    scaled_hw = [
-        round(side * padded / valid)
-        for side, padded, valid in zip((height, width), padding.padded_hw, padding.input_hw, strict=True)
-    ]
-    return cv2.resize(logits, scaled_hw[::-1], interpolation=cv2.INTER_LINEAR)[:height, :width]

@@ -5,7 +5,7 @@ PNG is grey or a palette, whose indices are the labels, of the upright photo's s
 probability_files.py.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,7 @@ def read_semantic_files(folder: Path, *, dataset: PanopticDataset, labels: Label
     Raises PredictionsError on a missing, unreadable or surplus file, two files of an image, two photos whose names
     differ in the suffix alone, another size, an unknown category, and on what is no probability.
     """
-    file_of_image = _files_by_image(folder, dataset)
-    for name, image in names_of(dataset).items():
-        if image.image_id not in file_of_image:
-            raise PredictionsError(
-                f"{folder}: no {name}.png or .npz, image {image.source_id} is missing; every one of the split is needed"
-            )
-        path = file_of_image[image.image_id]
+    for image, path in every_file(folder, dataset, list(READERS)):
         yield READERS[path.suffix.lower()](path, image, labels)
 
 
@@ -104,18 +98,32 @@ def refuse_other_size(path: Path | str, image: PanopticImage, got_hw: tuple[int,
         )
 
 
-def _files_by_image(folder: Path, dataset: PanopticDataset) -> dict[int, Path]:
-    """image_id → its file."""
+def every_file(folder: Path, dataset: PanopticDataset, suffixes: Sequence[str]) -> Iterator[tuple[PanopticImage, Path]]:
+    """Every image of the split and its file. Raises PredictionsError on a missing one, else what files_by_image
+    does."""
+    file_of_image = files_by_image(folder, dataset, suffixes)
+    for name, image in names_of(dataset).items():
+        if image.image_id not in file_of_image:
+            raise PredictionsError(
+                f"{folder}: no {name}{' or '.join(suffixes)}, image {image.source_id} is missing; every one of the "
+                "split is needed"
+            )
+        yield image, file_of_image[image.image_id]
+
+
+def files_by_image(folder: Path, dataset: PanopticDataset, suffixes: Sequence[str]) -> dict[int, Path]:
+    """image_id → its file. Raises PredictionsError on files of no image, of another suffix, and two of one image."""
     names = names_of(dataset)
     known = base_names(dataset) | names
     found: dict[int, Path] = {}
     for path in files_below(folder):
         below = path.relative_to(folder)
         image = known.get(below.with_suffix("").as_posix())
-        if image is None or path.suffix.lower() not in READERS:
-            what = "no image of this split has a photo of that name" if image is None else "no file of semantics"
+        if image is None or path.suffix.lower() not in suffixes:
+            what = "no image of this split has a photo of that name" if image is None else "a file of another kind"
+            expected = " or ".join(f"NAME{suffix}" for suffix in suffixes)
             raise PredictionsError(
-                f"{path}: {what}; expected NAME.png or NAME.npz as {next(iter(names))}.png, and no others"
+                f"{path}: {what}; expected {expected} as {next(iter(names))}{suffixes[0]}, and no others"
             )
         other = found.setdefault(image.image_id, path)
         if other != path:

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.letterbox import Padding
 from antvisionps.interchange.semantic_files import VOID_CATEGORY, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import compress_counts, encode_masks
@@ -142,8 +143,10 @@ def semantics_from_array(
     where: str,
     *,
     plane_labels: Sequence[int] | None = None,
+    padding: Padding | None = None,
 ) -> ImageSemantics:
-    """Of labels (H, W), or class scores (C, h, w). Raises PredictionsError on all else."""
+    """Of labels (H, W), or class scores (C, h, w) over the photo or the padded input. Raises PredictionsError on all
+    else."""
     if array.ndim == 2 and array.dtype.kind in "iu":
         return semantics_from_labels(array, image, labels, where)
     if array.ndim != 3 or array.dtype.kind not in "fu":
@@ -151,7 +154,8 @@ def semantics_from_array(
             f"{where}: expected labels (H, W) of whole numbers or class scores (C, h, w), got {array.shape} "
             f"{array.dtype}"
         )
-    return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels)
+    place = {} if padding is None else padding.place(array.shape[1:], where)
+    return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels, **place)
 
 
 def semantics_from_labels(

@@ -8,6 +8,7 @@
 - supervision.Detections
 - a dict of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
 - an array: labels (H, W) or class scores (C, h, w)
+- an image of a cache, as inspection/ opens it
 - a list of such results of one image
 
 Where a result says the same twice, instances come from its instances, else from the things of its panoptic map;
@@ -15,17 +16,17 @@ semantics from its class scores, else its labels, else all segments of that map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, make_label_table, make_prompt_table, own_labels
-from antvisionps.interchange.letterbox import undo_letterbox
+from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
 from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
-from antvisionps.interchange.raw_queries import Padding, read_queries
+from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import refuse_other_size
 from antvisionps.interchange.tool_arrays import (
     Predicted,
@@ -193,21 +194,23 @@ def _read_mmdet(
     instances, semantics = None, None
     panoptic = _value(result, "pred_panoptic_seg")
     if panoptic is not None:
-        instances, semantics = _of_mmdet_map(reader, to_numpy(panoptic.sem_seg)[0], image, where)
+        instances, semantics = _of_mmdet_map(reader, to_numpy(_value(panoptic, "sem_seg"))[0], image, where)
     found = _value(result, "pred_instances")
     if found is not None:
         where_found = f"{where}: pred_instances"
+        if missing := [name for name in ("masks", "scores", "labels") if name not in found]:
+            raise PredictionsError(f"{where_found}: no {missing[0]}; a panoptic map needs masks, scores and labels")
         instances = instances_from_masks(
-            found.masks,
-            found.scores,
-            reader.thing_ids(found.labels, where_found),
+            _value(found, "masks"),
+            _value(found, "scores"),
+            reader.thing_ids(_value(found, "labels"), where_found),
             image,
             where_found,
-            boxes_xywh=xyxy_to_xywh(found.bboxes) if "bboxes" in found else None,
+            boxes_xywh=xyxy_to_xywh(_value(found, "bboxes")) if "bboxes" in found else None,
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        semantics = semantics_from_array(to_numpy(scores.data), image, reader.table, f"{where}: seg_logits")
+        semantics = semantics_from_array(to_numpy(_value(scores, "data")), image, reader.table, f"{where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
         semantics = semantics_from_labels(label_map, image, reader.table, f"{where}: pred_sem_seg")
@@ -270,13 +273,28 @@ def _read_supervision(
 def _read_dict(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return read_mask_dict(result, image, reader.table, where)
+    return read_mask_dict(result, image, reader.table, where, padding=padding)
 
 
 def _read_array(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return Predicted(None, semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array"))
+    scores = semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array", padding=padding)
+    return Predicted(None, scores)
+
+
+def _read_cached(
+    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
+) -> Predicted:
+    where = f"{where}: {result!r}"
+    refuse_other_size(where, image, result.hw)
+    if result.cache.categories != reader.categories:
+        raise PredictionsError(f"{where}: other categories than those to fuse; give a cache of the same data set")
+    tables = result.cache.tables
+    return Predicted(
+        replace(result.instance_arrays, image_id=image.image_id) if "instances" in tables else None,
+        replace(result.semantic.arrays, image_id=image.image_id) if "semantic" in tables else None,
+    )
 
 
 def _is_instances(result: Any) -> bool:
@@ -292,6 +310,7 @@ def _is_ultralytics(result: Any) -> bool:
 
 
 _READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
+    (lambda result: hasattr(result, "cache") and hasattr(result, "image_id"), _read_cached),
     (_has("class_queries_logits", "pred_logits"), _read_queries),
     (_has("segments_info"), _read_segments_info),
     (_is_panoptic_seg, _read_panoptic_seg),

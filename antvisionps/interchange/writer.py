@@ -21,7 +21,7 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.image_names import ImageFinder
-from antvisionps.interchange.raw_queries import Padding
+from antvisionps.interchange.letterbox import Padding
 from antvisionps.interchange.tool_arrays import Predicted, no_instances, no_semantics
 from antvisionps.interchange.tool_results import ResultReader, make_labels
 from antvisionps.panoptic.coco_json import read_panoptic
@@ -76,13 +76,11 @@ class Writer(AbstractContextManager["Writer"]):
         """Takes what a tool returned for the image of that id, or of that photo: an object of Hugging Face, detectron2,
         mmdet, Ultralytics or supervision, raw queries, a dict of arrays, or a list of them (tool_results.py).
 
-        For raw queries on a padded input: the photo's share `input_hw` of the input `padded_hw`, in its pixels. Raises
-        PredictionsError on an unknown image, one that was added before, and a result that does not fit it.
+        For raw queries, masks and class scores on a padded input: the photo's share `input_hw`, at the top left of the
+        input `padded_hw`, in its pixels. Raises PredictionsError on an unknown image, one that was added before, and a
+        result that does not fit it.
         """
-        if (input_hw is None) != (padded_hw is None):
-            raise PredictionsError("expected input_hw and padded_hw together, got one of them")
-        found = self._find(image)
-        padding = None if input_hw is None or padded_hw is None else Padding(input_hw, padded_hw)
+        found, padding = self._find(image), Padding.of(input_hw, padded_hw)
         self._spool.add(found, self._reader.read(result, found, padding=padding))
 
     def _find(self, image: int | str | PathLike[str]) -> PanopticImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,20 @@ KINDS: dict[str, tuple[Callable[[Path], CacheReader[Any]], Callable[[Path, Cache
 """File → its reader and writer."""
 
 
-def import_written(source: Path, folder: Path, dataset: PanopticDataset, header: CacheHeader) -> None:
-    """Copies the files to `folder` under another header. Raises PredictionsError on a damaged file, and on one of other
-    images, sizes or categories than the split's."""
+def import_written(
+    source: Path, folder: Path, dataset: PanopticDataset, header: CacheHeader, *, first: int | None = None
+) -> None:
+    """Copies the files, or so many `first` images, to `folder` under another header. Raises PredictionsError on a
+    damaged file, and on one of other images, sizes or categories than the split's."""
     for name, (open_file, open_copy) in KINDS.items():
         if not (source / name).exists():
             continue
         try:
             with open_file(source / name) as reader, open_copy(folder / name, header) as writer:
                 _refuse_other_split(reader, dataset)
-                images = progress(reader, description=name, total=len(reader), unit="image")
-                for written, image in zip(images, dataset.images, strict=True):
+                part = dataset.images[:first]
+                images = progress(islice(reader, first), description=name, total=len(part), unit="image")
+                for written, image in zip(images, part, strict=True):
                     refuse_other_size(source / name, image, (written.height, written.width))
                     writer.write(written)
         except CacheError as error:

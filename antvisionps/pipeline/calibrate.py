@@ -29,6 +29,7 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
+from antvisionps.fusion.voting_document import AutoRules
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
@@ -55,13 +56,14 @@ def calibrate_systems(
     load_kernels()
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
-        found = {system: _calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
+        found = {system: calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
         for system, calibration in found.items():
-            text = json.dumps(calibration.to_json(), indent=2) + "\n"
-            (folder / f"{system}.json").write_text(text, encoding="utf-8")
+            write_calibration(folder / f"{system}.json", calibration)
         for system in params.fuse.systems:
             if system not in settings:
-                write_voting(folder / f"{system}.json", calibrate_auto(system, params, caches, workers=workers))
+                ends = [system] if system in params.all_ends else params.all_ends
+                voting = calibrate_auto(system, ends, caches, rules=auto_rules(params), workers=workers)
+                write_voting(folder / f"{system}.json", voting)
     return found
 
 
@@ -80,7 +82,17 @@ def starting_settings(
     )
 
 
-def _calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
+def auto_rules(params: Params) -> AutoRules:
+    """What method auto does not fit."""
+    return AutoRules(params.calibrate.max_overlap_frac, params.fuse.min_joined_iou, params.fuse.semantic_average)
+
+
+def write_calibration(path: Path, found: Calibration) -> None:
+    path.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
+    """Fitted on all images, with its PQ on halves that it has not seen, which is printed; a bar shows its steps."""
     steps = 3 * STEPS + 2  # on all images, on each half, and each half by what was found on the other
     with progress(description=f"calibrate {system}", total=steps, unit="step") as bar:
         heldout = replace(heldout, on_step=bar.update)

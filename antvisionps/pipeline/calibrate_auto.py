@@ -29,8 +29,7 @@ from antvisionps.evaluation.panoptic_quality import (
     total_counts,
 )
 from antvisionps.evaluation.segment_outcomes import best_gt_segments
-from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, coco_segments
-from antvisionps.fusion.mask_union import UnionRules
+from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.segment_quality import QualityModel, fit_quality, least_probabilities
 from antvisionps.fusion.segment_voting import (
     Acceptance,
@@ -41,10 +40,9 @@ from antvisionps.fusion.segment_voting import (
     thing_features,
 )
 from antvisionps.fusion.system import FusionSettings, average_weighted, join, semantic_end
-from antvisionps.fusion.voting_document import ChoiceOfEnds, VotingDocument
+from antvisionps.fusion.voting_document import AutoRules, ChoiceOfEnds, VotingDocument
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
-from antvisionps.params.whole import Params
 from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
 
@@ -98,13 +96,15 @@ def fold_images(images: int) -> np.ndarray:
     return np.array([position >= 0, *(position % folds != fold for fold in range(folds))])
 
 
-def calibrate_auto(system: str, params: Params, caches: SplitCaches, *, workers: Workers) -> VotingDocument:
-    """Fits and measures each choice of ends; prints them, and returns the one to take."""
-    choices = choices_of_ends(system, params, caches)
+def calibrate_auto(
+    system: str, ends: Sequence[str], caches: SplitCaches, *, rules: AutoRules, workers: Workers
+) -> VotingDocument:
+    """Fits and measures each choice of the ends; prints them, and returns the one to take."""
+    choices = choices_of_ends(ends, caches)
     seen = fold_images(len(caches.dataset.images))
     with progress(description=f"calibrate {system}", total=PASSES * len(choices), unit="pass") as bar:
         heldout = HeldoutFits(caches, workers, seen, bar.update)
-        fitted = [_fit_and_count(_settings(ends, params), heldout) for ends in choices]
+        fitted = [_fit_and_count(rules.settings(ends), heldout) for ends in choices]
     rows, taken = choose_ends(
         choices, [counts for _, counts in fitted], caches.dataset.categories.category_ids.tolist()
     )
@@ -115,7 +115,7 @@ def calibrate_auto(system: str, params: Params, caches: SplitCaches, *, workers:
         pq = "–" if row.heldout_pq is None else f"{100 * row.heldout_pq:.1f}"
         print(f"{system}, {'+'.join(row.ends)}: cross-validated held-out PQ in percent {pq}{lead}")
     return VotingDocument(
-        choices=rows, ends=tuple(choices[taken]), min_joined_iou=params.fuse.min_joined_iou, acceptance=fitted[taken][0]
+        choices=rows, ends=tuple(choices[taken]), min_joined_iou=rules.min_joined_iou, acceptance=fitted[taken][0]
     )
 
 
@@ -123,24 +123,15 @@ def write_voting(path: Path, found: VotingDocument) -> None:
     path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
-def choices_of_ends(system: str, params: Params, caches: SplitCaches) -> list[list[str]]:
-    """All ends first, then all but one, then each alone; of these, what has both instances and semantics. Of an end's
-    own system itself."""
-    ends = sorted(params.all_ends)
-    if system in ends:
-        return [[system]]
+def choices_of_ends(ends: Sequence[str], caches: SplitCaches) -> list[list[str]]:
+    """All ends first, then all but one, then each alone; of these, what has both instances and semantics."""
+    ends = sorted(ends)
+    if len(ends) == 1:
+        return [ends]
     with_instances, with_semantics = set(caches.open_instances(ends)), set(caches.open_semantics(ends))
     fewer = [[other for other in ends if other != end] for end in ends if len(ends) > 2]
-    alone = [[end] for end in ends if len(ends) > 1]
+    alone = [[end] for end in ends]
     return [ends, *(some for some in fewer + alone if with_instances & {*some} and with_semantics & {*some})]
-
-
-def _settings(ends: Sequence[str], params: Params) -> FusionSettings:
-    """Before anything is fitted."""
-    rules = HeuristicRules(0.0, params.calibrate.max_overlap_frac, 0)
-    weights = dict.fromkeys(ends, 1.0)
-    union = UnionRules(weights, params.fuse.min_joined_iou)
-    return FusionSettings("auto", rules, weights, params.fuse.semantic_average, None, union)
 
 
 def choose_ends(

@@ -20,7 +20,7 @@ from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, RE
 _least, _largest = np.minimum.reduce, np.maximum.reduce
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageInstances(CachedImage):
     """The N instances that an end found in one image; N = 0 is an image in which it found none.
 
@@ -58,6 +58,9 @@ class ImageInstances(CachedImage):
 
     def __len__(self) -> int:
         return len(self.rles)
+
+    def __repr__(self) -> str:
+        return f"<image {self.image_id}, {self.height} x {self.width} px: {len(self)} instances>"
 
     @cached_property
     def runs(self) -> MaskRuns:

@@ -24,7 +24,7 @@ _LZ4_LEVEL = 3
 """Higher ones take longer to write, for little; zstd takes twice as long to read."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSemantics(CachedImage):
     """The probabilities of C categories on an end's output grid; a category that is not listed is 0 everywhere.
 
@@ -39,6 +39,11 @@ class ImageSemantics(CachedImage):
     stride: float
     category_ids: np.ndarray
     planes: np.ndarray
+
+    def __repr__(self) -> str:
+        categories, height, width = self.planes.shape
+        size = f"{self.height} x {self.width} px"
+        return f"<image {self.image_id}, {size}: {categories} categories on {height} x {width} cells>"
 
     def __post_init__(self) -> None:
         ids, planes = self.category_ids, self.planes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from antvisionps.core.errors import CacheError
+from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader
@@ -112,3 +112,14 @@ class SplitCaches:
 
     def _images(self) -> dict[int, tuple[int, int]]:
         return {image.image_id: (image.height, image.width) for image in self.dataset.images}
+
+
+def refuse_other_kinds(end: str, folders: Sequence[Path]) -> None:
+    """Raises PredictionsError where the caches of one split have instances or semantics and those of another have
+    not."""
+    for kind, file_name in FILE_OF_KIND.items():
+        if len({(folder / file_name).exists() for folder in folders}) > 1:
+            raise PredictionsError(
+                f"{end}: {kind} of the held-out images or of the others, not of both; give both the same kinds of "
+                "predictions"
+            )

@@ -29,6 +29,7 @@ PURPOSE_OF_EXTRA = {
     "models": "training and prediction need it",
     "pipeline": "`dvc repro` needs it",
     "figures": "only `antvisionps figure` needs it",
+    "notebooks": "only `plot` and `to_pandas` in notebooks need it",
     "cluster": "only runtime.backend dask needs it",
     "dev": "only the tests need it",
 }
@@ -66,7 +67,7 @@ def _packages(project_root: Path) -> Iterator[Finding]:
     for requirement in requirements:
         extra = _extra_of(requirement)
         purpose = PURPOSE_OF_EXTRA.get(extra, "everything needs it")
-        severity: Severity = "note" if extra in ("dev", "figures", "cluster") else "wrong"
+        severity: Severity = "note" if extra in ("dev", "figures", "notebooks", "cluster") else "wrong"
         remedy = _install_command(project_root, extra)
         if not _is_installed(requirement.name):
             yield Finding(severity, requirement.name, f"missing; {purpose}", remedy)

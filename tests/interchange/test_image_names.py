@@ -69,7 +69,7 @@ def test_label_pngs_may_leave_out_the_subfolders_of_the_photos(tmp_path, dataset
 def test_a_file_of_another_kind_is_called_so(files, refuse, dataset):
     name = names_of(dataset)
     (files / "semantic" / f"{next(iter(name))}.jpg").touch()
-    refuse(files, r"\.jpg: no file of semantics; expected NAME\.png or NAME\.npz")
+    refuse(files, r"\.jpg: a file of another kind; expected NAME\.png or NAME\.npz")
 
 
 OUTSIDE = [

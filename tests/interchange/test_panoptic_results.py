@@ -67,7 +67,7 @@ def test_panoptic_results_score_what_panopticapi_gives_them(
         "ends": [],
         "import_end": {"ends": ["mine"]},
         "predict": {"separate_ends": []},
-        "fuse": {"systems": ["mine"], "min_stuff_area_px": 0} | weights,
+        "fuse": {"systems": ["mine"], "method": "heuristic", "min_stuff_area_px": 0} | weights,
         "score": {"bootstrap_samples": 20, "overlay_images": 0},
         "runtime": {"workers": 1},
     }

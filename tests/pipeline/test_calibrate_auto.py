@@ -94,9 +94,8 @@ def test_the_overlap_of_section_fuse_counts(done, auto, tmp_path):
 
 
 def test_three_ends_are_tried_together_without_one_and_alone():
-    params = SimpleNamespace(all_ends=["c", "b", "a"])
     caches = SimpleNamespace(open_instances=lambda ends: {"a": None, "b": None}, open_semantics=dict.fromkeys)
-    found = choices_of_ends("fusion", params, caches)
+    found = choices_of_ends(["c", "b", "a"], caches)
     assert found == [["a", "b", "c"], ["b", "c"], ["a", "c"], ["a", "b"], ["a"], ["b"]]
 
 

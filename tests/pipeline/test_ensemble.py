@@ -1,8 +1,10 @@
 """Fusing without a project gives the maps that the stages give."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 import antvisionps
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import DataError, ParamsError, PredictionsError
+from antvisionps.fusion.routing import read_routing
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.instances import InstancesReader
@@ -67,6 +70,24 @@ def test_thresholds_are_a_presets_unless_they_are_given():
     assert [one.category_id for one in antvisionps.fuse(**alone, min_stuff_area_px=12).segments] == [1, 8]
 
 
+def test_masks_and_class_scores_on_a_padded_input_are_the_photos():
+    """Masks and scores on twice the photo's pixels, with rows and columns below and beside it that are not its own."""
+    letterboxed = {
+        "masks": np.pad(CAT.repeat(2, axis=0).repeat(2, axis=1), ((0, 4), (0, 2)), constant_values=True)[None],
+        "scores": [0.9],
+        "category_ids": [1],
+        "semantic": np.pad(np.stack([SKY_LEFT == 7, SKY_LEFT == 8]).astype(np.float32), ((0, 0), (0, 2), (0, 1))),
+        "semantic_labels": [7, 8],
+    }
+    padding = {"input_hw": {"a": (8, 12)}, "padded_hw": {"a": (12, 14)}}
+    fused = fuse({"a": letterboxed}, **padding)
+    np.testing.assert_array_equal(fused.segment_ids == 1, CAT)
+    plain = fuse({"a": masks((1, 0.9, CAT)) | {"semantic": SKY_LEFT}})
+    np.testing.assert_array_equal(fused.segment_ids, plain.segment_ids)
+    with pytest.raises(PredictionsError, match="a: image 0: semantic: expected a grid of one stride"):
+        fuse({"a": letterboxed | {"semantic": np.ones((2, 5, 7))}}, **padding)
+
+
 def test_models_without_semantics_leave_the_rest_void_and_raw_queries_go_through_upsnets_head():
     fused = fuse({"a": masks((1, 0.9, CAT)), "b": masks((1, 0.9, CAT))})
     np.testing.assert_array_equal(fused.segment_ids, CAT)
@@ -82,7 +103,7 @@ def test_what_does_not_fit_is_one_line():
     a = masks((1, 0.9, CAT))
     for arguments, error, match in (
         ({"preset": "mine"}, ParamsError, "fuse: preset: Input should be 'panopticapi'.* got 'mine'"),
-        ({"method": "auto"}, ParamsError, "fuse: method: Input should be 'heuristic' or 'panoptic_head', got 'auto'"),
+        ({"method": "auto"}, ParamsError, "method auto is fitted on held-out images"),
         ({"min_scoer": 0.5}, ParamsError, "fuse: min_scoer: "),
         ({"min_score": 1.5}, ParamsError, "fuse: min_score: .* got 1.5"),
         ({"semantic_weights": {"b": 1.0}}, ParamsError, r"a weight of b, which is no model; expected of \['a'\]"),
@@ -90,6 +111,8 @@ def test_what_does_not_fit_is_one_line():
         ({"instances": {"cat": "a"}}, ParamsError, r"expected one of \['a'\] for dog \(2\), got None"),
         ({"min_scores": {"sky": 0.5}}, ParamsError, "min_scores names 'sky'; expected things"),
         ({"labels": {"b": []}}, PredictionsError, "labels of b, which is no model"),
+        ({"padded_hw": {"b": HW}}, PredictionsError, "padded_hw of b, which is no model"),
+        ({"padded_hw": {"a": HW}}, PredictionsError, "^a: expected input_hw and padded_hw together"),
         ({"predictions": {"a": SKY_LEFT}}, PredictionsError, "no model has instances"),
         ({"predictions": {"a": a | {"scores": [2]}}}, PredictionsError, "^a: image 0: expected a score from 0 to 1"),
         ({"categories": {}}, DataError, "expected a list of categories"),
@@ -106,12 +129,16 @@ CHOICES = {"min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32, "
 @pytest.fixture(scope="module")
 def of_ends(done):
     """The split, and end → image_id → what its cache has."""
+    return open_split(done.prepared, "val"), results_of_ends(done, "val")
+
+
+def results_of_ends(done, split):
     results = {}
     for end in ENDS:
-        folder = done.predictions / end / "val"
+        folder = done.predictions / end / split
         with InstancesReader(folder / INSTANCES_FILE) as found, SemanticReader(folder / SEMANTIC_FILE) as planes:
             results[end] = {one.image_id: as_dict(one, two) for one, two in zip(found, planes, strict=True)}
-    return open_split(done.prepared, "val"), results
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -130,19 +157,87 @@ def test_an_image_in_memory_is_fused_as_by_the_stage(of_ends, by_stage):
         np.testing.assert_array_equal(fused.segment_ids, maps.load_segment_ids(image))
 
 
-def test_folders_are_fused_as_by_the_stage(of_ends, by_stage, tmp_path, capsys):
-    dataset, results = of_ends
-    command = ["fuse", "--gt", str(dataset.annotations), str(dataset.panoptic_dir), "--out", str(tmp_path / "out")]
-    for end, by_image in results.items():
-        with antvisionps.Writer(end, gt=dataset.annotations, to=tmp_path / end) as writer:
-            for image_id, result in by_image.items():
-                writer.add(image_id, result)
-        command += ["--pred", str(tmp_path / end)]
-    for name, value in CHOICES.items():
-        command += ["--set", f"{name}={json.dumps(value)}"]
-    cli.main(command)
+@pytest.fixture(scope="module")
+def written(done, tmp_path_factory):
+    """Split → end → a folder of Writer's, of what its cache has."""
+    folder = tmp_path_factory.mktemp("written")
+    for split in ("val", "heldout"):
+        for end, by_image in results_of_ends(done, split).items():
+            with antvisionps.Writer(end, gt=done.prepared / f"{split}.json", to=folder / split / end) as writer:
+                for image_id, result in by_image.items():
+                    writer.add(image_id, result)
+    return {split: {end: folder / split / end for end in ENDS} for split in ("val", "heldout")}
+
+
+def command_for(dataset, written, out):
+    command = ["fuse", "--gt", str(dataset.annotations), str(dataset.panoptic_dir), "--out", str(out)]
+    return command + [word for end in ENDS for word in ("--pred", str(written["val"][end]))]
+
+
+def with_settings(command, **settings):
+    return command + [
+        word for name, value in settings.items() for word in ("--set", f"{name}={json.dumps(value).strip(chr(34))}")
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_folders_are_fused_as_by_the_stage(of_ends, written, by_stage, tmp_path, capsys, workers):
+    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), **CHOICES)
+    cli.main([*command, "--workers", str(workers)])
     assert "5 panoptic maps of e_ups + lwl_htc" in capsys.readouterr().out
     assert bytes_below(tmp_path / "out") == bytes_below(by_stage)
+
+
+def calibrating(done, written):
+    heldout = open_split(done.prepared, "heldout")
+    options = ["--calibrate-on", str(heldout.annotations), str(heldout.panoptic_dir)]
+    return options + [word for end in ENDS for word in ("--calibrate-pred", str(written["heldout"][end]))]
+
+
+def test_held_out_folders_are_calibrated_on_as_by_the_stages(done, of_ends, written, tmp_path, capsys):
+    routes = read_routing(done.routing, categories=of_ends[0].categories, ends=list(ENDS)).end_of_category
+    begin = {"min_score": 0.5, "min_stuff_area_px": 256, "instances": {str(key): end for key, end in routes.items()}}
+    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), **begin)
+    cli.main([*command, *calibrating(done, written), "--workers", "1"])
+    assert "fused, held-out PQ in percent: plain " in capsys.readouterr().out
+    calibration = (tmp_path / "out" / "calibration.json").read_bytes()
+    assert calibration == (done.calibration / "fusion.json").read_bytes()
+    by_stages = done.fuse(tmp_path / "fused", "fusion", calibrated=True) / "fusion"
+    assert bytes_below(tmp_path / "out") == bytes_below(by_stages) | {Path("calibration.json"): calibration}
+
+
+def test_method_auto_is_fitted_on_held_out_folders_as_by_the_stages(done, auto, written, tmp_path):
+    val, heldout = (open_split(done.prepared, split) for split in ("val", "heldout"))
+    antvisionps.fuse_folders(
+        written["val"],
+        gt=val.annotations,
+        out=tmp_path / "out",
+        calibrate_on=(heldout.annotations, heldout.panoptic_dir, written["heldout"]),
+        method="auto",
+    )
+    calibration = (auto / "calibration" / "fusion.json").read_bytes()
+    expected = bytes_below(auto / "fused" / "fusion") | {Path("calibration.json"): calibration}
+    assert bytes_below(tmp_path / "out") == expected
+
+
+def test_held_out_folders_that_do_not_fit_are_one_line(done, of_ends, written, tmp_path, capsys):
+    command, options = command_for(of_ends[0], written, tmp_path / "out"), calibrating(done, written)
+    alone = tmp_path / "lwl_htc"
+    shutil.copytree(written["heldout"]["lwl_htc"], alone)
+    (alone / SEMANTIC_FILE).unlink()
+    for more, match in (
+        (options[:3], "--calibrate-on and --calibrate-pred: expected both"),
+        (options[:-2], "the models ['e_ups', 'lwl_htc'] are fused, and ['e_ups'] predicted the held-out images"),
+        ([*options[:-1], str(alone)], "lwl_htc: semantics of the held-out images or of the others, not of both"),
+        ([*options, "--set", "min_scores={1: 0.5}"], "fuse: min_scores has no use where held-out images decide"),
+        ([*options, "--set", "method=auto", "--set", "min_score=0.5"], "fuse: min_score has no use"),
+        (["--set", "method=auto"], "method auto is fitted on held-out images"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*command, *more])
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert match in line
+    assert list(tmp_path.iterdir()) == [alone]
 
 
 def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys):

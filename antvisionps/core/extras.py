@@ -1,4 +1,4 @@
-"""Commands that need more than the base install say so."""
+"""What needs more than the base install says so."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,0 +1,73 @@
+"""Instances as Ultralytics' `save_txt` writes them with `save_conf`: a file an image, a row an instance.
+
+A row is the class, which counts from 0, the corners x y of its outline as fractions of the photo's sides, and the
+score. A photo on which nothing was found has no file. https://docs.ultralytics.com/datasets/segment/
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.input_files import read_file
+from antvisionps.interchange.coco_results import Instance, checked_score
+from antvisionps.interchange.label_table import LabelTable
+from antvisionps.interchange.numpy_files import reason
+from antvisionps.interchange.semantic_files import files_by_image
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
+
+SUFFIX = ".txt"
+
+
+def read_yolo_labels(folder: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageInstances]:
+    """Every image of the split, in ascending image_id.
+
+    An outline is filled as OpenCV, with which Ultralytics draws it, fills it. Raises PredictionsError on a file of no
+    image, a row that is not as above, a label without category and the same row twice.
+    """
+    file_of_image = files_by_image(folder, dataset, [SUFFIX])
+    for image in dataset.images:
+        path = file_of_image.get(image.image_id)
+        yield ImageInstances.of(image, []) if path is None else _read(path, image, labels)
+
+
+def _read(path: Path, image: PanopticImage, labels: LabelTable) -> ImageInstances:
+    try:
+        rows = read_file(path).decode().split("\n")
+        instances = [_parse(row, image, labels, f"{path}: line {i}") for i, row in enumerate(rows, start=1) if row]
+        if len(set(rows) - {""}) < len(instances):
+            raise PredictionsError(f"{path}: the same row twice; save_txt appends, so empty the folder before a run")
+        return ImageInstances.of(image, instances)
+    except (OSError, UnicodeError, CacheError) as error:
+        raise PredictionsError(f"{path}: cannot be read ({reason(error)}); write it again") from error
+
+
+def _parse(row: str, image: PanopticImage, labels: LabelTable, where: str) -> Instance:
+    try:
+        label, *corners, score = map(float, row.split())
+    except ValueError:
+        raise PredictionsError(f"{where}: expected numbers, got {row[:80]!r}") from None
+    if len(corners) % 2 or len(corners) < 6:
+        raise PredictionsError(
+            f"{where}: expected a class, three corners x y or more and a score, got {len(corners) + 2} numbers; write "
+            "masks of a segmentation model with save_conf=True"
+        )
+    category_id = labels.category_id(label, is_thing=True, where=where)
+    mask = _fill(np.reshape(corners, (-1, 2)), image, where)
+    return category_id, checked_score(score, where), tuple(cv2.boundingRect(mask)), encode_masks(mask[None])[0]
+
+
+def _fill(corners: np.ndarray, image: PanopticImage, where: str) -> np.ndarray:
+    """(H, W) uint8. Corners a little outside are cut off."""
+    if not (np.abs(corners - 0.5) <= 1.5).all():  # false for NaN
+        raise PredictionsError(
+            f"{where}: expected corners as fractions of the photo's sides, got {corners.tolist()[0]}"
+        )
+    mask = np.zeros((image.height, image.width), dtype=np.uint8)
+    points = np.rint(corners * [image.width, image.height]).astype(np.int32)
+    return cv2.fillPoly(mask, [points], 1)
