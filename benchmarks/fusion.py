@@ -38,7 +38,7 @@ from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, find_runs
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
-from antvisionps.pipeline.score import match_systems
+from antvisionps.pipeline.score import score_systems
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
@@ -154,7 +154,7 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
 
     def ours() -> None:
         systems = {"fusion": open_fused(root / "fused" / "fusion", truth)}
-        match_systems(truth, systems, prepared=root / "prepared", workers=cores)
+        score_systems(truth, systems, prepared=root / "prepared", with_boundary=False, workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]

@@ -151,8 +151,8 @@ def match_segments(
 
 
 class Matching(NamedTuple):
-    """Places in the lists of overlaps: gt (M,) and predicted (M,) of each match with its IoU, missed true segments, wrong
-    predicted ones."""
+    """Places in the lists of overlaps: gt (M,) and predicted (M,) of each match, with its IoU; missed true segments,
+    wrong predicted ones."""
 
     gt: np.ndarray
     predicted: np.ndarray
@@ -193,9 +193,7 @@ def match_overlaps(overlaps: SegmentOverlaps, *, max_ious: np.ndarray | None = N
     is_missed[row[is_match]] = False
     is_wrong = (ignored_px <= MAX_IGNORED_FRAC * overlaps.predicted_px) & ~predicted.is_void
     is_wrong[column[is_match]] = False
-    return Matching(
-        row[is_match], column[is_match], iou[is_match], np.flatnonzero(is_missed), np.flatnonzero(is_wrong)
-    )
+    return Matching(row[is_match], column[is_match], iou[is_match], np.flatnonzero(is_missed), np.flatnonzero(is_wrong))
 
 
 def total_counts(images: Sequence[MatchCounts]) -> MatchCounts:

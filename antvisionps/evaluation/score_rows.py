@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from antvisionps.evaluation.bootstrap import ResampledCounts, percentile_interval
+from antvisionps.evaluation.error_kinds import KINDS, ErrorCounts
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
@@ -24,6 +25,8 @@ COUNTS = ("tp", "fp", "fn")
 CLASS_COLUMNS = ("category", "system", *MEASURES, *COUNTS)
 SIZE_COLUMNS = ("system", "size", *MEASURES, *COUNTS)
 INTERVAL_COLUMNS = ("group", "system", "minus", "PQ", "low", "high")
+ERROR_COLUMNS = ("group", "system", "kind", "segments", "PQ_lost")
+CLASS_ERROR_COLUMNS = ("category", *ERROR_COLUMNS[1:])
 IMAGE_COLUMNS = ("system", "image_id", "category_id", *COUNTS, "iou_sum")
 
 
@@ -47,6 +50,28 @@ def size_rows(matches: Mapping[str, SegmentMatches], categories: CategorySet) ->
             quality = group_quality(class_quality(total), total.category_ids.tolist())
             sums = (int(column.sum()) for column in (total.tp, total.fp, total.fn))
             yield [name, size, *percentages(quality).values(), *sums]
+
+
+def error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each group, system and kind; PQ_lost of a group's kinds add up to 100 - its PQ."""
+    for group, category_ids in groups(categories).items():
+        for name, of_system in errors.items():
+            yield from ([group, name, *row] for row in _kind_rows(of_system, category_ids))
+
+
+def class_error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each category, system and kind, of the categories with a true or a predicted segment."""
+    for category in categories.categories:
+        for name, of_system in errors.items():
+            if category.category_id in of_system.category_ids:
+                rows = _kind_rows(of_system, [category.category_id])
+                yield from ([category.name, name, *row] for row in rows)
+
+
+def _kind_rows(errors: ErrorCounts, category_ids: Collection[int]) -> Iterator[list[object]]:
+    segments, pq_lost = errors.of_categories(category_ids)
+    for kind, count, lost in zip(KINDS, segments.tolist(), pq_lost.tolist(), strict=True):
+        yield [kind.value, count, "" if math.isnan(lost) else 100 * lost]
 
 
 def interval_rows(

@@ -80,6 +80,7 @@ class Score(Section):
     overlay_images: NonNegative
     bootstrap_samples: Samples
     seed: Seed
+    boundary_pq: bool
 
 
 class Report(Section):

@@ -13,16 +13,21 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import draw_images
-from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, match_segments, total_counts
+from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
 from antvisionps.evaluation.score_rows import (
     CLASS_COLUMNS,
+    CLASS_ERROR_COLUMNS,
+    ERROR_COLUMNS,
     INTERVAL_COLUMNS,
     SIZE_COLUMNS,
+    class_error_rows,
     class_rows,
+    error_rows,
     image_columns,
     interval_rows,
     size_rows,
 )
+from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.evaluation.summary import summarize
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
@@ -36,6 +41,9 @@ from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
 from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
+
+BOUNDARY = "boundary_"
+"""What the names of the files of boundary PQ begin with."""
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
@@ -60,72 +68,91 @@ def score(
     settings = [system_settings(name, params, categories=truth.categories, **places) for name in systems]
     with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
         with open_workers(**params.runtime.worker_arguments()) as workers:
-            matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+            scores = score_systems(
+                truth, systems, prepared=prepared, with_boundary=params.score.boundary_pq, workers=workers
+            )
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-        summary = write_metrics(folder, matches, truth, draws)
+        summary = write_metrics(folder, scores, truth, draws)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
         write_ignored(folder, describe_ignored(params.fuse, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 
 
-def match_systems(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: Workers
-) -> dict[str, SegmentMatches]:
-    """System → the matches of its segments in all images, in the order of the truth's."""
-    open_work = partial(_open_matching, truth, systems, prepared)
+def score_systems(
+    truth: PanopticDataset,
+    systems: Mapping[str, PanopticDataset],
+    *,
+    prepared: Path,
+    with_boundary: bool,
+    workers: Workers,
+) -> dict[str, SegmentScores]:
+    """System → what its segments count in all images, in the order of the truth's."""
+    open_work = partial(_open_scoring, truth, systems, prepared, with_boundary)
     groups = range(len(open_gt_runs(truth, prepared)))
 
     def images_of(group: int) -> int:
         return len(images_of_group(truth.images, group))
 
     found = map_images(open_work, groups, workers=workers, description="score", images_of_item=images_of)
-    return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
+    return {name: SegmentScores.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 
 def open_gt_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
     return SegmentRunsReader(runs_path(prepared), truth.images, remedy="run `dvc repro prepare`")
 
 
-def _open_matching(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path
-) -> Callable[[int], list[SegmentMatches]]:
+def _open_scoring(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path, with_boundary: bool
+) -> Callable[[int], list[SegmentScores]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
     gt_runs = open_gt_runs(truth, prepared)
     runs_of = {
         name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")
         for name, fused in systems.items()
     }
 
-    def match(group: int) -> list[SegmentMatches]:
-        gt = gt_runs.read(group)
-        return [
-            match_segments(
-                gt_runs=gt,
-                gt=[image.segments for image in images_of_group(truth.images, group)],
-                predicted_runs=runs_of[name].read(group),
-                predicted=[image.segments for image in images_of_group(fused.images, group)],
-            )
-            for name, fused in systems.items()
-        ]
+    def read(reader: SegmentRunsReader, dataset: PanopticDataset, group: int) -> SegmentMaps:
+        images = images_of_group(dataset.images, group)
+        segments, sizes_hw = (
+            [*column] for column in zip(*((i.segments, (i.height, i.width)) for i in images), strict=True)
+        )
+        return SegmentMaps.of(reader.read(group), segments, sizes_hw=sizes_hw, with_bands=with_boundary)
 
-    return match
+    def score(group: int) -> list[SegmentScores]:
+        gt = read(gt_runs, truth, group)
+        return [score_segments(gt, read(runs_of[name], fused, group)) for name, fused in systems.items()]
+
+    return score
 
 
 def write_metrics(
-    folder: Path, matches: Mapping[str, SegmentMatches], truth: PanopticDataset, draws: np.ndarray
+    folder: Path, scores: Mapping[str, SegmentScores], truth: PanopticDataset, draws: np.ndarray
 ) -> Summary:
-    """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
-    counts = {name: of_system.counts() for name, of_system in matches.items()}
-    totals = {name: total_counts(of_images) for name, of_images in counts.items()}
-    summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
-    (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    write_csv(folder / "per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
-    write_csv(folder / "per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
-    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, truth.categories, draws))
+    """Writes all metrics of segments and returns what panoptic.json holds; `draws` are the bootstrap's."""
+    categories = truth.categories
+    summary = _write_quality(folder, "", {name: of.matches for name, of in scores.items()}, truth)
+    boundary = {name: of.boundary for name, of in scores.items() if of.boundary is not None}
+    _write_quality(folder, BOUNDARY, boundary, truth)
+    errors = {name: of.errors for name, of in scores.items()}
+    write_csv(folder / "error_kinds.csv", ERROR_COLUMNS, error_rows(errors, categories))
+    write_csv(folder / "error_kinds_per_class.csv", CLASS_ERROR_COLUMNS, class_error_rows(errors, categories))
+    counts = {name: of.matches.counts() for name, of in scores.items()}
+    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, categories, draws))
     pq.write_table(
         _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
     )
+    return summary
+
+
+def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:
+    """panoptic.json, per_class.csv and per_size.csv; returns what the first holds."""
+    totals = {name: total_counts(of_system.counts()) for name, of_system in matches.items()}
+    summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
+    (folder / f"{prefix}panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_csv(folder / f"{prefix}per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
+    write_csv(folder / f"{prefix}per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
     return summary
 
 
