@@ -95,7 +95,9 @@ def test_a_perfect_map_has_no_error_and_a_wrong_one_all():
 
 
 def test_a_category_without_segments_leaves_the_means():
-    counts = MatchCounts(*(np.array(column) for column in ([1, 2, 3], [1, 0, 0], [1, 0, 0], [0, 0, 2], [0.75, 0.0, 0.0])))
+    counts = MatchCounts(
+        *(np.array(column) for column in ([1, 2, 3], [1, 0, 0], [1, 0, 0], [0, 0, 2], [0.75, 0.0, 0.0]))
+    )
     of_class = class_lrp(counts)
     assert all(map(math.isnan, of_class[2]))
     assert mean_lrp(of_class.values()) == pytest.approx((1 / 2 * (1.5 / 2 + 1), 1 / 4, 1 / 2, 1 / 2))
