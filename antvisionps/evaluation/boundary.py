@@ -24,8 +24,8 @@ DILATION_FRAC = 0.02
 
 @dataclass(frozen=True, eq=False)
 class BoundaryMaps:
-    """Of each image (H, W) labels: 0 void, n the band of its n-th segment in ascending id, the last of `labels` what lies
-    inside of the bands."""
+    """Of each image (H, W) labels: 0 void, n the band of its n-th segment in ascending id, the last of `labels` what
+    lies inside of the bands."""
 
     maps: Sequence[np.ndarray]
     labels: Sequence[int]
@@ -69,8 +69,8 @@ def _draw_bands(indices: np.ndarray, *, inside: int) -> np.ndarray:
     side = 2 * band_width_px(indices.shape) + 1
     kernel = np.ones((side, side), dtype=np.uint8)
     # Whatever lies outside of the image is no segment, so the least of a window at the edge is 0.
-    edge = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    is_inside = (cv2.erode(indices, kernel, **edge) == cv2.dilate(indices, kernel, **edge)) & (indices > 0)
+    least = cv2.erode(indices, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    is_inside = (least == cv2.dilate(indices, kernel)) & (indices > 0)
     indices[is_inside] = inside
     return indices
 

@@ -5,8 +5,8 @@ Of a category PQ = Σ IoU / w with w = TP + FP/2 + FN/2 (Kirillov et al. 2019, s
     1 − PQ = (Σ over matches of (1 − IoU) + FP/2 + FN/2) / w
 
 and every term is one segment's: a match loses 1 − IoU, a wrong or a missed one ½, each over w. A kind's loss is the
-sum over its segments, and a group's the mean over its categories, as its PQ is. TIDE (Bolya et al. 2020, section 3.2), whose
-kinds these are, has what AP would gain if one kind alone were mended, which does not add up.
+sum over its segments, and a group's the mean over its categories, as its PQ is. TIDE (Bolya et al. 2020, section 3.2),
+whose kinds these are, has what AP would gain if one kind alone were mended, which does not add up.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NEAR_IOU = 0.1
 
 
 class ErrorKind(StrEnum):
-    """Of a missed or a wrong segment the first that applies, in this order. It lies in another with more than half of its
-    area, where that on void does not count. Partners are segments of the other map, no crowds.
+    """Of a missed or a wrong segment the first that applies, in this order. It lies in another with more than half of
+    its area, where that on void does not count. Partners are segments of the other map, no crowds.
 
     outline     matched, but the IoU is below 1
     class       a partner of another category has an IoU above 0.5
@@ -55,8 +55,8 @@ KINDS = tuple(ErrorKind)
 
 @dataclass(frozen=True, eq=False)
 class ErrorCounts:
-    """By category, category_ids (K,) ascending, and kind: segments (K, 9) int64, and lost (K, 9) float64, what they keep
-    from the sum of IoUs; weight (K,) float64 is w."""
+    """By category, category_ids (K,) ascending, and kind: segments (K, 9) int64, and lost (K, 9) float64, what they
+    keep from the sum of IoUs; weight (K,) float64 is w."""
 
     category_ids: np.ndarray
     segments: np.ndarray

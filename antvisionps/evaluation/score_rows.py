@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from antvisionps.evaluation.bootstrap import ResampledCounts, percentile_interval
 from antvisionps.evaluation.error_kinds import KINDS, ErrorCounts
+from antvisionps.evaluation.lrp import NO_OPTIMUM, SystemLrp, mean_lrp
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
@@ -27,6 +28,9 @@ SIZE_COLUMNS = ("system", "size", *MEASURES, *COUNTS)
 INTERVAL_COLUMNS = ("group", "system", "minus", "PQ", "low", "high")
 ERROR_COLUMNS = ("group", "system", "kind", "segments", "PQ_lost")
 CLASS_ERROR_COLUMNS = ("category", *ERROR_COLUMNS[1:])
+LRP_MEASURES = ("LRP", "localisation", "FP", "FN")
+LRP_COLUMNS = ("group", "system", *LRP_MEASURES, *(f"optimal_{name}" for name in LRP_MEASURES))
+CLASS_LRP_COLUMNS = ("category", *LRP_COLUMNS[1:], "min_score")
 IMAGE_COLUMNS = ("system", "image_id", "category_id", *COUNTS, "iou_sum")
 
 
@@ -71,7 +75,33 @@ def class_error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet)
 def _kind_rows(errors: ErrorCounts, category_ids: Collection[int]) -> Iterator[list[object]]:
     segments, pq_lost = errors.of_categories(category_ids)
     for kind, count, lost in zip(KINDS, segments.tolist(), pq_lost.tolist(), strict=True):
-        yield [kind.value, count, "" if math.isnan(lost) else 100 * lost]
+        yield [kind.value, count, *_in_percent([lost])]
+
+
+def lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each group and system; the optimum is that of categories whose segments have scores."""
+    for group, category_ids in groups(categories).items():
+        for name, of_system in errors.items():
+            plain = mean_lrp([of_system.as_it_is[key] for key in category_ids if key in of_system.as_it_is])
+            optima = [of_system.optima[key].error for key in category_ids if key in of_system.optima]
+            yield [group, name, *_in_percent(plain), *_in_percent(mean_lrp(optima))]
+
+
+def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each category with a true or a predicted segment, and system."""
+    for category in categories.categories:
+        for name, of_system in errors.items():
+            if category.category_id in of_system.as_it_is:
+                optimum = of_system.optima.get(category.category_id, NO_OPTIMUM)
+                plain = of_system.as_it_is[category.category_id]
+                min_score = "" if math.isnan(optimum.min_score) else optimum.min_score
+                yield [category.name, name, *_in_percent(plain), *_in_percent(optimum.error), min_score]
+
+
+def _in_percent(values: Iterable[float]) -> Iterator[object]:
+    """Empty where there is nothing to measure."""
+    for value in values:
+        yield "" if math.isnan(value) else 100 * value
 
 
 def interval_rows(
@@ -94,8 +124,7 @@ def interval_rows(
 
 def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
     """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
-    for value in (float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])):
-        yield "" if math.isnan(value) else 100 * value
+    yield from _in_percent((float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])))
 
 
 def image_columns(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from antvisionps.core.errors import DataError, PredictionsError
+from antvisionps.evaluation.lrp import SegmentConfidence
 from antvisionps.evaluation.panoptic_quality import (
     MatchCounts,
     Quality,
@@ -126,6 +127,19 @@ def score_results(
     )
     parts = zip(*found, strict=True)
     return truth, {name: SegmentScores.join(of_name) for name, of_name in zip(predictions, parts, strict=True)}
+
+
+def read_confidence(files: Files, truth: PanopticDataset) -> SegmentConfidence:
+    """The scores that segments_info gives, of those segments that have one."""
+    rows = PanopticResults.open(*files, dataset=truth).row_of_image
+    scored = [
+        (position, segment["id"], segment["score"])
+        for position, image in enumerate(truth.images)
+        for segment in rows[image.image_id]["segments_info"]
+        if segment.get("score") is not None
+    ]
+    images, segment_ids, scores = np.array(scored, dtype=np.float64).reshape(-1, 3).T
+    return SegmentConfidence.of(images.astype(np.int64), segment_ids.astype(np.int64), scores)
 
 
 def _open_scoring(

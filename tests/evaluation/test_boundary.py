@@ -1,4 +1,4 @@
-"""Boundary PQ of random maps with void and crowds against another package's and the authors' formula, pixel by pixel."""
+"""Boundary PQ of random maps with void and crowds against another package and the authors' formula, pixel by pixel."""
 
 import json
 
@@ -64,7 +64,7 @@ def scores(pairs):
 def slow_band(mask):
     """The authors' recipe: as many erosions by one pixel as the band is wide, and the image's edge is no segment."""
     height, width = mask.shape
-    times = max(1, int(round(0.02 * np.sqrt(height**2 + width**2))))
+    times = max(1, round(0.02 * np.sqrt(height**2 + width**2)))
     eroded = cv2.erode(np.pad(mask.astype(np.uint8), 1), np.ones((3, 3), np.uint8), iterations=times)
     return mask & (eroded[1:-1, 1:-1] == 0)
 

@@ -53,7 +53,7 @@ def test_of_boxes_it_is_what_vernier_finds():
             scores, ious, wrong, missed = expected_of[category]
             (box, other), score = random_boxes(rng, 2), float(rng.integers(1, 100)) / 100
             has_gt, is_found = rng.random(2) < 0.8
-            moved = box + [float(rng.integers(0, 5)), 0, 0, 0] if rng.random() < 0.8 else other
+            moved = box + np.array([float(rng.integers(0, 5)), 0, 0, 0]) if rng.random() < 0.8 else other
             if has_gt:
                 gt.append({"id": len(gt) + 1, "image_id": image, "category_id": category, "bbox": box.tolist()})
                 gt[-1] |= {"area": box[2] * box[3], "iscrowd": 0}
