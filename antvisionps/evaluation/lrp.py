@@ -130,15 +130,14 @@ def class_optimal_lrp(matches: SegmentMatches, confidence: SegmentConfidence) ->
 
 
 class SystemLrp(NamedTuple):
-    """category_id → the error of a system's maps as they are, and the optimum where it is known."""
+    """category_id → the error of a system's maps as they are, and the optimum, which without scores is the same."""
 
     as_it_is: dict[int, Lrp]
     optima: dict[int, OptimalLrp]
 
     @classmethod
     def of(cls, matches: SegmentMatches, confidence: SegmentConfidence) -> SystemLrp:
-        present = class_lrp(total_counts(matches.counts()))
-        return cls(
-            {key: error for key, error in present.items() if not math.isnan(error.lrp)},
-            class_optimal_lrp(matches, confidence),
-        )
+        errors = class_lrp(total_counts(matches.counts()))
+        present = {key: error for key, error in errors.items() if not math.isnan(error.lrp)}
+        unchanged = {key: OptimalLrp(error, NAN) for key, error in present.items()}
+        return cls(present, unchanged | class_optimal_lrp(matches, confidence))

@@ -9,7 +9,7 @@ import numpy as np
 
 from antvisionps.evaluation.bootstrap import ResampledCounts, percentile_interval
 from antvisionps.evaluation.error_kinds import KINDS, ErrorCounts
-from antvisionps.evaluation.lrp import NO_OPTIMUM, SystemLrp, mean_lrp
+from antvisionps.evaluation.lrp import SystemLrp, mean_lrp
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
@@ -79,7 +79,7 @@ def _kind_rows(errors: ErrorCounts, category_ids: Collection[int]) -> Iterator[l
 
 
 def lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
-    """A row for each group and system; the optimum is that of categories whose segments have scores."""
+    """A row for each group and system."""
     for group, category_ids in groups(categories).items():
         for name, of_system in errors.items():
             plain = mean_lrp([of_system.as_it_is[key] for key in category_ids if key in of_system.as_it_is])
@@ -92,7 +92,7 @@ def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> 
     for category in categories.categories:
         for name, of_system in errors.items():
             if category.category_id in of_system.as_it_is:
-                optimum = of_system.optima.get(category.category_id, NO_OPTIMUM)
+                optimum = of_system.optima[category.category_id]
                 plain = of_system.as_it_is[category.category_id]
                 min_score = "" if math.isnan(optimum.min_score) else optimum.min_score
                 yield [category.name, name, *_in_percent(plain), *_in_percent(optimum.error), min_score]

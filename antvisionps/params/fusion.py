@@ -81,6 +81,7 @@ class Score(Section):
     bootstrap_samples: Samples
     seed: Seed
     boundary_pq: bool
+    slices: str | None
 
 
 class Report(Section):

@@ -13,31 +13,40 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import draw_images
+from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
 from antvisionps.evaluation.score_rows import (
     CLASS_COLUMNS,
     CLASS_ERROR_COLUMNS,
+    CLASS_LRP_COLUMNS,
     ERROR_COLUMNS,
     INTERVAL_COLUMNS,
+    LRP_COLUMNS,
     SIZE_COLUMNS,
     class_error_rows,
+    class_lrp_rows,
     class_rows,
     error_rows,
     image_columns,
     interval_rows,
+    lrp_rows,
     size_rows,
 )
 from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
+from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
 from antvisionps.evaluation.summary import summarize
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
+from antvisionps.panoptic.slices import read_slices
 from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
+from antvisionps.params.fusion import Score
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
 from antvisionps.pipeline.ignored import describe_ignored
+from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_ends
 from antvisionps.pipeline.settings import system_settings
-from antvisionps.predictions.fused_files import open_fused
+from antvisionps.predictions.fused_files import SEGMENTS, RowsByImage, open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
 from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
@@ -72,8 +81,12 @@ def score(
                 truth, systems, prepared=prepared, with_boundary=params.score.boundary_pq, workers=workers
             )
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
+            ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, scores, truth, draws)
+        write_lrp(folder, scores, systems, truth)
+        write_slices(folder, params.score, scores, truth)
+        write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
         write_ignored(folder, describe_ignored(params.fuse, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
@@ -144,6 +157,31 @@ def write_metrics(
         _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
     )
     return summary
+
+
+def write_lrp(
+    folder: Path, scores: Mapping[str, SegmentScores], systems: Mapping[str, PanopticDataset], truth: PanopticDataset
+) -> None:
+    errors = {name: SystemLrp.of(of.matches, _confidence(systems[name])) for name, of in scores.items()}
+    write_csv(folder / "lrp.csv", LRP_COLUMNS, lrp_rows(errors, truth.categories))
+    write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
+
+
+def _confidence(fused: PanopticDataset) -> SegmentConfidence:
+    """The scores of a system's things."""
+    table = RowsByImage(fused.annotations.parent, SEGMENTS, fused).table
+    image_ids, segment_ids, scores = (table[name].to_numpy() for name in ("image_id", "segment_id", "score"))
+    is_known = ~np.isnan(scores)
+    positions = np.searchsorted([image.image_id for image in fused.images], image_ids[is_known])
+    return SegmentConfidence.of(positions, segment_ids[is_known], scores[is_known].astype(np.float64))
+
+
+def write_slices(folder: Path, settings: Score, scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> None:
+    """slices.csv, empty where the params name no file of them."""
+    slices = read_slices(Path(settings.slices), truth.images) if settings.slices else {}
+    counts = {name: of.matches.counts() for name, of in scores.items()}
+    drawn = {"samples": settings.bootstrap_samples, "seed": settings.seed}
+    write_csv(folder / "slices.csv", SLICE_COLUMNS, slice_rows(counts, slices, truth.categories, **drawn))
 
 
 def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:

@@ -1,0 +1,47 @@
+"""Reliability of probabilities: how often what is said with a confidence is right, and the expected calibration error
+(Guo et al. 2017, sections 2 and 3), Σ over bins of their share times |right − confidence|."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 15
+"""Of equal width, as in Guo et al. 2017; a confidence on an edge counts below it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Of each bin, (15,) float64: how many, how many of them right, and the sum of their confidences."""
+
+    count: np.ndarray
+    right: np.ndarray
+    confidence_sum: np.ndarray
+
+    @classmethod
+    def of(cls, confidence: np.ndarray, is_right: np.ndarray) -> Reliability:
+        """confidence (N,) from 0 to 1, is_right (N,) bool."""
+        inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
+        bins = np.searchsorted(inner_edges, confidence)
+        weights = (None, is_right, confidence)
+        return cls(*(np.bincount(bins, of_each, minlength=BINS).astype(np.float64) for of_each in weights))
+
+    @classmethod
+    def total(cls, parts: Sequence[Reliability]) -> Reliability:
+        names = ("count", "right", "confidence_sum")
+        return cls(*(np.sum([getattr(part, name) for part in parts], axis=0) for name in names))
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """(15,) each, the mean confidence and the part that is right; NaN of an empty bin."""
+        return tuple(
+            np.divide(values, self.count, out=np.full(BINS, np.nan), where=self.count > 0)
+            for values in (self.confidence_sum, self.right)
+        )
+
+    def expected_error(self) -> float:
+        """A fraction of 1; NaN of nothing."""
+        if not (all_of_them := self.count.sum()):
+            return float("nan")
+        return float(np.abs(self.right - self.confidence_sum).sum() / all_of_them)
