@@ -136,7 +136,7 @@ def time_plain(root: Path, images: int, workers: int) -> dict[str, tuple[float, 
 
 
 def time_ours(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
-    write_params(root, systems=["fusion"], workers=workers)
+    write_params(root, systems=["fusion"], workers=workers, boundary_pq=False)  # as the plain way
     fused = root / "fused"
     shutil.rmtree(fused, ignore_errors=True)  # as DVC does before it runs a stage
     score = partial(run_stage, "score", root, *score_options(root), "--no-error-budget")
