@@ -49,13 +49,20 @@ def class_average_precision(
 def match_image(predicted: ImageInstances, gt: GtInstances) -> dict[int, ImageMatches]:
     """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
     _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
+    order = np.lexsort((-predicted.scores, predicted.category_ids))
     present = np.union1d(predicted.category_ids, gt.category_ids)
-    return {category_id: _match_category(predicted, gt, category_id) for category_id in present.tolist()}
+    bounds = (np.searchsorted(predicted.category_ids[order], present, side) for side in ("left", "right"))
+    return {
+        category_id: _match_category(predicted, gt, category_id, order[first:stop][:MAX_DETECTIONS])
+        for category_id, first, stop in zip(present.tolist(), *(bound.tolist() for bound in bounds), strict=True)
+    }
 
 
-def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int) -> ImageMatches:
-    found = np.flatnonzero(predicted.category_ids == category_id)
-    found = found[np.argsort(-predicted.scores[found], kind="stable")][:MAX_DETECTIONS]
+def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int, found: np.ndarray) -> ImageMatches:
+    """`found` are the places of the category's detections, best score first."""
+    if category_id not in gt.category_ids:  # as most that are predicted
+        nothing = np.zeros((len(IOU_THRESHOLDS), len(found)), dtype=bool)
+        return ImageMatches(predicted.scores[found], nothing, nothing, 0)
     annotated = np.flatnonzero(gt.category_ids == category_id)
     is_crowd = gt.is_crowd[annotated]
     size = [predicted.height, predicted.width]

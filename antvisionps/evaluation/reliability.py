@@ -21,11 +21,12 @@ class Reliability:
     confidence_sum: np.ndarray
 
     @classmethod
-    def of(cls, confidence: np.ndarray, is_right: np.ndarray) -> Reliability:
-        """confidence (N,) from 0 to 1, is_right (N,) bool."""
+    def of(cls, confidence: np.ndarray, is_right: np.ndarray, times: np.ndarray | None = None) -> Reliability:
+        """confidence (N,) from 0 to 1, is_right (N,) bool; times (N,), how often each counts, once without."""
+        times = np.ones(len(confidence)) if times is None else times
         inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
         bins = np.searchsorted(inner_edges, confidence)
-        weights = (None, is_right, confidence)
+        weights = (times, is_right * times, confidence * times)
         return cls(*(np.bincount(bins, of_each, minlength=BINS).astype(np.float64) for of_each in weights))
 
     @classmethod

@@ -5,24 +5,31 @@ import numpy as np
 
 from antvisionps.evaluation.reliability import Reliability
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.predictions.semantic import ImageSemantics, likeliest_classes
 
+LEVELS = 256
+"""The cache has probabilities as round(255 p)."""
 
-def semantic_reliability(image: ImageSemantics, gt_classes: np.ndarray, categories: CategorySet) -> Reliability:
-    """gt_classes (H, W) uint8 class indices. Cells on void, and cells whose centre is beyond the photo, do not count;
+
+def semantic_reliability(
+    predicted: ImageSemantics, gt_ids: np.ndarray, image: PanopticImage, categories: CategorySet
+) -> Reliability:
+    """gt_ids (H, W) segment ids of the image. Cells on void, and cells whose centre is beyond the photo, do not count;
     one without any probability is wrong."""
     rows, columns = (
-        _centres(cells, stride=image.stride, input_px=input_px, size_px=size_px)
+        _centres(cells, stride=predicted.stride, input_px=input_px, size_px=size_px)
         for cells, input_px, size_px in (
-            (image.planes.shape[1], image.input_height, image.height),
-            (image.planes.shape[2], image.input_width, image.width),
+            (predicted.planes.shape[1], predicted.input_height, predicted.height),
+            (predicted.planes.shape[2], predicted.input_width, predicted.width),
         )
     )
-    gt = gt_classes[np.ix_(rows, columns)]
-    likeliest, confidence = (grid[: len(rows), : len(columns)] for grid in likeliest_classes(image, categories))
-    is_labelled = gt != VOID_CLASS_INDEX
+    gt = class_index_map(gt_ids[np.ix_(rows, columns)], image, categories)
+    likeliest, confidence = (grid[: len(rows), : len(columns)] for grid in likeliest_classes(predicted, categories))
     is_right = (likeliest == gt) & (confidence > 0)
-    return Reliability.of(confidence[is_labelled] / 255, is_right[is_labelled])
+    level = (confidence + LEVELS * is_right.astype(np.intp))[gt != VOID_CLASS_INDEX]
+    times = np.bincount(level, minlength=2 * LEVELS)
+    return Reliability.of(np.tile(np.arange(LEVELS) / 255, 2), np.arange(2 * LEVELS) >= LEVELS, times)
 
 
 def _centres(cells: int, *, stride: float, input_px: int, size_px: int) -> np.ndarray:

