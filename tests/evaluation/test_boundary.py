@@ -76,10 +76,10 @@ def slow_iou(gt, predicted, void):
     return min(iou(gt, predicted), iou(slow_band(gt), slow_band(predicted)))
 
 
-def slow_counts(pair):
+def slow_counts(pair, category_ids=IDS):
     """category_id → [tp, fp, fn, IoUs] by the definition."""
     (gt_ids, gt), (predicted_ids, predicted) = pair
-    counts = {category_id: [0, 0, 0, 0.0] for category_id in IDS}
+    counts = {category_id: [0, 0, 0, 0.0] for category_id in category_ids}
     matched = set()
     for one in gt:
         for other in predicted:
