@@ -173,8 +173,8 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.intervals:
         print_table(f"PQ with 95 % intervals over images ({SAMPLES} samples)", found["intervals"], percent)
     if args.errors:
-        print_table("PQ lost by category and kind of error, percent points", found["errors"]["classes"], percent)
-        print_table("PQ lost by kind of error, percent points", found["errors"]["groups"], percent)
+        for by, title in (("classes", "category and kind of error"), ("groups", "kind of error")):
+            print_table(f"PQ lost by {title}, percent points", *_by_kind(found["errors"][by]))
     if args.lrp:
         print_table("LRP by category, percent, as it is and from the best score on", found["lrp"]["classes"], percent)
         print_table("LRP, percent", found["lrp"]["groups"], percent)
@@ -184,3 +184,13 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         print_table("Boundary quality by category, percent", found["boundary"]["classes"], percent)
         print_pq(found["boundary"]["summary"], of="by boundary IoU, ")
     print_pq(found["summary"], of="in ")
+
+
+def _by_kind(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row for each system with a column for each kind, and the columns' formats."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        whose, system, kind, _, pq_lost = record
+        names = (record[whose], record[system])
+        rows.setdefault(names, {whose: names[0], system: names[1]})[record[kind]] = record[pq_lost]
+    return [*rows.values()], dict.fromkeys((record["kind"] for record in records), ".1f")
