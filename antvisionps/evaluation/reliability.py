@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 BINS = 15
 """Of equal width, as in Guo et al. 2017; a confidence on an edge counts below it."""
+
+
+RELIABILITY_COLUMNS = ("name", "of", "low", "high", "count", "confidence", "right")
+CALIBRATION_COLUMNS = ("name", "of", "count", "ECE")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +51,19 @@ class Reliability:
         if not (all_of_them := self.count.sum()):
             return float("nan")
         return float(np.abs(self.right - self.confidence_sum).sum() / all_of_them)
+
+
+def reliability_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator[list[object]]:
+    """(name, what of it) → a row for each bin that is not empty; fractions of 1."""
+    for (name, of), reliability in of_each.items():
+        confidence, right = (means.tolist() for means in reliability.means())
+        for index in np.flatnonzero(reliability.count).tolist():
+            edges = (f"{index / BINS:.4f}", f"{(index + 1) / BINS:.4f}")
+            yield [name, of, *edges, int(reliability.count[index]), confidence[index], right[index]]
+
+
+def calibration_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator[list[object]]:
+    """The expected calibration error of each in percent, empty of nothing."""
+    for (name, of), reliability in of_each.items():
+        error = reliability.expected_error()
+        yield [name, of, int(reliability.count.sum()), "" if math.isnan(error) else 100 * error]

@@ -15,6 +15,13 @@ from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
+from antvisionps.evaluation.reliability import (
+    CALIBRATION_COLUMNS,
+    RELIABILITY_COLUMNS,
+    Reliability,
+    calibration_rows,
+    reliability_rows,
+)
 from antvisionps.evaluation.score_rows import (
     CLASS_COLUMNS,
     CLASS_ERROR_COLUMNS,
@@ -84,7 +91,9 @@ def score(
             ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, scores, truth, draws)
-        write_lrp(folder, scores, systems, truth)
+        confidence = {name: read_confidence(fused) for name, fused in systems.items()}
+        write_lrp(folder, scores, confidence, truth)
+        write_reliability(folder, ends.reliabilities() | segment_reliabilities(scores, confidence))
         write_slices(folder, params.score, scores, truth)
         write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
@@ -160,20 +169,44 @@ def write_metrics(
 
 
 def write_lrp(
-    folder: Path, scores: Mapping[str, SegmentScores], systems: Mapping[str, PanopticDataset], truth: PanopticDataset
+    folder: Path,
+    scores: Mapping[str, SegmentScores],
+    confidence: Mapping[str, SegmentConfidence],
+    truth: PanopticDataset,
 ) -> None:
-    errors = {name: SystemLrp.of(of.matches, _confidence(systems[name])) for name, of in scores.items()}
+    errors = {name: SystemLrp.of(of.matches, confidence[name]) for name, of in scores.items()}
     write_csv(folder / "lrp.csv", LRP_COLUMNS, lrp_rows(errors, truth.categories))
     write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
 
 
-def _confidence(fused: PanopticDataset) -> SegmentConfidence:
+def read_confidence(fused: PanopticDataset) -> SegmentConfidence:
     """The scores of a system's things."""
     table = RowsByImage(fused.annotations.parent, SEGMENTS, fused).table
     image_ids, segment_ids, scores = (table[name].to_numpy() for name in ("image_id", "segment_id", "score"))
     is_known = ~np.isnan(scores)
     positions = np.searchsorted([image.image_id for image in fused.images], image_ids[is_known])
     return SegmentConfidence.of(positions, segment_ids[is_known], scores[is_known].astype(np.float64))
+
+
+def segment_reliabilities(
+    scores: Mapping[str, SegmentScores], confidence: Mapping[str, SegmentConfidence]
+) -> dict[tuple[str, str], Reliability]:
+    """Of the scores of the things in a system's maps; a matched one is right, one that PQ forgives does not count."""
+    found = {}
+    for name, of in scores.items():
+        right, wrong = (
+            confidence[name].of_segments(segments) for segments in (of.matches.matched_by, of.matches.wrong)
+        )
+        all_scores = np.concatenate([right, wrong])
+        is_right = np.arange(len(all_scores)) < len(right)
+        is_known = ~np.isnan(all_scores)
+        found[name, "segments"] = Reliability.of(all_scores[is_known], is_right[is_known])
+    return found
+
+
+def write_reliability(folder: Path, reliabilities: Mapping[tuple[str, str], Reliability]) -> None:
+    write_csv(folder / "reliability.csv", RELIABILITY_COLUMNS, reliability_rows(reliabilities))
+    write_csv(folder / "calibration_error.csv", CALIBRATION_COLUMNS, calibration_rows(reliabilities))
 
 
 def write_slices(folder: Path, settings: Score, scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> None:

@@ -20,7 +20,7 @@ from antvisionps.evaluation.average_precision import (
     class_average_precision,
     precision_at_recall,
 )
-from antvisionps.evaluation.reliability import BINS, Reliability
+from antvisionps.evaluation.reliability import Reliability
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
@@ -30,7 +30,6 @@ from antvisionps.predictions.split_caches import SplitCaches
 
 AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
 CURVE_COLUMNS = ("end", "recall", "precision")
-RELIABILITY_COLUMNS = ("end", "of", "low", "high", "count", "confidence", "right")
 CURVES_SCHEMA = pa.schema(
     [("end", pa.string()), ("category_id", pa.int32()), ("recall", pa.float64()), ("precision", pa.float64())]
 )
@@ -45,6 +44,11 @@ class EndsQuality:
     precision: Mapping[str, Mapping[int, np.ndarray]]
     instances: Mapping[str, Reliability]
     semantics: Mapping[str, Reliability]
+
+    def reliabilities(self) -> dict[tuple[str, str], Reliability]:
+        """(end, what of it) → reliability."""
+        of_each = {"instances": self.instances, "semantics": self.semantics}
+        return {(end, of): found for of, of_ends in of_each.items() for end, found in of_ends.items()}
 
 
 NO_ENDS = EndsQuality({}, {}, {}, {})
@@ -96,30 +100,29 @@ def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
-    """ends.json, per_class_ap.csv, precision_recall.csv, precision_recall_per_class.parquet and reliability.csv."""
+    """ends.json, per_class_ap.csv, precision_recall.csv and precision_recall_per_class.parquet."""
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
-    write_csv(folder / "reliability.csv", RELIABILITY_COLUMNS, _reliability_rows(quality))
     table = pa.Table.from_pylist([*_class_curve_rows(quality)], schema=CURVES_SCHEMA)
     pq.write_table(table, folder / "precision_recall_per_class.parquet", compression="zstd", write_page_checksum=True)
 
 
 def _summary(quality: EndsQuality) -> dict[str, dict[str, float | None]]:
-    """End → AP, AP50, and the calibration errors, in percent; None where there is nothing to measure."""
-    summary: dict[str, dict[str, float | None]] = {}
-    for end in [*quality.ap, *(end for end in quality.semantics if end not in quality.ap)]:
-        of_class = [*quality.ap.get(end, {}).values()]
-        measured = {"AP": _mean([one.ap for one in of_class]), "AP50": _mean([one.ap50 for one in of_class])}
-        for name, reliability in (("ECE_instances", quality.instances), ("ECE_semantics", quality.semantics)):
-            measured[name] = reliability[end].expected_error() if end in reliability else math.nan
-        summary[end] = {name: None if math.isnan(value) else 100 * value for name, value in measured.items()}
-    return summary
+    """End → AP and AP50, in percent; None where there is nothing to measure."""
+    return {
+        end: {
+            "AP": _mean([one.ap for one in of_class.values()]),
+            "AP50": _mean([one.ap50 for one in of_class.values()]),
+        }
+        for end, of_class in quality.ap.items()
+    }
 
 
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+def _mean(fractions: Sequence[float]) -> float | None:
+    """In percent, of those that are known."""
+    known = [fraction for fraction in fractions if not math.isnan(fraction)]
+    return 100 * float(np.mean(known)) if known else None
 
 
 def _ap_rows(quality: EndsQuality, categories: CategorySet) -> Iterator[list[object]]:
@@ -146,15 +149,3 @@ def _class_curve_rows(quality: EndsQuality) -> Iterator[dict[str, object]]:
             if not np.isnan(precisions).any():
                 for recall, precision in zip(RECALL_POINTS.tolist(), precisions.tolist(), strict=True):
                     yield {"end": end, "category_id": category_id, "recall": recall, "precision": precision}
-
-
-def _reliability_rows(quality: EndsQuality) -> Iterator[list[object]]:
-    """Of each bin that is not empty; fractions of 1."""
-    for name, of_ends in (("instances", quality.instances), ("semantics", quality.semantics)):
-        for end, reliability in of_ends.items():
-            for index, (confidence, right) in enumerate(
-                zip(*(mean.tolist() for mean in reliability.means()), strict=True)
-            ):
-                if count := int(reliability.count[index]):
-                    edges = (f"{index / BINS:.4f}", f"{(index + 1) / BINS:.4f}")
-                    yield [end, name, *edges, count, confidence, right]

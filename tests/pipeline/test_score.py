@@ -144,7 +144,6 @@ OF_THE_CACHES = {
     "ends.json": b"{}\n",
     "per_class_ap.csv": b"category,end,AP,AP50,n_gt\n",
     "precision_recall.csv": b"end,recall,precision\n",
-    "reliability.csv": b"end,of,low,high,count,confidence,right\n",
 }
 
 
@@ -152,7 +151,10 @@ def test_without_an_error_budget_the_tables_of_the_caches_are_empty_and_the_rest
     done.score(tmp_path / "scored", done.fused)
     metrics = tmp_path / "scored" / "metrics"
     for path in done.metrics.iterdir():
-        if path.name != "precision_recall_per_class.parquet":
+        if path.name in ("reliability.csv", "calibration_error.csv"):
+            of_systems = [row for row in read_csv(path) if row["of"] == "segments"]
+            assert read_csv(metrics / path.name) == of_systems != []
+        elif path.name != "precision_recall_per_class.parquet":
             assert (metrics / path.name).read_bytes() == OF_THE_CACHES.get(path.name, path.read_bytes())
     assert pq.read_table(metrics / "precision_recall_per_class.parquet").num_rows == 0
 

@@ -175,27 +175,38 @@ def test_the_reliability_of_semantics_is_sklearns(done, truth):
                         probs = found.planes[:, y, x]
                         confidence.append(probs.max() / 255)
                         is_right.append(found.category_ids[probs.argmax()] == category_of[int(centre)])
-        own = [row for row in rows if (row["end"], row["of"]) == (end, "semantics")]
+        own = [row for row in rows if (row["name"], row["of"]) == (end, "semantics")]
         expected = calibration_curve(is_right, confidence, n_bins=15)
         found_means = [[float(row[name]) for row in own] for name in ("right", "confidence")]
         np.testing.assert_allclose(found_means, expected, atol=1e-12)
         assert sum(int(row["count"]) for row in own) == len(confidence)
 
 
-def test_the_reliability_of_instances_counts_each_once_and_errors_follow_from_it(done):
-    rows, ends = read_csv(done.metrics / "reliability.csv"), json.loads((done.metrics / "ends.json").read_text())
-    for end in ENDS:
-        with InstancesReader(done.predictions / end / "val" / INSTANCES_FILE) as reader:
-            scores = np.concatenate([found.scores for found in reader])
-        for of in ("instances", "semantics"):
-            own = [row for row in rows if (row["end"], row["of"]) == (end, of)]
-            count, confidence, right = (
-                np.array([float(row[k]) for row in own]) for k in ("count", "confidence", "right")
-            )
-            error = 100 * np.sum(count * np.abs(confidence - right)) / count.sum()
-            assert ends[end][f"ECE_{of}"] == pytest.approx(error)
-            if of == "instances":
-                assert (count.sum(), (count * confidence).sum()) == pytest.approx((len(scores), scores.sum()))
+def test_errors_of_calibration_follow_from_the_bins_which_hold_every_score(done):
+    rows, errors = (read_csv(done.metrics / name) for name in ("reliability.csv", "calibration_error.csv"))
+    assert {(row["name"], row["of"]) for row in errors} == {
+        *((end, of) for end in ENDS for of in ("instances", "semantics")),
+        *((system, "segments") for system in SYSTEMS),
+    }
+    for one in errors:
+        own = [row for row in rows if all(row[key] == one[key] for key in ("name", "of"))]
+        count, confidence, right = (np.array([float(row[k]) for row in own]) for k in ("count", "confidence", "right"))
+        assert float(one["ECE"]) == pytest.approx(100 * np.sum(count * np.abs(confidence - right)) / count.sum())
+        assert int(one["count"]) == count.sum()
+        if one["of"] == "instances":
+            with InstancesReader(done.predictions / one["name"] / "val" / INSTANCES_FILE) as reader:
+                scores = np.concatenate([found.scores for found in reader])
+            assert (count.sum(), (count * confidence).sum()) == pytest.approx((len(scores), scores.sum()))
+
+
+def test_of_a_systems_things_those_are_right_that_match(done):
+    things = [row for row in read_csv(done.metrics / "per_size.csv") if row["system"] == "fusion"]
+    rows = [
+        row for row in read_csv(done.metrics / "reliability.csv") if (row["name"], row["of"]) == ("fusion", "segments")
+    ]
+    right, count = sum(float(row["right"]) * int(row["count"]) for row in rows), sum(int(row["count"]) for row in rows)
+    assert right == pytest.approx(sum(int(row["tp"]) for row in things))
+    assert count == sum(int(row["tp"]) + int(row["fp"]) for row in things)
 
 
 @pytest.fixture
