@@ -38,7 +38,7 @@ from antvisionps.panoptic.png import encode_runs
 from antvisionps.panoptic.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, find_runs
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
-from antvisionps.pipeline.score import match_systems
+from antvisionps.pipeline.score import score_systems
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
@@ -136,7 +136,7 @@ def time_plain(root: Path, images: int, workers: int) -> dict[str, tuple[float, 
 
 
 def time_ours(root: Path, images: int, workers: int) -> dict[str, tuple[float, float]]:
-    write_params(root, systems=["fusion"], workers=workers)
+    write_params(root, systems=["fusion"], workers=workers, boundary_pq=False)  # as the plain way
     fused = root / "fused"
     shutil.rmtree(fused, ignore_errors=True)  # as DVC does before it runs a stage
     score = partial(run_stage, "score", root, *score_options(root), "--no-error-budget")
@@ -154,7 +154,7 @@ def time_scoring(root: Path, images: int) -> dict[str, tuple[float, float]]:
 
     def ours() -> None:
         systems = {"fusion": open_fused(root / "fused" / "fusion", truth)}
-        match_systems(truth, systems, prepared=root / "prepared", workers=cores)
+        score_systems(truth, systems, prepared=root / "prepared", with_boundary=False, workers=cores)
 
     def theirs() -> None:
         folders = [str(root / "prepared" / "panoptic_val"), str(root / "fused" / "fusion" / "panoptic")]

@@ -11,7 +11,9 @@ FOLDERS = ("prepared", "predictions", "routing", "calibration", "fused", "out", 
 
 def main() -> None:
     parser = stage_parser(__doc__, *FOLDERS)
-    parser.add_argument("--no-error-budget", action="store_true", help="leave the error budget's table empty")
+    parser.add_argument(
+        "--no-error-budget", action="store_true", help="leave the tables of what reads the ends' caches empty"
+    )
     options = vars(parser.parse_args())
     params, with_budget = load_params(options.pop("params")), not options.pop("no_error_budget")
     summary = score(params, with_budget=with_budget, **options)

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antvisionps.evaluation.panoptic_quality import MatchCounts
+    from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches
+    from antvisionps.evaluation.segment_scores import SegmentScores
     from antvisionps.panoptic.dataset import PanopticDataset
 
 SAMPLES, SEED = 1000, 0
 """Resampled sets of images, of which the intervals are."""
+
+PERCENT = (
+    *("PQ", "SQ", "RQ", "low", "high", "PQ_lost", "LRP", "localisation", "FP", "FN"),
+    *("optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
+)
 
 DESCRIPTION = (
     "PQ, SQ and RQ of all categories, of things, of stuff and of every category, equal to panopticapi's. DIR holds the "
@@ -30,6 +36,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--intervals", action="store_true", help="PQ with 95%% intervals over images, and of differences between --pred"
     )
+    parser.add_argument("--boundary", action="store_true", help="boundary PQ, too: of min(mask IoU, boundary IoU)")
+    parser.add_argument("--errors", action="store_true", help="what PQ is lost to, by kinds that add up")
+    parser.add_argument(
+        "--lrp",
+        action="store_true",
+        help="localisation recall precision error, and the best score threshold of each thing",
+    )
+    parser.add_argument(
+        "--slices", type=Path, metavar="CSV", help="PQ of images by their attributes, columns beside file_name"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row for each category, too")
     parser.add_argument(
@@ -40,24 +56,70 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _score(args: argparse.Namespace) -> None:
-    from antvisionps.evaluation.panoptic_quality import total_counts
-    from antvisionps.evaluation.score_rows import CLASS_COLUMNS, INTERVAL_COLUMNS, class_rows, interval_rows
-    from antvisionps.evaluation.summary import summarize
-    from antvisionps.pipeline.score_results import match_results
+    from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
+    from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+    from antvisionps.panoptic.slices import read_slices
+    from antvisionps.pipeline.score_results import score_results
 
     predictions = {name: tuple(files) for name, files in zip(_names(args.pred), args.pred, strict=True)}
     workers = args.workers or len(os.sched_getaffinity(0))
-    truth, matches = match_results(tuple(args.gt), predictions, workers=workers, bar="score")
-    counts = {name: of_name.counts() for name, of_name in matches.items()}
-    totals = {name: total_counts(of_images) for name, of_images in counts.items()}
-    found = {
+    truth, scores = score_results(
+        tuple(args.gt), predictions, workers=workers, with_boundary=args.boundary, bar="score"
+    )
+    slices = read_slices(args.slices, truth.images) if args.slices else {}
+    counts = {name: of_name.matches.counts() for name, of_name in scores.items()}
+    found = _quality({name: of_name.matches for name, of_name in scores.items()}, truth)
+    if args.boundary:
+        boundary = {name: of_name.boundary for name, of_name in scores.items() if of_name.boundary is not None}
+        found["boundary"] = _quality(boundary, truth)
+    if args.intervals:
+        found["intervals"] = _records(INTERVAL_COLUMNS, interval_rows(counts, truth.categories, _draws(truth)))
+    if args.errors:
+        found["errors"] = _errors(scores, truth)
+    if args.lrp:
+        found["lrp"] = _lrp(scores, truth, predictions)
+    if args.slices:
+        rows = slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED)
+        found["slices"] = _records(SLICE_COLUMNS, rows)
+    _write(args, found, counts, truth)
+    _print(args, found)
+
+
+def _quality(matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> dict[str, Any]:
+    from antvisionps.evaluation.panoptic_quality import total_counts
+    from antvisionps.evaluation.score_rows import CLASS_COLUMNS, class_rows
+    from antvisionps.evaluation.summary import summarize
+
+    totals = {name: total_counts(of_name.counts()) for name, of_name in matches.items()}
+    return {
         "summary": {name: summarize(total, truth.categories) for name, total in totals.items()},
         "classes": _records(CLASS_COLUMNS, class_rows(totals, truth.categories)),
     }
-    if args.intervals:
-        found["intervals"] = _records(INTERVAL_COLUMNS, interval_rows(counts, truth.categories, _draws(truth)))
-    _write(args, found, counts, truth)
-    _print(args, found)
+
+
+def _errors(scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> dict[str, Any]:
+    from antvisionps.evaluation.score_rows import CLASS_ERROR_COLUMNS, ERROR_COLUMNS, class_error_rows, error_rows
+
+    errors = {name: of_name.errors for name, of_name in scores.items()}
+    return {
+        "groups": _records(ERROR_COLUMNS, error_rows(errors, truth.categories)),
+        "classes": _records(CLASS_ERROR_COLUMNS, class_error_rows(errors, truth.categories)),
+    }
+
+
+def _lrp(scores: Mapping[str, SegmentScores], truth: PanopticDataset, predictions: Mapping[str, Any]) -> dict[str, Any]:
+    from antvisionps.evaluation.lrp import SystemLrp
+    from antvisionps.evaluation.score_rows import CLASS_LRP_COLUMNS, LRP_COLUMNS, class_lrp_rows, lrp_rows
+    from antvisionps.pipeline.score_results import read_confidence
+
+    errors = {
+        name: SystemLrp.of(of_name.matches, read_confidence(predictions[name], truth))
+        for name, of_name in scores.items()
+    }
+    return {
+        "groups": _records(LRP_COLUMNS, lrp_rows(errors, truth.categories)),
+        "classes": _records(CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories)),
+    }
 
 
 def _names(predictions: Sequence[Sequence[Path]]) -> list[str]:
@@ -106,8 +168,29 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.json:
         print_json(found)
         return
-    percent = dict.fromkeys(("PQ", "SQ", "RQ", "low", "high"), ".1f")
+    percent = dict.fromkeys(PERCENT, ".1f") | {"min_score": ".3f"}
     print_table("By category, percent", found["classes"], percent)
     if args.intervals:
         print_table(f"PQ with 95 % intervals over images ({SAMPLES} samples)", found["intervals"], percent)
+    if args.errors:
+        for by, title in (("classes", "category and kind of error"), ("groups", "kind of error")):
+            print_table(f"PQ lost by {title}, percent points", *_by_kind(found["errors"][by]))
+    if args.lrp:
+        print_table("LRP by category, percent, as it is and from the best score on", found["lrp"]["classes"], percent)
+        print_table("LRP, percent", found["lrp"]["groups"], percent)
+    if args.slices:
+        print_table(f"PQ of slices with 95 % intervals ({SAMPLES} samples)", found["slices"], percent)
+    if args.boundary:
+        print_table("Boundary quality by category, percent", found["boundary"]["classes"], percent)
+        print_pq(found["boundary"]["summary"], of="by boundary IoU, ")
     print_pq(found["summary"], of="in ")
+
+
+def _by_kind(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row for each system with a column for each kind, and the columns' formats."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        whose, system, kind, _, pq_lost = record
+        names = (record[whose], record[system])
+        rows.setdefault(names, {whose: names[0], system: names[1]})[record[kind]] = record[pq_lost]
+    return [*rows.values()], dict.fromkeys((record["kind"] for record in records), ".1f")

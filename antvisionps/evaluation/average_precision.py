@@ -49,13 +49,20 @@ def class_average_precision(
 def match_image(predicted: ImageInstances, gt: GtInstances) -> dict[int, ImageMatches]:
     """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
     _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
+    order = np.lexsort((-predicted.scores, predicted.category_ids))
     present = np.union1d(predicted.category_ids, gt.category_ids)
-    return {category_id: _match_category(predicted, gt, category_id) for category_id in present.tolist()}
+    bounds = (np.searchsorted(predicted.category_ids[order], present, side) for side in ("left", "right"))
+    return {
+        category_id: _match_category(predicted, gt, category_id, order[first:stop][:MAX_DETECTIONS])
+        for category_id, first, stop in zip(present.tolist(), *(bound.tolist() for bound in bounds), strict=True)
+    }
 
 
-def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int) -> ImageMatches:
-    found = np.flatnonzero(predicted.category_ids == category_id)
-    found = found[np.argsort(-predicted.scores[found], kind="stable")][:MAX_DETECTIONS]
+def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int, found: np.ndarray) -> ImageMatches:
+    """`found` are the places of the category's detections, best score first."""
+    if category_id not in gt.category_ids:  # as most that are predicted
+        nothing = np.zeros((len(IOU_THRESHOLDS), len(found)), dtype=bool)
+        return ImageMatches(predicted.scores[found], nothing, nothing, 0)
     annotated = np.flatnonzero(gt.category_ids == category_id)
     is_crowd = gt.is_crowd[annotated]
     size = [predicted.height, predicted.width]
@@ -100,11 +107,20 @@ def average_precision(images: Sequence[ImageMatches]) -> CategoryAP:
     n_gt = sum(image.n_gt for image in images)
     if n_gt == 0:
         return CategoryAP(float("nan"), float("nan"), 0)
+    per_threshold = precision_at_recall(images).mean(axis=1)
+    return CategoryAP(float(per_threshold.mean()), float(per_threshold[0]), n_gt)
+
+
+def precision_at_recall(images: Sequence[ImageMatches]) -> np.ndarray:
+    """(10, 101) the interpolated precision of one category at each IoU threshold and recall point, from its matches in
+    all images, in ascending image_id; NaN without ground truth."""
+    n_gt = sum(image.n_gt for image in images)
+    if n_gt == 0:
+        return np.full((len(IOU_THRESHOLDS), len(RECALL_POINTS)), np.nan)
     order = _best_first(images)
     matched = np.concatenate([image.matched for image in images], axis=1)[:, order]
     counted = ~np.concatenate([image.ignored for image in images], axis=1)[:, order]
-    per_threshold = _interpolate(matched & counted, ~matched & counted, n_gt)
-    return CategoryAP(float(per_threshold.mean()), float(per_threshold[0]), n_gt)
+    return _interpolate(matched & counted, ~matched & counted, n_gt)
 
 
 def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarray) -> np.ndarray:
@@ -122,7 +138,9 @@ def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarra
     n_gt = draws @ np.array([image.n_gt for image in images])
     for sample in np.flatnonzero(n_gt).tolist():
         times = draws[sample, image_of]
-        found[sample] = _interpolate((matched & counted) * times, (~matched & counted) * times, n_gt[sample]).mean()
+        found[sample] = (
+            _interpolate((matched & counted) * times, (~matched & counted) * times, n_gt[sample]).mean(axis=1).mean()
+        )
     return found
 
 
@@ -131,7 +149,7 @@ def _best_first(images: Sequence[ImageMatches]) -> np.ndarray:
 
 
 def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:
-    """(10,) AP at each IoU threshold, of how many right and wrong detections each of (10, D) stands for."""
+    """(10, 101) precisions, of how many right and wrong detections each of (10, D) stands for."""
     true_positives = np.cumsum(right, axis=1, dtype=np.float64)
     false_positives = np.cumsum(wrong, axis=1, dtype=np.float64)
     recall = true_positives / n_gt
@@ -139,7 +157,9 @@ def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:
     # Interpolated: the best precision at this recall or a higher one; 0 beyond the recall that is reached.
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     envelope = np.pad(envelope, ((0, 0), (0, 1)))
-    at_recall_points = [
-        row[np.searchsorted(reached, RECALL_POINTS, side="left")] for row, reached in zip(envelope, recall, strict=True)
-    ]
-    return np.mean(at_recall_points, axis=1)
+    return np.array(
+        [
+            row[np.searchsorted(reached, RECALL_POINTS, side="left")]
+            for row, reached in zip(envelope, recall, strict=True)
+        ]
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
-from antvisionps.panoptic.categories import VOID_SEGMENT_ID
+from antvisionps.evaluation.segment_overlaps import SegmentOverlaps, sum_at
 from antvisionps.panoptic.segment_runs import SegmentRuns
 from antvisionps.panoptic.segments import Segment
 
@@ -50,16 +50,12 @@ class Quality:
     n_categories: int
 
 
-SEGMENT = np.dtype([("image", np.int64), ("segment_id", np.int64), ("category", np.int64), ("area_px", np.int64)])
-"""A segment in an array of some: the position of its image, its own id, its category's, its area in pixels."""
-
-
 @dataclass(frozen=True, eq=False)
 class SegmentMatches:
     """The segments of some images that count: the true ones that are matched, with the IoU, the missed, the wrong.
 
     `present` are all segments, of both maps; `matched_by` are the predicted segments of the matches. Each is an array
-    of SEGMENT.
+    of segment_overlaps.SEGMENT.
     """
 
     images: int
@@ -137,7 +133,7 @@ class SegmentMatches:
 def count_matches(
     *, gt_runs: SegmentRuns, gt: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
 ) -> MatchCounts:
-    """The counts of one image, of the categories that occur in it, by the rules of `match_segments`."""
+    """The counts of one image, of the categories that occur in it, by the rules of `match_overlaps`."""
     matches = match_segments(gt_runs=gt_runs, gt=[gt], predicted_runs=predicted_runs, predicted=[predicted])
     return matches.counts()[0]
 
@@ -149,131 +145,55 @@ def match_segments(
     predicted_runs: SegmentRuns,
     predicted: Sequence[Sequence[Segment]],
 ) -> SegmentMatches:
-    """Which true and which predicted segments match, and which do not, in some images of the same sizes in both.
+    """Which true and which predicted segments match, and which do not, in some images of the same sizes in both."""
+    overlaps = SegmentOverlaps.of(gt_runs=gt_runs, gt=gt, predicted_runs=predicted_runs, predicted=predicted)
+    return match_overlaps(overlaps).describe(overlaps)
 
-    A true and a predicted segment match if they are of one category, the true one is no crowd and their IoU is above
+
+class Matching(NamedTuple):
+    """Places in the lists of overlaps: gt (M,) and predicted (M,) of each match, with its IoU; missed true segments,
+    wrong predicted ones."""
+
+    gt: np.ndarray
+    predicted: np.ndarray
+    ious: np.ndarray
+    missed: np.ndarray
+    wrong: np.ndarray
+
+    def describe(self, overlaps: SegmentOverlaps) -> SegmentMatches:
+        gt, predicted = overlaps.gt, overlaps.predicted
+        wrong = predicted.segments[self.wrong]
+        wrong["area_px"] = overlaps.predicted_px[self.wrong]
+        return SegmentMatches(
+            images=len(gt.first) - 1,
+            present=np.concatenate([gt.segments[~gt.is_void], predicted.segments[~predicted.is_void]]),
+            matched=gt.segments[self.gt],
+            matched_by=predicted.segments[self.predicted],
+            ious=self.ious,
+            missed=gt.segments[self.missed],
+            wrong=wrong,
+        )
+
+
+def match_overlaps(overlaps: SegmentOverlaps, *, max_ious: np.ndarray | None = None) -> Matching:
+    """A true and a predicted segment match if they are of one category, the true one is no crowd and their IoU is above
     0.5, where predicted pixels on void do not count. A crowd is never missed; an unmatched prediction that lies by more
     than half on void and its category's crowd (the last one listed) is not counted.
+
+    max_ious (N,): of each overlap what its IoU is lowered to, as boundary PQ does.
     """
-    rows, columns = _ListedSegments.of(gt), _ListedSegments.of(predicted)
-    row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
-    predicted_area = _sum_at(column, overlap, len(columns))
-    on_void = rows.is_void[row]
-    ignored_px = _sum_at(column[on_void], overlap[on_void], len(columns))
+    gt, predicted, row, column = overlaps.gt, overlaps.predicted, overlaps.row, overlaps.column
+    same = overlaps.same_category()
+    iou = overlaps.ious if max_ious is None else np.minimum(overlaps.ious, max_ious)
+    is_match = same & (iou > MATCH_IOU) & ~gt.is_crowd[row]
+    on_own_crowd = same & gt.is_last_crowd[row]
+    ignored_px = overlaps.on_void_px + sum_at(column[on_own_crowd], overlaps.shared_px[on_own_crowd], len(predicted))
 
-    same = (rows.segments["category"][row] == columns.segments["category"][column]) & ~on_void
-    row, column, overlap = row[same], column[same], overlap[same]
-    union = rows.segments["area_px"][row] + predicted_area[column] - overlap - ignored_px[column]
-    iou = overlap / union
-    is_match = (iou > MATCH_IOU) & ~rows.is_crowd[row]
-    on_own_crowd = rows.is_last_crowd[row]
-    ignored_px += _sum_at(column[on_own_crowd], overlap[on_own_crowd], len(columns))
-
-    is_missed = ~rows.is_crowd & ~rows.is_void
+    is_missed = ~gt.is_crowd & ~gt.is_void
     is_missed[row[is_match]] = False
-    is_wrong = (ignored_px <= MAX_IGNORED_FRAC * predicted_area) & ~columns.is_void
+    is_wrong = (ignored_px <= MAX_IGNORED_FRAC * overlaps.predicted_px) & ~predicted.is_void
     is_wrong[column[is_match]] = False
-    wrong = columns.segments[is_wrong]
-    wrong["area_px"] = predicted_area[is_wrong]
-    return SegmentMatches(
-        images=len(gt),
-        present=np.concatenate([rows.segments[~rows.is_void], columns.segments[~columns.is_void]]),
-        matched=rows.segments[row[is_match]],
-        matched_by=columns.segments[column[is_match]],
-        ious=iou[is_match],
-        missed=rows.segments[is_missed],
-        wrong=wrong,
-    )
-
-
-def overlap_matrix(
-    *, gt_runs: SegmentRuns, gt: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
-) -> np.ndarray:
-    """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
-    listed; row and column 0 are void."""
-    rows, columns = _ListedSegments.of([gt]), _ListedSegments.of([predicted])
-    row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
-    shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    shared_px[row, column] = overlap
-    place_of_row, place_of_column = (
-        np.searchsorted(of.segments["segment_id"], [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
-        for of, listed in ((rows, gt), (columns, predicted))
-    )
-    return shared_px[place_of_row][:, place_of_column]
-
-
-_VOID = Segment(VOID_SEGMENT_ID, -1, 0, (0, 0, 0, 0), is_crowd=False)
-
-
-@dataclass(frozen=True, eq=False)
-class _ListedSegments:
-    """The segments of all images, each image's behind its void, in ascending id: the order in which panopticapi adds up
-    IoUs. first[i] is image i's void, first[-1] the number of all. is_last_crowd marks the crowd listed last of its
-    category in an image."""
-
-    segments: np.ndarray
-    is_void: np.ndarray
-    is_crowd: np.ndarray
-    is_last_crowd: np.ndarray
-    first: np.ndarray
-
-    @classmethod
-    def of(cls, images: Sequence[Sequence[Segment]]) -> _ListedSegments:
-        rows = [row for listed in images for row in (_VOID, *sorted(listed, key=attrgetter("segment_id")))]
-        counts = np.array([1 + len(listed) for listed in images])
-        first = np.append(0, np.cumsum(counts))
-        segments = np.empty(len(rows), dtype=SEGMENT)
-        segments["image"] = np.repeat(np.arange(len(images)), counts)
-        for name, values in (("segment_id", "segment_id"), ("category", "category_id"), ("area_px", "area_px")):
-            segments[name] = [getattr(row, values) for row in rows]
-        is_crowd = np.array([row.is_crowd for row in rows])
-        is_void = np.zeros(len(rows), dtype=bool)
-        is_void[first[:-1]] = True
-        is_last_crowd = np.zeros(len(rows), dtype=bool)
-        if is_crowd.any():
-            for begin, listed in zip(first.tolist(), images, strict=False):
-                last = {segment.category_id: segment.segment_id for segment in listed if segment.is_crowd}
-                ids = sorted(segment.segment_id for segment in listed)
-                is_last_crowd[[begin + 1 + ids.index(segment_id) for segment_id in last.values()]] = True
-        return cls(segments, is_void, is_crowd, is_last_crowd, first)
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-
-def _overlaps(
-    gt: SegmentRuns, rows: _ListedSegments, predicted: SegmentRuns, columns: _ListedSegments
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and shared pixels of each two that share some, int64 (N,) each, by row and then by column."""
-    gt_run, predicted_run, lengths = _common_runs(gt.lengths, predicted.lengths)
-    widths = np.diff(columns.first)
-    pairs_before = np.append(0, np.cumsum(np.diff(rows.first) * widths))
-    # Pairs are numbered image by image, in each as the elements of a (true, predicted) matrix.
-    runs_of_image = np.diff(gt.first_run)
-    pair = np.repeat(pairs_before[:-1], runs_of_image) + np.repeat(widths, runs_of_image) * gt.segment_indices
-    shared_px = np.bincount(pair[gt_run] + predicted.segment_indices[predicted_run], weights=lengths)
-    pair = np.flatnonzero(shared_px)
-    image = np.searchsorted(pairs_before, pair, side="right") - 1
-    row, column = np.divmod(pair - pairs_before[image], widths[image])
-    return rows.first[image] + row, columns.first[image] + column, shared_px[pair].astype(np.int64)
-
-
-def _common_runs(gt: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of lengths of runs of the same pixels, the runs on which both are constant: their index in each, and length.
-
-    Where a run of either ends together, a run of length 0 comes in between.
-    """
-    ends = np.concatenate([np.cumsum(gt, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
-    order = np.argsort(ends, kind="stable")[:-1]  # the last two end together, where the pixels do
-    lengths = np.diff(ends[order], prepend=0)
-    # Where a true run ends, as many true ones have ended before as its index says; the rest were predicted ones.
-    ended = np.arange(len(order))
-    gt_run = np.where(order < len(gt), order, ended - (order - len(gt)))
-    return gt_run, ended - gt_run, lengths
-
-
-def _sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    return np.bincount(index, weights=values, minlength=size).astype(np.int64)
+    return Matching(row[is_match], column[is_match], iou[is_match], np.flatnonzero(is_missed), np.flatnonzero(is_wrong))
 
 
 def total_counts(images: Sequence[MatchCounts]) -> MatchCounts:

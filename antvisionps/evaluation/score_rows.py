@@ -2,12 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from antvisionps.evaluation.bootstrap import ResampledCounts, percentile_interval
+from antvisionps.evaluation.error_kinds import KINDS, ErrorCounts
+from antvisionps.evaluation.lrp import SystemLrp, mean_lrp
 from antvisionps.evaluation.panoptic_quality import (
     SIZES,
     MatchCounts,
@@ -24,6 +26,11 @@ COUNTS = ("tp", "fp", "fn")
 CLASS_COLUMNS = ("category", "system", *MEASURES, *COUNTS)
 SIZE_COLUMNS = ("system", "size", *MEASURES, *COUNTS)
 INTERVAL_COLUMNS = ("group", "system", "minus", "PQ", "low", "high")
+ERROR_COLUMNS = ("group", "system", "kind", "segments", "PQ_lost")
+CLASS_ERROR_COLUMNS = ("category", *ERROR_COLUMNS[1:])
+LRP_MEASURES = ("LRP", "localisation", "FP", "FN")
+LRP_COLUMNS = ("group", "system", *LRP_MEASURES, *(f"optimal_{name}" for name in LRP_MEASURES))
+CLASS_LRP_COLUMNS = ("category", *LRP_COLUMNS[1:], "min_score")
 IMAGE_COLUMNS = ("system", "image_id", "category_id", *COUNTS, "iou_sum")
 
 
@@ -49,6 +56,54 @@ def size_rows(matches: Mapping[str, SegmentMatches], categories: CategorySet) ->
             yield [name, size, *percentages(quality).values(), *sums]
 
 
+def error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each group, system and kind; PQ_lost of a group's kinds add up to 100 - its PQ."""
+    for group, category_ids in groups(categories).items():
+        for name, of_system in errors.items():
+            yield from ([group, name, *row] for row in _kind_rows(of_system, category_ids))
+
+
+def class_error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each category, system and kind, of the categories with a true or a predicted segment."""
+    for category in categories.categories:
+        for name, of_system in errors.items():
+            if category.category_id in of_system.category_ids:
+                rows = _kind_rows(of_system, [category.category_id])
+                yield from ([category.name, name, *row] for row in rows)
+
+
+def _kind_rows(errors: ErrorCounts, category_ids: Collection[int]) -> Iterator[list[object]]:
+    segments, pq_lost = errors.of_categories(category_ids)
+    for kind, count, lost in zip(KINDS, segments.tolist(), pq_lost.tolist(), strict=True):
+        yield [kind.value, count, *_in_percent([lost])]
+
+
+def lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each group and system."""
+    for group, category_ids in groups(categories).items():
+        for name, of_system in errors.items():
+            plain = mean_lrp([of_system.as_it_is[key] for key in category_ids if key in of_system.as_it_is])
+            optima = [of_system.optima[key].error for key in category_ids if key in of_system.optima]
+            yield [group, name, *_in_percent(plain), *_in_percent(mean_lrp(optima))]
+
+
+def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
+    """A row for each category with a true or a predicted segment, and system."""
+    for category in categories.categories:
+        for name, of_system in errors.items():
+            if category.category_id in of_system.as_it_is:
+                optimum = of_system.optima[category.category_id]
+                plain = of_system.as_it_is[category.category_id]
+                min_score = "" if math.isnan(optimum.min_score) else optimum.min_score
+                yield [category.name, name, *_in_percent(plain), *_in_percent(optimum.error), min_score]
+
+
+def _in_percent(values: Iterable[float]) -> Iterator[object]:
+    """Empty where there is nothing to measure."""
+    for value in values:
+        yield "" if math.isnan(value) else 100 * value
+
+
 def interval_rows(
     counts: Mapping[str, Sequence[MatchCounts]], categories: CategorySet, draws: np.ndarray
 ) -> Iterator[list[object]]:
@@ -69,8 +124,7 @@ def interval_rows(
 
 def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
     """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
-    for value in (float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])):
-        yield "" if math.isnan(value) else 100 * value
+    yield from _in_percent((float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])))
 
 
 def image_columns(

@@ -11,7 +11,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from antvisionps.evaluation.panoptic_quality import MATCH_IOU, SegmentMatches, match_segments, overlap_matrix
+from antvisionps.evaluation.panoptic_quality import MATCH_IOU, SegmentMatches, match_segments
+from antvisionps.evaluation.segment_overlaps import overlap_matrix
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import Segment

@@ -80,6 +80,8 @@ class Score(Section):
     overlay_images: NonNegative
     bootstrap_samples: Samples
     seed: Seed
+    boundary_pq: bool
+    slices: str | None
 
 
 class Report(Section):

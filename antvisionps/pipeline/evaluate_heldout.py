@@ -1,8 +1,7 @@
 """What stage `evaluate_heldout` does: mask AP of every end on held-out images, and which end has which category."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from antvisionps.evaluation.average_precision import (
     CategoryAP,
     ImageMatches,
     class_average_precision,
-    match_image,
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
@@ -28,10 +26,9 @@ from antvisionps.fusion.routing import (
     routes_to_json,
     runner_up,
 )
-from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, visible_instances
-from antvisionps.panoptic.segments import PanopticImage
-from antvisionps.parallel.images import map_images, open_workers
+from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
+from antvisionps.pipeline.instance_matches import match_instances
 from antvisionps.predictions.split_caches import SplitCaches
 
 
@@ -48,7 +45,8 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
     """AP by end and category, and what routing.json holds."""
     settings = params.evaluate_heldout
     dataset = caches.dataset
-    matches = _match_instances(caches, params)
+    with open_workers(**params.runtime.worker_arguments()) as workers:
+        matches = match_instances(caches, params.all_ends, workers=workers, description="match heldout")
     thing_ids = [category.category_id for category in dataset.categories.things]
     ap = {end: class_average_precision(of_end, category_ids=thing_ids) for end, of_end in matches.items()}
     mean_over_ious = {end: {category_id: row.ap for category_id, row in of_end.items()} for end, of_end in ap.items()}
@@ -61,17 +59,6 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
         if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
     }
     return ap, routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
-
-
-def _match_instances(caches: SplitCaches, params: Params) -> dict[str, list[dict[int, ImageMatches]]]:
-    """End → for each image category_id → its matches with the truth."""
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
-    open_work = partial(_open_matching, caches, params.all_ends)
-    with open_workers(**params.runtime.worker_arguments()) as workers:
-        for of_image in map_images(open_work, caches.dataset.images, workers=workers, description="match heldout"):
-            for end, of_end in of_image.items():
-                matches.setdefault(end, []).append(of_end)
-    return matches
 
 
 def _measure_lead(
@@ -92,23 +79,6 @@ def _measure_lead(
         samples.append(resampled_average_precision(of_category, draws[:, present]))
     low, high = percentile_interval(samples[0] - samples[1])
     return Lead(other, ap[end][category_id] - ap[other][category_id], low, high)
-
-
-def _open_matching(
-    caches: SplitCaches, ends: Sequence[str]
-) -> Callable[[PanopticImage], dict[str, dict[int, ImageMatches]]]:
-    dataset = caches.dataset
-    readers = caches.open_instances(ends)
-    annotated = None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
-
-    def visible(image: PanopticImage) -> GtInstances:
-        return visible_instances(dataset.load_segment_ids(image), image, dataset.categories)
-
-    def match(image: PanopticImage) -> dict[str, dict[int, ImageMatches]]:
-        gt = visible(image) if annotated is None else annotated.read(image.image_id)
-        return {end: match_image(reader.read(image.image_id), gt) for end, reader in readers.items()}
-
-    return match
 
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:

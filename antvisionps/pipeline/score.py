@@ -1,41 +1,36 @@
 """What stage `score` does: PQ, SQ and RQ of every fused system on the val split, with tables and pictures."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
-from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.bootstrap import draw_images
-from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, match_segments, total_counts
-from antvisionps.evaluation.score_rows import (
-    CLASS_COLUMNS,
-    INTERVAL_COLUMNS,
-    SIZE_COLUMNS,
-    class_rows,
-    image_columns,
-    interval_rows,
-    size_rows,
-)
-from antvisionps.evaluation.summary import summarize
+from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segment_runs import RUNS_FILE, SegmentRunsReader, images_of_group
+from antvisionps.panoptic.slices import read_slices
 from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
 from antvisionps.pipeline.ignored import describe_ignored
+from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_ends
+from antvisionps.pipeline.score_files import (
+    read_confidence,
+    segment_reliabilities,
+    write_lrp,
+    write_metrics,
+    write_reliability,
+    write_slices,
+)
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
-from antvisionps.report.score_tables import Summary, per_image_schema, write_ignored
+from antvisionps.report.score_tables import Summary, write_ignored
 
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
@@ -56,84 +51,74 @@ def score(
     caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
+    slices = read_slices(Path(params.score.slices), truth.images) if params.score.slices else {}
     places = {"routing": routing, "calibration": calibration}
     settings = [system_settings(name, params, categories=truth.categories, **places) for name in systems]
     with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
         with open_workers(**params.runtime.worker_arguments()) as workers:
-            matches = match_systems(truth, systems, prepared=prepared, workers=workers)
+            scores = score_systems(
+                truth, systems, prepared=prepared, with_boundary=params.score.boundary_pq, workers=workers
+            )
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
+            ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-        summary = write_metrics(folder, matches, truth, draws)
+        summary = write_metrics(folder, scores, truth, draws)
+        confidence = {name: read_confidence(fused) for name, fused in systems.items()}
+        write_lrp(folder, scores, confidence, truth)
+        write_reliability(folder, ends.reliabilities() | segment_reliabilities(scores, confidence))
+        write_slices(folder, params.score, slices, scores, truth.categories)
+        write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
         write_ignored(folder, describe_ignored(params, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary
 
 
-def match_systems(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, prepared: Path, workers: Workers
-) -> dict[str, SegmentMatches]:
-    """System → the matches of its segments in all images, in the order of the truth's."""
-    open_work = partial(_open_matching, truth, systems, prepared)
+def score_systems(
+    truth: PanopticDataset,
+    systems: Mapping[str, PanopticDataset],
+    *,
+    prepared: Path,
+    with_boundary: bool,
+    workers: Workers,
+) -> dict[str, SegmentScores]:
+    """System → what its segments count in all images, in the order of the truth's."""
+    open_work = partial(_open_scoring, truth, systems, prepared, with_boundary)
     groups = range(len(open_gt_runs(truth, prepared)))
 
     def images_of(group: int) -> int:
         return len(images_of_group(truth.images, group))
 
     found = map_images(open_work, groups, workers=workers, description="score", images_of_item=images_of)
-    return {name: SegmentMatches.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
+    return {name: SegmentScores.join(parts) for name, parts in zip(systems, zip(*found, strict=True), strict=True)}
 
 
 def open_gt_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
     return SegmentRunsReader(runs_path(prepared), truth.images, remedy="run `dvc repro prepare`")
 
 
-def _open_matching(
-    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path
-) -> Callable[[int], list[SegmentMatches]]:
+def _open_scoring(
+    truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path, with_boundary: bool
+) -> Callable[[int], list[SegmentScores]]:
+    cv2.setNumThreads(1)  # the processes are the parallelism
     gt_runs = open_gt_runs(truth, prepared)
     runs_of = {
         name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")
         for name, fused in systems.items()
     }
 
-    def match(group: int) -> list[SegmentMatches]:
-        gt = gt_runs.read(group)
-        return [
-            match_segments(
-                gt_runs=gt,
-                gt=[image.segments for image in images_of_group(truth.images, group)],
-                predicted_runs=runs_of[name].read(group),
-                predicted=[image.segments for image in images_of_group(fused.images, group)],
-            )
-            for name, fused in systems.items()
-        ]
+    def read(reader: SegmentRunsReader, dataset: PanopticDataset, group: int) -> SegmentMaps:
+        images = images_of_group(dataset.images, group)
+        segments, sizes_hw = (
+            [*column] for column in zip(*((i.segments, (i.height, i.width)) for i in images), strict=True)
+        )
+        return SegmentMaps.of(reader.read(group), segments, sizes_hw=sizes_hw, with_bands=with_boundary)
 
-    return match
+    def score(group: int) -> list[SegmentScores]:
+        gt = read(gt_runs, truth, group)
+        return [score_segments(gt, read(runs_of[name], fused, group)) for name, fused in systems.items()]
 
-
-def write_metrics(
-    folder: Path, matches: Mapping[str, SegmentMatches], truth: PanopticDataset, draws: np.ndarray
-) -> Summary:
-    """Writes all metrics and returns what panoptic.json holds; `draws` are the bootstrap's."""
-    counts = {name: of_system.counts() for name, of_system in matches.items()}
-    totals = {name: total_counts(of_images) for name, of_images in counts.items()}
-    summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
-    (folder / "panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    write_csv(folder / "per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
-    write_csv(folder / "per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
-    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, truth.categories, draws))
-    pq.write_table(
-        _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
-    )
-    return summary
-
-
-def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
-    """Images have the data set's own ids, so where these are text the column is."""
-    source_ids = [image.source_id for image in truth.images]
-    schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
+    return score
 
 
 def write_overlays(

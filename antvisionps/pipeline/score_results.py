@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from antvisionps.core.errors import DataError, PredictionsError
+from antvisionps.evaluation.lrp import SegmentConfidence
 from antvisionps.evaluation.panoptic_quality import (
     MatchCounts,
     Quality,
-    SegmentMatches,
     class_quality,
+    count_matches,
     group_quality,
-    match_segments,
     total_counts,
 )
+from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.evaluation.summary import groups
 from antvisionps.interchange.label_table import LabelTable, own_labels
 from antvisionps.interchange.panoptic_results import PanopticResults, Segments, parse_segments, runs_of_segments
@@ -87,8 +88,8 @@ def panoptic_quality(
     Raises DataError and PredictionsError on a truth and on predictions that break the format or do not fit together.
     """
     if (gt_files := _files(gt)) and (pred_files := _files(pred)):
-        truth, matches = match_results(gt_files, {"pred": pred_files}, workers=workers)
-        return PanopticQuality(truth.categories, tuple(matches["pred"].counts()))
+        truth, scores = score_results(gt_files, {"pred": pred_files}, workers=workers)
+        return PanopticQuality(truth.categories, tuple(scores["pred"].matches.counts()))
     if categories is None:
         raise DataError("expected gt and pred as two pairs of paths, or in memory with `categories`; give them")
     known = CategorySet.from_json(categories, where="categories")
@@ -109,41 +110,58 @@ def _files(given: Any) -> Files | None:
     return (Path(given[0]), Path(given[1])) if is_places else None
 
 
-def match_results(
-    gt: Files, predictions: Mapping[str, Files], *, workers: int, bar: str | None = None
-) -> tuple[PanopticDataset, dict[str, SegmentMatches]]:
-    """The truth, and by name the matches of each prediction in its images. Each true map is decoded once. `bar`
-    is what a progress bar says."""
+def score_results(
+    gt: Files, predictions: Mapping[str, Files], *, workers: int, with_boundary: bool = False, bar: str | None = None
+) -> tuple[PanopticDataset, dict[str, SegmentScores]]:
+    """The truth, and by name what the segments of each prediction count in its images. Each true map is decoded once.
+    `bar` is what a progress bar says."""
     annotations, maps = gt
     truth = read_panoptic(annotations, images_dir=maps, panoptic_dir=maps, is_foreign=True)
     results = [PanopticResults.open(*files, dataset=truth) for files in predictions.values()]
     found = map_images(
-        partial(_open_matching, truth, results),
+        partial(_open_scoring, truth, results, with_boundary),
         range(-(-len(truth.images) // IMAGES_PER_GROUP)),
         workers=workers,
         description=bar,
         images_of_item=lambda group: len(images_of_group(truth.images, group)),
     )
     parts = zip(*found, strict=True)
-    return truth, {name: SegmentMatches.join(of_name) for name, of_name in zip(predictions, parts, strict=True)}
+    return truth, {name: SegmentScores.join(of_name) for name, of_name in zip(predictions, parts, strict=True)}
 
 
-def _open_matching(truth: PanopticDataset, results: Sequence[PanopticResults]) -> Callable[[int], list[SegmentMatches]]:
-    def match(group: int) -> list[SegmentMatches]:
+def read_confidence(files: Files, truth: PanopticDataset) -> SegmentConfidence:
+    """The scores that segments_info gives, of those segments that have one."""
+    rows = PanopticResults.open(*files, dataset=truth).row_of_image
+    scored = [
+        (position, segment["id"], segment["score"])
+        for position, image in enumerate(truth.images)
+        for segment in rows[image.image_id]["segments_info"]
+        if segment.get("score") is not None
+    ]
+    images, segment_ids, scores = np.array(scored, dtype=np.float64).reshape(-1, 3).T
+    return SegmentConfidence.of(images.astype(np.int64), segment_ids.astype(np.int64), scores)
+
+
+def _open_scoring(
+    truth: PanopticDataset, results: Sequence[PanopticResults], with_boundary: bool
+) -> Callable[[int], list[SegmentScores]]:
+    def score(group: int) -> list[SegmentScores]:
         images = images_of_group(truth.images, group)
-        gt_runs, measured = zip(*(truth.load_runs(image) for image in images), strict=True)
-        gt = {"gt_runs": join_runs(gt_runs), "gt": [image.segments for image in measured]}
-        return [_match(gt, [of_tool.load_runs(image) for image in images]) for of_tool in results]
+        sizes_hw = [(image.height, image.width) for image in images]
+        runs, measured = zip(*(truth.load_runs(image) for image in images), strict=True)
+        listed = [image.segments for image in measured]
+        gt = SegmentMaps.of(join_runs(runs), listed, sizes_hw=sizes_hw, with_bands=with_boundary)
+        predicted = ([of_tool.load_runs(image) for image in images] for of_tool in results)
+        return [score_segments(gt, _segment_maps(maps, sizes_hw, with_bands=with_boundary)) for maps in predicted]
 
-    return match
+    return score
 
 
-def _match(gt: Mapping[str, Any], predicted: Sequence[tuple[SegmentRuns, Segments]]) -> SegmentMatches:
-    return match_segments(
-        **gt,
-        predicted_runs=join_runs([runs for runs, _ in predicted]),
-        predicted=[_described(segments) for _, segments in predicted],
-    )
+def _segment_maps(
+    maps: Sequence[tuple[SegmentRuns, Segments]], sizes_hw: Sequence[tuple[int, int]], *, with_bands: bool
+) -> SegmentMaps:
+    runs, segments = zip(*maps, strict=True)
+    return SegmentMaps.of(join_runs(runs), [*map(_described, segments)], sizes_hw=sizes_hw, with_bands=with_bands)
 
 
 def _described(segments: Segments) -> list[Segment]:
@@ -166,8 +184,8 @@ def _counts_in_memory(gt: tuple[Any, Any], pred: tuple[Any, Any], labels: LabelT
     areas_px = segment_areas_px(gt_runs, by_id)
     measured = [segment._replace(area_px=areas_px[segment.segment_id]) for segment in listed]
     segments = parse_segments(pred_rows, labels, f"{where}: pred")
-    predicted = runs_of_segments(pred_ids, segments, f"{where}: pred"), segments
-    return _match({"gt_runs": gt_runs, "gt": [measured]}, [predicted]).counts()[0]
+    predicted = runs_of_segments(pred_ids, segments, f"{where}: pred")
+    return count_matches(gt_runs=gt_runs, gt=measured, predicted_runs=predicted, predicted=_described(segments))
 
 
 def _segment_ids(given: Any, where: str) -> np.ndarray:

@@ -108,6 +108,11 @@ class RowsByImage:
         first, last = np.searchsorted(self._image_ids, [image_id, image_id + 1])
         return self.table.slice(first, last - first).to_pylist()
 
+    def numbers(self, name: str) -> np.ndarray:
+        """(rows,) of a column of numbers; NaN for null, which only columns of floats may have."""
+        column = self.table[name]
+        return _to_numpy(column.fill_null(float("nan")) if column.null_count else column)
+
     def _refuse_wrong_values(self, name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> None:
         if column.null_count and name not in NULLABLE:
             raise self._refusal(f"a row has no {name}")

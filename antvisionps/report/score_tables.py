@@ -15,6 +15,7 @@ from pydantic import Field, RootModel
 from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError, clipped, first_line
 from antvisionps.core.input_files import read_file
+from antvisionps.evaluation.error_kinds import KINDS
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.panoptic.categories import CategorySet
 
@@ -96,12 +97,14 @@ def read_metrics(folder: Path, *, systems: Sequence[str], categories: CategorySe
     group, minus = _one_of(("All", "Things", "Stuff")), _one_of(("", *systems))
     category = _one_of([category.name for category in categories.categories])
     budget = {"perfect": _text, "PQ": _percent, "PQ_things": _percent, "PQ_stuff": _percent}
+    kinds = {"kind": _one_of(KINDS), "segments": parse_count, "PQ_lost": _percent}
     return {
         "summary": summary,
         "intervals": read_table(folder / "intervals.csv", {"group": group} | system | {"minus": minus} | change),
         "per_class": read_table(folder / "per_class.csv", {"category": category} | system | quality),
         "per_size": read_table(folder / "per_size.csv", system | {"size": _one_of(SIZES)} | quality),
         "error_budget": read_table(folder / "error_budget.csv", budget),
+        "error_kinds": read_table(folder / "error_kinds.csv", {"group": group} | system | kinds),
     }
 
 

@@ -90,6 +90,37 @@ def test_csv_files_hold_the_categories_and_the_counts_of_each_image(gt, pred, tm
             assert sum(int(one[count]) for one in of_images) == int(row[count])
 
 
+def test_boundary_pq_errors_lrp_and_slices_stand_beside_pq_where_asked_for(gt, pred, tmp_path, capsys):
+    """Segments of so few pixels are all band, so that boundary PQ is PQ."""
+    (tmp_path / "slices.csv").write_text("file_name,night\n1.jpg,yes\n2.jpg,no\n")
+    options = ("--boundary", "--errors", "--lrp", "--slices", "slices.csv")
+    score("--gt", *gt, "--pred", *pred, *options, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["boundary"] == {key: found[key] for key in ("summary", "classes")}
+    lost = [row["PQ_lost"] for row in found["errors"]["groups"] if row["group"] == "All"]
+    assert sum(lost) == pytest.approx(100 - found["summary"]["mine"]["All"]["PQ"])
+    car = next(row for row in found["errors"]["classes"] if (row["category"], row["kind"]) == ("car", "class"))
+    assert (car["segments"], car["PQ_lost"]) == (1, 25.0)
+    (person,) = (row for row in found["lrp"]["classes"] if row["category"] == "person")
+    assert [person[key] for key in ("LRP", "localisation", "FP", "FN")] == [75, 25, 50, 0]
+    assert (person["optimal_LRP"], person["min_score"]) == (75, None)  # without scores
+    assert [(row["value"], row["images"]) for row in found["slices"][::3]] == [("no", 1), ("yes", 1)]
+    score("--gt", *gt, "--pred", *pred, *options)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("duplicate", "optimal_LRP", "by boundary IoU", "night"))
+
+
+def test_the_best_threshold_follows_from_the_scores_of_segments_info(gt, pred, tmp_path, capsys):
+    document = json.loads((tmp_path / "mine.json").read_text())
+    for row in document["annotations"]:
+        for segment in row["segments_info"]:
+            segment["score"] = 0.2 if row["image_id"] == 2 else 0.9
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    score("--gt", *gt, "--pred", *pred, "--lrp", "--json")
+    (person,) = (row for row in json.loads(capsys.readouterr().out)["lrp"]["classes"] if row["category"] == "person")
+    assert (person["optimal_LRP"], person["optimal_FP"], person["min_score"]) == (50, 0, 0.9)
+
+
 def test_predictions_of_one_name_are_told_apart_by_their_folders(gt, tmp_path, capsys):
     for name in ("a", "b"):
         write(tmp_path / name, "panoptic", PREDICTED)

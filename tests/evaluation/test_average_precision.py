@@ -15,6 +15,7 @@ from antvisionps.evaluation.average_precision import (
     average_precision,
     class_average_precision,
     match_image,
+    precision_at_recall,
     resampled_average_precision,
 )
 from antvisionps.panoptic.rle import encode_masks
@@ -70,8 +71,8 @@ def test_no_image_has_no_ap():
     assert np.isnan(average_precision([]).ap)
 
 
-def coco_ap(images, category_ids=CATEGORY_IDS):
-    """category_id → (AP, AP50) by pycocotools, from the same masks."""
+def coco_precision(images, category_ids=CATEGORY_IDS):
+    """category_id → (10, 101) precision by pycocotools, from the same masks; -1 without ground truth."""
     truth = {"images": [], "annotations": [], "categories": [{"id": category_id} for category_id in category_ids]}
     results = []
     for predicted, gt in images:
@@ -93,12 +94,15 @@ def coco_ap(images, category_ids=CATEGORY_IDS):
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # all areas, 100 detections
-    means = {}
-    for index, category_id in enumerate(sorted(category_ids)):
-        of_category = precision[:, :, index]
-        known = (of_category > -1).all()
-        means[category_id] = (of_category.mean(), of_category[0].mean()) if known else (np.nan, np.nan)
-    return means
+    return {category_id: precision[:, :, index] for index, category_id in enumerate(sorted(category_ids))}
+
+
+def coco_ap(images, category_ids=CATEGORY_IDS):
+    """category_id → (AP, AP50)."""
+    return {
+        category_id: (values.mean(), values[0].mean()) if (values > -1).all() else (np.nan, np.nan)
+        for category_id, values in coco_precision(images, category_ids).items()
+    }
 
 
 def random_image(rng, image_id):
@@ -130,6 +134,15 @@ def test_ap_is_that_of_cocoeval():
         expected = coco_ap(images)
         for category_id, result in evaluate(images).items():
             np.testing.assert_allclose((result.ap, result.ap50), expected[category_id], rtol=0, atol=1e-12)
+
+
+def test_precision_by_recall_is_that_of_cocoeval():
+    rng = np.random.default_rng(1)
+    images = [random_image(rng, image_id) for image_id in range(1, 20)]
+    for category_id, expected in coco_precision(images).items():
+        of_category = [found[category_id] for found in (match_image(*pair) for pair in images) if category_id in found]
+        precision = precision_at_recall(of_category)
+        np.testing.assert_allclose(np.where(np.isnan(precision), -1, precision), expected, rtol=0, atol=1e-12)
 
 
 def test_the_hundred_best_detections_of_a_category_count():

@@ -66,6 +66,7 @@ TARGETS = (
     Target("report", "metrics/per_class.csv", (*BYTES, *CSV)),
     Target("report", "metrics/intervals.csv", (*BYTES, *CSV)),
     Target("report", "metrics/error_budget.csv", (*BYTES, *CSV)),
+    Target("report", "metrics/error_kinds.csv", (*BYTES, *CSV)),
     Target("report", "data/fused/fusion/candidates.parquet", (*BYTES, *PARQUET * 2), 18),
     Target("report", "data/fused/fusion/segments.parquet", (*BYTES, *PARQUET * 2), 18),
     Target("report", "data/routing/class_ap.parquet", (*BYTES, *PARQUET * 2)),

@@ -139,11 +139,24 @@ def test_pictures_of_large_images_take_little_memory(tmp_path):
     assert cv2.imread(str(tmp_path / "out" / "000000000001.png")).shape == (24 + 1536, 6 * 2048 + 5 * 4, 3)
 
 
-def test_without_an_error_budget_its_table_is_empty_and_the_rest_is_the_same(done, tmp_path):
+OF_THE_CACHES = {
+    "error_budget.csv": b"perfect,PQ,PQ_things,PQ_stuff\n",
+    "ends.json": b"{}\n",
+    "per_class_ap.csv": b"category,end,AP,AP50,n_gt\n",
+    "precision_recall.csv": b"end,recall,precision\n",
+}
+
+
+def test_without_an_error_budget_the_tables_of_the_caches_are_empty_and_the_rest_is_the_same(done, tmp_path):
     done.score(tmp_path / "scored", done.fused)
+    metrics = tmp_path / "scored" / "metrics"
     for path in done.metrics.iterdir():
-        found = (tmp_path / "scored" / "metrics" / path.name).read_bytes()
-        assert found == (path.read_bytes() if path.name != "error_budget.csv" else b"perfect,PQ,PQ_things,PQ_stuff\n")
+        if path.name in ("reliability.csv", "calibration_error.csv"):
+            of_systems = [row for row in read_csv(path) if row["of"] == "segments"]
+            assert read_csv(metrics / path.name) == of_systems != []
+        elif path.name != "precision_recall_per_class.parquet":
+            assert (metrics / path.name).read_bytes() == OF_THE_CACHES.get(path.name, path.read_bytes())
+    assert pq.read_table(metrics / "precision_recall_per_class.parquet").num_rows == 0
 
 
 def test_progress_counts_images_and_not_what_a_process_takes_at_once(done, tmp_path):

@@ -146,6 +146,8 @@ def write_numbers(root):
         "metrics/per_class.csv": "\n".join(per_class) + "\n",
         "metrics/per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,50.0,80.0,60.0,3,2,1\n",
         "metrics/error_budget.csv": "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\ntrue semantics,70.4,40.0,\n",
+        "metrics/error_kinds.csv": "group,system,kind,segments,PQ_lost\n"
+        "All,e_ups,merged,3,1.5\nAll,fusion,missed,4,2.5\n",
         "routing/routing.json": json.dumps(
             {"mean_ap": {"e_ups": 0.3}, "better_overall": "e_ups", "categories": routes}
         ),

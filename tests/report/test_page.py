@@ -59,8 +59,8 @@ def shown_images(page):
 def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
     page = opened("overview")
     assert page.locator("#overview h2").all_inner_texts() == [
-        "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion", "Routing",
-        "Things by size", "Training curves", "Confusion of categories",
+        "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion",
+        "PQ lost, by kind of error", "Routing", "Things by size", "Training curves", "Confusion of categories",
     ]  # fmt: skip
     expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
     expect(page.locator("#overview .plot circle")).to_have_count(2)  # a short curve shows its points
@@ -316,6 +316,14 @@ def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_re
     page = opened("overview", base=small_report.write(tmp_path / "report").as_uri())
     heading = page.get_by_role("heading", name="Error budget")
     expect(heading).to_have_text("Error budget of the fusion, by the heuristic")
+
+
+def test_what_pq_is_lost_to_stands_in_a_row_for_each_kind_and_a_column_for_each_system(opened):
+    page = opened("overview")
+    rows = page.get_by_role("table", name="PQ lost by kind of error").locator("tbody tr")
+    expect(rows).to_have_count(9)
+    assert [rows.nth(2).locator("td").nth(n).inner_text() for n in (0, 1)] == ["1.5", "–"]
+    assert [rows.nth(8).locator("td").nth(n).inner_text() for n in (0, 1)] == ["–", "2.5"]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ TABLES = {
     "per_class.csv": 'category,system,PQ,SQ,RQ,tp,fp,fn\n"cat, or kitten",e_ups,20,80.0,,3,2,1\n',
     "per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,,,,0,0,0\n",
     "error_budget.csv": "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\n",
+    "error_kinds.csv": "group,system,kind,segments,PQ_lost\nAll,fusion,merged,3,1.5\n",
 }
 
 
@@ -45,6 +46,8 @@ def test_tables_are_read_as_numbers(metrics):
         "PQ": 20, "SQ": 80.0, "RQ": None, "tp": 3, "fp": 2, "fn": 1,
     }  # fmt: skip
     assert read["error_budget"] == [{"perfect": "as fused", "PQ": 63.4, "PQ_things": 40.0, "PQ_stuff": None}]
+    row = {"group": "All", "system": "fusion", "kind": "merged", "segments": 3, "PQ_lost": 1.5}
+    assert read["error_kinds"] == [row]
 
 
 PER_CLASS = TABLES["per_class.csv"]
@@ -78,6 +81,7 @@ PER_CLASS = TABLES["per_class.csv"]
         ),
         ("per_size", TABLES["per_size.csv"].replace("small", "huge"), "line 2, size: expected one of"),
         ("error_budget", TABLES["error_budget.csv"].replace("as fused", ""), "line 2, perfect: expected a name"),
+        ("error_kinds", TABLES["error_kinds.csv"].replace("merged", "odd"), "line 2, kind: expected one of"),
         ("panoptic", "{}", "expected the systems .*, got"),
         ("panoptic", "null", "not the summary that is expected"),
         ("panoptic", json.dumps(SUMMARY).replace("63.5", "NaN"), "e_ups.All.PQ: .*got nan"),

@@ -15,6 +15,7 @@ function showOverview(section, overview, state) {
       perClassCard(overview),
       metrics.intervals.some((row) => row.minus) && differencesCard(metrics),
       budgetCard(metrics),
+      metrics.error_kinds.length && errorKindsCard(overview),
       routingCard(overview),
       sizeCard(overview),
       overview.curves.length && curvesCard(overview),
@@ -133,6 +134,37 @@ function budgetCard(metrics) {
     asFused.perfect === "as fused" ? "Error budget of the fusion" : `Error budget of the fusion, ${asFused.perfect}`,
     `PQ is ${percent(asFused.PQ)}. What it would gain if one part were perfect:`,
     table("Error budget", columns, others),
+  );
+}
+
+// What each kind of error of segments is, as docs/metrics.md has it.
+const LOSSES = {
+  outline: "matched, but with an IoU below 1",
+  class: "found under another category",
+  merged: "several true segments in one",
+  split: "one true segment in several",
+  duplicate: "a rest on a segment that is matched",
+  location: "of the right category, with an IoU of 0.1 to 0.5",
+  both: "of another category, with an IoU of 0.1 to 0.5",
+  background: "where nothing of the kind is",
+  missed: "nothing was found",
+};
+
+function errorKindsCard({ metrics, systems }) {
+  const row = (kind, system) =>
+    metrics.error_kinds.find((one) => one.group === "All" && one.kind === kind && one.system === system);
+  const columns = [
+    { head: "kind", kind: "th", cell: (kind) => kind },
+    ...systems.map((system) => ({
+      ...strong(system, (kind) => percent(row(kind, system)?.PQ_lost ?? null)),
+      title: `PQ that ${system} loses`,
+    })),
+    { head: "", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
+  ];
+  return card(
+    "PQ lost, by kind of error",
+    "Percent points. The kinds of a system add up to what its PQ lacks to 100.",
+    table("PQ lost by kind of error", columns, Object.keys(LOSSES)),
   );
 }
 

@@ -1,0 +1,151 @@
+"""The part of stage `score` on what the ends predicted before any fusion: AP and precision by recall of instances, and
+how reliable scores and probabilities are."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.average_precision import (
+    RECALL_POINTS,
+    CategoryAP,
+    ImageMatches,
+    class_average_precision,
+    precision_at_recall,
+)
+from antvisionps.evaluation.reliability import Reliability
+from antvisionps.evaluation.semantic_reliability import semantic_reliability
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.parallel.images import Workers, map_images
+from antvisionps.pipeline.instance_matches import open_matching
+from antvisionps.predictions.split_caches import SplitCaches
+
+AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
+CURVE_COLUMNS = ("end", "recall", "precision")
+CURVES_SCHEMA = pa.schema(
+    [("end", pa.string()), ("category_id", pa.int32()), ("recall", pa.float64()), ("precision", pa.float64())]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EndsQuality:
+    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, and the reliability of instances' scores, of
+    the ends that have instances; the reliability of probabilities, of those that have semantics."""
+
+    ap: Mapping[str, Mapping[int, CategoryAP]]
+    precision: Mapping[str, Mapping[int, np.ndarray]]
+    instances: Mapping[str, Reliability]
+    semantics: Mapping[str, Reliability]
+
+    def reliabilities(self) -> dict[tuple[str, str], Reliability]:
+        """(end, what of it) → reliability."""
+        of_each = {"instances": self.instances, "semantics": self.semantics}
+        return {(end, of): found for of, of_ends in of_each.items() for end, found in of_ends.items()}
+
+
+NO_ENDS = EndsQuality({}, {}, {}, {})
+
+
+def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
+    open_work = partial(_open_measuring, caches, ends)
+    matches: dict[str, list[dict[int, ImageMatches]]] = {}
+    semantics: dict[str, list[Reliability]] = {}
+    for of_image, reliabilities in map_images(open_work, caches.dataset.images, workers=workers, description="ends"):
+        for end, of_end in of_image.items():
+            matches.setdefault(end, []).append(of_end)
+        for end, reliability in reliabilities.items():
+            semantics.setdefault(end, []).append(reliability)
+    thing_ids = [category.category_id for category in caches.dataset.categories.things]
+    return EndsQuality(
+        {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
+        {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
+        {end: Reliability.total([*map(_score_reliability, images)]) for end, images in matches.items()},
+        {end: Reliability.total(parts) for end, parts in semantics.items()},
+    )
+
+
+def _open_measuring(
+    caches: SplitCaches, ends: Sequence[str]
+) -> Callable[[PanopticImage], tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]]:
+    match, dataset = open_matching(caches, ends), caches.dataset
+    semantics = caches.open_semantics(ends)
+
+    def measure(image: PanopticImage) -> tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]:
+        gt_ids = dataset.load_segment_ids(image)
+        return match(image, gt_ids), {
+            end: semantic_reliability(reader.read(image.image_id), gt_ids, image, dataset.categories)
+            for end, reader in semantics.items()
+        }
+
+    return measure
+
+
+def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> np.ndarray:
+    return precision_at_recall([of_image[category_id] for of_image in images if category_id in of_image])[0]
+
+
+def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
+    """An instance is right if it is matched at IoU 0.5 as AP50 matches; one on a crowd does not count."""
+    scores = [found.scores[~found.ignored[0]] for found in of_image.values()]
+    is_right = [found.matched[0][~found.ignored[0]] for found in of_image.values()]
+    return Reliability.of(np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, bool), *is_right]))
+
+
+def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
+    """ends.json, per_class_ap.csv, precision_recall.csv and precision_recall_per_class.parquet."""
+    (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
+    write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
+    write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
+    table = pa.Table.from_pylist([*_class_curve_rows(quality)], schema=CURVES_SCHEMA)
+    pq.write_table(table, folder / "precision_recall_per_class.parquet", compression="zstd", write_page_checksum=True)
+
+
+def _summary(quality: EndsQuality) -> dict[str, dict[str, float | None]]:
+    """End → AP and AP50, in percent; None where there is nothing to measure."""
+    return {
+        end: {
+            "AP": _mean([one.ap for one in of_class.values()]),
+            "AP50": _mean([one.ap50 for one in of_class.values()]),
+        }
+        for end, of_class in quality.ap.items()
+    }
+
+
+def _mean(fractions: Sequence[float]) -> float | None:
+    """In percent, of those that are known."""
+    known = [fraction for fraction in fractions if not math.isnan(fraction)]
+    return 100 * float(np.mean(known)) if known else None
+
+
+def _ap_rows(quality: EndsQuality, categories: CategorySet) -> Iterator[list[object]]:
+    """In percent; of things that have a true instance."""
+    for category in categories.things:
+        for end, of_end in quality.ap.items():
+            found = of_end[category.category_id]
+            if found.n_gt:
+                yield [category.name, end, 100 * found.ap, 100 * found.ap50, found.n_gt]
+
+
+def _curve_rows(quality: EndsQuality) -> Iterator[list[object]]:
+    """The mean over the categories that have a true instance, fractions of 1."""
+    for end, of_class in quality.precision.items():
+        known = [precision for precision in of_class.values() if not np.isnan(precision).any()]
+        if known:
+            for recall, precision in zip(RECALL_POINTS.tolist(), np.mean(known, axis=0).tolist(), strict=True):
+                yield [end, f"{recall:.2f}", precision]
+
+
+def _class_curve_rows(quality: EndsQuality) -> Iterator[dict[str, object]]:
+    for end, of_class in quality.precision.items():
+        for category_id, precisions in of_class.items():
+            if not np.isnan(precisions).any():
+                for recall, precision in zip(RECALL_POINTS.tolist(), precisions.tolist(), strict=True):
+                    yield {"end": end, "category_id": category_id, "recall": recall, "precision": precision}

@@ -1,0 +1,135 @@
+"""The tables that stage `score` writes of the segments of the fused systems; docs/metrics.md has their columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
+from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
+from antvisionps.evaluation.reliability import (
+    CALIBRATION_COLUMNS,
+    RELIABILITY_COLUMNS,
+    Reliability,
+    calibration_rows,
+    reliability_rows,
+)
+from antvisionps.evaluation.score_rows import (
+    CLASS_COLUMNS,
+    CLASS_ERROR_COLUMNS,
+    CLASS_LRP_COLUMNS,
+    ERROR_COLUMNS,
+    INTERVAL_COLUMNS,
+    LRP_COLUMNS,
+    SIZE_COLUMNS,
+    class_error_rows,
+    class_lrp_rows,
+    class_rows,
+    error_rows,
+    image_columns,
+    interval_rows,
+    lrp_rows,
+    size_rows,
+)
+from antvisionps.evaluation.segment_scores import SegmentScores
+from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+from antvisionps.evaluation.summary import summarize
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.slices import Slices
+from antvisionps.params.fusion import Score
+from antvisionps.predictions.fused_files import SEGMENTS, RowsByImage
+from antvisionps.report.score_tables import Summary, per_image_schema
+
+BOUNDARY = "boundary_"
+"""What the names of the files of boundary PQ begin with."""
+
+
+def write_metrics(
+    folder: Path, scores: Mapping[str, SegmentScores], truth: PanopticDataset, draws: np.ndarray
+) -> Summary:
+    """Writes all metrics of segments and returns what panoptic.json holds; `draws` are the bootstrap's."""
+    categories = truth.categories
+    summary = _write_quality(folder, "", {name: of.matches for name, of in scores.items()}, truth)
+    boundary = {name: of.boundary for name, of in scores.items() if of.boundary is not None}
+    _write_quality(folder, BOUNDARY, boundary, truth)
+    errors = {name: of.errors for name, of in scores.items()}
+    write_csv(folder / "error_kinds.csv", ERROR_COLUMNS, error_rows(errors, categories))
+    write_csv(folder / "error_kinds_per_class.csv", CLASS_ERROR_COLUMNS, class_error_rows(errors, categories))
+    counts = {name: of.matches.counts() for name, of in scores.items()}
+    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, categories, draws))
+    pq.write_table(
+        _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
+    )
+    return summary
+
+
+def write_lrp(
+    folder: Path,
+    scores: Mapping[str, SegmentScores],
+    confidence: Mapping[str, SegmentConfidence],
+    truth: PanopticDataset,
+) -> None:
+    errors = {name: SystemLrp.of(of.matches, confidence[name]) for name, of in scores.items()}
+    write_csv(folder / "lrp.csv", LRP_COLUMNS, lrp_rows(errors, truth.categories))
+    write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
+
+
+def read_confidence(fused: PanopticDataset) -> SegmentConfidence:
+    """The scores of a system's things."""
+    rows = RowsByImage(fused.annotations.parent, SEGMENTS, fused)
+    image_ids, segment_ids, scores = map(rows.numbers, ("image_id", "segment_id", "score"))
+    is_known = ~np.isnan(scores)
+    positions = np.searchsorted([image.image_id for image in fused.images], image_ids[is_known])
+    return SegmentConfidence.of(positions, segment_ids[is_known], scores[is_known].astype(np.float64))
+
+
+def segment_reliabilities(
+    scores: Mapping[str, SegmentScores], confidence: Mapping[str, SegmentConfidence]
+) -> dict[tuple[str, str], Reliability]:
+    """Of the scores of the things in a system's maps; a matched one is right, one that PQ forgives does not count."""
+    found = {}
+    for name, of in scores.items():
+        right, wrong = (
+            confidence[name].of_segments(segments) for segments in (of.matches.matched_by, of.matches.wrong)
+        )
+        all_scores = np.concatenate([right, wrong])
+        is_right = np.arange(len(all_scores)) < len(right)
+        is_known = ~np.isnan(all_scores)
+        found[name, "segments"] = Reliability.of(all_scores[is_known], is_right[is_known])
+    return found
+
+
+def write_reliability(folder: Path, reliabilities: Mapping[tuple[str, str], Reliability]) -> None:
+    write_csv(folder / "reliability.csv", RELIABILITY_COLUMNS, reliability_rows(reliabilities))
+    write_csv(folder / "calibration_error.csv", CALIBRATION_COLUMNS, calibration_rows(reliabilities))
+
+
+def write_slices(
+    folder: Path, settings: Score, slices: Slices, scores: Mapping[str, SegmentScores], categories: CategorySet
+) -> None:
+    """slices.csv, empty without slices."""
+    counts = {name: of.matches.counts() for name, of in scores.items()}
+    drawn = {"samples": settings.bootstrap_samples, "seed": settings.seed}
+    write_csv(folder / "slices.csv", SLICE_COLUMNS, slice_rows(counts, slices, categories, **drawn))
+
+
+def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:
+    """panoptic.json, per_class.csv and per_size.csv; returns what the first holds."""
+    totals = {name: total_counts(of_system.counts()) for name, of_system in matches.items()}
+    summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
+    (folder / f"{prefix}panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_csv(folder / f"{prefix}per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
+    write_csv(folder / f"{prefix}per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
+    return summary
+
+
+def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
+    """Images have the data set's own ids, so where these are text the column is."""
+    source_ids = [image.source_id for image in truth.images]
+    schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
+    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
