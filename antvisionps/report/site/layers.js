@@ -153,23 +153,44 @@ function imageLayers(overview, image, data, state) {
   }
 
   const painted = new Map();
-  function canvas(key) {
-    if (!painted.has(key)) {
+  function canvas(key, isOutlined = false) {
+    const as = `${key}/${isOutlined}`;
+    if (!painted.has(as)) {
       const node = el("canvas.layer", { role: "img", "aria-label": altText(key), "data-layer": key });
-      paintLayer(node, layer(key), width, height);
-      painted.set(key, node);
+      const shown = { ...layer(key), values: isolated(key) };
+      (isOutlined ? paintRims : paintLayer)(node, shown, width, height);
+      painted.set(as, node);
     }
-    return painted.get(key);
+    return painted.get(as);
   }
+
+  // The layer's values where they are of the one category that the reader wants to see; of errors, where either side is.
+  function isolated(key) {
+    const { values, classes } = layer(key);
+    if (state.only === "") return values;
+    const only = Number(state.only);
+    if (classes) return values.map((value) => (classes[value] === only ? value : 0));
+    const [truth, predicted] = [layer("truth"), layer("system")];
+    const isOf = (side, pixel) => side.classes[side.values[pixel]] === only;
+    return values.map((value, pixel) => (isOf(truth, pixel) || isOf(predicted, pixel) ? value : 0));
+  }
+
+  const classesOf = (segments) => [null, ...segments.map((segment) => segment.class)];
 
   function makeLayer(key) {
     const [kind, end] = key.split(":");
     if (kind === "truth")
-      return { values: truthMap(), colors: segmentColors(data.segments), describe: (value) => describeTrue(value - 1) };
+      return {
+        values: truthMap(),
+        colors: segmentColors(data.segments),
+        classes: classesOf(data.segments),
+        describe: (value) => describeTrue(value - 1),
+      };
     if (kind === "system")
       return {
         values: systemMap(),
         colors: segmentColors(system.segments),
+        classes: classesOf(system.segments),
         describe: (value) => describePredicted(value - 1),
       };
     if (kind === "errors")
@@ -185,6 +206,7 @@ function imageLayers(overview, image, data, state) {
         runs && {
           values: decoded(key, runs),
           colors: [null, ...colors],
+          classes: [null, ...names.keys()],
           describe: (value) => ({ title: names[value - 1], lines: ["most probable class"] }),
         }
       );
@@ -195,6 +217,7 @@ function imageLayers(overview, image, data, state) {
         listed && {
           values: instanceMap(listed),
           colors: segmentColors(listed),
+          classes: classesOf(listed),
           describe: (value) => ({
             title: names[listed[value - 1].class],
             lines: [
@@ -269,92 +292,4 @@ function imageLayers(overview, image, data, state) {
     names,
     colors,
   };
-}
-
-// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
-function paintLayer(canvas, { values, colors, isErrors }, width, height) {
-  const factor = canvasFactor(width);
-  canvas.width = width * factor;
-  canvas.height = height * factor;
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  const packed = (color) => {
-    if (!color) return 0;
-    const [red, green, blue, alpha = 1] = color;
-    return (
-      ((Math.round(255 * alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red)) >>> 0
-    );
-  };
-  const [first, second] = isErrors
-    ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
-    : [colors.map(packed), null];
-  for (let y = 0, out = 0; y < canvas.height; y++) {
-    const row = Math.floor(y / factor) * width;
-    for (let x = 0; x < canvas.width; x++, out++) {
-      const value = values[row + Math.floor(x / factor)];
-      pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
-    }
-  }
-  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
-  context.putImageData(picture, 0, 0);
-}
-
-const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
-
-function drawBoundaries(pixels, values, width, height, factor, color = 0xffffffff) {
-  const across = width * factor;
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const value = values[y * width + x];
-      const corner = y * factor * across + x * factor;
-      if (x + 1 < width && values[y * width + x + 1] !== value) {
-        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = color;
-      }
-      if (y + 1 < height && values[(y + 1) * width + x] !== value) {
-        pixels.fill(color, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
-      }
-    }
-  }
-}
-
-// A black and white line round the pixels of a mask; nothing without one.
-function paintOutline(canvas, mask, width, height) {
-  const factor = canvasFactor(width);
-  canvas.width = width * factor;
-  canvas.height = height * factor;
-  if (!mask) return;
-  const context = canvas.getContext("2d");
-  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x];
-  const edges = new Path2D();
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (!mask[y * width + x]) continue;
-      if (!inside(x - 1, y)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo(x * factor, (y + 1) * factor);
-      }
-      if (!inside(x + 1, y)) {
-        edges.moveTo((x + 1) * factor, y * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
-      if (!inside(x, y - 1)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo((x + 1) * factor, y * factor);
-      }
-      if (!inside(x, y + 1)) {
-        edges.moveTo(x * factor, (y + 1) * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
-    }
-  }
-  context.lineCap = "round";
-  for (const [color, lineWidth] of [
-    ["#000", 5],
-    ["#fff", 2.2],
-  ]) {
-    context.strokeStyle = color;
-    context.lineWidth = lineWidth * Math.max(1, (width * factor) / 640);
-    context.stroke(edges);
-  }
 }

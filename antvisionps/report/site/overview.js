@@ -4,20 +4,17 @@
 const GROUPS = { All: "", Things: "ᵀʰ", Stuff: "ˢᵗ" };
 const MEASURES = ["PQ", "SQ", "RQ"];
 
-// What the reader chose here; it outlives a visit to the images.
-const overviewChoice = { measure: "PQ", sort: "order", confusion: null, curve: "loss" };
-
 function showOverview(section, overview, state) {
   const { metrics } = overview;
   section.replaceChildren(
     ...[
       summaryCard(overview),
-      perClassCard(overview),
+      perClassCard(overview, state),
       metrics.intervals.some((row) => row.minus) && differencesCard(metrics),
       budgetCard(metrics),
       routingCard(overview),
       sizeCard(overview),
-      overview.curves.length && curvesCard(overview),
+      overview.curves.length && curvesCard(overview, state),
       confusionCard(overview, state),
     ].filter(Boolean),
   );
@@ -31,14 +28,16 @@ function fullCard(...content) {
   return made;
 }
 
-// What `make(set)` gives; `set({measure: "PQ"})` keeps what the reader chose and puts another in its place.
+// What `make(set)` gives; `set({measure: "PQ"})` notes what the reader chose and puts another in its place.
 function redrawn(make) {
   let node;
   const set = (chosen) => {
-    Object.assign(overviewChoice, chosen);
+    const focused = document.activeElement.id;
+    app.note(chosen);
     const old = node;
     node = make(set);
     old.replaceWith(node);
+    document.getElementById(focused)?.focus();
   };
   node = make(set);
   return node;
@@ -127,7 +126,7 @@ function budgetCard(metrics) {
     strong("gain", (row) => signed(gain(row, "PQ"))),
     numbers("things", (row) => signed(gain(row, "PQ_things"))),
     numbers("stuff", (row) => signed(gain(row, "PQ_stuff"))),
-    { head: "", kind: "td.wide", cell: (row) => el("div.bar", { "--value": share(row) }, el("span")) },
+    { head: "of what is lost", kind: "td.wide", cell: (row) => el("div.bar", { "--value": share(row) }, el("span")) },
   ];
   return card(
     asFused.perfect === "as fused" ? "Error budget of the fusion" : `Error budget of the fusion, ${asFused.perfect}`,

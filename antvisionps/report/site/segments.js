@@ -12,12 +12,24 @@ function legend(data, layers, state) {
   });
   const categories = [...present]
     .sort((one, other) => one - other)
-    .map((index) => el("li", el("i.swatch", { "--system": cssRgb(layers.colors[index]) }), layers.names[index]));
+    .map((index) => el("li", isolateButton(index, layers, state)));
   return el(
     "div.legends",
     el("ul.legend", { "aria-label": "Colours of errors" }, errors),
     el("ul.legend", { "aria-label": "Colours of categories" }, categories),
   );
+}
+
+function isolateButton(index, layers, { only }) {
+  const isOnly = only === String(index);
+  const attributes = {
+    type: "button",
+    id: `only-${index}`,
+    "aria-pressed": String(isOnly),
+    title: isOnly ? "Show all categories" : `Show only ${layers.names[index]}`,
+    onclick: () => app.go({ only: isOnly ? "" : String(index) }),
+  };
+  return el("button.class", attributes, el("i.swatch", { "--system": cssRgb(layers.colors[index]) }), layers.names[index]);
 }
 
 const lists = (data, layers, state) =>
@@ -45,7 +57,7 @@ function segmentList(data, layers, state) {
   const stateOf = ({ outcome, side }) => ({ matched: "tp", ignored: "ignored" })[outcome] ?? (side ? "fp" : "fn");
   const outline = (row) => layers.outline(row.side ? "system" : "truth", row.place + 1);
   const columns = [
-    { head: "", cell: (row) => el(`span.state.${stateOf(row)}`, STATES[stateOf(row)]) },
+    { head: "is", cell: (row) => el(`span.state.${stateOf(row)}`, STATES[stateOf(row)]) },
     { head: "category", cell: (row) => layers.names[row.class] },
     { head: "why", kind: "td.why", cell: (row) => layers.outcomeText(row.side, row) },
     numbers("score", (row) => row.side === 1 && row.score !== null && row.score.toFixed(2)),
