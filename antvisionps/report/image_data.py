@@ -15,6 +15,7 @@ from antvisionps.evaluation.segment_outcomes import (
     Outcome,
     SegmentOutcome,
     best_gt_segments,
+    confused_segments,
     explain_segments,
 )
 from antvisionps.fusion.semantic_average import semantic_class_map
@@ -45,11 +46,11 @@ class ReportSources:
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """`page` is what the page loads when it shows the image; `tally` is system → what `tally_outcomes` gives;
-    `confused_px` is system → (C + 1, C + 1) pixels."""
+    `confused` is system → (2, C + 1, C + 1), pixels and segments of each true and predicted class index."""
 
     page: Json
     tally: dict[str, list[list[float]]]
-    confused_px: dict[str, np.ndarray]
+    confused: dict[str, np.ndarray]
 
 
 def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
@@ -67,7 +68,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         gt_ids = truth.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
-        systems, tally, confused_px = {}, {}, {}
+        systems, tally, confused = {}, {}, {}
         for system, fused in sources.fused.items():
             described = fused.images[index]
             predicted_ids = fused.load_segment_ids(described)
@@ -88,7 +89,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 "rejected": [_rejected(row, categories) for row in rejected],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
-            confused_px[system] = outcomes.confused_px
+            segments_confused = confused_segments(image.segments, described.segments, outcomes, categories)
+            confused[system] = np.stack([outcomes.confused_px, segments_confused])
         page = {
             "id": image.image_id,
             "map": index_runs(gt_ids, image.segments),
@@ -102,7 +104,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 for end in sources.ends
             },
         }
-        return ImageData(page, tally, confused_px)
+        return ImageData(page, tally, confused)
 
     return assemble
 

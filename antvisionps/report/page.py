@@ -6,6 +6,7 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 
     index.html *.css *.js     the fixed files
     data/overview.js          all of the overview, and the tally of every image
+    data/pairs.js             which categories are taken for which in every image, loaded when one is looked for
     images/<image id>.js      maps and segments of an image, loaded when it is shown
     images/<image id>.jpg     its photo
     thumbnails/<image id>.jpg the same, small
@@ -22,22 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
 from antvisionps.parallel.images import Workers, map_images
+from antvisionps.report.confusion import Confusion, write_confusion_csv
 from antvisionps.report.image_data import ImageData, ReportSources, open_image_data, photo_jpeg
-from antvisionps.report.overview_data import (
-    confusion_triples,
-    describe_categories,
-    read_curves,
-    read_page_routing,
-    write_confusion_csv,
-    write_curves_csv,
-)
+from antvisionps.report.overview_data import describe_categories, read_curves, read_page_routing, write_curves_csv
 from antvisionps.report.score_tables import read_ignored, read_metrics
 
 ZLIB_LEVEL = 6
@@ -87,18 +81,16 @@ def write_report(
             quality=photo_quality,
         )
         images = []
-        void = len(categories)
-        confused_px = {system: np.zeros((void + 1, void + 1), dtype=np.int64) for system in sources.fused}
+        confusion = Confusion(sources.fused, categories)
         items = range(len(sources.truth.images))
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
             images.append([image.image_id, name, image.width, image.height, list(data.tally.values())])
-            for system, of_image in data.confused_px.items():
-                confused_px[system] += of_image
-        confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}
-        write_script(folder / "data" / "overview.js", overview | {"images": images, "confusion": confusion})
-        write_confusion_csv(folder / "confusion.csv", confused_px, categories)
+            confusion.add(data.confused)
+        write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
+        write_script(folder / "data" / "pairs.js", confusion.pairs())
+        write_confusion_csv(folder / "confusion.csv", confusion.pixels(), categories)
         write_curves_csv(folder / "curves.csv", curves)
 
 
@@ -116,7 +108,7 @@ def _open_writing(
         for place, side_px in long_side_px.items():
             jpeg = photo_jpeg(photo, long_side_px=side_px, quality=quality)
             (folder / place / f"{image.image_id}.jpg").write_bytes(jpeg)
-        return ImageData({}, data.tally, data.confused_px)
+        return ImageData({}, data.tally, data.confused)
 
     return write
 

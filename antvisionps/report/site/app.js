@@ -115,7 +115,11 @@ const app = (() => {
     byId("tooltip").hidden = true;
     const before = shown;
     shown = state.view;
-    ({ overview: showOverview, images: showImages, image: showImage })[state.view](byId(state.view), overview, state);
+    const views = { overview: showOverview, images: showImages, image: showImage };
+    const { hash } = location;
+    Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
+      document.documentElement.dataset.shown = hash; // what is drawn, for who waits for it
+    });
     document.title = [state.view === "image" && overview.imageOf.get(state.id)?.name, "AntVisionPS report"]
       .filter(Boolean)
       .join(" · ");

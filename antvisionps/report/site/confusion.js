@@ -56,7 +56,7 @@ function confusionMatrix(names, { triples, ofTruth, share, link, counted }) {
     const cell = (truth) => {
       if (!value(truth)) return null;
       const shown = value(truth) >= 0.5 ? value(truth).toFixed(0) : "·";
-      return el("a", { class: value(truth) >= 55 ? "on-dark" : null, href: link(truth, predicted), "aria-label": text(truth) }, shown);
+      return el("a", { href: link(truth, predicted), "aria-label": text(truth) }, shown);
     };
     const attributes = (truth) => ({
       class: truth === predicted ? "right" : null,

@@ -41,7 +41,6 @@ async function showImage(section, overview, state) {
     legend(data, layers, shown),
     lists(data, layers, shown),
   );
-  section.dataset.shown = `${image.id}`;
   applyZoom(panels);
   section.style.setProperty("--opacity", shown.opacity / 100);
   if (focused) document.getElementById(focused)?.focus();
