@@ -1,4 +1,4 @@
-"""Every view in a browser, as wide as a laptop and as a phone, light and dark: nothing hides, overflows or bars anyone."""
+"""Every view as wide as a laptop and as a phone, light and dark: nothing hides, overflows or bars anyone."""
 
 from pathlib import Path
 
@@ -29,7 +29,8 @@ COVERED = """() => {
     for (let box = node.parentElement; box; box = box.parentElement) {
       if (getComputedStyle(box).overflow === "visible") continue;
       const frame = box.getBoundingClientRect();
-      if (left < frame.left - 1 || right > frame.right + 1 || top < frame.top - 1 || bottom > frame.bottom + 1) return true;
+      if (left < frame.left - 1 || right > frame.right + 1) return true;
+      if (top < frame.top - 1 || bottom > frame.bottom + 1) return true;
     }
     return false;
   };

@@ -30,17 +30,16 @@ function packed(color) {
   return ((Math.round(255 * alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red)) >>> 0;
 }
 
-// Only the inner rim of each segment, in its colour, with a black line between two segments.
-function paintRims(canvas, { values, colors }, width, height) {
+// Only a line between segments, white with black sides, over whatever lies below.
+function paintRims(canvas, { values }, width, height) {
   const factor = canvasFactor(width);
   canvas.width = width * factor;
   canvas.height = height * factor;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(picture.data.buffer);
-  const rim = Math.max(2, Math.round(canvas.width / 200));
+  const reach = Math.max(2, Math.round(canvas.width / 320));
   const at = (x, y) => values[Math.floor(y / factor) * width + Math.floor(x / factor)];
-  const bytes = colors.map(packed);
   const isEdge = (value, x, y, reach) =>
     (x >= reach && at(x - reach, y) !== value) ||
     (x + reach < canvas.width && at(x + reach, y) !== value) ||
@@ -49,7 +48,7 @@ function paintRims(canvas, { values, colors }, width, height) {
   for (let y = 0, out = 0; y < canvas.height; y++)
     for (let x = 0; x < canvas.width; x++, out++) {
       const value = at(x, y);
-      if (value && isEdge(value, x, y, rim)) pixels[out] = isEdge(value, x, y, 1) ? 0xff000000 : bytes[value];
+      if (isEdge(value, x, y, reach)) pixels[out] = isEdge(value, x, y, 1) ? 0xffffffff : 0xff000000;
     }
   context.putImageData(picture, 0, 0);
 }

@@ -10,7 +10,7 @@ const THUMBNAILS = [
 const THUMBNAIL_WIDTH_PX = 320;
 
 function thumbnail(image, overview, state) {
-  const photo = el("img", {
+  const photo = el(state.thumbs === "errors" ? "img.grey" : "img", {
     src: `thumbnails/${image.id}.jpg`,
     alt: `Photo ${image.name}`,
     loading: "lazy",
