@@ -7,6 +7,7 @@ from pathlib import Path
 from antvisionps.cli import (
     check,
     download,
+    experiments,
     export,
     figure,
     findings,
@@ -28,6 +29,7 @@ PURPOSES = {
     "begin": ("doctor", "download", "use", "check"),
     "score and fuse what any models predict, without a project": ("score", "fuse"),
     "look at a run": ("results", "inspect", "figure"),
+    "compare runs": ("experiments", "report"),
     "try values": ("sweep", "table"),
     "use what was trained": ("predict", "export"),
 }
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     figure.add_parser(commands)
+    experiments.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
     table.add_parser(commands, PROJECT_ROOT)
     predict.add_parser(commands)
