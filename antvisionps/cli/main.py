@@ -14,6 +14,7 @@ from antvisionps.cli import (
     fuse,
     inspect,
     predict,
+    report,
     results,
     score,
     sweep,
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_parser(commands)
     figure.add_parser(commands)
     experiments.add_parser(commands, PROJECT_ROOT)
+    report.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
     table.add_parser(commands, PROJECT_ROOT)
     predict.add_parser(commands)

@@ -91,7 +91,7 @@ def _row(name: str, base: str, run: Run, before: Run | None, system: str | None)
 
 
 def _figures(summary: Mapping[str, Any], system: str | None) -> dict[str, float | None]:
-    shown = system or next(reversed(summary), None)
+    shown = system or next(reversed(list(summary)), "")
     of_groups = summary.get(shown, {})
     return {measure: of_groups.get(group, {}).get("PQ") for measure, group in GROUPS.items()}
 

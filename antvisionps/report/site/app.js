@@ -20,7 +20,7 @@ const app = (() => {
       size: "",
       error: "",
       change: "",
-      sort: "worst",
+      sort: overview.compared ? "change" : "worst",
       find: "",
       tagged: "",
       tags: "",

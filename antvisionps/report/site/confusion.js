@@ -16,7 +16,8 @@ const COUNTED = {
 
 function confusionCard(overview, state) {
   return redrawn((set) => {
-    const system = overview.systems.includes(state.confusion) ? state.confusion : state.system;
+    const { mapped } = overview;
+    const system = [state.confusion, state.system, mapped[0]].find((name) => mapped.includes(name));
     const counted = state.counted in COUNTED ? state.counted : "pixels";
     const names = [...overview.categories.map(({ name }) => name), COUNTED[counted].nothing];
     const isMatrix = names.length <= MOST_CELLS + 1;
@@ -26,7 +27,7 @@ function confusionCard(overview, state) {
       `${COUNTED[counted].note} A cell leads to its images.`,
       el(
         "div.filters",
-        choice("System", system, overview.systems, (confusion) => set({ confusion }), "confusion-system"),
+        choice("System", system, mapped, (confusion) => set({ confusion }), "confusion-system"),
         choice("Of", counted, Object.keys(COUNTED), (chosen) => set({ counted: chosen }), "counted"),
       ),
       isMatrix && confusionMatrix(names, found),

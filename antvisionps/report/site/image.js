@@ -110,7 +110,7 @@ function toolbar(overview, data, state) {
       range("opacity", "Opacity", { max: 100, step: 5, value: state.opacity }, `${state.opacity} %`, {
         oninput: (event) => setOpacity(Number(event.target.value)),
       }),
-      range("score", "Instances from score", { max: 1, step: 0.05, value: state.score }, state.score.toFixed(2), {
+      overview.ends.length > 0 && range("score", "Instances from score", { max: 1, step: 0.05, value: state.score }, state.score.toFixed(2), {
         oninput: (event) => writeBeside(event.target, Number(event.target.value).toFixed(2)),
         onchange: (event) => app.go({ score: Number(event.target.value) }),
       }),
@@ -134,8 +134,8 @@ const onlyOptions = ({ categories }) => [["", "all categories"], ...categories.m
 function layerChips(overview, data, state) {
   const shown = new Set(shownLayers(overview, state));
   const isPresent = (key) => {
-    const [kind, end] = key.split(":");
-    return end === undefined || data.ends[end][kind] !== null;
+    const [kind, end] = partsOf(key);
+    return !(end in data.ends) || data.ends[end][kind] !== null;
   };
   const chip = (key, index) => {
     const attributes = { id: `layer-${key}`, "data-layer": key, checked: shown.has(key) };

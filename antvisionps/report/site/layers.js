@@ -4,6 +4,7 @@
 const SENTENCES = {
   matched: "matched",
   ignored: "not counted (void or crowd)",
+  unexplained: "its map is not at hand",
   wrong_class: { 0: "missed: called", 1: "wrong class: the truth is" },
   poor_mask: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
   alone: { 0: "missed: nothing of its kind here", 1: "wrong: nothing of its kind in the truth" },
@@ -21,8 +22,10 @@ const REJECTED = {
   area: "too small",
 };
 
-// In the order of the keys 1 to 9. `system` and `errors` follow the chosen system.
+// In the order of the keys 1 to 9. `system` and `errors` follow the chosen system; a comparison has those of all runs.
 function layerKeys(overview) {
+  if (overview.compared)
+    return ["photo", "truth", ...["map", "errors"].flatMap((kind) => overview.mapped.map((run) => `${kind}:${run}`))];
   return [
     "photo",
     "truth",
@@ -33,16 +36,38 @@ function layerKeys(overview) {
 }
 
 function layerName(key, system) {
-  const [kind, end] = key.split(":");
+  const [kind, end] = partsOf(key);
   return {
     photo: "photo",
     truth: "ground truth",
     system,
-    errors: `errors of ${system}`,
+    map: end,
+    errors: `errors of ${end ?? system}`,
     instances: `${end} instances`,
     semantic: `${end} semantics`,
   }[kind];
 }
+
+// ["map", "name: of a run"] of "map:name: of a run"; the second is undefined where there is none.
+function partsOf(key) {
+  const place = key.indexOf(":");
+  return place < 0 ? [key] : [key.slice(0, place), key.slice(place + 1)];
+}
+
+// A key of a comparison as the layers of that run know it: ["system" or "errors", the run], else [key, null].
+function ofRun(key) {
+  const [kind, run] = partsOf(key);
+  if (kind === "map") return ["system", run];
+  return kind === "errors" && run !== undefined ? ["errors", run] : [key, null];
+}
+
+// Of a run whose maps are not at hand.
+const withoutMap = ({ segments }, pixels) => ({
+  map: [pixels, 0],
+  segments: [],
+  gt_outcomes: segments.map(() => ({ outcome: "unexplained", iou: 0, partner: null })),
+  rejected: [],
+});
 
 // The decoded maps and descriptions of one image. `describe(key, pixel)` → {value, title, lines} or null where void.
 function imageLayers(overview, image, data, state) {
@@ -50,7 +75,7 @@ function imageLayers(overview, image, data, state) {
   const pixels = width * height;
   const names = overview.categories.map(({ name }) => name);
   const colors = categoryRgb(overview.categories, state.palette);
-  const system = data.systems[state.system];
+  const system = data.systems[state.system] ?? withoutMap(data, pixels);
   const maps = new Map();
   const decoded = (key, runs) => {
     if (!maps.has(key)) maps.set(key, antvisionps.decodeRuns(runs, pixels));
@@ -152,6 +177,15 @@ function imageLayers(overview, image, data, state) {
     return made.get(key);
   }
 
+  // [key, layers]: what a key of a comparison is among the layers of its run.
+  const ofRuns = new Map();
+  function resolve(key) {
+    const [own, run] = ofRun(key);
+    if (run === null) return [key, self];
+    if (!ofRuns.has(run)) ofRuns.set(run, imageLayers(overview, image, data, { ...state, system: run }));
+    return [own, ofRuns.get(run)];
+  }
+
   const painted = new Map();
   function canvas(key, isOutlined = false) {
     const as = `${key}/${isOutlined}`;
@@ -169,6 +203,7 @@ function imageLayers(overview, image, data, state) {
     const { values, classes } = layer(key);
     if (state.only === "") return values;
     const only = Number(state.only);
+    if (resolve(key)[1] !== self) return resolve(key)[1].isolated(resolve(key)[0]);
     if (classes) return values.map((value) => (classes[value] === only ? value : 0));
     const [truth, predicted] = [layer("truth"), layer("system")];
     const isOf = (side, pixel) => side.classes[side.values[pixel]] === only;
@@ -178,7 +213,9 @@ function imageLayers(overview, image, data, state) {
   const classesOf = (segments) => [null, ...segments.map((segment) => segment.class)];
 
   function makeLayer(key) {
-    const [kind, end] = key.split(":");
+    const [own, layers] = resolve(key);
+    if (layers !== self) return layers.layer(own);
+    const [kind, end] = partsOf(key);
     if (kind === "truth")
       return {
         values: truthMap(),
@@ -245,7 +282,8 @@ function imageLayers(overview, image, data, state) {
   // An instance's own mask, nothing for one that several ends found; of stuff, where any of its ends sees the class.
   function candidateMask({ end, instance, class: index }) {
     const mask = new Uint16Array(pixels);
-    if (instance !== null) antvisionps.paintRle(data.ends[end].instances[instance].rle, 1, mask, width, height);
+    const found = instance !== null && data.ends[end]?.instances[instance];
+    if (found) antvisionps.paintRle(found.rle, 1, mask, width, height);
     else if (overview.categories[index].thing) return null;
     else
       for (const one of end.split("+")) {
@@ -259,9 +297,11 @@ function imageLayers(overview, image, data, state) {
   }
 
   function altText(key) {
+    const [own, layers] = resolve(key);
+    if (layers !== self) return layers.altText(own);
     if (key === "photo") return `Photo ${image.name}`;
     const name = layerName(key, state.system);
-    const [kind, end] = key.split(":");
+    const [kind, end] = partsOf(key);
     if (kind === "errors") {
       const tally = qualityOf(image.tally[state.system]);
       return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
@@ -277,9 +317,12 @@ function imageLayers(overview, image, data, state) {
     return `${name}: ${[...numbers].map(([category, times]) => `${times} ${category}`).join(", ") || "nothing"}`;
   }
 
-  return {
+  const self = {
+    state,
+    resolve,
     layer,
     canvas,
+    isolated,
     outline,
     candidateMask,
     altText,
@@ -292,4 +335,5 @@ function imageLayers(overview, image, data, state) {
     names,
     colors,
   };
+  return self;
 }

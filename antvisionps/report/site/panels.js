@@ -5,14 +5,14 @@ const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.5;
 const NO_LAYER = "none"; // as `layers` in the address: the reader hid them all
 const OVERLAID = ["photo", "truth", "system"];
-const ON_A_PHONE = ["photo", "truth", "system", "errors"];
+const ON_A_PHONE = ["photo", "truth", "system", "errors"]; // of a comparison all
 
 // Those that the reader chose, else those of the mode.
 function shownLayers(overview, state) {
   const keys = layerKeys(overview);
   if (state.layers) return keys.filter((key) => state.layers.split(",").includes(key));
-  if (state.mode === "overlaid") return OVERLAID;
-  return window.matchMedia("(max-width: 700px)").matches ? ON_A_PHONE : keys;
+  if (state.mode === "overlaid") return overview.compared ? keys.slice(0, 3) : OVERLAID;
+  return window.matchMedia("(max-width: 700px)").matches && !overview.compared ? ON_A_PHONE : keys;
 }
 
 // What each panel shows: one layer, or all over each other, or the enlarged one alone.
@@ -42,7 +42,7 @@ function buildPanels(overview, image, layers, state) {
             { tabindex: 0, role: "group", "aria-label": caption },
             el(
               "div.zoomed",
-              el(group.includes("errors") ? "img.grey" : "img", photo),
+              el(group.some((key) => key.startsWith("errors")) ? "img.grey" : "img", photo),
               group.filter((key) => key !== "photo").map((key) => layers.canvas(key, isOutlined(key, group))),
               el("canvas.outline", { "aria-hidden": "true" }),
               el("i.crosshair", { hidden: true }),
@@ -192,10 +192,10 @@ function hoveredLayer(view, pixel) {
   return keys.find((key) => layers.layer(key).values[pixel]) ?? keys[0] ?? "system";
 }
 
-function describeAt(key, pixel) {
-  const { layers, state } = viewer.layers;
+function describeAt(shown, pixel) {
+  const name = layerName(shown, viewer.layers.state.system);
+  const [key, layers] = viewer.layers.layers.resolve(shown);
   const layer = layers.layer(key);
-  const name = layerName(key, state.system);
   if (key === "errors") {
     const [truth, predicted] = [layers.truthMap()[pixel], layers.systemMap()[pixel]];
     const described = layer.describe(layer.values[pixel]);
@@ -206,7 +206,7 @@ function describeAt(key, pixel) {
     };
     const lines = [
       side("truth", truth, layers.describeTrue, 2),
-      side(state.system, predicted, layers.describePredicted, 3),
+      side(layers.state.system, predicted, layers.describePredicted, 3),
     ];
     return { ...described, name, lines };
   }
@@ -223,8 +223,9 @@ function showPixel(x, y, key) {
     mark.style.left = `${(100 * (x + 0.5)) / image.width}%`;
     mark.style.top = `${(100 * (y + 0.5)) / image.height}%`;
   }
-  const isErrors = key === "errors";
-  const outlined = isErrors ? (layers.truthMap()[pixel] ? "truth" : "system") : key;
+  const [kind, run] = partsOf(key);
+  const predicted = run === undefined ? "system" : `map:${run}`;
+  const outlined = kind === "errors" ? (layers.truthMap()[pixel] ? "truth" : predicted) : key;
   const value = layers.layer(outlined)?.values[pixel] ?? 0;
   const hovered = `${outlined}/${value}`;
   if (hovered !== viewer.hovered) {
@@ -232,7 +233,7 @@ function showPixel(x, y, key) {
     drawOutline(value ? layers.outline(outlined, value) : null);
   }
   const said = layerKeys(overview)
-    .filter((other) => other !== "photo" && other !== "errors" && layers.layer(other))
+    .filter((other) => other !== "photo" && !other.startsWith("errors") && layers.layer(other))
     .map((other) => {
       const { title, lines, name } = describeAt(other, pixel);
       const answer = el("dd", el("b", title), " ", el("span.quiet", lines.filter(Boolean).join(" · ")));

@@ -5,7 +5,8 @@ const OUTCOME_RANK = ["wrong_class", "poor_mask", "alone", "ignored", "matched"]
 const STATES = { tp: "TP", fp: "FP", fn: "FN", ignored: "–" };
 
 function legend(data, layers, state) {
-  const present = new Set([...data.segments, ...data.systems[state.system].segments].map((segment) => segment.class));
+  const listed = Object.values(data.systems).flatMap(({ segments }) => segments);
+  const present = new Set([...data.segments, ...listed].map((segment) => segment.class));
   const errors = Object.values(ERRORS).map((error) => {
     const [first, second] = stripesOf(error).map(cssRgb);
     return el("li", el("i.swatch.striped", { "--first": first, "--second": second }), error.text);
@@ -32,8 +33,10 @@ function isolateButton(index, layers, { only }) {
   return el("button.class", attributes, el("i.swatch", { "--system": cssRgb(layers.colors[index]) }), layers.names[index]);
 }
 
-const lists = (data, layers, state) =>
-  el("div.lists", segmentList(data, layers, state), rejectedList(data, layers, state));
+function lists(data, layers, state) {
+  if (!(state.system in data.systems)) return el("p.quiet", `The maps of ${state.system} are not at hand.`);
+  return el("div.lists", segmentList(data, layers, state), rejectedList(data, layers, state));
+}
 
 // Attributes of a row that outlines `mask()` in every panel while it is pointed at.
 const pointing = (mask) => ({
@@ -77,8 +80,8 @@ function segmentList(data, layers, state) {
 
 function rejectedList(data, layers, state) {
   const { rejected } = data.systems[state.system];
-  const instanceOf = ({ end, instance }) => (instance === null ? null : data.ends[end].instances[instance]);
-  const wasRight = (candidate) => candidate.instance !== null && layers.wouldMatch(instanceOf(candidate));
+  const instanceOf = ({ end, instance }) => (instance === null ? null : data.ends[end]?.instances[instance]);
+  const wasRight = (candidate) => Boolean(instanceOf(candidate)) && layers.wouldMatch(instanceOf(candidate));
   const rows = [...rejected].sort(
     (one, other) => wasRight(other) - wasRight(one) || (other.score ?? -1) - (one.score ?? -1),
   );

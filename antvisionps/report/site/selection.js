@@ -120,10 +120,10 @@ function toggledTag(state, id) {
 function confusedIn(overview, state) {
   if (!state.confused) return () => true;
   const [truth, predicted] = state.confused.split("-").map(Number);
-  const ofImages = overview.pairs.systems[state.system][state.counted === "segments" ? "segments" : "pixels"];
+  const ofImages = overview.pairs.systems[state.system]?.[state.counted === "segments" ? "segments" : "pixels"];
   const isPair = (pairs, place) => pairs[place] === truth && pairs[place + 1] === predicted;
   return (place) => {
-    const pairs = ofImages[place];
+    const pairs = ofImages?.[place] ?? []; // a run without maps has none
     for (let at = 0; at < pairs.length; at += 3) if (isPair(pairs, at)) return true;
     return false;
   };
