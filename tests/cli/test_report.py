@@ -1,6 +1,7 @@
 """`antvisionps report`: runs out of DVC's cache and out of folders."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -18,7 +19,7 @@ PATHS = "vars:\n" + "".join(
 
 @pytest.fixture
 def project(tiny_run, tmp_path, monkeypatch):
-    """Two commits of a run, of which the first has another min_score; the present folder has no maps."""
+    """Two commits of a run, whose photos in the page are of other quality; the present folder has no maps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     subprocess.run(["git", "init", "--quiet"], check=True)
@@ -29,9 +30,8 @@ def project(tiny_run, tmp_path, monkeypatch):
         shutil.copytree(tiny_run / name, tmp_path / name)
     dvc(tmp_path, "add", "--quiet", "data/fused", "metrics/per_image.parquet")
     params = (tiny_run / "params.yaml").read_text()
-    for score in (0.125, 0.25):
-        changed = params.replace("bootstrap_samples: 1000", f"bootstrap_samples: {round(80 * score)}")
-        (tmp_path / "params.yaml").write_text(changed)
+    for quality in (71, 72):
+        (tmp_path / "params.yaml").write_text(re.sub(r"(photo_quality): \d+", rf"\1: {quality}", params))
         commit(tmp_path)
     shutil.rmtree(tmp_path / "data" / "fused")
     return tmp_path
@@ -47,6 +47,8 @@ def test_a_commit_and_a_folder_are_compared(project, capsys):
     facts = [dict(run["facts"]) for run in overview["compared"]]
     commits = [subprocess.check_output(["git", "rev-parse", rev], text=True).strip() for rev in ("HEAD~1", "HEAD")]
     assert [of_run.get("commit") for of_run in facts] == [*commits, None]
+    changed = ["report.photo_quality=72"]
+    assert [of_run.get("params") for of_run in facts] == [None, changed, changed]
     assert [of_run["system"] for of_run in facts] == ["fusion"] * 3
     summary = json.loads((project / "metrics/panoptic.json").read_text())["fusion"]
     for name in overview["systems"]:
