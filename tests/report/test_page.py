@@ -100,6 +100,8 @@ def test_bars_sort_by_name_and_by_system(opened):
     chosen(page, "Order").select_option("gain|e_ups|fusion")
     expect(first).to_contain_text("<script>")
     assert page.locator(".bars .bar output").first.inner_text() == "20.5"
+    chosen(page, "Order").select_option(label="loss of fusion to e_ups")
+    expect(first).to_contain_text("crate")
 
 
 def test_the_worst_image_comes_first_in_the_chosen_system(opened):

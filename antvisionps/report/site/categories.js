@@ -48,7 +48,12 @@ function categoryOrders(systems) {
       [`system|${system}`, `best of ${system}`],
       [`worst|${system}`, `worst of ${system}`],
     ]),
-    ...systems.filter((system) => system !== last).map((system) => [`gain|${system}|${last}`, `${last} − ${system}`]),
+    ...systems
+      .filter((system) => system !== last)
+      .flatMap((system) => [
+        [`gain|${system}|${last}`, `gain of ${last} over ${system}`],
+        [`loss|${system}|${last}`, `loss of ${last} to ${system}`],
+      ]),
   ];
 }
 
@@ -60,6 +65,7 @@ function sortedCategories({ categories }, value, sort) {
     system: ({ name }) => -value(name, first),
     worst: ({ name }) => value(name, first),
     gain: ({ name }) => value(name, first) - value(name, second),
+    loss: ({ name }) => value(name, second) - value(name, first),
   }[kind];
   const nanLast = (number) => (Number.isNaN(number) ? Infinity : number);
   const difference = (one, other) =>
