@@ -105,7 +105,7 @@ def test_every_view_of_a_comparison_is_sound(opened, comparison, viewport):
     page.evaluate(AXE)
     for view in ("overview", "images?error=wrong", "image/12", "image/12?mode=overlaid&system=HEAD"):
         page.evaluate("(fragment) => { location.hash = fragment; }", view)
-        page.wait_for_function("document.documentElement.dataset.shown === location.hash")
+        page.wait_for_selector(f'html[data-shown="#{view}"]')
         assert_sound(page, view, viewport["width"])
         assert violations(page, "light") == []
 
