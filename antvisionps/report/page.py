@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
-            images.append([image.image_id, name, image.width, image.height, list(data.tally.values())])
+            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat, which browsers parse fast
+            images.append([image.image_id, name, image.width, image.height, tallies])
             confusion.add(data.confused)
         write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
         write_script(folder / "data" / "pairs.js", confusion.pairs())

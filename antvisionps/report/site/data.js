@@ -20,7 +20,9 @@ const antvisionps = (() => {
     : { createScriptURL: asScriptUrl };
 
   async function inflate(packed) {
-    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+    const text = atob(packed);
+    const bytes = new Uint8Array(text.length); // filled in a loop: Uint8Array.from takes ten times as long
+    for (let place = 0; place < text.length; place++) bytes[place] = text.charCodeAt(place);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(stream).text());
   }

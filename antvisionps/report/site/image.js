@@ -78,7 +78,7 @@ function imageHeader(overview, image, state, order) {
       text,
     );
   const selection = place < 0 ? "not in this selection" : `${place + 1} of ${order.length} `;
-  const quality = (system) => percent(qualityOf(image.tally[system]).pq);
+  const quality = (system) => percent(qualityOf(tallyOf(overview, image, system)).pq);
   return el(
     "div.image-head",
     step(previous, "←", "Previous image (←)", "previous"),

@@ -303,7 +303,7 @@ function imageLayers(overview, image, data, state) {
     const name = layerName(key, state.system);
     const [kind, end] = partsOf(key);
     if (kind === "errors") {
-      const tally = qualityOf(image.tally[state.system]);
+      const tally = qualityOf(tallyOf(overview, image, state.system));
       return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
     }
     const listed = {

@@ -20,28 +20,31 @@ const SORTS = [
 ];
 const NO_FILTER = { find: "", tagged: "", confused: "", category: "", size: "", error: "", change: "", sort: "worst" };
 
-// Rows of the tally are [class, size, side, outcome, number, sum of IoUs]; turns them into objects once.
 function prepareImages(overview) {
-  overview.images = overview.images.map(([id, name, width, height, tallies]) => ({
-    id,
-    name,
-    width,
-    height,
-    tally: Object.fromEntries(
-      overview.systems.map((system, index) => [
-        system,
-        tallies[index].map(([category, size, side, outcome, number, iou]) => ({
-          category,
-          size,
-          side,
-          outcome: overview.outcomes[outcome],
-          number,
-          iou,
-        })),
-      ]),
-    ),
-  }));
+  overview.images = overview.images.map(([id, name, width, height, tallies]) => ({ id, name, width, height, tallies }));
   overview.imageOf = new Map(overview.images.map((image) => [image.id, image]));
+}
+
+// The rows of an image's tally, six numbers each, as objects; made when first asked for.
+function tallyOf(overview, image, system) {
+  image.decoded ??= {};
+  image.decoded[system] ??= rowsOf(image.tallies[overview.systems.indexOf(system)], overview.outcomes);
+  return image.decoded[system];
+}
+
+function rowsOf(numbers, outcomes) {
+  const rows = [];
+  for (let at = 0; at < numbers.length; at += 6) {
+    rows.push({
+      category: numbers[at],
+      size: numbers[at + 1],
+      side: numbers[at + 2],
+      outcome: outcomes[numbers[at + 3]],
+      number: numbers[at + 4],
+      iou: numbers[at + 5],
+    });
+  }
+  return rows;
 }
 
 // {pq in percent or NaN, tp, fp, fn} of the rows of one image.
@@ -81,10 +84,10 @@ function selectImages(overview, state) {
   const found = [];
   for (const [place, image] of overview.images.entries()) {
     if (!isNamed(image) || (state.tagged && !tags.has(image.id)) || !isConfused(place)) continue;
-    const rows = image.tally[state.system].filter(wanted);
+    const rows = tallyOf(overview, image, state.system).filter(wanted);
     if (!rows.length && (state.category !== "" || state.size !== "")) continue;
     if (state.error && !rows.some((row) => isOfKind(row, state.error))) continue;
-    const [before, after] = [state.from, state.to].map((system) => qualityOf(image.tally[system].filter(wanted)).pq);
+    const [before, after] = [state.from, state.to].map((system) => qualityOf(tallyOf(overview, image, system).filter(wanted)).pq);
     const change = after - before;
     if (state.change === "worse" && !(change < -0.05)) continue;
     if (state.change === "better" && !(change > 0.05)) continue;
