@@ -102,7 +102,7 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
-            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat: browsers parse it faster
+            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat: parsed faster
             images.append([image.image_id, name, image.width, image.height, tallies])
             confusion.add(data.confused)
         write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
