@@ -56,7 +56,7 @@ def comparison(sources, tmp_path_factory):
     changes = ["fuse.method=auto", "<b>=1"]
     runs = [
         run_of(sources, "e_ups", name="HEAD"),
-        run_of(sources, "fusion", name="low: score", params=changes),
+        run_of(sources, "fusion", name="low: a, b", params=changes),
         run_of(sources, "fusion", name="far", has_maps=False),
     ]
     return write(sources, tmp_path_factory.mktemp("comparison") / "page", runs)
@@ -64,11 +64,11 @@ def comparison(sources, tmp_path_factory):
 
 def test_a_run_is_scored_alike_with_and_without_its_maps(comparison):
     overview = unpacked(comparison / "data" / "overview.js")
-    assert overview["metrics"]["summary"]["far"] == overview["metrics"]["summary"]["low: score"]
+    assert overview["metrics"]["summary"]["far"] == overview["metrics"]["summary"]["low: a, b"]
     differences = {(row["group"], row["system"], row["minus"]): row for row in overview["metrics"]["intervals"]}
     pq = {name: groups["All"]["PQ"] for name, groups in overview["metrics"]["summary"].items()}
-    difference = differences["All", "low: score", "HEAD"]
-    assert difference["PQ"] == pytest.approx(pq["low: score"] - pq["HEAD"], abs=1e-4)
+    difference = differences["All", "low: a, b", "HEAD"]
+    assert difference["PQ"] == pytest.approx(pq["low: a, b"] - pq["HEAD"], abs=1e-4)
     assert difference["low"] == pytest.approx(difference["high"])  # every sample was every image once
 
 
@@ -87,14 +87,16 @@ def test_the_maps_of_two_runs_stand_beside_each_other(opened, comparison):
     page = opened("image/12", base=comparison.as_uri())
     captions = page.locator("figcaption").all_inner_texts()
     assert [caption.split("\n")[0] for caption in captions] == [
-        "photo", "ground truth", "HEAD", "low: score", "errors of HEAD", "errors of low: score",
+        "photo", "ground truth", "HEAD", "low: a, b", "errors of HEAD", "errors of low: a, b",
     ]  # fmt: skip
     expect(page.locator("#image")).to_contain_text("The maps of far are not at hand.")
-    for layer, title in (("map:HEAD", NAMES[CRATE]), ("map:low: score", NAMES[RING])):
+    for layer, title in (("map:HEAD", NAMES[CRATE]), ("map:low: a, b", NAMES[RING])):
         point_at(page, layer, 23, 5)
         assert page.locator("#tooltip b").text_content() == title
-    point_at(page, "errors:low: score", 23, 5)
+    point_at(page, "errors:low: a, b", 23, 5)
     assert page.locator("#tooltip b").text_content() == "wrong and missed"
+    page.locator("#layer-photo").uncheck()
+    expect(page.locator("figure.view")).to_have_count(5)  # a name with a comma too
     page.keyboard.press("s")
     expect(page.locator("#segments h2")).to_have_text("Segments of HEAD")
 

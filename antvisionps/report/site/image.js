@@ -169,7 +169,7 @@ function toggleLayer(overview, state, key) {
   const shown = new Set(shownLayers(overview, state));
   if (!shown.delete(key)) shown.add(key);
   const listed = layerKeys(overview).filter((other) => shown.has(other));
-  app.go({ layers: listed.join(",") || NO_LAYER });
+  app.go({ layers: listed.map(inAddress).join(",") || NO_LAYER });
 }
 
 function setOpacity(opacity) {

@@ -7,10 +7,12 @@ const NO_LAYER = "none"; // as `layers` in the address: the reader hid them all
 const OVERLAID = ["photo", "truth", "system"];
 const ON_A_PHONE = ["photo", "truth", "system", "errors"]; // of a comparison all
 
+const inAddress = (key) => key.replaceAll(",", "%2C"); // names of runs may have commas, which part layers there
+
 // Those that the reader chose, else those of the mode.
 function shownLayers(overview, state) {
   const keys = layerKeys(overview);
-  if (state.layers) return keys.filter((key) => state.layers.split(",").includes(key));
+  if (state.layers) return keys.filter((key) => state.layers.split(",").includes(inAddress(key)));
   if (state.mode === "overlaid") return overview.compared ? keys.slice(0, 3) : OVERLAID;
   return window.matchMedia("(max-width: 700px)").matches && !overview.compared ? ON_A_PHONE : keys;
 }
