@@ -1,4 +1,4 @@
-"""The report page on 2,000 images of COCO's size: the stage's time, the page's size, how it loads, filters and scrolls.
+"""The report page on 5,000 images of COCO's size: the stage's time, the page's size, how it loads, filters and scrolls.
 
 `python -m benchmarks.report_page` makes the images (few differ; the rest repeat them), fuses and scores them untimed,
 times the stage, and drives the page from disk in a headless Chromium (`make chromium`). Frames are those of the
@@ -26,7 +26,7 @@ SYSTEMS = (*STRIDE_OF_END, "fusion")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--distinct", type=int, default=50, help="images that differ; the rest repeat them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, help="keep the generated files here, and use those of an earlier run")
@@ -105,6 +105,10 @@ def drive(folder: Path, images: int) -> dict[str, float]:
         rows = {"opening the overview, ms": opened_in(page, folder, "overview", "#overview table")}
         rows["opening the images, ms"] = opened_in(page, folder, "images", "#images .card")
         rows["a filter, ms"] = changed_in(page, "error=wrong_class&category=3")
+        rows["a search, ms"] = changed_in(page, "find=0042")
+        rows["images of a confused pair, the first, ms"] = opened_in(
+            page, folder, "images?confused=3-4", "#images #confused"
+        )
         rows |= scrolled(page, folder, images)
         rows["opening an image, ms"] = opened_in(page, folder, "image/7", "#image .panels")
         rows["the next image, ms"] = pressed_in(page, "ArrowRight")

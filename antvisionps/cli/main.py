@@ -8,6 +8,7 @@ from antvisionps.cli import (
     check,
     convert,
     download,
+    experiments,
     export,
     figure,
     findings,
@@ -16,6 +17,7 @@ from antvisionps.cli import (
     inspect,
     new_profile,
     predict,
+    report,
     results,
     score,
     sweep,
@@ -31,6 +33,7 @@ PURPOSES = {
     "begin": ("doctor", "download", "convert", "new-profile", "use", "import", "check"),
     "score and fuse what any models predict, without a project": ("score", "fuse"),
     "look at a run": ("results", "inspect", "figure"),
+    "compare runs": ("experiments", "report"),
     "try values": ("sweep", "table"),
     "use what was trained": ("predict", "export"),
 }
@@ -68,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     results.add_parser(commands, PROJECT_ROOT)
     inspect.add_parser(commands)
     figure.add_parser(commands)
+    experiments.add_parser(commands, PROJECT_ROOT)
+    report.add_parser(commands, PROJECT_ROOT)
     sweep.add_parser(commands, PROJECT_ROOT)
     table.add_parser(commands, PROJECT_ROOT)
     predict.add_parser(commands)

@@ -135,6 +135,28 @@ def _confused_px(
     return confused
 
 
+def confused_segments(
+    gt: Sequence[Segment], predicted: Sequence[Segment], outcomes: ImageOutcomes, categories: CategorySet
+) -> np.ndarray:
+    """(C + 1, C + 1) int64, the segments of each true (row) and predicted (column) class index, as PQ counts them.
+
+    C as a column is what a true segment without a match above MATCH_IOU, of whatever category, has; as a row what a
+    wrong segment without one has. What is ignored is not counted.
+    """
+    nothing = len(categories)
+    class_of = {segment.segment_id: categories.class_index(segment.category_id) for segment in predicted}
+    confused = np.zeros((nothing + 1, nothing + 1), dtype=np.int64)
+    met = (Outcome.MATCHED, Outcome.WRONG_CLASS)
+    for segment, of_gt in zip(gt, outcomes.gt, strict=True):
+        if of_gt.outcome is not Outcome.IGNORED:
+            column = class_of[of_gt.partner_id] if of_gt.outcome in met and of_gt.partner_id else nothing
+            confused[categories.class_index(segment.category_id), column] += 1
+    for segment, of_predicted in zip(predicted, outcomes.predicted, strict=True):
+        if of_predicted.outcome in (Outcome.POOR_MASK, Outcome.ALONE):
+            confused[nothing, class_of[segment.segment_id]] += 1
+    return confused
+
+
 def best_gt_segments(
     instances: ImageInstances, *, gt_ids: np.ndarray, gt: Sequence[Segment]
 ) -> list[tuple[int | None, float]]:

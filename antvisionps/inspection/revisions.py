@@ -16,7 +16,7 @@ def fetch_revision(path: Path, *, rev: str, into: Path) -> Path:
     if root is None:
         raise CacheError(f"{path}: not in a DVC repository, so it has no revisions; compare two paths instead")
     inside = path.resolve().relative_to(root)
-    commit = _commit_of(rev, root)
+    commit = commit_of(rev, root)
     out = into / inside.name
     try:
         dvc(into, "get", str(root), str(inside), "--rev", commit, "--out", str(out))
@@ -25,7 +25,7 @@ def fetch_revision(path: Path, *, rev: str, into: Path) -> Path:
     return out
 
 
-def _commit_of(rev: str, root: Path) -> str:
+def commit_of(rev: str, root: Path) -> str:
     """The hash of the commit that a revision names."""
     try:
         name = experiment_ref(root, rev) or rev

@@ -9,7 +9,13 @@ from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
-from antvisionps.report.page import write_report
+from antvisionps.report.page import PhotoSizes, write_report
+from antvisionps.report.provenance import provenance
+
+
+def photo_sizes(params: Params) -> PhotoSizes:
+    section = params.report
+    return PhotoSizes(section.photo_long_side_px, section.thumbnail_long_side_px, section.photo_quality)
 
 
 def report(
@@ -35,13 +41,12 @@ def report(
     with open_workers(**params.runtime.worker_arguments()) as workers:
         write_report(
             out,
-            ReportSources(truth=truth, fused=systems, fused_dir=fused, caches=caches, ends=params.all_ends),
+            ReportSources(truth=truth, fused=systems, caches=caches, ends=params.all_ends),
             metrics=metrics,
             routing=routing,
             models=models,
             min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
-            photo_long_side_px=params.report.photo_long_side_px,
-            thumbnail_long_side_px=params.report.thumbnail_long_side_px,
-            photo_quality=params.report.photo_quality,
+            sizes=photo_sizes(params),
+            provenance=provenance(caches, params.all_ends),
             workers=workers,
         )

@@ -1,20 +1,20 @@
 """What the report page shows of one image, as plain values: every map as runs, every segment with its outcome."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
 from antvisionps.core.errors import CacheError, clipped
-from antvisionps.evaluation.panoptic_quality import SIZES
+from antvisionps.evaluation.panoptic_quality import SIZES, MatchCounts
 from antvisionps.evaluation.segment_outcomes import (
     ImageOutcomes,
     Outcome,
     SegmentOutcome,
     best_gt_segments,
+    confused_segments,
     explain_segments,
 )
 from antvisionps.fusion.semantic_average import semantic_class_map
@@ -33,33 +33,42 @@ SCORE_DIGITS, IOU_DIGITS = 4, 4
 
 @dataclass(frozen=True)
 class ReportSources:
-    """Where the report of a split comes from; the maps in `fused` are of the truth's images, in its order."""
+    """Where the page of a split comes from; the maps in `fused` are of the truth's images, in its order.
+
+    A system without maps has None there, and a MatchCounts for each image in `counts`. Without caches there are no
+    ends.
+    """
 
     truth: PanopticDataset
-    fused: Mapping[str, PanopticDataset]
-    fused_dir: Path
-    caches: SplitCaches
-    ends: Sequence[str]
+    fused: Mapping[str, PanopticDataset | None]
+    caches: SplitCaches | None = None
+    ends: Sequence[str] = ()
+    counts: Mapping[str, Sequence[MatchCounts]] = field(default_factory=dict)
+
+    @property
+    def mapped(self) -> dict[str, PanopticDataset]:
+        """The systems with maps."""
+        return {system: fused for system, fused in self.fused.items() if fused is not None}
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """`page` is what the page loads when it shows the image; `tally` is system → what `tally_outcomes` gives;
-    `confused_px` is system → (C + 1, C + 1) pixels."""
+    `confused` is system → (2, C + 1, C + 1), pixels and segments of each true and predicted class index."""
 
     page: Json
     tally: dict[str, list[list[float]]]
-    confused_px: dict[str, np.ndarray]
+    confused: dict[str, np.ndarray]
 
 
 def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
     """Opens all files and returns what assembles the data of the image at an index."""
     truth, categories = sources.truth, sources.truth.categories
-    instances_readers = sources.caches.open_instances(sources.ends)
-    semantic_readers = sources.caches.open_semantics(sources.ends)
+    instances_readers = sources.caches.open_instances(sources.ends) if sources.caches else {}
+    semantic_readers = sources.caches.open_semantics(sources.ends) if sources.caches else {}
     rows_of = {
-        system: [RowsByImage(sources.fused_dir / system, table, fused) for table in (SEGMENTS, CANDIDATES)]
-        for system, fused in sources.fused.items()
+        system: [RowsByImage(fused.annotations.parent, table, fused) for table in (SEGMENTS, CANDIDATES)]
+        for system, fused in sources.mapped.items()
     }
 
     def assemble(index: int) -> ImageData:
@@ -67,8 +76,11 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         gt_ids = truth.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
-        systems, tally, confused_px = {}, {}, {}
+        systems, tally, confused = {}, {}, {}
         for system, fused in sources.fused.items():
+            if fused is None:
+                tally[system] = tally_counts(sources.counts[system][index], categories)
+                continue
             described = fused.images[index]
             predicted_ids = fused.load_segment_ids(described)
             outcomes = explain_segments(
@@ -79,8 +91,9 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 categories=categories,
             )
             segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
-            _refuse_unknown_ends([*segments, *rejected], sources.ends, f"{system}, image {image.image_id}")
-            _refuse_absent_instances(rejected, found, system, image.image_id)
+            if sources.ends:
+                _refuse_unknown_ends([*segments, *rejected], sources.ends, f"{system}, image {image.image_id}")
+                _refuse_absent_instances(rejected, found, system, image.image_id)
             systems[system] = {
                 "map": index_runs(predicted_ids, described.segments),
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
@@ -88,7 +101,8 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 "rejected": [_rejected(row, categories) for row in rejected],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
-            confused_px[system] = outcomes.confused_px
+            segments_confused = confused_segments(image.segments, described.segments, outcomes, categories)
+            confused[system] = np.stack([outcomes.confused_px, segments_confused])
         page = {
             "id": image.image_id,
             "map": index_runs(gt_ids, image.segments),
@@ -102,7 +116,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 for end in sources.ends
             },
         }
-        return ImageData(page, tally, confused_px)
+        return ImageData(page, tally, confused)
 
     return assemble
 
@@ -160,6 +174,25 @@ def tally_outcomes(
             counted[0] += 1
             counted[1] += outcome.iou if outcome.outcome is Outcome.MATCHED else 0.0
     return [[*key, number, round(iou_sum, IOU_DIGITS)] for key, (number, iou_sum) in sorted(tally.items())]
+
+
+UNEXPLAINED = "unexplained"
+"""The outcome of a segment of which only the counts are known: its place is after those in Outcome."""
+
+_ANY_SIZE = -1
+
+
+def tally_counts(counts: MatchCounts, categories: CategorySet) -> list[list[float]]:
+    """The rows of `tally_outcomes` as far as the counts of an image tell: of no size, wrong or missed for no reason."""
+    unexplained = len(Outcome)
+    matched = list(Outcome).index(Outcome.MATCHED)
+    columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
+    rows: list[list[float]] = []
+    for category_id, tp, fp, fn, iou_sum in zip(*(column.tolist() for column in columns), strict=True):
+        of_class = [categories.class_index(category_id), _ANY_SIZE]
+        listed = ((0, matched, tp, round(iou_sum, IOU_DIGITS)), (0, unexplained, fn, 0.0), (1, unexplained, fp, 0.0))
+        rows += [[*of_class, *row] for row in listed if row[2]]
+    return rows
 
 
 def size_index(area_px: int) -> int:

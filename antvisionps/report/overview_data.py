@@ -3,11 +3,9 @@
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from antvisionps.core.csv_files import write_csv
 from antvisionps.core.errors import CacheError, DataError, first_line
@@ -109,29 +107,9 @@ def write_curves_csv(path: Path, curves: Sequence[Json]) -> None:
     write_csv(path, ["end", "member", "step", *names], of_all)
 
 
-def confusion_triples(confused_px: np.ndarray) -> list[list[int]]:
-    """[true class index, predicted class index, pixels] of the pairs that occur; the last class index is void."""
-    gt, predicted = np.nonzero(confused_px)
-    return np.stack([gt, predicted, confused_px[gt, predicted]], axis=1).tolist()
-
-
 def describe_categories(categories: CategorySet) -> list[Json]:
     """In class-index order."""
     return [
         {"name": category.name, "thing": category.is_thing, "color": list(category.color_rgb)}
         for category in categories.categories
     ]
-
-
-def write_confusion_csv(path: Path, confused_px: Mapping[str, np.ndarray], categories: CategorySet) -> None:
-    """A row for each system and pair of categories that share pixels: truth, prediction, pixels, share of the truth's.
-
-    Void comes last on both sides: what nobody labelled, and what nobody predicted.
-    """
-    names = [*(category.name for category in categories.categories), "(void)"]
-    rows = (
-        [system, names[gt], names[predicted], pixels, f"{pixels / confused[gt].sum():.4f}"]
-        for system, confused in confused_px.items()
-        for gt, predicted, pixels in confusion_triples(confused)
-    )
-    write_csv(path, ["system", "truth", "prediction", "pixels", "share"], rows)

@@ -6,6 +6,7 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 
     index.html *.css *.js     the fixed files
     data/overview.js          all of the overview, and the tally of every image
+    data/pairs.js             which categories are taken for which in every image, loaded when one is looked for
     images/<image id>.js      maps and segments of an image, loaded when it is shown
     images/<image id>.jpg     its photo
     thumbnails/<image id>.jpg the same, small
@@ -15,32 +16,38 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 import base64
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import Outcome
 from antvisionps.parallel.images import Workers, map_images
-from antvisionps.report.image_data import ImageData, ReportSources, open_image_data, photo_jpeg
-from antvisionps.report.overview_data import (
-    confusion_triples,
-    describe_categories,
-    read_curves,
-    read_page_routing,
-    write_confusion_csv,
-    write_curves_csv,
-)
+from antvisionps.report.confusion import Confusion, write_confusion_csv
+from antvisionps.report.image_data import UNEXPLAINED, ImageData, ReportSources, open_image_data, photo_jpeg
+from antvisionps.report.overview_data import describe_categories, read_curves, read_page_routing, write_curves_csv
 from antvisionps.report.score_tables import read_ignored, read_metrics
 
+Json = dict[str, Any]
+
 ZLIB_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class PhotoSizes:
+    """Long sides in pixels, and the quality of the JPEGs from 1 to 100."""
+
+    photo_long_side_px: int
+    thumbnail_long_side_px: int
+    photo_quality: int
 
 
 def write_report(
@@ -51,60 +58,60 @@ def write_report(
     routing: Path,
     models: Path,
     min_score: float,
-    photo_long_side_px: int,
-    thumbnail_long_side_px: int,
-    photo_quality: int,
+    sizes: PhotoSizes,
+    provenance: Json,
     workers: Workers,
 ) -> None:
-    """Writes the page; `min_score` is what the instances' score slider begins with: the last system's own, shown first.
+    """Writes the page of a run; `min_score` is what the instances' score slider begins with: the last system's own,
+    shown first.
 
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """
     categories = sources.truth.categories
-    curves = read_curves(models, sources.ends)
     overview = {
-        "categories": describe_categories(categories),
-        "systems": list(sources.fused),
-        "ends": list(sources.ends),
-        "sizes": [[name, low] for name, (low, _) in SIZES.items()],
-        "outcomes": [str(outcome) for outcome in Outcome],
         "min_score": min_score,
         "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
         "ignored": read_ignored(metrics),
         "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
-        "curves": curves,
+        "curves": read_curves(models, sources.ends),
+        "provenance": provenance,
+    }
+    write_page(out, sources, overview, sizes=sizes, workers=workers)
+
+
+def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: PhotoSizes, workers: Workers) -> None:
+    """Writes a page of these sources, whose overview also shows what is given."""
+    categories = sources.truth.categories
+    overview = overview | {
+        "categories": describe_categories(categories),
+        "systems": list(sources.fused),
+        "mapped": list(sources.mapped),
+        "ends": list(sources.ends),
+        "sizes": [[name, low] for name, (low, _) in SIZES.items()],
+        "outcomes": [*map(str, Outcome), UNEXPLAINED],
     }
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
             copy_files(site, folder)
         for name in ("data", "images", "thumbnails"):
             (folder / name).mkdir()
-        open_work = partial(
-            _open_writing,
-            folder,
-            sources,
-            long_side_px={"images": photo_long_side_px, "thumbnails": thumbnail_long_side_px},
-            quality=photo_quality,
-        )
+        open_work = partial(_open_writing, folder, sources, sizes)
         images = []
-        void = len(categories)
-        confused_px = {system: np.zeros((void + 1, void + 1), dtype=np.int64) for system in sources.fused}
+        confusion = Confusion(sources.fused, categories)
         items = range(len(sources.truth.images))
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
-            images.append([image.image_id, name, image.width, image.height, list(data.tally.values())])
-            for system, of_image in data.confused_px.items():
-                confused_px[system] += of_image
-        confusion = {system: confusion_triples(confused) for system, confused in confused_px.items()}
-        write_script(folder / "data" / "overview.js", overview | {"images": images, "confusion": confusion})
-        write_confusion_csv(folder / "confusion.csv", confused_px, categories)
-        write_curves_csv(folder / "curves.csv", curves)
+            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat: parsed faster
+            images.append([image.image_id, name, image.width, image.height, tallies])
+            confusion.add(data.confused)
+        write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
+        write_script(folder / "data" / "pairs.js", confusion.pairs())
+        write_confusion_csv(folder / "confusion.csv", confusion.pixels(), categories)
+        write_curves_csv(folder / "curves.csv", overview.get("curves", []))
 
 
-def _open_writing(
-    folder: Path, sources: ReportSources, *, long_side_px: Mapping[str, int], quality: int
-) -> Callable[[int], ImageData]:
+def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Callable[[int], ImageData]:
     cv2.setNumThreads(1)  # the processes are the parallelism
     assemble = open_image_data(sources)
 
@@ -113,10 +120,11 @@ def _open_writing(
         data = assemble(index)
         write_script(folder / "images" / f"{image.image_id}.js", data.page)
         photo = sources.truth.load_photo(image)
-        for place, side_px in long_side_px.items():
-            jpeg = photo_jpeg(photo, long_side_px=side_px, quality=quality)
+        long_sides_px = {"images": sizes.photo_long_side_px, "thumbnails": sizes.thumbnail_long_side_px}
+        for place, side_px in long_sides_px.items():
+            jpeg = photo_jpeg(photo, long_side_px=side_px, quality=sizes.photo_quality)
             (folder / place / f"{image.image_id}.jpg").write_bytes(jpeg)
-        return ImageData({}, data.tally, data.confused_px)
+        return ImageData({}, data.tally, data.confused)
 
     return write
 

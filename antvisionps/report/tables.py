@@ -17,10 +17,17 @@ _NARROWEST_TEXT = 20
 _GAP = 3
 
 
-def print_table(title: str, records: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> None:
+def print_table(
+    title: str,
+    records: Sequence[Mapping[str, Any]],
+    formats: Mapping[str, str] | None = None,
+    *,
+    width: int | None = None,
+) -> None:
     """A row for each record, a column for each key; numbers to the right, None as –.
 
-    `formats` has the format specification of columns of numbers, like {"score": ".3f"}.
+    `formats` has the format specification of columns of numbers, like {"score": ".3f"}. `width` is what text is folded
+    to, also in a pipe; None is the terminal's.
     """
     print(title if records else f"{title}: none\n")
     if not records:
@@ -39,7 +46,8 @@ def print_table(title: str, records: Sequence[Mapping[str, Any]], formats: Mappi
         )
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, cells))
-    _print_whole(table, narrowest=sum(_narrowest(name, cells, name in texts) + _GAP for name, cells in columns.items()))
+    narrowest = sum(_narrowest(name, cells, name in texts) + _GAP for name, cells in columns.items())
+    _print_whole(table, narrowest=narrowest, width=width)
 
 
 def _narrowest(name: str, cells: Sequence[str], is_text: bool) -> int:
@@ -47,9 +55,9 @@ def _narrowest(name: str, cells: Sequence[str], is_text: bool) -> int:
     return max(cell_len(name), min(longest, _NARROWEST_TEXT) if is_text else longest)
 
 
-def _print_whole(table: Table, *, narrowest: int) -> None:
-    console = Console(width=_WIDTH_OF_A_PIPE)
-    if sys.stdout.isatty():
+def _print_whole(table: Table, *, narrowest: int, width: int | None) -> None:
+    console = Console(width=_WIDTH_OF_A_PIPE if width is None else width)
+    if width is None and sys.stdout.isatty():
         console = Console(width=max(Console().width, narrowest))
     with console.capture() as captured:
         console.print(table)

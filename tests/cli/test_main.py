@@ -76,7 +76,7 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
 def test_help_lists_the_commands_in_the_order_of_their_purposes(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    listed = re.findall(r"^    ([\w-]+)\s", capsys.readouterr().out, flags=re.MULTILINE)
+    listed = re.findall(r"^    ([\w-]+)\b", capsys.readouterr().out, flags=re.MULTILINE)
     assert listed == [name for names in cli.PURPOSES.values() for name in names]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from antvisionps.evaluation.panoptic_quality import count_matches
-from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, explain_segments
+from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, confused_segments, explain_segments
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
 from tests.drawing import category_set, draw, draw_ids, found
@@ -90,6 +90,11 @@ def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
         assert np.isclose(sum(outcome.iou for outcome in matched), counts.iou_sum.sum())
         assert sum(outcome.outcome in faults for outcome in outcomes.gt) == counts.fn.sum()
         assert sum(outcome.outcome in faults for outcome in outcomes.predicted) == counts.fp.sum()
+        confused = confused_segments(given["gt"], given["predicted"], outcomes, CATEGORIES)
+        of_class = [CATEGORIES.class_index(category_id) for category_id in counts.category_ids.tolist()]
+        assert (confused.sum(axis=1)[of_class] == counts.tp + counts.fn).all()
+        assert (confused.diagonal()[of_class] == counts.tp).all()
+        assert confused[-1].sum() <= counts.fp.sum()
 
 
 def test_the_nearest_true_segment_of_a_whole_mask_is_of_its_category_and_no_crowd():

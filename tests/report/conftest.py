@@ -22,7 +22,8 @@ from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheH
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
-from antvisionps.report.page import write_report
+from antvisionps.report.page import PhotoSizes, write_report
+from antvisionps.report.provenance import provenance
 from tests.drawing import category_set, found
 
 PATIENCE_MS = 30_000
@@ -188,13 +189,13 @@ class SmallReport:
         sources = ReportSources(
             truth=truth,
             fused={system: open_fused(root / "fused" / system, truth) for system in SYSTEMS},
-            fused_dir=root / "fused",
             caches=SplitCaches(root / "predictions", "val", "fingerprint", truth),
             ends=ENDS,
         )
         numbers = {name: root / name for name in ("metrics", "routing", "models")}
-        sizes = {"photo_long_side_px": 20, "thumbnail_long_side_px": 10, "photo_quality": 90}
-        write_report(out, sources, **numbers, min_score=0.3, **sizes, workers=1)
+        sizes = PhotoSizes(photo_long_side_px=20, thumbnail_long_side_px=10, photo_quality=90)
+        known = provenance(sources.caches, ENDS)
+        write_report(out, sources, **numbers, min_score=0.3, sizes=sizes, provenance=known, workers=1)
         return out
 
 

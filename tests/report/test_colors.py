@@ -48,3 +48,8 @@ def test_right_wrong_missed_ignored_and_void_can_be_told_apart(sight):
     errors = np.unique(colors_in("ERRORS"), axis=0)
     assert len(errors) == 7  # two of them are the stripes of void
     assert smallest_difference(errors, SIGHT[sight]) > 12
+
+
+def test_no_error_has_the_colour_of_a_category():
+    both = np.concatenate([np.unique(colors_in("ERRORS"), axis=0), colors_in("DISTINCT_RGB")])
+    assert smallest_difference(both, SIGHT["normal"]) > 15

@@ -59,8 +59,8 @@ def shown_images(page):
 def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
     page = opened("overview")
     assert page.locator("#overview h2").all_inner_texts() == [
-        "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion",
-        "PQ lost, by kind of error", "Routing", "Things by size", "Training curves", "Confusion of categories",
+        "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion", "PQ lost, by kind of error", "Routing",
+        "Things by size", "Training curves", "Confusion of categories", "Provenance",
     ]  # fmt: skip
     expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
     expect(page.locator("#overview .plot circle")).to_have_count(2)  # a short curve shows its points
@@ -100,6 +100,8 @@ def test_bars_sort_by_name_and_by_system(opened):
     chosen(page, "Order").select_option("gain|e_ups|fusion")
     expect(first).to_contain_text("<script>")
     assert page.locator(".bars .bar output").first.inner_text() == "20.5"
+    chosen(page, "Order").select_option(label="loss of fusion to e_ups")
+    expect(first).to_contain_text("crate")
 
 
 def test_the_worst_image_comes_first_in_the_chosen_system(opened):
@@ -156,16 +158,16 @@ def test_layers_show_their_maps_in_the_colours_of_their_categories(opened):
 
 def test_errors_have_their_own_colours_and_so_has_void(opened):
     page = opened("image/12?layers=errors")
-    blue, sky_blue, orange, purple = (0, 114, 178), (86, 180, 233), (230, 159, 0), (204, 121, 167)
+    green, sky_blue, orange, purple = (0, 158, 115), (86, 180, 233), (230, 159, 0), (204, 121, 167)
 
     def near(color, expected):  # a half transparent colour is stored premultiplied
         return all(abs(one - other) <= 2 for one, other in zip(color, expected, strict=False))
 
-    assert near(pixel(page, "errors", 5, 5), blue)
+    assert near(pixel(page, "errors", 5, 5), green)
     assert near(pixel(page, "errors", 2, 5), sky_blue)
     assert {pixel(page, "errors", x, 5)[:3] for x in range(21, 27)} <= {orange, purple}
-    red, green, blue, alpha = pixel(page, "errors", 5, 20)  # void
-    assert (red == green == blue, alpha) == (True, 255)
+    red, other, third, alpha = pixel(page, "errors", 5, 20)  # void
+    assert (red == other == third, alpha) == (True, 255)
 
 
 def test_hiding_a_layer_and_opacity_change_what_is_seen(opened):

@@ -17,7 +17,7 @@ from antvisionps.core.errors import CacheError, DataError
 from antvisionps.fusion.routing import CLASS_AP_SCHEMA
 from antvisionps.report.overview_data import MAX_CURVE_POINTS, read_curves
 from tests.pipeline.workspace import bytes_below
-from tests.report.conftest import CRATE, RING, SKY, TRUTH
+from tests.report.conftest import CRATE, ENDS, RING, SKY, TRUTH
 
 ONE_CALL = re.compile(r'antvisionps\.receive\("([A-Za-z0-9+/=]+)"\);\n')
 
@@ -164,3 +164,21 @@ def test_a_missing_photo_is_named(small_report, tmp_path):
     shutil.rmtree(small_report.root / "photos")
     with pytest.raises(DataError, match="photo of image 12"):
         small_report.write(tmp_path / "report")
+
+
+def test_the_page_says_which_data_and_weights_it_is_of_and_nothing_of_the_machine(page_folder):
+    provenance = unpacked(page_folder / "data" / "overview.js")["provenance"]
+    assert provenance["dataset"] == "fingerprint"
+    assert provenance["weights"] == dict.fromkeys(ENDS, "weights")
+    assert provenance["versions"]["numpy"] == np.__version__
+    assert set(provenance) == {"dataset", "weights", "versions"}
+
+
+def test_pairs_of_an_image_are_what_lies_beside_the_diagonal(page_folder):
+    pairs = unpacked(page_folder / "data" / "pairs.js")["systems"]
+    first, second, third = pairs["fusion"]["segments"]
+    assert np.reshape(first, (-1, 3)).tolist() == [[1, 0, 1]]  # the crate that is called a ring
+    assert second == []
+    assert third == []
+    assert [1, 0, 64] in np.reshape(pairs["fusion"]["pixels"][0], (-1, 3)).tolist()
+    assert pairs["e_ups"]["segments"][1] == [0, 4, 1]  # a missed ring

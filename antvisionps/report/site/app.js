@@ -20,18 +20,26 @@ const app = (() => {
       size: "",
       error: "",
       change: "",
-      sort: "worst",
+      sort: overview.compared ? "change" : "worst",
+      find: "",
+      tagged: "",
+      tags: "",
+      confused: "",
+      thumbs: "photo",
       mode: "side",
       opacity: 65,
       palette: "distinct",
       score: minScore,
-      layers: defaultLayers().join(","),
+      layers: "", // those of the mode
+      only: "",
+      enlarged: "",
+      zoom: "",
+      measure: "PQ",
+      bars: "order",
+      curve: "loss",
+      confusion: "", // a system; the chosen one where it is empty
+      counted: "pixels",
     };
-  }
-
-  function defaultLayers() {
-    if (window.matchMedia("(max-width: 700px)").matches) return ["photo", "truth", "system", "errors"];
-    return layerKeys(overview);
   }
 
   function readAddress() {
@@ -48,8 +56,12 @@ const app = (() => {
     for (const key of ["system", "from", "to"]) if (!systems.includes(state[key])) state[key] = defaults[key];
   }
 
+  // What is of one image alone does not follow to another.
+  const OF_AN_IMAGE = { zoom: "" };
+
   function address(changes = {}) {
-    const next = { ...state, ...changes };
+    const isElsewhere = ("id" in changes && changes.id !== state.id) || (changes.view ?? state.view) !== state.view;
+    const next = { ...state, ...(isElsewhere && OF_AN_IMAGE), ...changes };
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(next)) {
       if (key !== "view" && key !== "id" && value !== defaults[key]) query.set(key, value);
@@ -67,10 +79,22 @@ const app = (() => {
     show();
   }
 
-  // Keeps a change in the address without drawing anew.
+  // Keeps a change in the address, and in all links, without drawing anew.
   function note(changes) {
     Object.assign(state, changes);
     history.replaceState(null, "", address());
+    for (const link of document.querySelectorAll('main a[href^="#"], nav a')) link.href = changed(link.hash, changes);
+  }
+
+  function changed(hash, changes) {
+    const [path, text] = hash.split("?");
+    const query = new URLSearchParams(text);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === defaults[key] || key in OF_AN_IMAGE) query.delete(key);
+      else query.set(key, value);
+    }
+    const rest = query.toString();
+    return `${path}${rest ? `?${rest}` : ""}`;
   }
 
   function follow(target) {
@@ -91,7 +115,11 @@ const app = (() => {
     byId("tooltip").hidden = true;
     const before = shown;
     shown = state.view;
-    ({ overview: showOverview, images: showImages, image: showImage })[state.view](byId(state.view), overview, state);
+    const views = { overview: showOverview, images: showImages, image: showImage };
+    const { hash } = location;
+    Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
+      document.documentElement.dataset.shown = hash; // what is drawn, for who waits for it
+    });
     document.title = [state.view === "image" && overview.imageOf.get(state.id)?.name, "AntVisionPS report"]
       .filter(Boolean)
       .join(" · ");
@@ -111,9 +139,14 @@ const app = (() => {
     if (event.target.matches("select, input:not([type=checkbox])") && event.key !== "Escape") return;
     if (event.key === "?") byId("help").showModal();
     else if (event.key === "h") go({ view: "overview" }, { push: true });
+    else if (event.key === "/") {
+      go({ view: "images" }, { push: true });
+      focusSearch();
+    }
+    else if (event.key === "Escape" && state.view === "image" && state.enlarged) go({ enlarged: "" });
     else if (event.key === "g" || (event.key === "Escape" && state.view === "image"))
       go({ view: "images" }, { push: true });
-    else if (state.view !== "image" || !imageKey(event.key, overview, state)) return;
+    else if (state.view !== "image" || !imageKey(event, overview, state)) return;
     event.preventDefault();
   }
 

@@ -13,7 +13,7 @@ const DISTINCT_RGB = [
 
 // Okabe and Ito 2008. A pair of colours becomes stripes.
 const ERRORS = {
-  same: { text: "matched (TP)", colors: ["#0072b2"], alpha: 0.5 }, // what is right stays in the background
+  same: { text: "matched (TP)", colors: ["#009e73"], alpha: 0.5 }, // what is right stays in the background
   rim: { text: "matched, but not here", colors: ["#56b4e9"] },
   wrong: { text: "wrong (FP)", colors: ["#e69f00"] },
   missed: { text: "missed (FN)", colors: ["#cc79a7"] },

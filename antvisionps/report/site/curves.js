@@ -1,19 +1,19 @@
 // The overview's training curves.
 "use strict";
 
-function curvesCard(overview) {
+function curvesCard(overview, state) {
   const names = [...new Set(overview.curves.map(({ name }) => name))].sort(
     (one, other) => (other === "loss") - (one === "loss") || one.localeCompare(other),
   );
   return redrawn((set) => {
-    const name = names.includes(overviewChoice.curve) ? overviewChoice.curve : names[0];
+    const name = names.includes(state.curve) ? state.curve : names[0];
     const curves = overview.curves.filter((curve) => curve.name === name);
     return card(
       "Training curves",
       "Each point is the mean of some iterations; of monitor/…, an evaluation on photos that are not trained on.",
       el(
         "div.filters",
-        choice("Curve", name, names, (curve) => set({ curve })),
+        choice("Curve", name, names, (curve) => set({ curve }), "curve"),
         el("span.legend", curves.map((curve, index) => el("span", el("i.swatch", numberedStyle(index)), networkName(curve)))),
       ),
       linePlot(name, curves),

@@ -1,7 +1,15 @@
 // One image: which of its layers are shown and how, and the way to the images before and after it.
 "use strict";
 
-const viewer = { id: null, zoom: { scale: 1, x: 0, y: 0 }, token: 0, layers: null, hovered: null, drawn: null };
+const viewer = {
+  id: null,
+  zoom: { scale: 1, x: 0, y: 0 },
+  settling: null, // timer of a zoom that the address does not hold yet
+  token: 0,
+  layers: null,
+  hovered: null,
+  drawn: null,
+};
 
 async function showImage(section, overview, state) {
   const image = overview.imageOf.get(state.id);
@@ -10,7 +18,7 @@ async function showImage(section, overview, state) {
     section.replaceChildren(el("p", { role: "alert" }, `The report has no image ${state.id}. `, all));
     return;
   }
-  if (viewer.id !== state.id) Object.assign(viewer, { id: state.id, zoom: { scale: 1, x: 0, y: 0 } });
+  if (viewer.id !== state.id || !viewer.settling) Object.assign(viewer, { id: state.id, zoom: readZoom(state.zoom) });
   const token = ++viewer.token;
   const order = selectImages(overview, state).map((row) => row.image.id);
   const focused = section.contains(document.activeElement) ? document.activeElement.id : null;
@@ -33,7 +41,6 @@ async function showImage(section, overview, state) {
     legend(data, layers, shown),
     lists(data, layers, shown),
   );
-  section.dataset.shown = `${image.id}`;
   applyZoom(panels);
   section.style.setProperty("--opacity", shown.opacity / 100);
   if (focused) document.getElementById(focused)?.focus();
@@ -45,7 +52,7 @@ async function showImage(section, overview, state) {
 
 // What is painted already stays painted while only panels come and go.
 function drawnLayers(overview, image, data, state) {
-  const of = [image.id, state.system, state.palette, state.score].join("/");
+  const of = [image.id, state.system, state.palette, state.score, state.only].join("/");
   if (viewer.drawn?.of !== of) viewer.drawn = { of, layers: imageLayers(overview, image, data, state) };
   return viewer.drawn.layers;
 }
@@ -71,12 +78,13 @@ function imageHeader(overview, image, state, order) {
       text,
     );
   const selection = place < 0 ? "not in this selection" : `${place + 1} of ${order.length} `;
-  const quality = (system) => percent(qualityOf(image.tally[system]).pq);
+  const quality = (system) => percent(qualityOf(tallyOf(overview, image, system)).pq);
   return el(
     "div.image-head",
     step(previous, "←", "Previous image (←)", "previous"),
     step(next, "→", "Next image (→)", "next"),
     el("div", el("h2", image.name), el("p.quiet", `${selection}· ${image.width} × ${image.height} px`)),
+    tagButton(image, state, { id: "tag" }),
     el(
       "dl.pq-of-systems",
       overview.systems.map((system) =>
@@ -98,14 +106,15 @@ function toolbar(overview, data, state) {
     el(
       "div.filters",
       choice("System", state.system, overview.systems, (system) => app.go({ system }), "system"),
-      choice("Layers", state.mode, modes, (mode) => app.go({ mode }), "mode"),
+      choice("Layers", state.mode, modes, (mode) => app.go({ mode, layers: "" }), "mode"),
       range("opacity", "Opacity", { max: 100, step: 5, value: state.opacity }, `${state.opacity} %`, {
         oninput: (event) => setOpacity(Number(event.target.value)),
       }),
-      range("score", "Instances from score", { max: 1, step: 0.05, value: state.score }, state.score.toFixed(2), {
+      overview.ends.length > 0 && range("score", "Instances from score", { max: 1, step: 0.05, value: state.score }, state.score.toFixed(2), {
         oninput: (event) => writeBeside(event.target, Number(event.target.value).toFixed(2)),
         onchange: (event) => app.go({ score: Number(event.target.value) }),
       }),
+      choice("Only", state.only, onlyOptions(overview), (only) => app.go({ only }), "only"),
       overview.categories.length <= DISTINCT_RGB.length &&
         choice("Colours", state.palette, palettes, (palette) => app.go({ palette }), "palette"),
       el(
@@ -119,12 +128,14 @@ function toolbar(overview, data, state) {
   );
 }
 
+const onlyOptions = ({ categories }) => [["", "all categories"], ...categories.map(({ name }, index) => [index, name])];
+
 // A box for each layer that this image has.
 function layerChips(overview, data, state) {
   const shown = new Set(shownLayers(overview, state));
   const isPresent = (key) => {
-    const [kind, end] = key.split(":");
-    return end === undefined || data.ends[end][kind] !== null;
+    const [kind, end] = partsOf(key);
+    return !(end in data.ends) || data.ends[end][kind] !== null;
   };
   const chip = (key, index) => {
     const attributes = { id: `layer-${key}`, "data-layer": key, checked: shown.has(key) };
@@ -132,7 +143,7 @@ function layerChips(overview, data, state) {
       "label.chip",
       el("input", { type: "checkbox", ...attributes, onchange: () => toggleLayer(overview, state, key) }),
       layerName(key, state.system),
-      index < 9 && el("kbd", String(index + 1)),
+      index < 18 && el("kbd", index < 9 ? `${index + 1}` : `⇧${index - 8}`),
     );
   };
   const chips = layerKeys(overview).map((key, index) => isPresent(key) && chip(key, index));
@@ -157,11 +168,8 @@ const zoomButton = (text, title, name, factor) =>
 function toggleLayer(overview, state, key) {
   const shown = new Set(shownLayers(overview, state));
   if (!shown.delete(key)) shown.add(key);
-  app.go({
-    layers: layerKeys(overview)
-      .filter((other) => shown.has(other))
-      .join(","),
-  });
+  const listed = layerKeys(overview).filter((other) => shown.has(other));
+  app.go({ layers: listed.map(inAddress).join(",") || NO_LAYER });
 }
 
 function setOpacity(opacity) {
@@ -173,7 +181,21 @@ function setOpacity(opacity) {
   app.note({ opacity });
 }
 
-function imageKey(key, overview, state) {
+// Which layer a key shows or hides: 1 to 9, and with Shift the nine after them.
+function numberedLayer({ key, code, shiftKey }) {
+  if (/^[1-9]$/.test(key)) return Number(key) - 1;
+  const digit = shiftKey && /^Digit([1-9])$/.exec(code);
+  return digit ? Number(digit[1]) + 8 : null;
+}
+
+// The panel of the pointer, else the focused one, else the system's.
+function panelToEnlarge() {
+  const view = document.querySelector(".view:hover") ?? document.activeElement.closest(".view");
+  return view && view.dataset.layer !== "overlaid" ? view.dataset.layer : "system";
+}
+
+function imageKey(event, overview, state) {
+  const { key } = event;
   const link = (id) => {
     const target = document.getElementById(id)?.getAttribute("href");
     if (target) app.follow(target);
@@ -181,8 +203,10 @@ function imageKey(key, overview, state) {
   const keys = layerKeys(overview);
   if (key === "ArrowLeft") link("previous");
   else if (key === "ArrowRight") link("next");
-  else if (/^[1-9]$/.test(key) && keys[key - 1]) document.getElementById(`layer-${keys[key - 1]}`)?.click();
-  else if (key === "o") app.go({ mode: state.mode === "side" ? "overlaid" : "side" });
+  else if (keys[numberedLayer(event)]) document.getElementById(`layer-${keys[numberedLayer(event)]}`)?.click();
+  else if (key === "o") app.go({ mode: state.mode === "side" ? "overlaid" : "side", layers: "" });
+  else if (key === "e") app.go({ enlarged: state.enlarged ? "" : panelToEnlarge() });
+  else if (key === "t") document.getElementById("tag").click();
   else if (key === "[" || key === "]") setOpacity(Math.max(0, Math.min(100, state.opacity + (key === "]" ? 10 : -10))));
   else if (key === "+" || key === "=") zoomBy(ZOOM_STEP);
   else if (key === "-") zoomBy(1 / ZOOM_STEP);

@@ -1,147 +1,106 @@
-// All images, worst first, and what PQ says of each. PQ of an image is the mean over its categories, as of a data set.
+// All images: filters, a card for each image that they leave, and the list of these to take along.
 "use strict";
 
 const CARDS_AT_ONCE = 60;
-const ERROR_KINDS = [
-  ["", "any"],
-  ["error", "any error"],
-  ["wrong", "wrong (FP)"],
-  ["missed", "missed (FN)"],
-  ["wrong_class", "wrong class"],
-  ["poor_mask", "poor mask"],
-  ["alone:1", "nothing there (FP)"],
-  ["alone:0", "overlooked (FN)"],
-];
-const SORTS = [
-  ["worst", "worst first"],
-  ["best", "best first"],
-  ["change", "by change of PQ"],
-  ["errors", "most errors"],
-  ["order", "image id"],
-];
-const NO_FILTER = { category: "", size: "", error: "", change: "", sort: "worst" };
 
-// Rows of the tally are [class, size, side, outcome, number, sum of IoUs]; turns them into objects once.
-function prepareImages(overview) {
-  overview.images = overview.images.map(([id, name, width, height, tallies]) => ({
-    id,
-    name,
-    width,
-    height,
-    tally: Object.fromEntries(
-      overview.systems.map((system, index) => [
-        system,
-        tallies[index].map(([category, size, side, outcome, number, iou]) => ({
-          category,
-          size,
-          side,
-          outcome: overview.outcomes[outcome],
-          number,
-          iou,
-        })),
-      ]),
-    ),
-  }));
-  overview.imageOf = new Map(overview.images.map((image) => [image.id, image]));
-}
-
-// {pq in percent or NaN, tp, fp, fn} of the rows of one image.
-function qualityOf(rows) {
-  const ofClass = new Map();
-  const total = { tp: 0, fp: 0, fn: 0 };
-  for (const row of rows) {
-    const kind = row.outcome === "matched" ? "tp" : row.side ? "fp" : "fn";
-    if (!ofClass.has(row.category)) ofClass.set(row.category, { iou: 0, weight: 0 });
-    const sums = ofClass.get(row.category);
-    sums.iou += row.iou;
-    sums.weight += kind === "tp" ? row.number : row.number / 2;
-    total[kind] += row.number;
+async function showImages(section, overview, state) {
+  if (state.confused && !overview.pairs) {
+    try {
+      overview.pairs = await antvisionps.loadPairs();
+    } catch (error) {
+      section.replaceChildren(el("p", { role: "alert" }, error.message));
+      return;
+    }
   }
-  let pq = 0;
-  for (const { iou, weight } of ofClass.values()) pq += iou / weight;
-  return { pq: ofClass.size ? (100 * pq) / ofClass.size : NaN, ...total };
+  const focused = section.contains(document.activeElement) ? document.activeElement.id : null;
+  const results = el("div");
+  section.replaceChildren(filterForm(overview, state, () => showFound(results, overview, state)), results);
+  showFound(results, overview, state);
+  if (focused) document.getElementById(focused)?.focus();
 }
 
-function isOfKind(row, kind) {
-  if (row.outcome === "matched") return false;
-  if (kind === "error") return true;
-  if (kind === "wrong") return row.side === 1;
-  if (kind === "missed") return row.side === 0;
-  const [outcome, side] = kind.split(":");
-  return row.outcome === outcome && (side === undefined || row.side === Number(side));
-}
-
-// The images that the filters leave, in order, each with its quality and the change between two systems.
-function selectImages(overview, state) {
-  const wanted = (row) =>
-    (state.category === "" || row.category === Number(state.category)) &&
-    (state.size === "" || row.size === Number(state.size));
-  const found = [];
-  for (const image of overview.images) {
-    const rows = image.tally[state.system].filter(wanted);
-    if (!rows.length && (state.category !== "" || state.size !== "")) continue;
-    if (state.error && !rows.some((row) => isOfKind(row, state.error))) continue;
-    const [before, after] = [state.from, state.to].map((system) => qualityOf(image.tally[system].filter(wanted)).pq);
-    const change = after - before;
-    if (state.change === "worse" && !(change < -0.05)) continue;
-    if (state.change === "better" && !(change > 0.05)) continue;
-    found.push({ image, change, ...qualityOf(rows) });
-  }
-  const last = (value) => (Number.isNaN(value) ? Infinity : value);
-  const order = {
-    worst: (one, other) => last(one.pq) - last(other.pq),
-    best: (one, other) => last(-one.pq) - last(-other.pq),
-    change: (one, other) =>
-      state.change === "better" ? last(-one.change) - last(-other.change) : last(one.change) - last(other.change),
-    errors: (one, other) => other.fp + other.fn - one.fp - one.fn,
-    order: () => 0,
-  };
-  return found.sort((one, other) => (order[state.sort] ?? order.worst)(one, other) || one.image.id - other.image.id);
-}
-
-function showImages(section, overview, state) {
-  const found = selectImages(overview, state);
+function filterForm(overview, state, refresh) {
   const { systems } = overview;
   const categories = overview.categories.map((category, index) => [index, category.name]);
-  const pick = (key) => (value) => app.go({ [key]: value });
-  const focused = section.contains(document.activeElement)
-    ? document.activeElement.closest("label")?.firstChild.textContent
-    : null;
-  const filters = el(
+  const sizes = overview.sizes.map(([name], index) => [index, name]);
+  const pick = (label, key, options) =>
+    choice(label, state[key], options, (value) => app.go({ [key]: value }), `filter-${key}`);
+  return el(
     "form.filters",
     { onsubmit: (event) => event.preventDefault() },
-    choice("System", state.system, systems, pick("system")),
-    choice("Category", state.category, [["", "all"], ...categories], pick("category")),
-    choice("Size", state.size, [["", "all"], ...overview.sizes.map(([name], index) => [index, name])], pick("size")),
-    choice("Error", state.error, ERROR_KINDS, pick("error")),
-    choice("Order", state.sort, SORTS, pick("sort")),
+    searchField(state, refresh),
+    pick("System", "system", systems),
+    pick("Category", "category", [["", "all"], ...categories]),
+    pick("Size", "size", [["", "all"], ...sizes]),
+    pick("Error", "error", ERROR_KINDS),
+    pick("Order", "sort", SORTS),
     systems.length > 1 &&
       el(
         "fieldset.change",
         el("legend", "Change of PQ"),
-        choice("from", state.from, systems, pick("from")),
-        choice("to", state.to, systems, pick("to")),
-        choice("is", state.change, [["", "any"], "worse", "better"], pick("change")),
+        pick("from", "from", systems),
+        pick("to", "to", systems),
+        pick("is", "change", [["", "any"], "worse", "better"]),
+      ),
+    pick("Tagged", "tagged", [["", "all"], ["only", "tagged only"]]),
+    pick("Thumbnails", "thumbs", THUMBNAILS),
+    state.confused &&
+      el(
+        "button",
+        { type: "button", id: "confused", title: "All pairs again", onclick: () => app.go({ confused: "" }) },
+        `${confusionText(overview, state)} ✕`,
       ),
     el("button", { type: "button", onclick: () => app.go(NO_FILTER) }, "Clear"),
   );
+}
+
+function searchField(state, refresh) {
+  const oninput = (event) => {
+    app.note({ find: event.target.value });
+    refresh();
+  };
+  const input = { id: "find", type: "search", placeholder: "file name or id  ( / )", value: state.find, oninput };
+  return el("label.choice", el("span", "Find"), el("input", input));
+}
+
+const focusSearch = () => document.getElementById("find")?.focus();
+
+function showFound(results, overview, state) {
+  const found = selectImages(overview, state);
   const grid = el("ol.grid");
   const ofAll = found.length === overview.images.length ? "" : ` of ${grouped(overview.images.length)}`;
-  section.replaceChildren(
-    filters,
-    el("p.quiet", { id: "found", role: "status" }, count(found.length, "image") + ofAll),
+  const number = el("span.quiet", { id: "found", role: "status" }, count(found.length, "image") + ofAll);
+  const save = { type: "button", id: "save", onclick: () => saveList(found, state) };
+  results.replaceChildren(
+    el("p.found", number, el("button", save, "Save list"), el("span.quiet", { id: "tag-count" }, tagCount(state))),
     grid,
   );
-  if (!found.length) section.append(el("p", "No image is left by these filters."));
+  if (!found.length) results.append(el("p", "No image is left by these filters."));
   const place = found.findIndex(({ image }) => image.id === viewer.id); // the image that was looked at last
   appendAsNeeded(
-    section,
+    results,
     grid,
     found.map((row) => () => imageCard(row, overview, state)),
     Math.max(place + 1, CARDS_AT_ONCE),
   );
-  if (focused)
-    [...filters.querySelectorAll("label")].find((label) => label.firstChild.textContent === focused)?.lastChild.focus();
+}
+
+function tagCount(state) {
+  const tags = tagsOf(state).size;
+  return tags ? `${grouped(tags)} tagged` : "";
+}
+
+// The images that are shown, in their order, as a CSV to download.
+function saveList(found, state) {
+  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const tags = tagsOf(state);
+  const rows = found.map(({ image, pq, tp, fp, fn }) =>
+    [image.id, quoted(image.name), Number.isNaN(pq) ? "" : pq.toFixed(4), tp, fp, fn, tags.has(image.id) ? 1 : 0].join(),
+  );
+  const text = ["image_id,name,PQ,tp,fp,fn,tagged", ...rows].join("\n") + "\n";
+  const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  el("a", { href, download: `images_${state.system}.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
 }
 
 // Cards are made when the end of the list comes into sight, so that thousands of images cost nothing at first.
@@ -182,33 +141,42 @@ function returnToCard(section) {
 }
 
 function imageCard({ image, change, pq, tp, fp, fn }, overview, state) {
-  return el(
-    "li",
+  const card = el(
+    "a.card",
+    { href: app.address({ view: "image", id: image.id }), "data-id": image.id },
+    thumbnail(image, overview, state),
     el(
-      "a.card",
-      { href: app.address({ view: "image", id: image.id }), "data-id": image.id },
-      el("img", {
-        src: `thumbnails/${image.id}.jpg`,
-        alt: `Photo ${image.name}`,
-        loading: "lazy",
-        decoding: "async",
-        width: image.width,
-        height: image.height,
-      }),
+      "span.card-text",
+      el("span.name", image.name),
+      el("span.pq", { "--value": `${pq || 0}%` }, el("b", percent(pq)), el("span.quiet", " PQ")),
       el(
-        "span.card-text",
-        el("span.name", image.name),
-        el("span.pq", { "--value": `${pq || 0}%` }, el("b", percent(pq)), el("span.quiet", " PQ")),
-        el(
-          "span.counts",
-          el("span.tp", { title: "matched (TP)" }, `${tp} ✓`),
-          el("span.fp", { title: "wrong (FP)" }, `${fp} ✕`),
-          el("span.fn", { title: "missed (FN)" }, `${fn} ○`),
-          overview.systems.length > 1 &&
-            state.from !== state.to &&
-            el("span.change", { title: `PQ of ${state.to} − ${state.from}` }, signed(change)),
-        ),
+        "span.counts",
+        el("span.tp", { title: "matched (TP)" }, `${tp} ✓`),
+        el("span.fp", { title: "wrong (FP)" }, `${fp} ✕`),
+        el("span.fn", { title: "missed (FN)" }, `${fn} ○`),
+        overview.systems.length > 1 &&
+          state.from !== state.to &&
+          el("span.change", { title: `PQ of ${state.to} − ${state.from}` }, signed(change)),
       ),
     ),
+  );
+  return el("li", card, tagButton(image, state));
+}
+
+// Marks an image for the list that the reader makes; the address holds the marks.
+function tagButton(image, state, attributes = {}) {
+  const isTagged = tagsOf(state).has(image.id);
+  const toggle = (event) => {
+    app.note({ tags: toggledTag(state, image.id) });
+    const now = tagsOf(state).has(image.id);
+    event.currentTarget.setAttribute("aria-pressed", now);
+    const said = document.getElementById("tag-count");
+    if (said) said.textContent = tagCount(state);
+  };
+  const label = `Tag ${image.name}`;
+  return el(
+    "button.tag",
+    { type: "button", "aria-pressed": String(isTagged), "aria-label": label, title: "Tag (t)", onclick: toggle, ...attributes },
+    "★",
   );
 }

@@ -4,6 +4,7 @@
 const SENTENCES = {
   matched: "matched",
   ignored: "not counted (void or crowd)",
+  unexplained: "its map is not at hand",
   wrong_class: { 0: "missed: called", 1: "wrong class: the truth is" },
   poor_mask: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
   alone: { 0: "missed: nothing of its kind here", 1: "wrong: nothing of its kind in the truth" },
@@ -21,8 +22,10 @@ const REJECTED = {
   area: "too small",
 };
 
-// In the order of the keys 1 to 9. `system` and `errors` follow the chosen system.
+// In the order of the keys 1 to 9. `system` and `errors` follow the chosen system; a comparison has those of all runs.
 function layerKeys(overview) {
+  if (overview.compared)
+    return ["photo", "truth", ...["map", "errors"].flatMap((kind) => overview.mapped.map((run) => `${kind}:${run}`))];
   return [
     "photo",
     "truth",
@@ -33,16 +36,38 @@ function layerKeys(overview) {
 }
 
 function layerName(key, system) {
-  const [kind, end] = key.split(":");
+  const [kind, end] = partsOf(key);
   return {
     photo: "photo",
     truth: "ground truth",
     system,
-    errors: `errors of ${system}`,
+    map: end,
+    errors: `errors of ${end ?? system}`,
     instances: `${end} instances`,
     semantic: `${end} semantics`,
   }[kind];
 }
+
+// ["map", "name: of a run"] of "map:name: of a run"; the second is undefined where there is none.
+function partsOf(key) {
+  const place = key.indexOf(":");
+  return place < 0 ? [key] : [key.slice(0, place), key.slice(place + 1)];
+}
+
+// A key of a comparison as the layers of that run know it: ["system" or "errors", the run], else [key, null].
+function ofRun(key) {
+  const [kind, run] = partsOf(key);
+  if (kind === "map") return ["system", run];
+  return kind === "errors" && run !== undefined ? ["errors", run] : [key, null];
+}
+
+// Of a run whose maps are not at hand.
+const withoutMap = ({ segments }, pixels) => ({
+  map: [pixels, 0],
+  segments: [],
+  gt_outcomes: segments.map(() => ({ outcome: "unexplained", iou: 0, partner: null })),
+  rejected: [],
+});
 
 // The decoded maps and descriptions of one image. `describe(key, pixel)` → {value, title, lines} or null where void.
 function imageLayers(overview, image, data, state) {
@@ -50,7 +75,7 @@ function imageLayers(overview, image, data, state) {
   const pixels = width * height;
   const names = overview.categories.map(({ name }) => name);
   const colors = categoryRgb(overview.categories, state.palette);
-  const system = data.systems[state.system];
+  const system = data.systems[state.system] ?? withoutMap(data, pixels);
   const maps = new Map();
   const decoded = (key, runs) => {
     if (!maps.has(key)) maps.set(key, antvisionps.decodeRuns(runs, pixels));
@@ -152,24 +177,57 @@ function imageLayers(overview, image, data, state) {
     return made.get(key);
   }
 
-  const painted = new Map();
-  function canvas(key) {
-    if (!painted.has(key)) {
-      const node = el("canvas.layer", { role: "img", "aria-label": altText(key), "data-layer": key });
-      paintLayer(node, layer(key), width, height);
-      painted.set(key, node);
-    }
-    return painted.get(key);
+  // [key, layers]: what a key of a comparison is among the layers of its run.
+  const ofRuns = new Map();
+  function resolve(key) {
+    const [own, run] = ofRun(key);
+    if (run === null) return [key, self];
+    if (!ofRuns.has(run)) ofRuns.set(run, imageLayers(overview, image, data, { ...state, system: run }));
+    return [own, ofRuns.get(run)];
   }
 
+  const painted = new Map();
+  function canvas(key, isOutlined = false) {
+    const as = `${key}/${isOutlined}`;
+    if (!painted.has(as)) {
+      const node = el("canvas.layer", { role: "img", "aria-label": altText(key), "data-layer": key });
+      const shown = { ...layer(key), values: isolated(key) };
+      (isOutlined ? paintRims : paintLayer)(node, shown, width, height);
+      painted.set(as, node);
+    }
+    return painted.get(as);
+  }
+
+  // The layer's values where they are of the one category that the reader wants to see; of errors, where either side is.
+  function isolated(key) {
+    const { values, classes } = layer(key);
+    if (state.only === "") return values;
+    const only = Number(state.only);
+    if (resolve(key)[1] !== self) return resolve(key)[1].isolated(resolve(key)[0]);
+    if (classes) return values.map((value) => (classes[value] === only ? value : 0));
+    const [truth, predicted] = [layer("truth"), layer("system")];
+    const isOf = (side, pixel) => side.classes[side.values[pixel]] === only;
+    return values.map((value, pixel) => (isOf(truth, pixel) || isOf(predicted, pixel) ? value : 0));
+  }
+
+  const classesOf = (segments) => [null, ...segments.map((segment) => segment.class)];
+
   function makeLayer(key) {
-    const [kind, end] = key.split(":");
+    const [own, layers] = resolve(key);
+    if (layers !== self) return layers.layer(own);
+    const [kind, end] = partsOf(key);
     if (kind === "truth")
-      return { values: truthMap(), colors: segmentColors(data.segments), describe: (value) => describeTrue(value - 1) };
+      return {
+        values: truthMap(),
+        colors: segmentColors(data.segments),
+        classes: classesOf(data.segments),
+        describe: (value) => describeTrue(value - 1),
+      };
     if (kind === "system")
       return {
         values: systemMap(),
         colors: segmentColors(system.segments),
+        classes: classesOf(system.segments),
         describe: (value) => describePredicted(value - 1),
       };
     if (kind === "errors")
@@ -185,6 +243,7 @@ function imageLayers(overview, image, data, state) {
         runs && {
           values: decoded(key, runs),
           colors: [null, ...colors],
+          classes: [null, ...names.keys()],
           describe: (value) => ({ title: names[value - 1], lines: ["most probable class"] }),
         }
       );
@@ -195,6 +254,7 @@ function imageLayers(overview, image, data, state) {
         listed && {
           values: instanceMap(listed),
           colors: segmentColors(listed),
+          classes: classesOf(listed),
           describe: (value) => ({
             title: names[listed[value - 1].class],
             lines: [
@@ -222,7 +282,8 @@ function imageLayers(overview, image, data, state) {
   // An instance's own mask, nothing for one that several ends found; of stuff, where any of its ends sees the class.
   function candidateMask({ end, instance, class: index }) {
     const mask = new Uint16Array(pixels);
-    if (instance !== null) antvisionps.paintRle(data.ends[end].instances[instance].rle, 1, mask, width, height);
+    const found = instance !== null && data.ends[end]?.instances[instance];
+    if (found) antvisionps.paintRle(found.rle, 1, mask, width, height);
     else if (overview.categories[index].thing) return null;
     else
       for (const one of end.split("+")) {
@@ -236,11 +297,13 @@ function imageLayers(overview, image, data, state) {
   }
 
   function altText(key) {
+    const [own, layers] = resolve(key);
+    if (layers !== self) return layers.altText(own);
     if (key === "photo") return `Photo ${image.name}`;
     const name = layerName(key, state.system);
-    const [kind, end] = key.split(":");
+    const [kind, end] = partsOf(key);
     if (kind === "errors") {
-      const tally = qualityOf(image.tally[state.system]);
+      const tally = qualityOf(tallyOf(overview, image, state.system));
       return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
     }
     const listed = {
@@ -254,9 +317,12 @@ function imageLayers(overview, image, data, state) {
     return `${name}: ${[...numbers].map(([category, times]) => `${times} ${category}`).join(", ") || "nothing"}`;
   }
 
-  return {
+  const self = {
+    state,
+    resolve,
     layer,
     canvas,
+    isolated,
     outline,
     candidateMask,
     altText,
@@ -269,92 +335,5 @@ function imageLayers(overview, image, data, state) {
     names,
     colors,
   };
-}
-
-// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
-function paintLayer(canvas, { values, colors, isErrors }, width, height) {
-  const factor = canvasFactor(width);
-  canvas.width = width * factor;
-  canvas.height = height * factor;
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  const packed = (color) => {
-    if (!color) return 0;
-    const [red, green, blue, alpha = 1] = color;
-    return (
-      ((Math.round(255 * alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red)) >>> 0
-    );
-  };
-  const [first, second] = isErrors
-    ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
-    : [colors.map(packed), null];
-  for (let y = 0, out = 0; y < canvas.height; y++) {
-    const row = Math.floor(y / factor) * width;
-    for (let x = 0; x < canvas.width; x++, out++) {
-      const value = values[row + Math.floor(x / factor)];
-      pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
-    }
-  }
-  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
-  context.putImageData(picture, 0, 0);
-}
-
-const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
-
-function drawBoundaries(pixels, values, width, height, factor, color = 0xffffffff) {
-  const across = width * factor;
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const value = values[y * width + x];
-      const corner = y * factor * across + x * factor;
-      if (x + 1 < width && values[y * width + x + 1] !== value) {
-        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = color;
-      }
-      if (y + 1 < height && values[(y + 1) * width + x] !== value) {
-        pixels.fill(color, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
-      }
-    }
-  }
-}
-
-// A black and white line round the pixels of a mask; nothing without one.
-function paintOutline(canvas, mask, width, height) {
-  const factor = canvasFactor(width);
-  canvas.width = width * factor;
-  canvas.height = height * factor;
-  if (!mask) return;
-  const context = canvas.getContext("2d");
-  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x];
-  const edges = new Path2D();
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (!mask[y * width + x]) continue;
-      if (!inside(x - 1, y)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo(x * factor, (y + 1) * factor);
-      }
-      if (!inside(x + 1, y)) {
-        edges.moveTo((x + 1) * factor, y * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
-      if (!inside(x, y - 1)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo((x + 1) * factor, y * factor);
-      }
-      if (!inside(x, y + 1)) {
-        edges.moveTo(x * factor, (y + 1) * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
-    }
-  }
-  context.lineCap = "round";
-  for (const [color, lineWidth] of [
-    ["#000", 5],
-    ["#fff", 2.2],
-  ]) {
-    context.strokeStyle = color;
-    context.lineWidth = lineWidth * Math.max(1, (width * factor) / 640);
-    context.stroke(edges);
-  }
+  return self;
 }

@@ -4,22 +4,21 @@
 const GROUPS = { All: "", Things: "ᵀʰ", Stuff: "ˢᵗ" };
 const MEASURES = ["PQ", "SQ", "RQ"];
 
-// What the reader chose here; it outlives a visit to the images.
-const overviewChoice = { measure: "PQ", sort: "order", confusion: null, curve: "loss" };
-
 function showOverview(section, overview, state) {
   const { metrics } = overview;
   section.replaceChildren(
     ...[
+      overview.compared && comparedCard(overview),
       summaryCard(overview),
-      perClassCard(overview),
-      metrics.intervals.some((row) => row.minus) && differencesCard(metrics),
-      budgetCard(metrics),
-      metrics.error_kinds.length && errorKindsCard(overview),
-      routingCard(overview),
-      sizeCard(overview),
-      overview.curves.length && curvesCard(overview),
-      confusionCard(overview, state),
+      perClassCard(overview, state),
+      metrics.intervals.some((row) => row.minus) && differencesCard(overview),
+      metrics.error_budget.length && budgetCard(metrics),
+      metrics.error_kinds?.length && errorKindsCard(overview),
+      overview.routing && routingCard(overview),
+      metrics.per_size.length && sizeCard(overview),
+      overview.curves?.length && curvesCard(overview, state),
+      overview.mapped.length && confusionCard(overview, state),
+      provenanceCard(overview),
     ].filter(Boolean),
   );
 }
@@ -32,14 +31,16 @@ function fullCard(...content) {
   return made;
 }
 
-// What `make(set)` gives; `set({measure: "PQ"})` keeps what the reader chose and puts another in its place.
+// What `make(set)` gives; `set({measure: "PQ"})` notes what the reader chose and puts another in its place.
 function redrawn(make) {
   let node;
   const set = (chosen) => {
-    Object.assign(overviewChoice, chosen);
+    const focused = document.activeElement.id;
+    app.note(chosen);
     const old = node;
     node = make(set);
     old.replaceWith(node);
+    document.getElementById(focused)?.focus();
   };
   node = make(set);
   return node;
@@ -102,7 +103,8 @@ function intervalPlot(row, [low, high], { show = signed, style = {} } = {}) {
   );
 }
 
-function differencesCard(metrics) {
+function differencesCard(overview) {
+  const { metrics } = overview;
   const rows = metrics.intervals.filter((row) => row.minus);
   const limits = extent(rows.flatMap((row) => [row.low, row.high, 0]));
   const columns = [
@@ -111,11 +113,32 @@ function differencesCard(metrics) {
     strong("PQ", (row) => signed(row.PQ)),
     { head: "95 % interval", kind: "td.wide", cell: (row) => intervalPlot(row, limits) },
   ];
-  return card(
+  return (overview.compared ? fullCard : card)(
     "Differences of PQ",
     "Both systems on the same resampled images. Where the interval leaves 0 out, the images at hand do not explain it.",
     table("Differences of PQ between systems", columns, rows),
   );
+}
+
+// The runs of a comparison: what each is, and what it changed against the first.
+function comparedCard(overview) {
+  const text = (said) => (Array.isArray(said) ? el("ul", said.map((line) => el("li", el("code", line)))) : said);
+  const fact = ([label, said]) => el("div", el("dt", label), el("dd", text(said)));
+  const run = ({ name, facts }) => el("li", el("h3", swatch(overview, name), name), el("dl.facts", facts.map(fact)));
+  return fullCard(
+    "Runs",
+    "Params are those that differ from the first run's.",
+    el("ul.compared", overview.compared.map(run)),
+  );
+}
+
+// What the numbers come from.
+function provenanceCard({ provenance: { dataset, weights, versions } }) {
+  const entry = (label, text) => el("div", el("dt", label), el("dd", el("code", text)));
+  const ofWeights = Object.entries(weights).map(([end, sha256]) => entry(`weights of ${end}`, sha256));
+  const ofPackages = Object.entries(versions).map(([name, version]) => entry(name, version));
+  const entries = [entry("data set's fingerprint", dataset), ofWeights, ofPackages];
+  return fullCard("Provenance", "Checksums are SHA-256.", el("dl.facts", entries));
 }
 
 function budgetCard(metrics) {
@@ -128,7 +151,7 @@ function budgetCard(metrics) {
     strong("gain", (row) => signed(gain(row, "PQ"))),
     numbers("things", (row) => signed(gain(row, "PQ_things"))),
     numbers("stuff", (row) => signed(gain(row, "PQ_stuff"))),
-    { head: "", kind: "td.wide", cell: (row) => el("div.bar", { "--value": share(row) }, el("span")) },
+    { head: "of what is lost", kind: "td.wide", cell: (row) => el("div.bar", { "--value": share(row) }, el("span")) },
   ];
   return card(
     asFused.perfect === "as fused" ? "Error budget of the fusion" : `Error budget of the fusion, ${asFused.perfect}`,

@@ -3,16 +3,31 @@
 
 const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.5;
+const NO_LAYER = "none"; // as `layers` in the address: the reader hid them all
+const OVERLAID = ["photo", "truth", "system"];
+const ON_A_PHONE = ["photo", "truth", "system", "errors"]; // of a comparison all
 
+const inAddress = (key) => key.replaceAll(",", "%2C"); // names of runs may have commas, which part layers there
+
+// Those that the reader chose, else those of the mode.
 function shownLayers(overview, state) {
-  const wanted = state.layers.split(",");
-  return layerKeys(overview).filter((key) => wanted.includes(key));
+  const keys = layerKeys(overview);
+  if (state.layers) return keys.filter((key) => state.layers.split(",").includes(inAddress(key)));
+  if (state.mode === "overlaid") return overview.compared ? keys.slice(0, 3) : OVERLAID;
+  return window.matchMedia("(max-width: 700px)").matches && !overview.compared ? ON_A_PHONE : keys;
+}
+
+// What each panel shows: one layer, or all over each other, or the enlarged one alone.
+function panelGroups(keys, { mode, enlarged }) {
+  if (keys.includes(enlarged)) return [[enlarged]];
+  return mode === "overlaid" ? [keys] : keys.map((key) => [key]);
 }
 
 function buildPanels(overview, image, layers, state) {
   const keys = shownLayers(overview, state).filter((key) => key === "photo" || layers.layer(key));
-  const groups = state.mode === "overlaid" ? [keys] : keys.map((key) => [key]);
-  const container = el("div.panels", { class: state.mode, "--ratio": image.width / image.height });
+  const groups = panelGroups(keys, state);
+  const isLarge = groups.length === 1;
+  const container = el("div.panels", { class: isLarge ? "overlaid" : "side", "--ratio": image.width / image.height });
   viewer.layers = { layers, image, container, state, overview };
   viewer.hovered = null;
   container.append(
@@ -29,19 +44,44 @@ function buildPanels(overview, image, layers, state) {
             { tabindex: 0, role: "group", "aria-label": caption },
             el(
               "div.zoomed",
-              el(group.includes("errors") ? "img.grey" : "img", photo),
-              group.filter((key) => key !== "photo").map(layers.canvas),
+              el(group.some((key) => key.startsWith("errors")) ? "img.grey" : "img", photo),
+              group.filter((key) => key !== "photo").map((key) => layers.canvas(key, isOutlined(key, group))),
               el("canvas.outline", { "aria-hidden": "true" }),
               el("i.crosshair", { hidden: true }),
             ),
           ),
-          el("figcaption", caption),
+          el("figcaption", caption, group.length === 1 && keys.length > 1 && enlargeButton(group[0], state)),
         );
       }),
   );
   if (!keys.length) container.append(el("p.quiet", "Every layer is hidden."));
   listenToPointer(container);
   return container;
+}
+
+// Over other maps the truth is a line, so that all of them and the photo can be seen.
+const isOutlined = (key, group) => key === "truth" && group.some((other) => !["photo", "truth"].includes(other));
+
+function enlargeButton(key, { enlarged, system }) {
+  const isLarge = enlarged === key;
+  const title = isLarge ? "Back to all panels (e)" : "Enlarge (e)";
+  const label = `${isLarge ? "Shrink" : "Enlarge"} ${layerName(key, system)}`;
+  const onclick = () => app.go({ enlarged: isLarge ? "" : key });
+  return el("button.enlarge", { type: "button", id: `enlarge-${key}`, title, "aria-label": label, onclick }, isLarge ? "⤡" : "⤢");
+}
+
+// In the address "scale,x,y": as `viewer.zoom`, rounded.
+function readZoom(text) {
+  const [scale, x, y] = text.split(",").map(Number);
+  return clampedZoom(scale >= 1 && scale <= MAX_ZOOM ? { scale, x: x || 0, y: y || 0 } : { scale: 1, x: 0, y: 0 });
+}
+
+const writtenZoom = ({ scale, x, y }) =>
+  scale === 1 ? "" : [scale, x, y].map((value) => Number(value.toFixed(4))).join(",");
+
+function clampedZoom({ scale, x, y }) {
+  const inside = (value) => Math.min(0, Math.max(1 - scale, value));
+  return { scale, x: inside(x), y: inside(y) };
 }
 
 function applyZoom(container) {
@@ -59,10 +99,18 @@ function zoomBy(factor, x = 0.5, y = 0.5) {
   setZoom({ scale, x: x - ((x - old.x) * scale) / old.scale, y: y - ((y - old.y) * scale) / old.scale });
 }
 
-function setZoom({ scale, x, y }) {
-  const inside = (value) => Math.min(0, Math.max(1 - scale, value));
-  viewer.zoom = { scale, x: inside(x), y: inside(y) };
-  applyZoom(viewer.layers.container);
+const ZOOM_SETTLES_MS = 150; // browsers refuse an address a frame
+
+function setZoom(zoom) {
+  viewer.zoom = clampedZoom(zoom);
+  const { container, image } = viewer.layers;
+  applyZoom(container);
+  clearTimeout(viewer.settling);
+  viewer.settling = setTimeout(() => {
+    viewer.settling = null;
+    const isShown = !document.getElementById("image").hidden && viewer.id === image.id;
+    if (isShown) app.note({ zoom: writtenZoom(viewer.zoom) });
+  }, ZOOM_SETTLES_MS);
 }
 
 function listenToPointer(container) {
@@ -146,10 +194,10 @@ function hoveredLayer(view, pixel) {
   return keys.find((key) => layers.layer(key).values[pixel]) ?? keys[0] ?? "system";
 }
 
-function describeAt(key, pixel) {
-  const { layers, state } = viewer.layers;
+function describeAt(shown, pixel) {
+  const name = layerName(shown, viewer.layers.state.system);
+  const [key, layers] = viewer.layers.layers.resolve(shown);
   const layer = layers.layer(key);
-  const name = layerName(key, state.system);
   if (key === "errors") {
     const [truth, predicted] = [layers.truthMap()[pixel], layers.systemMap()[pixel]];
     const described = layer.describe(layer.values[pixel]);
@@ -160,7 +208,7 @@ function describeAt(key, pixel) {
     };
     const lines = [
       side("truth", truth, layers.describeTrue, 2),
-      side(state.system, predicted, layers.describePredicted, 3),
+      side(layers.state.system, predicted, layers.describePredicted, 3),
     ];
     return { ...described, name, lines };
   }
@@ -177,8 +225,9 @@ function showPixel(x, y, key) {
     mark.style.left = `${(100 * (x + 0.5)) / image.width}%`;
     mark.style.top = `${(100 * (y + 0.5)) / image.height}%`;
   }
-  const isErrors = key === "errors";
-  const outlined = isErrors ? (layers.truthMap()[pixel] ? "truth" : "system") : key;
+  const [kind, run] = partsOf(key);
+  const predicted = run === undefined ? "system" : `map:${run}`;
+  const outlined = kind === "errors" ? (layers.truthMap()[pixel] ? "truth" : predicted) : key;
   const value = layers.layer(outlined)?.values[pixel] ?? 0;
   const hovered = `${outlined}/${value}`;
   if (hovered !== viewer.hovered) {
@@ -186,7 +235,7 @@ function showPixel(x, y, key) {
     drawOutline(value ? layers.outline(outlined, value) : null);
   }
   const said = layerKeys(overview)
-    .filter((other) => other !== "photo" && other !== "errors" && layers.layer(other))
+    .filter((other) => other !== "photo" && !other.startsWith("errors") && layers.layer(other))
     .map((other) => {
       const { title, lines, name } = describeAt(other, pixel);
       const answer = el("dd", el("b", title), " ", el("span.quiet", lines.filter(Boolean).join(" · ")));

@@ -5,14 +5,15 @@ const OUTCOME_RANK = ["wrong_class", "poor_mask", "alone", "ignored", "matched"]
 const STATES = { tp: "TP", fp: "FP", fn: "FN", ignored: "–" };
 
 function legend(data, layers, state) {
-  const present = new Set([...data.segments, ...data.systems[state.system].segments].map((segment) => segment.class));
+  const listed = Object.values(data.systems).flatMap(({ segments }) => segments);
+  const present = new Set([...data.segments, ...listed].map((segment) => segment.class));
   const errors = Object.values(ERRORS).map((error) => {
     const [first, second] = stripesOf(error).map(cssRgb);
     return el("li", el("i.swatch.striped", { "--first": first, "--second": second }), error.text);
   });
   const categories = [...present]
     .sort((one, other) => one - other)
-    .map((index) => el("li", el("i.swatch", { "--system": cssRgb(layers.colors[index]) }), layers.names[index]));
+    .map((index) => el("li", isolateButton(index, layers, state)));
   return el(
     "div.legends",
     el("ul.legend", { "aria-label": "Colours of errors" }, errors),
@@ -20,8 +21,22 @@ function legend(data, layers, state) {
   );
 }
 
-const lists = (data, layers, state) =>
-  el("div.lists", segmentList(data, layers, state), rejectedList(data, layers, state));
+function isolateButton(index, layers, { only }) {
+  const isOnly = only === String(index);
+  const attributes = {
+    type: "button",
+    id: `only-${index}`,
+    "aria-pressed": String(isOnly),
+    title: isOnly ? "Show all categories" : `Show only ${layers.names[index]}`,
+    onclick: () => app.go({ only: isOnly ? "" : String(index) }),
+  };
+  return el("button.class", attributes, el("i.swatch", { "--system": cssRgb(layers.colors[index]) }), layers.names[index]);
+}
+
+function lists(data, layers, state) {
+  if (!(state.system in data.systems)) return el("p.quiet", `The maps of ${state.system} are not at hand.`);
+  return el("div.lists", segmentList(data, layers, state), rejectedList(data, layers, state));
+}
 
 // Attributes of a row that outlines `mask()` in every panel while it is pointed at.
 const pointing = (mask) => ({
@@ -45,7 +60,7 @@ function segmentList(data, layers, state) {
   const stateOf = ({ outcome, side }) => ({ matched: "tp", ignored: "ignored" })[outcome] ?? (side ? "fp" : "fn");
   const outline = (row) => layers.outline(row.side ? "system" : "truth", row.place + 1);
   const columns = [
-    { head: "", cell: (row) => el(`span.state.${stateOf(row)}`, STATES[stateOf(row)]) },
+    { head: "is", cell: (row) => el(`span.state.${stateOf(row)}`, STATES[stateOf(row)]) },
     { head: "category", cell: (row) => layers.names[row.class] },
     { head: "why", kind: "td.why", cell: (row) => layers.outcomeText(row.side, row) },
     numbers("score", (row) => row.side === 1 && row.score !== null && row.score.toFixed(2)),
@@ -65,8 +80,8 @@ function segmentList(data, layers, state) {
 
 function rejectedList(data, layers, state) {
   const { rejected } = data.systems[state.system];
-  const instanceOf = ({ end, instance }) => (instance === null ? null : data.ends[end].instances[instance]);
-  const wasRight = (candidate) => candidate.instance !== null && layers.wouldMatch(instanceOf(candidate));
+  const instanceOf = ({ end, instance }) => (instance === null ? null : data.ends[end]?.instances[instance]);
+  const wasRight = (candidate) => Boolean(instanceOf(candidate)) && layers.wouldMatch(instanceOf(candidate));
   const rows = [...rejected].sort(
     (one, other) => wasRight(other) - wasRight(one) || (other.score ?? -1) - (one.score ?? -1),
   );

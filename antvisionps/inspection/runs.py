@@ -1,0 +1,91 @@
+"""Runs by name: an experiment or a commit out of DVC's cache, or a folder that a run lies in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.programs import git
+from antvisionps.evaluation.panoptic_quality import MatchCounts
+from antvisionps.inspection.image_scores import read_image_counts
+from antvisionps.inspection.revisions import commit_of, fetch_revision
+from antvisionps.panoptic.ids import ImageId
+from antvisionps.pipeline.paths import read_pipeline_paths
+from antvisionps.predictions.fused_files import PANOPTIC_FILE
+from antvisionps.report.score_tables import read_summary
+
+PARAMS, SUMMARY, IMAGE_COUNTS = Path("params.yaml"), Path("metrics/panoptic.json"), Path("metrics/per_image.parquet")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What is at hand of a run: the folder of its system's maps, or None; the text of its params; its commit, or None
+    of a folder."""
+
+    name: str
+    system: str
+    counts: Mapping[ImageId, MatchCounts]
+    fused: Path | None
+    params: str
+    commit: str | None
+
+
+@contextmanager
+def opened_runs(names: Sequence[str], *, project: Path, system: str | None) -> Iterator[list[RunFiles]]:
+    """Each name is a folder, else a revision of the project; `system` None is each run's last.
+
+    What comes out of a revision is gone when the block ends. Raises CacheError or DataError that names the run.
+    """
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise CacheError(f"{repeated[0]} is named twice; name each run once")
+    with TemporaryDirectory() as temporary:
+        places = [Path(temporary, str(index)) for index in range(len(names))]
+        yield [_open(name, project, system, into) for name, into in zip(names, places, strict=True)]
+
+
+def _open(name: str, project: Path, system: str | None, into: Path) -> RunFiles:
+    if Path(name).is_dir():
+        return _open_folder(name, Path(name), system)
+    into.mkdir()
+    commit = commit_of(name, project)
+    for path in (PARAMS, SUMMARY):
+        (into / path).parent.mkdir(exist_ok=True)
+        (into / path).write_text(_committed(project, commit, path, name), encoding="utf-8")
+    shown = _chosen(system, into / SUMMARY, name)
+    fetch_revision(project / IMAGE_COUNTS, rev=commit, into=into / IMAGE_COUNTS.parent)
+    try:
+        fused = fetch_revision(read_pipeline_paths(project).fused / shown, rev=commit, into=into)
+    except CacheError:
+        fused = None
+    return _described(name, shown, into, fused, commit)
+
+
+def _open_folder(name: str, folder: Path, system: str | None) -> RunFiles:
+    shown = _chosen(system, folder / SUMMARY, name)
+    fused = read_pipeline_paths(folder).fused / shown
+    return _described(name, shown, folder, fused if (fused / PANOPTIC_FILE).is_file() else None, None)
+
+
+def _described(name: str, system: str, folder: Path, fused: Path | None, commit: str | None) -> RunFiles:
+    counts = read_image_counts(folder / IMAGE_COUNTS, system=system)
+    if counts is None:
+        raise CacheError(f"run {name}: {IMAGE_COUNTS} counts nothing of system {system}; run `dvc repro score` there")
+    return RunFiles(name, system, counts, fused, (folder / PARAMS).read_text(encoding="utf-8"), commit)
+
+
+def _chosen(system: str | None, summary: Path, name: str) -> str:
+    systems = list(read_summary(summary))
+    if system is None:
+        return systems[-1]
+    if system not in systems:
+        raise CacheError(f"run {name} has no system {system}, but {', '.join(systems)}")
+    return system
+
+
+def _committed(project: Path, commit: str, path: Path, name: str) -> str:
+    try:
+        return git(project, "show", f"{commit}:./{path}") + "\n"
+    except AntVisionPSError as error:
+        raise CacheError(f"revision {name} has no {path}, so it is no run of the pipeline ({error})") from error

@@ -1,0 +1,113 @@
+// Painting maps onto canvases: areas of colour, rims of segments, the outline of one mask.
+"use strict";
+
+// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
+function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+  const factor = canvasFactor(width);
+  canvas.width = width * factor;
+  canvas.height = height * factor;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const [first, second] = isErrors
+    ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
+    : [colors.map(packed), null];
+  for (let y = 0, out = 0; y < canvas.height; y++) {
+    const row = Math.floor(y / factor) * width;
+    for (let x = 0; x < canvas.width; x++, out++) {
+      const value = values[row + Math.floor(x / factor)];
+      pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
+    }
+  }
+  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
+  context.putImageData(picture, 0, 0);
+}
+
+// A colour as the canvas's bytes hold it.
+function packed(color) {
+  if (!color) return 0;
+  const [red, green, blue, alpha = 1] = color;
+  return ((Math.round(255 * alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red)) >>> 0;
+}
+
+// Only a line between segments, white with black sides, over whatever lies below.
+function paintRims(canvas, { values }, width, height) {
+  const factor = canvasFactor(width);
+  canvas.width = width * factor;
+  canvas.height = height * factor;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const reach = Math.max(2, Math.round(canvas.width / 320));
+  const at = (x, y) => values[Math.floor(y / factor) * width + Math.floor(x / factor)];
+  const isEdge = (value, x, y, reach) =>
+    (x >= reach && at(x - reach, y) !== value) ||
+    (x + reach < canvas.width && at(x + reach, y) !== value) ||
+    (y >= reach && at(x, y - reach) !== value) ||
+    (y + reach < canvas.height && at(x, y + reach) !== value);
+  for (let y = 0, out = 0; y < canvas.height; y++)
+    for (let x = 0; x < canvas.width; x++, out++) {
+      const value = at(x, y);
+      if (isEdge(value, x, y, reach)) pixels[out] = isEdge(value, x, y, 1) ? 0xffffffff : 0xff000000;
+    }
+  context.putImageData(picture, 0, 0);
+}
+
+const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
+
+function drawBoundaries(pixels, values, width, height, factor, color = 0xffffffff) {
+  const across = width * factor;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const value = values[y * width + x];
+      const corner = y * factor * across + x * factor;
+      if (x + 1 < width && values[y * width + x + 1] !== value) {
+        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = color;
+      }
+      if (y + 1 < height && values[(y + 1) * width + x] !== value) {
+        pixels.fill(color, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
+      }
+    }
+  }
+}
+
+// A black and white line round the pixels of a mask; nothing without one.
+function paintOutline(canvas, mask, width, height) {
+  const factor = canvasFactor(width);
+  canvas.width = width * factor;
+  canvas.height = height * factor;
+  if (!mask) return;
+  const context = canvas.getContext("2d");
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x];
+  const edges = new Path2D();
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (!mask[y * width + x]) continue;
+      if (!inside(x - 1, y)) {
+        edges.moveTo(x * factor, y * factor);
+        edges.lineTo(x * factor, (y + 1) * factor);
+      }
+      if (!inside(x + 1, y)) {
+        edges.moveTo((x + 1) * factor, y * factor);
+        edges.lineTo((x + 1) * factor, (y + 1) * factor);
+      }
+      if (!inside(x, y - 1)) {
+        edges.moveTo(x * factor, y * factor);
+        edges.lineTo((x + 1) * factor, y * factor);
+      }
+      if (!inside(x, y + 1)) {
+        edges.moveTo(x * factor, (y + 1) * factor);
+        edges.lineTo((x + 1) * factor, (y + 1) * factor);
+      }
+    }
+  }
+  context.lineCap = "round";
+  for (const [color, lineWidth] of [
+    ["#000", 5],
+    ["#fff", 2.2],
+  ]) {
+    context.strokeStyle = color;
+    context.lineWidth = lineWidth * Math.max(1, (width * factor) / 640);
+    context.stroke(edges);
+  }
+}
