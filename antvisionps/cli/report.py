@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antvisionps.cli.extras import needs_extra
 from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.extras import needs_extra
 
 if TYPE_CHECKING:
     from antvisionps.inspection.runs import RunFiles
