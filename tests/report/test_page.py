@@ -60,7 +60,8 @@ def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
     page = opened("overview")
     assert page.locator("#overview h2").all_inner_texts() == [
         "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion",
-        "PQ lost, by kind of error", "Routing", "Things by size", "Training curves", "Confusion of categories", "Provenance",
+        "PQ lost, by kind of error", "Routing", "Things by size", "Training curves",
+        "Confusion of categories", "Provenance",
     ]  # fmt: skip
     expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
     expect(page.locator("#overview .plot circle")).to_have_count(2)  # a short curve shows its points
