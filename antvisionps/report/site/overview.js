@@ -182,7 +182,7 @@ function errorKindsCard({ metrics, systems }) {
       ...strong(system, (kind) => percent(row(kind, system)?.PQ_lost ?? null)),
       title: `PQ that ${system} loses`,
     })),
-    { head: "", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
+    { head: "what it is", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
   ];
   return card(
     "PQ lost, by kind of error",
