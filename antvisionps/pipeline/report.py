@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from antvisionps.fusion.system import load_kernels
+from antvisionps.panoptic.categories import CategorySet
 from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
-from antvisionps.pipeline.settings import system_settings
+from antvisionps.pipeline.settings import read_system_voting, system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
@@ -35,8 +36,9 @@ def report(
     caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
+    shown_first = params.fuse.systems[-1]
     settings = system_settings(
-        params.fuse.systems[-1], params, categories=truth.categories, routing=routing, calibration=calibration
+        shown_first, params, categories=truth.categories, routing=routing, calibration=calibration
     )
     with open_workers(**params.runtime.worker_arguments()) as workers:
         write_report(
@@ -45,8 +47,19 @@ def report(
             metrics=metrics,
             routing=routing,
             models=models,
+            choice=_choice_of_ends(shown_first, params, truth.categories, calibration),
             min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
             sizes=photo_sizes(params),
             provenance=provenance(caches, params.all_ends),
             workers=workers,
         )
+
+
+def _choice_of_ends(
+    system: str, params: Params, categories: CategorySet, calibration: Path
+) -> dict[str, object] | None:
+    """What the page shows of method auto, if it had a choice."""
+    if params.fuse.method_of(system) != "auto" or system in params.all_ends:
+        return None
+    found = read_system_voting(system, params, categories=categories, calibration=calibration)
+    return {"system": system, "taken": found.ends, "choices": [one.model_dump() for one in found.choices]}

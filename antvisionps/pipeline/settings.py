@@ -11,7 +11,7 @@ from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.routing import read_routing
 from antvisionps.fusion.system import FusionSettings
-from antvisionps.fusion.voting_document import read_voting
+from antvisionps.fusion.voting_document import VotingDocument, read_voting
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
 from antvisionps.params.whole import Params
@@ -30,8 +30,7 @@ def system_settings(
     params.refuse_unknown_system(system)
     fuse = params.fuse
     if fuse.method_of(system) == "auto":
-        ends = [system] if system in params.all_ends else params.all_ends
-        found = read_voting(calibration / f"{system}.json", categories=categories, ends=ends)
+        found = read_system_voting(system, params, categories=categories, calibration=calibration)
         return found.settings(max_overlap_frac=fuse.max_overlap_frac, average_of=fuse.semantic_average)
     rules = PRESETS[fuse.preset] if fuse.preset is not None else HeuristicRules(**fuse.thresholds())
     settings = plain_settings(
@@ -51,6 +50,12 @@ def system_settings(
         settings.rules, min_scores=by_category_id(fuse.min_scores, categories, place="fuse.min_scores"), on_top=on_top
     )
     return replace(settings, rules=rules)
+
+
+def read_system_voting(system: str, params: Params, *, categories: CategorySet, calibration: Path) -> VotingDocument:
+    """What stage calibrate found for a system of method auto. Raises CacheError where there is nothing that fits."""
+    ends = [system] if system in params.all_ends else params.all_ends
+    return read_voting(calibration / f"{system}.json", categories=categories, ends=ends)
 
 
 def plain_settings(

@@ -58,12 +58,13 @@ def write_report(
     routing: Path,
     models: Path,
     min_score: float,
+    choice: Json | None,
     sizes: PhotoSizes,
     provenance: Json,
     workers: Workers,
 ) -> None:
     """Writes the page of a run; `min_score` is what the instances' score slider begins with: the last system's own,
-    shown first.
+    shown first. `choice` is what `fusion.voting_document` says of its ends, None unless its method is auto.
 
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """
@@ -72,6 +73,7 @@ def write_report(
         "min_score": min_score,
         "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
         "ignored": read_ignored(metrics),
+        "choice": choice,
         "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
         "curves": read_curves(models, sources.ends),
         "provenance": provenance,

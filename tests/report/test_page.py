@@ -60,7 +60,7 @@ def test_the_overview_opens_from_disk_and_asks_nobody_else(opened):
     page = opened("overview")
     assert page.locator("#overview h2").all_inner_texts() == [
         "Panoptic quality", "By category", "Differences of PQ", "Error budget of the fusion",
-        "PQ lost, by kind of error", "Routing", "Things by size", "Training curves",
+        "PQ lost, by kind of error", "Choice of ends", "Routing", "Things by size", "Training curves",
         "Confusion of categories", "Provenance",
     ]  # fmt: skip
     expect(page.get_by_role("table", name="Panoptic quality of every system")).to_contain_text("63.4")
@@ -79,6 +79,13 @@ def test_the_page_works_from_a_web_server_in_any_folder(opened, page_folder):
         page = opened("image/12", base=f"http://127.0.0.1:{server.server_port}/{page_folder.name}")
         assert pixel(page, "truth", 1, 1)[:3] == COLORS[2]
         server.shutdown()
+
+
+def test_the_overview_tells_why_method_auto_took_its_ends(opened):
+    rows = opened("overview").get_by_role("table", name="Choice of ends").get_by_role("row")
+    expect(rows).to_have_text(
+        ["endsPQleadstandard errortaken", "e_ups + lwl_htc + hrnet50.0––", "e_ups62.5+12.56.3yes", "lwl_htc–––"]
+    )
 
 
 def test_names_that_look_like_code_are_shown_as_they_are(opened):

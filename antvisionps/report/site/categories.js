@@ -118,7 +118,9 @@ function routingCard(overview) {
   ];
   return fullCard(
     "Routing",
-    "Whose instances the fusion takes, by mask AP on held-out images. The gap is that of the chosen end to the best other one.",
+    overview.choice
+      ? "Mask AP on held-out images. fuse.method is auto, which takes the instances of all ends above; the other methods would take the chosen end's."
+      : "Whose instances the fusion takes, by mask AP on held-out images. The gap is that of the chosen end to the best other one.",
     table("Routing table", columns, rows),
   );
 }

@@ -14,6 +14,7 @@ function showOverview(section, overview, state) {
       metrics.intervals.some((row) => row.minus) && differencesCard(overview),
       metrics.error_budget.length && budgetCard(metrics),
       metrics.error_kinds?.length && errorKindsCard(overview),
+      overview.choice && choiceCard(overview.choice),
       overview.routing && routingCard(overview),
       metrics.per_size.length && sizeCard(overview),
       overview.curves?.length && curvesCard(overview, state),
@@ -188,6 +189,24 @@ function errorKindsCard({ metrics, systems }) {
     "PQ lost, by kind of error",
     "Percent points. The kinds of a system add up to what its PQ lacks to 100.",
     table("PQ lost by kind of error", columns, Object.keys(LOSSES)),
+  );
+}
+
+// Which ends `fuse.method: auto` could have taken, and why it took those.
+function choiceCard({ system, taken, choices }) {
+  const inPercent = (value) => (value === null ? null : 100 * value);
+  const named = (ends) => ends.join(" + ");
+  const columns = [
+    { head: "ends", kind: "th", cell: ({ ends }) => named(ends) },
+    strong("PQ", (row) => percent(inPercent(row.heldout_pq))),
+    numbers("lead", (row) => signed(inPercent(row.lead)), { title: "over all ends" }),
+    numbers("standard error", (row) => percent(inPercent(row.standard_error))),
+    { head: "taken", cell: ({ ends }) => (named(ends) === named(taken) ? "yes" : "") },
+  ];
+  return card(
+    "Choice of ends",
+    `Whose segments ${system} takes, by cross-validated PQ on held-out images: all ends' unless fewer lead by more than one standard error.`,
+    table("Choice of ends", columns, choices),
   );
 }
 
