@@ -20,6 +20,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.input_files import files_below
 from antvisionps.core.locks import open_locked
@@ -158,11 +159,7 @@ def _code(project: Path) -> list[str]:
 def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
     """Of the files that other tools predicted."""
     paths = [path for end in ends for path in files_below(imports / end) if path.is_file()]
-    found = []
-    for path in paths:
-        with path.open("rb") as file:
-            found.append((str(path.relative_to(imports)), hashlib.file_digest(file, "sha256").hexdigest()))
-    return found
+    return [(str(path.relative_to(imports)), file_sha256(path)) for path in paths]
 
 
 def _remove_stale_locks(folder: Path) -> None:

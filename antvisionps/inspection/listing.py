@@ -1,12 +1,11 @@
 """What a data folder holds, of every stage, and what in it does not belong together."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import AntVisionPSError, DataError, first_line
-from antvisionps.core.input_files import open_file
 from antvisionps.core.json_files import read_json
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.inspection.predictions import open_predictions
@@ -87,8 +86,7 @@ def _list_network(folder: Path) -> Iterable[dict[str, Any]]:
     weights = folder / "weights.pth"
     described = read_json(folder / "network.json", what="network", remedy="train it again", error=DataError)
     try:
-        with open_file(weights) as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = file_sha256(weights)
         backbone = described["network"]["backbone"].get("name")  # HRNet's has none
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a trained network ({first_line(error)}); train it again") from error

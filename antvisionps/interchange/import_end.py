@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
-from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
 from antvisionps.interchange.label_check import check_labels
 from antvisionps.interchange.label_table import read_label_table

@@ -18,8 +18,8 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import PredictionsError
-from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.letterbox import Padding
 from antvisionps.interchange.tool_arrays import Predicted, no_instances, no_semantics

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError
 from antvisionps.core.progress import progress
@@ -271,7 +272,7 @@ def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs
         stored_pixels = _hash_pixels(opened.stored)
     segment_ids = dataset.load_segment_ids(image)
     image = dataset.measure(image, segment_ids)
-    photo, panoptic = (_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
+    photo, panoptic = (file_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
     runs = find_runs(segment_ids, image.segments) if find_its_runs else None
     return CheckedImage(image, photo, panoptic, pixels, stored_pixels, opened.orientation, runs)
 
@@ -313,10 +314,6 @@ def _split(
         for name in SPLITS
         if found[name]
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hash_pixels(rgb: np.ndarray) -> bytes:

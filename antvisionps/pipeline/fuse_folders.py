@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import ParamsError, PredictionsError
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, load_kernels
 from antvisionps.fusion.voting_document import AutoRules
-from antvisionps.interchange.checksums import file_sha256
 from antvisionps.interchange.import_end import import_end
 from antvisionps.interchange.tool_arrays import no_semantics
 from antvisionps.panoptic.coco_json import read_panoptic

@@ -6,7 +6,6 @@ features is the same, and so are the pixels that ResNets were trained on. RoIAli
 cell beside.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
+from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import ModelError, first_line
 from antvisionps.core.input_files import refuse_other_than_file
 from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
@@ -75,11 +75,10 @@ def _read(path: Path) -> Mapping[Any, Any]:
         return load_checked(path, remedy=REMEDY)
 
 
-def file_sha256(path: Path) -> str:
+def detector_sha256(path: Path) -> str:
     """The checksum of a detector's file. Raises ModelError where there is none."""
     _refuse_missing(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _refuse_missing(path: Path) -> None:

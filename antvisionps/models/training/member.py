@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from antvisionps.core.atomic import atomic_folder, named_errors, sole_writer
 from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
-from antvisionps.models.training.detector_files import file_sha256
+from antvisionps.models.training.detector_files import detector_sha256
 from antvisionps.models.training.kept_weights import Evaluate
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
@@ -54,7 +54,7 @@ def train_member(
     classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
     described = {"end": end, "categories": dataset.categories.to_json(), "network": dict(network)} | classes
     rank, processes = get_dist_info()
-    detector = None if load_from is None else file_sha256(Path(load_from))
+    detector = None if load_from is None else detector_sha256(Path(load_from))
     run_dir = work_dir / _digest_of_run([described, detector, asdict(settings), dataset_fingerprint, processes])
     name, start = f"{end} {out_dir.name}", None
     if load_from is not None:
@@ -77,16 +77,22 @@ def train_member(
         work_dir=run_dir,
         evaluate=evaluate,
     )
-    if rank != 0:
+    if rank == 0:
+        _learn_and_save(learn, described, run_dir=run_dir, out_dir=out_dir, has_start=start is not None)
+    else:
         learn()
-        return
+
+
+def _learn_and_save(
+    learn: Callable[[], BaseModel], described: Mapping[str, Any], *, run_dir: Path, out_dir: Path, has_start: bool
+) -> None:
     with sole_writer(run_dir):
         with atomic_folder(out_dir) as folder:
             with named_errors(run_dir):
                 model = learn()
             save_weights(folder, model, network=described)
             copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
-            if start is not None:
+            if has_start:
                 shutil.copyfile(run_dir / START_FILE, folder / START_FILE)
         shutil.rmtree(run_dir)
 
