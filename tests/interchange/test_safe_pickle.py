@@ -34,7 +34,11 @@ def test_a_pickle_runs_nothing(tmp_path, monkeypatch, value, protocol):
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("array", [np.array([Strange()], dtype=object), np.array(["a"]), np.zeros(1, "i4,i4")], ids=str)
+@pytest.mark.parametrize(
+    "array",
+    [np.array([Strange()], dtype=object), np.array(["a"]), np.zeros(1, "i4,i4")],
+    ids=["objects", "text", "records"],
+)
 def test_arrays_of_other_things_than_numbers_are_refused(tmp_path, monkeypatch, array):
     monkeypatch.chdir(tmp_path)
     Path("results.pkl").write_bytes(pickle.dumps([array]))
