@@ -29,7 +29,7 @@ def write_tiny_params(path: Path) -> None:
 
 
 def shrink(params: dict[str, Any]) -> None:
-    """Makes pictures, networks, trainings and thresholds of params.yaml small, without an ensemble and HRNet-ASPP; few
+    """Makes pictures, networks, trainings and thresholds of params.yaml small, without the report's components; few
     training steps give low scores, of which thresholds make better maps than probabilities."""
     params["ends"], params["predict"]["separate_ends"] = ["e_ups", "lwl_htc"], ["e_ups", "lwl_htc"]
     params["train_e_ups"]["members"], params["train_hrnet_aspp"]["members"] = ["base"], []
@@ -39,6 +39,7 @@ def shrink(params: dict[str, Any]) -> None:
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
     for network in networks:
         network |= TINY_NETWORK
+    networks[1] |= {"deformable_semantic_head": None, "uncertainty": None}
     networks[0]["semantic_channels"] = [8]
     params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
     for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):

@@ -2,8 +2,11 @@
 
 import shutil
 
+import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
@@ -88,3 +91,16 @@ def folder(tmp_path, monkeypatch):
         (files / name).mkdir(parents=True)
     monkeypatch.chdir(files)
     return files
+
+
+@pytest.fixture
+def ultralytics(tmp_path, monkeypatch):
+    """The package; what its import replaces in others is put back."""
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    for module, name in ((PIL.Image, "open"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"), (torch, "save")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    import ultralytics.engine.results
+    import ultralytics.models.yolo.segment
+
+    return ultralytics

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,6 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from ultralytics.engine.results import Results
-from ultralytics.models.yolo.segment import SegmentationValidator
 
 from antvisionps import Writer, fuse_folders, panoptic_quality
 from antvisionps.evaluation.average_precision import class_average_precision, match_image
@@ -146,9 +145,10 @@ def prediction():
     }
 
 
-def test_save_json_of_ultralytics(empty, cached, dataset):
+def test_save_json_of_ultralytics(empty, cached, dataset, ultralytics):
     classes = dict(enumerate(thing_names(dataset)))
-    writer = type("Validator", (SegmentationValidator,), {"__init__": lambda self: None})()
+    validator = ultralytics.models.yolo.segment.SegmentationValidator
+    writer = type("Validator", (validator,), {"__init__": lambda self: None})()
     writer.jdict, writer.class_map = [], [index + 1 for index in classes]  # as init_metrics of a data set not COCO
     for image in dataset.images:
         writer.pred_to_json(prediction(), {"im_file": f"/photos/{image.file_name}"})
@@ -158,18 +158,23 @@ def test_save_json_of_ultralytics(empty, cached, dataset):
         assert_left_and_right(instances, dataset)
 
 
-def save_txt(dataset, **how):
-    """One photo has no file, as nothing was found on it."""
+@pytest.fixture
+def save_txt(dataset, ultralytics):
+    """Writes files of what was found; one photo has none, as nothing was."""
+    return partial(_save_txt, dataset, ultralytics.engine.results.Results)
+
+
+def _save_txt(dataset, results_class, **how):
     found = prediction()
     for image in dataset.images[1:]:
         boxes = torch.cat([found["bboxes"], found["conf"][:, None], found["cls"][:, None]], dim=1)
-        results = Results(np.zeros((*HW, 3), np.uint8), image.file_name, {}, boxes=boxes, masks=found["masks"])
+        results = results_class(np.zeros((*HW, 3), np.uint8), image.file_name, {}, boxes=boxes, masks=found["masks"])
         results.save_txt(f"labels/{Path(image.file_name).stem}.txt", **how)
     Path("labels.json").write_text(json.dumps(thing_names(dataset)))
 
 
-def test_save_txt_of_ultralytics(empty, cached, dataset):
-    save_txt(dataset, save_conf=True)
+def test_save_txt_of_ultralytics(empty, cached, dataset, save_txt):
+    save_txt(save_conf=True)
     nothing, *found = cached().values()
     assert len(nothing[0]) == 0
     for instances, semantics in found:
@@ -177,8 +182,8 @@ def test_save_txt_of_ultralytics(empty, cached, dataset):
         assert semantics is None
 
 
-def test_bad_rows_of_save_txt_are_refused(empty, dataset, refuse):
-    save_txt(dataset)
+def test_bad_rows_of_save_txt_are_refused(empty, dataset, refuse, save_txt):
+    save_txt()
     refuse(empty, r"\.txt: line 1: expected a class, three corners .* with save_conf=True")
     path = empty / "labels" / f"{Path(dataset.images[1].file_name).stem}.txt"
     sound = "1 0.1 0.1 0.5 0.1 0.5 0.5 0.9"

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 
@@ -175,17 +174,6 @@ def test_seg_data_samples_of_mmseg(written, dataset):
     np.testing.assert_array_equal(category_map(semantics), expected)
     assert semantics.planes.max() < 255
     assert instances is None
-
-
-@pytest.fixture
-def ultralytics(tmp_path, monkeypatch):
-    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
-    monkeypatch.setenv("YOLO_OFFLINE", "true")
-    for module, name in ((PIL.Image, "open"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"), (torch, "save")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # its import replaces them
-    import ultralytics.engine.results
-
-    return ultralytics
 
 
 @pytest.mark.parametrize("input_hw", [HW, (64, 64), (50, 80), (96, 91)])
