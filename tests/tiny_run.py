@@ -39,7 +39,7 @@ def shrink(params: dict[str, Any]) -> None:
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
     for network in networks:
         network |= TINY_NETWORK
-    networks[1] |= {"deformable_semantic_head": None, "uncertainty": None}
+    networks[1].update({"deformable_semantic_head": None, "uncertainty": None})
     networks[0]["semantic_channels"] = [8]
     params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
     for end in ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp"):
