@@ -1,14 +1,19 @@
 // Painting maps onto canvases: areas of colour, rims of segments, the outline of one mask.
 "use strict";
 
-// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
-function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+// Makes a canvas a whole factor larger than what it shows; its pixels can be set and then drawn.
+function enlarged(canvas, width, height) {
   const factor = canvasFactor(width);
   canvas.width = width * factor;
   canvas.height = height * factor;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
+  return { factor, pixels: new Uint32Array(picture.data.buffer), draw: () => context.putImageData(picture, 0, 0) };
+}
+
+// Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
+function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+  const { factor, pixels, draw } = enlarged(canvas, width, height);
   const [first, second] = isErrors
     ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
     : [colors.map(packed), null];
@@ -20,7 +25,7 @@ function paintLayer(canvas, { values, colors, isErrors }, width, height) {
     }
   }
   if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
-  context.putImageData(picture, 0, 0);
+  draw();
 }
 
 // A colour as the canvas's bytes hold it.
@@ -32,12 +37,7 @@ function packed(color) {
 
 // Only a line between segments, white with black sides, over whatever lies below.
 function paintRims(canvas, { values }, width, height) {
-  const factor = canvasFactor(width);
-  canvas.width = width * factor;
-  canvas.height = height * factor;
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
+  const { factor, pixels, draw } = enlarged(canvas, width, height);
   const reach = Math.max(2, Math.round(canvas.width / 320));
   const at = (x, y) => values[Math.floor(y / factor) * width + Math.floor(x / factor)];
   const isEdge = (value, x, y, reach) =>
@@ -50,7 +50,7 @@ function paintRims(canvas, { values }, width, height) {
       const value = at(x, y);
       if (isEdge(value, x, y, reach)) pixels[out] = isEdge(value, x, y, 1) ? 0xffffffff : 0xff000000;
     }
-  context.putImageData(picture, 0, 0);
+  draw();
 }
 
 const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
