@@ -3,7 +3,8 @@
 1. The instances of all ends are grouped by category and IoU, and each group's masks are averaged (`mask_union`).
 2. A regression fitted on held-out images turns what is known of a group into its probability: the score of each end, or
    that it found nothing there; how well the members agree; its area; what the averaged semantics say of its pixels.
-3. The heuristic pastes the instances by that probability, those that reach the least one of their category.
+3. The instances that reach the least probability of their category are pasted: by the heuristic, the most probable
+   first, or by UPSNet's panoptic head, whose argmax settles who has a pixel that several claim.
 4. Each stuff segment that is left gets a probability from its area and the semantics; one below the least probability
    of its category becomes void.
 
@@ -12,6 +13,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -19,6 +21,7 @@ from pycocotools import mask as coco_mask
 from antvisionps.core.documents import Document, Fraction
 from antvisionps.fusion.heuristic import Candidate, FusedImage, FusedSegment, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances
+from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.segment_quality import QualityModel, logit
 from antvisionps.fusion.semantic_average import SemanticAverage
@@ -31,9 +34,14 @@ SCORE_FLOOR, MEAN_FLOOR = 1e-3, 1e-2
 """Of scores, and of probabilities averaged over a segment, before their logit is taken."""
 
 
-class Acceptance(Document):
-    """What is fitted for some ends: the regressions, and the least probability of each category, thing or stuff."""
+PasteBy = Literal["heuristic", "panoptic_head"]
 
+
+class Acceptance(Document):
+    """What is fitted for some ends: the regressions, and the least probability of each category, thing or stuff; and
+    how instances are pasted, which it was fitted for."""
+
+    paste_by: PasteBy
     things: QualityModel
     stuff: QualityModel
     min_probabilities: dict[int, Fraction]
@@ -143,7 +151,13 @@ def fuse_by_probability(
     calibrated = calibrate_scores(joined, features, acceptance.things)
     least = acceptance.min_probabilities
     fused = paste_accepted(
-        calibrated, average, least=least, categories=categories, semantic_end=semantic_end, rules=rules
+        calibrated,
+        average,
+        paste_by=acceptance.paste_by,
+        least=least,
+        categories=categories,
+        semantic_end=semantic_end,
+        rules=rules,
     )
     stuff = stuff_features(fused, average, categories)
     return accept_stuff(fused, acceptance.stuff.probabilities(stuff.values, stuff.category_ids), acceptance, categories)
@@ -153,19 +167,30 @@ def paste_accepted(
     calibrated: JoinedInstances,
     average: SemanticAverage,
     *,
+    paste_by: PasteBy,
     least: Mapping[int, float],
     categories: CategorySet,
     semantic_end: str,
     rules: HeuristicRules,
 ) -> FusedImage:
     """Step 3: the instances that reach the least probability of their category, and all stuff."""
+    rules = replace(rules, min_score=0.0, min_scores=least, min_stuff_area_px=0)
+    if paste_by == "panoptic_head":
+        return fuse_image_by_head(
+            calibrated.instances,
+            average,
+            categories=categories,
+            end_of_category=None,
+            semantic_end=semantic_end,
+            rules=rules,
+        )
     return fuse_image(
         calibrated.instances,
         average.class_map(),
         categories=categories,
         end_of_category=None,
         semantic_end=semantic_end,
-        rules=replace(rules, min_score=0.0, min_scores=least, min_stuff_area_px=0),
+        rules=rules,
     )
 
 

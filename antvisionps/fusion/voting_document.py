@@ -1,17 +1,17 @@
 """What stage `calibrate` writes of a system whose method is `auto`, and how it is fused by that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from antvisionps.core.documents import Document, Fraction, read_document
+from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
-from antvisionps.fusion.segment_voting import Acceptance
+from antvisionps.fusion.segment_voting import Acceptance, PasteBy
 from antvisionps.fusion.semantic_average import AverageOf
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
@@ -27,34 +27,37 @@ class AutoRules:
     min_joined_iou: float
     average_of: AverageOf
 
-    def settings(self, ends: Iterable[str], acceptance: Acceptance | None = None) -> FusionSettings:
-        """Of all these ends with equal weights, and before anything is fitted without `acceptance`."""
-        weights = dict.fromkeys(ends, 1.0)
-        rules, union = HeuristicRules(0.0, self.max_overlap_frac, 0), UnionRules(weights, self.min_joined_iou)
-        return FusionSettings("auto", rules, weights, self.average_of, None, union, acceptance)
+    def settings(self, semantic_weights: Mapping[str, float], acceptance: Acceptance | None = None) -> FusionSettings:
+        """Of all these ends, whose instances count alike; without `acceptance` before anything else is fitted."""
+        union = UnionRules(dict.fromkeys(semantic_weights, 1.0), self.min_joined_iou)
+        rules = HeuristicRules(0.0, self.max_overlap_frac, 0)
+        return FusionSettings("auto", rules, semantic_weights, self.average_of, None, union, acceptance)
 
 
 class ChoiceOfEnds(Document):
-    """Whose segments could be taken. `heldout_pq`: cross-validated, a fraction of 1, None of a single image · `lead`
-    and `standard_error`: of its difference to the first choice."""
+    """Whose segments could be taken, and how instances are pasted. `heldout_pq`: cross-validated, a fraction of 1, None
+    of a single image · `lead` and `standard_error`: of its difference to the first choice."""
 
     ends: tuple[str, ...]
+    paste_by: PasteBy
     heldout_pq: Fraction | None
     lead: Annotated[float, Field(ge=-1, le=1)] | None
     standard_error: Annotated[float, Field(ge=0)] | None
 
 
 class VotingDocument(Document):
-    """All choices, the `ends` of the one to take, in ascending order, and what was fitted for it."""
+    """All choices, the `ends` of the one to take, in ascending order, and what was fitted for it. `semantic_weights`:
+    how much the semantics of each of those ends count."""
 
     choices: tuple[ChoiceOfEnds, ...]
     ends: tuple[str, ...]
+    semantic_weights: dict[str, Weight]
     min_joined_iou: Fraction
     acceptance: Acceptance
 
     def settings(self, *, max_overlap_frac: float, average_of: AverageOf) -> FusionSettings:
         rules = AutoRules(max_overlap_frac, self.min_joined_iou, average_of)
-        return rules.settings(self.ends, self.acceptance)
+        return rules.settings(self.semantic_weights, self.acceptance)
 
 
 def read_voting(path: Path, *, categories: CategorySet, ends: Iterable[str]) -> VotingDocument:
@@ -71,6 +74,8 @@ def _misfit(document: VotingDocument, categories: CategorySet, ends: set[str]) -
         return f"fitted for other ends than {sorted(ends)}"
     if list(document.ends) not in [list(choice.ends) for choice in document.choices]:
         return f"ends {list(document.ends)} are none of its choices"
+    if list(document.semantic_weights) != list(document.ends):
+        return f"semantic_weights are not of ends {list(document.ends)}"
     accepted = document.acceptance
     stuff_ids = {category.category_id for category in categories.stuff}
     expected = (

@@ -1,9 +1,10 @@
 """What stage `calibrate` does for a system of method `auto`: it fits what `segment_voting` needs for all ends together,
-for all but one and for each alone, and chooses whose segments are taken.
+for all but one and for each alone, and chooses whose segments are taken, and how instances are pasted.
 
 Each choice is measured on held-out images by what was fitted on the others, in FOLDS parts. All ends together are taken
 unless fewer are better by more than the standard error of the difference: few held-out images tell little, and more
-ends are rarely worse.
+ends are rarely worse. The ends are chosen under the heuristic. Those that are taken are pasted by the panoptic head,
+where all have mask probabilities, unless the heuristic is better by more than the standard error.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.segment_quality import QualityModel, fit_quality, least_probabilities
 from antvisionps.fusion.segment_voting import (
     Acceptance,
+    PasteBy,
     SegmentFeatures,
     calibrate_scores,
     paste_accepted,
@@ -43,12 +45,13 @@ from antvisionps.fusion.system import FusionSettings, average_weighted, join, se
 from antvisionps.fusion.voting_document import AutoRules, ChoiceOfEnds, VotingDocument
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
+from antvisionps.pipeline.heldout_pixels import HeldoutPixels, open_pixels
 from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
 
 FOLDS = 5
 PASSES = 4
-"""Over the images, for each choice of ends."""
+"""Over the images, for each choice."""
 
 Labelled = tuple[SegmentFeatures, np.ndarray]
 """Segments of an image, and which of them match a true one, (N,) bool."""
@@ -101,22 +104,37 @@ def calibrate_auto(
 ) -> VotingDocument:
     """Fits and measures each choice of the ends; prints them, and returns the one to take."""
     choices = choices_of_ends(ends, caches)
-    seen = fold_images(len(caches.dataset.images))
-    with progress(description=f"calibrate {system}", total=PASSES * len(choices), unit="pass") as bar:
-        heldout = HeldoutFits(caches, workers, seen, bar.update)
-        fitted = [_fit_and_count(rules.settings(ends), heldout) for ends in choices]
-    rows, taken = choose_ends(
-        choices, [counts for _, counts in fitted], caches.dataset.categories.category_ids.tolist()
-    )
+    category_ids = caches.dataset.categories.category_ids.tolist()
+    with progress(description=f"calibrate {system}", total=1 + PASSES * (len(choices) + 1), unit="pass") as bar:
+        heldout = HeldoutFits(caches, workers, fold_images(len(caches.dataset.images)), bar.update)
+        pixels = HeldoutPixels.join(heldout.map(open_pixels, sorted(ends)))
+        settings = [rules.settings(pixels.weights(chosen)) for chosen in choices]
+        fitted = [_fit_and_count(each, "heuristic", heldout) for each in settings]
+        rows, taken = choose_ends(choices, [counts for _, counts in fitted], category_ids)
+        acceptance = fitted[taken][0]
+        if not pixels.without_mask_probs.intersection(choices[taken]):
+            by_head = _fit_and_count(settings[taken], "panoptic_head", heldout)
+            rows.append(compare(choices[taken], "panoptic_head", by_head[1], fitted[0][1], category_ids))
+            of_heuristic = compare(choices[taken], "heuristic", fitted[taken][1], by_head[1], category_ids)
+            acceptance = acceptance if leads(of_heuristic) else by_head[0]
     for row in rows:
-        lead = (
-            "" if row.lead is None else f", {100 * row.lead:+.1f} ± {100 * (row.standard_error or 0):.1f} to all ends"
-        )
-        pq = "–" if row.heldout_pq is None else f"{100 * row.heldout_pq:.1f}"
-        print(f"{system}, {'+'.join(row.ends)}: cross-validated held-out PQ in percent {pq}{lead}")
+        print(f"{system}, {_describe(row)}")
     return VotingDocument(
-        choices=rows, ends=tuple(choices[taken]), min_joined_iou=rules.min_joined_iou, acceptance=fitted[taken][0]
+        choices=tuple(rows),
+        ends=tuple(choices[taken]),
+        semantic_weights=dict(settings[taken].weight_of_end),
+        min_joined_iou=rules.min_joined_iou,
+        acceptance=acceptance,
     )
+
+
+def _describe(row: ChoiceOfEnds) -> str:
+    pq = "–" if row.heldout_pq is None else f"{100 * row.heldout_pq:.1f}"
+    lead = ""
+    if row.lead is not None and row.standard_error is not None:
+        lead = f", {100 * row.lead:+.1f} ± {100 * row.standard_error:.1f} to the first choice"
+    by = row.paste_by.replace("_", " ")
+    return f"{'+'.join(row.ends)} by the {by}: cross-validated held-out PQ in percent {pq}{lead}"
 
 
 def write_voting(path: Path, found: VotingDocument) -> None:
@@ -136,21 +154,36 @@ def choices_of_ends(ends: Sequence[str], caches: SplitCaches) -> list[list[str]]
 
 def choose_ends(
     choices: Sequence[Sequence[str]], counts: Sequence[Sequence[MatchCounts]], category_ids: Sequence[int]
-) -> tuple[tuple[ChoiceOfEnds, ...], int]:
-    """What is known of each choice, and the position of the one to take: the first, unless another leads it by more
-    than the standard error of their difference; then the best of those. `counts`: of each choice those of the images,
-    each measured by what was fitted on others; without any, nothing is known."""
-    rows: list[ChoiceOfEnds] = []
-    taken = 0
-    for position, (ends, of_images) in enumerate(zip(choices, counts, strict=True)):
-        pq = _pq(of_images, category_ids) if len(of_images) else None
-        lead = error = None
-        if position and pq is not None:
-            lead, error = pq - (rows[0].heldout_pq or 0.0), jackknife_error(of_images, counts[0], category_ids)
-            is_better = lead > error and (taken == 0 or pq > (rows[taken].heldout_pq or 0.0))
-            taken = position if is_better else taken
-        rows.append(ChoiceOfEnds(ends=tuple(ends), heldout_pq=pq, lead=lead, standard_error=error))
-    return tuple(rows), taken
+) -> tuple[list[ChoiceOfEnds], int]:
+    """What is known of each choice under the heuristic, and the position of the one to take: the first, unless another
+    leads it by more than the standard error of their difference; then the best of those. `counts`: of each choice those
+    of the images, each measured by what was fitted on others; without any, nothing is known."""
+    rows = [
+        compare(ends, "heuristic", of_images, counts[0] if position else None, category_ids)
+        for position, (ends, of_images) in enumerate(zip(choices, counts, strict=True))
+    ]
+    leading = [position for position, row in enumerate(rows) if leads(row)]
+    return rows, max(leading, key=lambda n: rows[n].heldout_pq or 0.0, default=0)
+
+
+def leads(row: ChoiceOfEnds) -> bool:
+    """By more than the standard error."""
+    return row.lead is not None and row.lead > (row.standard_error or 0.0)
+
+
+def compare(
+    ends: Sequence[str],
+    paste_by: PasteBy,
+    counts: Sequence[MatchCounts],
+    other: Sequence[MatchCounts] | None,
+    category_ids: Sequence[int],
+) -> ChoiceOfEnds:
+    """What the counts of the images tell of a choice, and of its difference to another, if there is one."""
+    pq = _pq(counts, category_ids) if len(counts) else None
+    lead = error = None
+    if other is not None and pq is not None:
+        lead, error = pq - _pq(other, category_ids), jackknife_error(counts, other, category_ids)
+    return ChoiceOfEnds(ends=tuple(ends), paste_by=paste_by, heldout_pq=pq, lead=lead, standard_error=error)
 
 
 def _pq(counts: Sequence[MatchCounts], category_ids: Sequence[int]) -> float:
@@ -158,9 +191,11 @@ def _pq(counts: Sequence[MatchCounts], category_ids: Sequence[int]) -> float:
     return 0.0 if np.isnan(quality) else quality
 
 
-def _fit_and_count(settings: FusionSettings, heldout: HeldoutFits) -> tuple[Acceptance, list[MatchCounts]]:
+def _fit_and_count(
+    settings: FusionSettings, paste_by: PasteBy, heldout: HeldoutFits
+) -> tuple[Acceptance, list[MatchCounts]]:
     """What is fitted on all images; the counts of each image by the fit that does not see it."""
-    accepted, *of_folds = fit_acceptances(settings, heldout)
+    accepted, *of_folds = fit_acceptances(settings, paste_by, heldout)
     tried = [replace(settings, acceptance=of_fold) for of_fold in of_folds]
     counts: list[MatchCounts] = []
     if tried:
@@ -171,26 +206,29 @@ def _fit_and_count(settings: FusionSettings, heldout: HeldoutFits) -> tuple[Acce
     return accepted, counts
 
 
-def fit_acceptances(settings: FusionSettings, heldout: HeldoutFits) -> list[Acceptance]:
-    """Of each fit. First the things' regression on all candidates; then their least probabilities on those that the
-    heuristic pastes if all may enter; then the same of the stuff that is left."""
+def fit_acceptances(settings: FusionSettings, paste_by: PasteBy, heldout: HeldoutFits) -> list[Acceptance]:
+    """Of each fit. First the things' regression on all candidates; then their least probabilities on those that are
+    pasted if all may enter; then the same of the stuff that is left."""
     categories = heldout.caches.dataset.categories
     thing_ids, stuff_ids = ([c.category_id for c in group] for group in (categories.things, categories.stuff))
     found = heldout.map(_open_collecting, settings)
     things = [_fit(heldout.of_fit(fit, found), thing_ids) for fit in range(len(heldout.seen))]
-    pasted = heldout.map(_open_pasting, settings, things, heldout.seen)
+    pasted = heldout.map(_open_pasting, settings, paste_by, things, heldout.seen)
     least = [
         least_probabilities(*_join_pairs([of[fit] for of in heldout.of_fit(fit, pasted)]), _of(n_gt, thing_ids))
         for fit, n_gt in enumerate(heldout.n_gt)
     ]
-    left = heldout.map(_open_adding_stuff, settings, list(zip(things, least, strict=True)), heldout.seen)
+    left = heldout.map(_open_adding_stuff, settings, paste_by, list(zip(things, least, strict=True)), heldout.seen)
     acceptances = []
     for fit, n_gt in enumerate(heldout.n_gt):
         parts = [of_image[fit] for of_image in heldout.of_fit(fit, left)]
         stuff, segments = _fit(parts, stuff_ids), SegmentFeatures.join([segments for segments, _ in parts])
         probs = stuff.probabilities(segments.values, segments.category_ids)
         least_stuff = least_probabilities(probs, segments.category_ids, _of(n_gt, stuff_ids))
-        acceptances.append(Acceptance(things=things[fit], stuff=stuff, min_probabilities=least[fit] | least_stuff))
+        least_of_all = least[fit] | least_stuff
+        acceptances.append(
+            Acceptance(paste_by=paste_by, things=things[fit], stuff=stuff, min_probabilities=least_of_all)
+        )
     return acceptances
 
 
@@ -225,10 +263,11 @@ class _ImageWork:
         ends = list(self.settings.weight_of_end)
         self.features = thing_features(self.joined, self.average, ends=ends, categories=categories)
 
-    def paste(self, things: QualityModel, least: dict[int, float]) -> FusedImage:
+    def paste(self, things: QualityModel, least: dict[int, float], paste_by: PasteBy) -> FusedImage:
         return paste_accepted(
             calibrate_scores(self.joined, self.features, things),
             self.average,
+            paste_by=paste_by,
             least=least,
             categories=self.dataset.categories,
             semantic_end=semantic_end(self.reader.semantics, self.settings),
@@ -256,13 +295,13 @@ def _open_collecting(caches: SplitCaches, settings: FusionSettings) -> Callable[
 
 
 def _open_pasting(
-    caches: SplitCaches, settings: FusionSettings, things: Sequence[QualityModel], seen: np.ndarray
+    caches: SplitCaches, settings: FusionSettings, paste_by: PasteBy, things: Sequence[QualityModel], seen: np.ndarray
 ) -> Callable[[int], list[tuple[np.ndarray, np.ndarray] | None]]:
     work = _ImageWork(caches, settings)
     all_enter = dict.fromkeys(caches.dataset.categories.thing_ids, 0.0)
 
     def paste(model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
-        pasted = [segment for segment in work.paste(model, all_enter).segments if segment.score is not None]
+        pasted = [segment for segment in work.paste(model, all_enter, paste_by).segments if segment.score is not None]
         return np.array([s.score for s in pasted], float), np.array([s.category_id for s in pasted], np.int64)
 
     def paste_by_each(position: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
@@ -275,13 +314,14 @@ def _open_pasting(
 def _open_adding_stuff(
     caches: SplitCaches,
     settings: FusionSettings,
+    paste_by: PasteBy,
     fits: Sequence[tuple[QualityModel, dict[int, float]]],
     seen: np.ndarray,
 ) -> Callable[[int], list[Labelled | None]]:
     work, categories = _ImageWork(caches, settings), caches.dataset.categories
 
     def add_stuff(gt: GtImage, things: QualityModel, least: dict[int, float]) -> Labelled:
-        fused = work.paste(things, least)
+        fused = work.paste(things, least, paste_by)
         matches = match_segments(
             gt_runs=gt.runs,
             gt=[gt.image.segments],

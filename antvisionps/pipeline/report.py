@@ -62,4 +62,5 @@ def _choice_of_ends(
     if params.fuse.method_of(system) != "auto" or system in params.all_ends:
         return None
     found = read_system_voting(system, params, categories=categories, calibration=calibration)
-    return {"system": system, "taken": found.ends, "choices": [one.model_dump() for one in found.choices]}
+    choices = [one.model_dump() for one in found.choices]
+    return {"system": system, "taken": found.ends, "paste_by": found.acceptance.paste_by, "choices": choices}

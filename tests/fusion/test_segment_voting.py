@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,11 +8,13 @@ from pycocotools import mask as coco_mask
 
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules, join_instances
+from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.fusion.segment_quality import QualityModel
 from antvisionps.fusion.segment_voting import Acceptance, stuff_features, thing_features
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
+from antvisionps.predictions.schema import MASK_PROBS_SIZE
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import category_set, draw_box, found
 
@@ -29,9 +32,9 @@ def predictions(seed):
         (rng.choice([CAT, DOG]), rng.random(), draw_box(HW, (left, top, 6, 5)))
         for left, top in zip(rng.integers(0, 10, 5), rng.integers(0, 7, 5), strict=True)
     ]
-    return found(*sorted(rows, key=lambda row: -row[1])), semantics(
-        rng.dirichlet(np.ones(4), (6, 8)).transpose(2, 0, 1)
-    )
+    mask_probs = rng.integers(0, 256, (5, MASK_PROBS_SIZE, MASK_PROBS_SIZE)).astype(np.uint8)
+    instances = found(*sorted(rows, key=lambda row: -row[1]), mask_probs=mask_probs)
+    return instances, semantics(rng.dirichlet(np.ones(4), (6, 8)).transpose(2, 0, 1))
 
 
 def semantics(probs):
@@ -51,8 +54,9 @@ def model(features, category_ids, *, weight=1.0):
                         bias_of_category=dict.fromkeys(category_ids, 0.5))  # fmt: skip
 
 
-def settings(ends, *, least=0.0):
+def settings(ends, *, least=0.0, paste_by="heuristic"):
     acceptance = Acceptance(
+        paste_by=paste_by,
         things=model(2 * len(ends) + 3, [CAT, DOG]),
         stuff=model(2, [SKY, SEA]),
         min_probabilities=dict.fromkeys([CAT, DOG, SKY, SEA], 0.0) | (least if isinstance(least, dict) else {}),
@@ -151,26 +155,54 @@ def test_a_thing_enters_by_its_probability_which_is_its_score():
     assert len([s for s in part.segments if s.score is not None]) == len(things) - 1
 
 
+by_each = pytest.mark.parametrize("paste_by", ["heuristic", "panoptic_head"])
+
+
+@by_each
 @pytest.mark.parametrize("seed", range(5))
-def test_the_order_of_the_ends_changes_nothing(seed):
+def test_the_order_of_the_ends_changes_nothing(seed, paste_by):
     instances, planes = ends_of(seed, seed + 10, seed + 20)
-    one = fuse(instances, planes)
+    one = fuse(instances, planes, paste_by=paste_by)
     backwards = [{end: of[end] for end in reversed(of)} for of in (instances, planes)]
-    other = fuse(*backwards)
+    other = fuse(*backwards, paste_by=paste_by)
     np.testing.assert_array_equal(one.segment_ids, other.segment_ids)
     assert one.segments == other.segments
 
 
-def test_perfect_members_give_the_perfect_map():
+@by_each
+def test_perfect_members_give_the_perfect_map(paste_by):
     truth = np.full(HW, SKY)
     truth[6:] = SEA
     truth[2:8, 1:6], truth[4:10, 9:14] = CAT, DOG
     probs = np.stack([truth == category_id for category_id in (CAT, DOG, SKY, SEA)]).astype(float)
-    end = found((CAT, 0.9, truth == CAT), (DOG, 0.6, truth == DOG))
-    fused = fuse({"a": end, "b": end}, {"a": semantics(probs), "b": semantics(probs)})
+    certain = np.full((2, MASK_PROBS_SIZE, MASK_PROBS_SIZE), 255, np.uint8)
+    end = found((CAT, 0.9, truth == CAT), (DOG, 0.6, truth == DOG), mask_probs=certain)
+    fused = fuse({"a": end, "b": end}, {"a": semantics(probs), "b": semantics(probs)}, paste_by=paste_by)
     category_of = np.array([0, *(segment.category_id for segment in fused.segments)])
     np.testing.assert_array_equal(category_of[fused.segment_ids], truth)
     assert [segment.end for segment in fused.segments] == ["a+b"] * 4
+
+
+def test_the_head_pastes_what_it_makes_of_the_instances_that_reach_their_least_probability():
+    instances, planes = ends_of(4)
+    whole = fuse(instances, planes)
+    scores = [segment.score for segment in whole.segments if segment.score is not None]
+    least = dict.fromkeys([CAT, DOG], sorted(scores)[len(scores) // 2])
+    fused = fuse(instances, planes, paste_by="panoptic_head", least=least)
+
+    average = average_semantics(list(planes.values()), weights=[1], categories=CATEGORIES, average_of="probabilities")
+    features = thing_features(join_instances(instances, UnionRules({"end4": 1.0}, 0.5)), average, ends=["end4"],
+                              categories=CATEGORIES)["end4"]  # fmt: skip
+    probs = model(5, [CAT, DOG]).probabilities(features.values, features.category_ids).astype(np.float32)
+    alive = np.flatnonzero(probs >= least[CAT])
+    assert 0 < len(alive) < len(probs)
+    reached = replace(instances["end4"].take(alive.tolist()), scores=probs[alive])
+    by_head = fuse_image_by_head(
+        {"end4": reached}, average, categories=CATEGORIES, end_of_category=None, semantic_end="end4",
+        rules=HeuristicRules(0.0, 0.5, 0),
+    )  # fmt: skip
+    np.testing.assert_array_equal(fused.segment_ids, by_head.segment_ids)
+    assert not np.array_equal(fused.segment_ids, fuse(instances, planes, least=least).segment_ids)
 
 
 def test_of_one_end_the_masks_are_its_own_and_an_image_without_instances_has_its_stuff():

@@ -58,12 +58,17 @@ def test_every_choice_is_measured_and_printed(auto):
     printed = (auto / "calibrate.txt").read_text()
     for system in SYSTEMS:
         found = json.loads((auto / "calibration" / f"{system}.json").read_text())
-        choices = [choice["ends"] for choice in found["choices"]]
+        *choices, by_head = [choice["ends"] for choice in found["choices"]]
         assert choices == ([sorted(ENDS), *([end] for end in sorted(ENDS))] if system == "fusion" else [[system]])
         assert found["ends"] in choices
+        assert by_head == found["ends"]
+        assert [choice["paste_by"] for choice in found["choices"]] == ["heuristic"] * len(choices) + ["panoptic_head"]
+        assert list(found["semantic_weights"]) == found["ends"]
+        assert sum(found["semantic_weights"].values()) == pytest.approx(1)
         for choice in found["choices"]:
             assert 0 < choice["heldout_pq"] < 1
-            assert f"{system}, {'+'.join(choice['ends'])}: cross-validated held-out PQ in percent" in printed
+            by = f"{system}, {'+'.join(choice['ends'])} by the {choice['paste_by'].replace('_', ' ')}"
+            assert f"{by}: cross-validated held-out PQ in percent" in printed
 
 
 def test_segments_have_probabilities_that_reach_the_least_of_their_category(auto):
@@ -136,12 +141,15 @@ def test_an_end_without_probabilities_is_fused_without_a_special_setting(done, t
     succeed(done.run("fuse", **places, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
     ends = pq.read_table(tmp_path / "fused" / "fusion" / "segments.parquet")["end"].to_pylist()
     assert "e_ups+lwl_htc" in ends
+    found = json.loads((tmp_path / "calibration" / "fusion.json").read_text())
+    assert {choice["paste_by"] for choice in found["choices"]} == {"heuristic"}  # the head needs mask probabilities
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         (lambda found: found.update(ends=["lwl"]), r"ends \['lwl'\] are none of its choices"),
+        (lambda found: found.update(semantic_weights={"lwl": 1.0}), "semantic_weights are not of ends"),
         (lambda found: found.update(choices=[]), "fitted for other ends than"),
         (lambda found: found["acceptance"]["things"].update(means=[1.0]), "things is not of . features"),
         (lambda found: found["acceptance"]["min_probabilities"].pop("9"), "min_probabilities is of other categories"),

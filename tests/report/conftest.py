@@ -170,10 +170,12 @@ def write_numbers(root):
 CHOICE = {
     "system": SYSTEMS[-1],
     "taken": ENDS[:1],
+    "paste_by": "panoptic_head",
     "choices": [
-        {"ends": ENDS, "heldout_pq": 0.5, "lead": None, "standard_error": None},
-        {"ends": ENDS[:1], "heldout_pq": 0.625, "lead": 0.125, "standard_error": 0.0625},
-        {"ends": ENDS[1:2], "heldout_pq": None, "lead": None, "standard_error": None},
+        {"ends": ENDS, "paste_by": "heuristic", "heldout_pq": 0.5, "lead": None, "standard_error": None},
+        {"ends": ENDS[:1], "paste_by": "heuristic", "heldout_pq": 0.6, "lead": 0.1, "standard_error": 0.0625},
+        {"ends": ENDS[1:2], "paste_by": "heuristic", "heldout_pq": None, "lead": None, "standard_error": None},
+        {"ends": ENDS[:1], "paste_by": "panoptic_head", "heldout_pq": 0.625, "lead": 0.125, "standard_error": 0.0625},
     ],
 }
 """That of method auto."""

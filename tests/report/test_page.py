@@ -84,7 +84,13 @@ def test_the_page_works_from_a_web_server_in_any_folder(opened, page_folder):
 def test_the_overview_tells_why_method_auto_took_its_ends(opened):
     rows = opened("overview").get_by_role("table", name="Choice of ends").get_by_role("row")
     expect(rows).to_have_text(
-        ["endsPQleadstandard errortaken", "e_ups + lwl_htc + hrnet50.0––", "e_ups62.5+12.56.3yes", "lwl_htc–––"]
+        [
+            "endspasted byPQleadstandard errortaken",
+            "e_ups + lwl_htc + hrnetheuristic50.0––",
+            "e_upsheuristic60.0+10.06.3",
+            "lwl_htcheuristic–––",
+            "e_upspanoptic head62.5+12.56.3yes",
+        ]
     )
 
 

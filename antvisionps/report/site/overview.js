@@ -192,20 +192,22 @@ function errorKindsCard({ metrics, systems }) {
   );
 }
 
-// Which ends `fuse.method: auto` could have taken, and why it took those.
-function choiceCard({ system, taken, choices }) {
+// Which ends `fuse.method: auto` could have taken and how they could be pasted, and why it took those.
+function choiceCard({ system, taken, paste_by, choices }) {
   const inPercent = (value) => (value === null ? null : 100 * value);
   const named = (ends) => ends.join(" + ");
+  const isTaken = (row) => named(row.ends) === named(taken) && row.paste_by === paste_by;
   const columns = [
     { head: "ends", kind: "th", cell: ({ ends }) => named(ends) },
+    { head: "pasted by", cell: (row) => row.paste_by.replace("_", " ") },
     strong("PQ", (row) => percent(inPercent(row.heldout_pq))),
-    numbers("lead", (row) => signed(inPercent(row.lead)), { title: "over all ends" }),
+    numbers("lead", (row) => signed(inPercent(row.lead)), { title: "over the first row" }),
     numbers("standard error", (row) => percent(inPercent(row.standard_error))),
-    { head: "taken", cell: ({ ends }) => (named(ends) === named(taken) ? "yes" : "") },
+    { head: "taken", cell: (row) => (isTaken(row) ? "yes" : "") },
   ];
   return card(
     "Choice of ends",
-    `Whose segments ${system} takes, by cross-validated PQ on held-out images: all ends' unless fewer lead by more than one standard error.`,
+    `Whose segments ${system} takes, by cross-validated PQ on held-out images: all ends' unless fewer lead by more than one standard error, by the panoptic head unless the heuristic leads by as much.`,
     table("Choice of ends", columns, choices),
   );
 }
