@@ -72,10 +72,8 @@ def coco(
     is another. Without `keeps_crowds` crowds become instances.
     """
     semantics = {"train": _path(semantic), "val": _path(val_semantic or semantic)}
-    files = {
-        name: CocoFiles(*map(Path, places), semantics[name])
-        for name, places in _splits((annotations, photos), val).items()
-    }
+    splits = _splits((annotations, photos), val)
+    files = {name: CocoFiles(json, folder, semantics[name]) for name, (json, folder) in splits.items()}
     return _write(read_coco(files, _wanted(options), keeps_crowds=keeps_crowds), out, options)
 
 
@@ -107,9 +105,8 @@ def pngs(
     another. `categories` are needed.
     """
     numbers = {"train": _path(instances), "val": _path(val_instances or instances)}
-    files = {
-        name: PngFiles(*map(Path, places), numbers[name]) for name, places in _splits((labels, photos), val).items()
-    }
+    splits = _splits((labels, photos), val)
+    files = {name: PngFiles(png, photo, numbers[name]) for name, (png, photo) in splits.items()}
     return _write(read_pngs(files, _wanted(options)), out, options)
 
 
@@ -124,7 +121,7 @@ def panoptic(
 ) -> Converted:
     """From COCO panoptic, to take val out of one JSON: a JSON, the folder of its PNGs, that of its photos."""
     splits = _splits((annotations, maps, photos), val)
-    files = {name: PanopticFiles(*map(Path, places)) for name, places in splits.items()}
+    files = {name: PanopticFiles(*places) for name, places in splits.items()}
     return _write(read_panoptic_files(files, _wanted(options)), out, options)
 
 
@@ -143,13 +140,13 @@ def _path(place: Location | None) -> Path | None:
     return None if place is None else Path(place)
 
 
-def _splits(train: tuple[Location, ...], val: tuple[Location, ...] | None) -> dict[str, tuple[Location, ...]]:
+def _splits(train: tuple[Location, ...], val: tuple[Location, ...] | None) -> dict[str, list[Path]]:
     """Raises DataError on a val of more or fewer places than train has."""
     if val is None:
-        return {"train": train}
+        return {"train": [Path(place) for place in train]}
     if isinstance(val, str | PathLike) or len(val) != len(train):
         raise DataError(f"val: expected {len(train)} places, as train has them, got {val!r}")
-    return {"train": train, "val": val}
+    return {"train": [Path(place) for place in train], "val": [Path(place) for place in val]}
 
 
 def _workers(options: Options) -> int:

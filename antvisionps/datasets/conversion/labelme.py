@@ -113,18 +113,16 @@ def _read(photos: PhotoFinder, path: Path) -> _Shapes:
 
 def _find_photo(photos: PhotoFinder, path: Path, document: dict[str, Any]) -> _Photo:
     """The file `imagePath`, else `imageData`."""
-    name, data = document.get("imagePath"), document.get("imageData")
-    if name is None and data is None:
+    given, data = document.get("imagePath"), document.get("imageData")
+    if given is None and data is None:
         raise ValueError("expected a photo under imagePath or imageData, got neither")
-    found = None if name is None else _find_file(photos, path, one_line(name))
-    if found is None and data is None:
-        found = photos.find(name, where=str(path))
-    return _embedded(path, data) if found is None else _Photo(found)
-
-
-def _find_file(photos: PhotoFinder, path: Path, name: str) -> Path | None:
-    beside = path.parent / name
-    return beside if beside.is_file() else photos.look_up(name)
+    name = None if given is None else one_line(given)
+    if name is not None and (path.parent / name).is_file():
+        return _Photo(path.parent / name)
+    found = None if name is None else photos.look_up(name)
+    if found is None and data is not None:
+        return _embedded(path, data)
+    return _Photo(found or photos.find(str(name), where=str(path)))
 
 
 def _embedded(path: Path, data: object) -> _Photo:
