@@ -1,9 +1,10 @@
-"""Files of detectron2: its own, and such as it documents.
+"""Files that detectron2's evaluators wrote have the scores that these gave them; others have their format.
 
-https://detectron2.readthedocs.io/en/latest/modules/evaluation.html, SemSegEvaluator.encode_json_sem_seg.
+https://detectron2.readthedocs.io/en/latest/modules/evaluation.html
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,81 @@ import pycocotools.mask
 import pytest
 
 from antvisionps import fuse_folders, panoptic_quality
+from antvisionps.interchange.import_end import import_end
+from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.segments import class_index_map
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheIdentity
+from antvisionps.predictions.semantic import SemanticReader
 from tests.interchange.guide import HEIGHT, WIDTH, category_map
+from tests.interchange.test_ap_of_tools import mean_ap, our_ap
+
+WRITTEN = Path(__file__).parent / "written_by_detectron2"
+"""See README.md there."""
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """What detectron2's evaluators printed, in percent."""
+    return json.loads((WRITTEN / "scores.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def its_dataset():
+    return read_panoptic(WRITTEN / "val.json", images_dir=WRITTEN, panoptic_dir=WRITTEN / "truth")
+
+
+@pytest.fixture
+def read(its_dataset, tmp_path):
+    """What the import of these files gives: image_id → instances or semantics."""
+
+    def import_files(names, cache, reader):
+        (tmp_path / "files").mkdir()
+        for name in names:
+            copy = shutil.copytree if (WRITTEN / name).is_dir() else shutil.copy
+            copy(WRITTEN / name, tmp_path / "files" / name)
+        identity = CacheIdentity("detectron2", "val", "0" * 64, its_dataset.categories)
+        import_end(tmp_path / "files", tmp_path / "cache", dataset=its_dataset, identity=identity)
+        with reader(tmp_path / "cache" / cache) as found:
+            return {image.image_id: image for image in found}
+
+    return import_files
+
+
+def test_coco_instances_results_have_the_ap_of_coco_evaluator(read, its_dataset, scores):
+    found = read(["coco_instances_results.json"], INSTANCES_FILE, InstancesReader)
+    ours = our_ap(its_dataset, {image_id: (instances, None) for image_id, instances in found.items()})
+    assert 100 * mean_ap(ours) == pytest.approx(scores["segm"]["AP"])
+    for thing in its_dataset.categories.things:
+        assert 100 * ours[thing.category_id] == pytest.approx(scores["segm"][f"AP-{thing.name}"])
+
+
+def test_sem_seg_predictions_have_the_iou_of_sem_seg_evaluator(read, its_dataset, scores):
+    """Pixels of things are a class of its own to it, which the importer takes for void."""
+    found = read(["sem_seg_predictions.json"], SEMANTIC_FILE, SemanticReader)
+    for stuff in its_dataset.categories.stuff:
+        in_both = in_either = 0
+        for image in its_dataset.images:
+            ids = [one.segment_id for one in image.segments if one.category_id == stuff.category_id]
+            true = np.isin(its_dataset.load_segment_ids(image), ids)
+            predicted = category_map(found[image.image_id]) == stuff.category_id
+            in_both, in_either = in_both + (true & predicted).sum(), in_either + (true | predicted).sum()
+        assert 100 * in_both / in_either == pytest.approx(scores["sem_seg"][f"IoU-{stuff.name}"])
+
+
+def test_panoptic_seg_has_the_pq_of_coco_panoptic_evaluator_before_and_after_the_import(tmp_path, scores):
+    files = tmp_path / "files"
+    files.mkdir()
+    shutil.copy(WRITTEN / "panoptic.json", files)
+    shutil.copytree(WRITTEN / "panoptic", files / "panoptic")
+    as_they_are = {"min_score": 0, "min_stuff_area_px": 0}
+    fuse_folders({"d2": files}, gt=WRITTEN / "val.json", out=tmp_path / "fused", **as_they_are)
+    for folder in (files, tmp_path / "fused"):
+        found = panoptic_quality(
+            (WRITTEN / "val.json", WRITTEN / "truth"), (folder / "panoptic.json", folder / "panoptic")
+        )
+        ours = [100 * group.pq for group in (found.all, found.things, found.stuff)]
+        assert ours == pytest.approx([scores["panoptic_seg"][key] for key in ("PQ", "PQ_th", "PQ_st")])
 
 
 def sem_seg_rows(class_map, file_name, ids):
