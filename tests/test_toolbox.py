@@ -24,10 +24,9 @@ ROWS = re.findall(
     r"^\| (?!question|---)(.+?) \| (.*?) ?\| ?(.*?) ?\|$", PAGE.read_text().partition("## Score")[0], re.MULTILINE
 )
 COMMANDS = [command for _, cell, _ in ROWS for command in re.findall(r"`antvisionps ([^`]+)`", cell)]
+PYTHON = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 BLOCKS = {
-    section.partition("\n")[0]: code
-    for section in PAGE.read_text().split("\n## ")
-    for code in re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    section.partition("\n")[0]: code for section in PAGE.read_text().split("\n## ") for code in PYTHON.findall(section)
 }
 """Heading → its Python."""
 
@@ -136,3 +135,15 @@ def test_the_python_runs(heading, folder, monkeypatch, capsys):
     assert printed.startswith(begin)
     assert printed.endswith(end)
     assert heading != "Save" or (folder / "out/val/semantic.parquet").is_file()
+
+
+def test_the_readmes_five_lines_fuse(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (code,) = (one for one in PYTHON.findall((ROOT / "README.md").read_text()) if "antvisionps.fuse(" in one)
+    assert len(code.strip().splitlines()) == 5
+    categories = json.loads((folder / "data/prepared/val.json").read_text())["categories"]
+    thing_id = next(row["id"] for row in categories if row["isthing"])
+    found = {"masks": np.ones((1, 96, 128), bool), "scores": [0.9], "category_ids": [thing_id]}
+    models = {name: lambda photo: found for name in ("maskrcnn", "yolo")}
+    exec(code, models | {"photo": np.zeros((96, 128, 3), np.uint8)})
+    assert "end='maskrcnn+yolo'" in capsys.readouterr().out
