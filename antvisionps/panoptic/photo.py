@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -117,19 +116,14 @@ def read_orientation(path: Path) -> int:
 def read_hw(path: Path) -> tuple[int, int]:
     """(H, W) of the photo turned upright, by its header where that has its EXIF. Raises ValueError on what is no
     picture."""
-    return read_format(path)[1]
-
-
-def read_format(photo: Path | bytes) -> tuple[str, tuple[int, int]]:
-    """Pillow's name of the format, and what `read_hw` gives, of a file or of its bytes."""
     try:
-        with _open(photo) as file, _opened(file) as picture:
+        with open_file(path) as file, _opened(file) as picture:
             orientation = _early_orientation(picture)
             if orientation is None:
                 picture.load()
                 orientation = _orientation(picture)
             swaps = orientation in SWAPS_SIDES and picture.format != "TIFF"
-            return str(picture.format), picture.size if swaps else picture.size[::-1]
+            return picture.size if swaps else picture.size[::-1]
     except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
@@ -153,10 +147,6 @@ def warn_of_turned_photos(photos: Iterable[tuple[Path, int]]) -> None:
             f"{untag_command(path)}",
             file=sys.stderr,
         )
-
-
-def _open(photo: Path | bytes) -> BinaryIO:
-    return BytesIO(photo) if isinstance(photo, bytes) else open_file(photo)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.pictures import picture_suffixes
 from antvisionps.panoptic.ids import one_line
-from antvisionps.panoptic.photo import read_format
+from antvisionps.panoptic.photo import read_hw
 from antvisionps.panoptic.png import decode_labels
 from antvisionps.panoptic.polygons import encode_polygons, has_area
 from antvisionps.panoptic.rle import encode_masks
@@ -31,6 +32,9 @@ from antvisionps.parallel.images import map_images
 
 NOT_LABELS = frozenset({"_background_", "__ignore__"})
 """Labelme's own names of what is void."""
+
+JPEG = b"\xff\xd8"
+"""What begins the photos that Labelme does not embed as PNGs."""
 
 CIRCLE_CORNERS = 64
 
@@ -127,15 +131,19 @@ def _find_photo(photos: PhotoFinder, path: Path, document: dict[str, Any]) -> _P
 
 def _embedded(path: Path, data: object) -> _Photo:
     try:
-        kind, hw = read_format(_decode(data))
+        photo = _decode(data)
+        with NamedTemporaryFile() as file:
+            file.write(photo)
+            file.flush()
+            hw = read_hw(Path(file.name))
     except ValueError as error:
-        raise ValueError(f"imageData: expected a photo in base64 ({error})") from error
-    return _Photo(path.with_suffix(".jpg" if kind == "JPEG" else f".{kind.lower()}"), path, hw)
+        raise ValueError(f"imageData: expected the base64 of a photo, got {str(data)[:40]!r}") from error
+    return _Photo(path.with_suffix(".jpg" if photo.startswith(JPEG) else ".png"), path, hw)
 
 
 def _decode(data: object) -> bytes:
     if not isinstance(data, str):
-        raise ValueError(f"got {type(data).__name__}")
+        raise ValueError("no text")
     return base64.b64decode(data)
 
 

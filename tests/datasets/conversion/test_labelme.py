@@ -125,9 +125,9 @@ def test_a_photo_of_another_format_gets_its_suffix_and_equal_ones_stay_on_one_si
     [
         ({"imageData": None}, "yard.json: expected a photo under imagePath or imageData, got neither"),
         ({"imageData": None, "imagePath": "yard.png"}, "yard.json: no photo 'yard.png' in "),
-        ({"imageData": "AAAA"}, "yard.json: imageData: expected a photo in base64 (cannot identify image file"),
-        ({"imageData": "A"}, "yard.json: imageData: expected a photo in base64 ("),
-        ({"imageData": 7}, "yard.json: imageData: expected a photo in base64 (got int)"),
+        ({"imageData": "AAAA"}, "yard.json: imageData: expected the base64 of a photo, got 'AAAA'; save it again"),
+        ({"imageData": "A"}, "yard.json: imageData: expected the base64 of a photo, got 'A'"),
+        ({"imageData": 7}, "yard.json: imageData: expected the base64 of a photo, got '7'"),
     ],
 )
 def test_a_photo_that_is_nowhere_or_none_is_one_line(refused, labelme, embed, changes, message):
