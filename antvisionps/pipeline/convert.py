@@ -154,6 +154,11 @@ def _workers(options: Options) -> int:
 
 
 def _wanted(options: Options) -> Wanted:
+    """Raises TypeError on an option that there is none of, as Python does."""
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(
+            f"unexpected keyword argument {min(unknown)!r}; expected one of {sorted(Options.__annotations__)}"
+        )
     stuff, categories = options.get("stuff", ()), options.get("categories")
     stuff = (stuff,) if isinstance(stuff, str) else tuple(stuff)
     if categories is None:

@@ -94,6 +94,8 @@ def test_python_takes_lists_and_says_what_is_in_the_folder(coco, tmp_path):
     for val in (path, (path,)):
         with pytest.raises(DataError, match="val: expected 2 places, as train has them, got "):
             antvisionps.convert.coco(path, photos, out=tmp_path / "out", val=val)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'stuf'"):
+        antvisionps.convert.coco(path, photos, out=tmp_path / "out", stuf=["b"])
 
 
 def test_a_folder_that_holds_the_photos_or_other_files_is_never_replaced(refused, convert, coco, tmp_path):
