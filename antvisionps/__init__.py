@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from antvisionps.interchange.writer import Writer
+    from antvisionps.pipeline import convert
     from antvisionps.pipeline.ensemble import fuse
     from antvisionps.pipeline.fuse_folders import fuse_folders
     from antvisionps.pipeline.score_results import panoptic_quality
 
-__all__ = ["Writer", "fuse", "fuse_folders", "panoptic_quality"]
+__all__ = ["Writer", "convert", "fuse", "fuse_folders", "panoptic_quality"]
 
 _MODULE_OF = {
     "Writer": "antvisionps.interchange.writer",
+    "convert": "antvisionps.pipeline.convert",
     "fuse": "antvisionps.pipeline.ensemble",
     "fuse_folders": "antvisionps.pipeline.fuse_folders",
     "panoptic_quality": "antvisionps.pipeline.score_results",
@@ -22,4 +24,5 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    module = import_module(_MODULE_OF[name])
+    return module if name == "convert" else getattr(module, name)

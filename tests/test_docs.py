@@ -52,9 +52,11 @@ def test_every_room_of_the_tour_exists():
 
 
 def is_public_name(dotted: str) -> bool:
-    """Such as antvisionps.panoptic_quality, which the package itself has."""
-    package, _, name = dotted.rpartition(".")
-    return package == "antvisionps" and callable(getattr(antvisionps, name, None))
+    """Such as antvisionps.panoptic_quality and antvisionps.convert.coco, which the package itself has."""
+    found: object = antvisionps
+    for name in dotted.split(".")[1:]:
+        found = getattr(found, name, None)
+    return dotted.split(".")[1] in antvisionps.__all__ and found is not None
 
 
 def exists(path: str) -> bool:

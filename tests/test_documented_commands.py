@@ -45,9 +45,9 @@ ONLY_PARSED = {
     "coco": "wants test-dev2017's 20,288 images; tests/interchange",
     "doctor": "tests/preflight/test_doctor.py",
     "download": "21 GB; tests/datasets/test_download.py",
-    "import": "wants folders of predictions; tests/cli/test_import.py",
-    "fuse": "wants folders of predictions; tests/pipeline/test_ensemble.py",
-    "new-profile": "wants annotated photos; tests/preflight/test_new_profile.py",
+    "import": "wants folders of predictions; tests/test_toolbox.py",
+    "fuse": "wants folders of predictions; tests/test_toolbox.py",
+    "new-profile": "wants annotated photos; tests/test_toolbox.py",
     "predict": "tests/pipeline/test_predictor.py",
     "table": "trains for hours; tests/experiments",
     "use": "refuses to overwrite the changed params of the tiny run; tests/cli/test_use.py",
@@ -266,15 +266,6 @@ def test_the_tours_python_fuses_again(project):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     for file in (project / "data" / "fused").rglob("*.png"):
         assert file.read_bytes() == (project / "fused_again" / file.relative_to(project / "data/fused")).read_bytes()
-
-
-@pytest.mark.usefixtures("project")
-def test_the_toolboxs_python_scores_and_fuses(capsys):
-    score, fuse = PYTHON.findall((ROOT / "docs" / "toolbox.md").read_text())
-    exec(compile(score, "toolbox.md", "exec"), {})
-    assert capsys.readouterr().out.endswith("\n1.0\n")
-    exec(compile(fuse, "toolbox.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("[[2 2 2 ")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -92,6 +92,12 @@ def test_score_runs_from_the_wheel(run):
     assert json.loads(ran.stdout)["summary"]["pred"]["All"]["PQ"] == pytest.approx(30)  # 3/5, and 1/3 is no match
 
 
+def test_convert_runs_from_the_wheel(run):
+    ran = run("antvisionps", "convert", "to-coco", "gt.json", "gt", "--out", "back", "--workers", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("1 instances and 1 semantic PNGs")
+
+
 def test_python_imports_it_without_torch(run):
     code = (
         "import sys, antvisionps\n"

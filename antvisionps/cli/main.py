@@ -1,7 +1,7 @@
 """Panoptic segmentation: scores and fuses what any models predict, and sets up, looks into and tries out a pipeline."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from antvisionps.cli import (
@@ -30,12 +30,13 @@ PROJECT_ROOT = Path()
 """Commands run from the project's root, as DVC's do."""
 
 PURPOSES = {
-    "begin": ("doctor", "download", "convert", "new-profile", "use", "import", "check"),
-    "score and fuse what any models predict, without a project": ("score", "fuse"),
-    "look at a run": ("results", "inspect", "figure"),
-    "compare runs": ("experiments", "report"),
-    "try values": ("sweep", "table"),
-    "use what was trained": ("predict", "export"),
+    "Score and fuse what any models predict, without a project": ("score", "fuse"),
+    "Make a data set": ("download", "convert", "new-profile"),
+    "Set up a project": ("doctor", "use", "import", "check"),
+    "Look at a run": ("results", "inspect", "figure"),
+    "Compare runs": ("experiments", "report"),
+    "Try values": ("sweep", "table"),
+    "Use what was trained": ("predict", "export"),
 }
 """What a user wants → the commands for it."""
 
@@ -52,11 +53,11 @@ def _run(argv: Sequence[str] | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="antvisionps",
+        usage="antvisionps COMMAND …, or antvisionps COMMAND --help",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{', '.join(names)}: {purpose}" for purpose, names in PURPOSES.items()),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="antvisionps", help=argparse.SUPPRESS)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
     doctor.set_defaults(run=_doctor)
@@ -77,7 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     table.add_parser(commands, PROJECT_ROOT)
     predict.add_parser(commands)
     export.add_parser(commands, PROJECT_ROOT)
+    parser.epilog = _grouped({one.dest: str(one.help) for one in commands._choices_actions})
     return parser
+
+
+def _grouped(help_of: Mapping[str, str]) -> str:
+    """A list of the commands below what they are for."""
+    width = max(map(len, help_of))
+    blocks = [
+        "\n".join([f"{purpose}:", *(f"  {name:<{width}}  {help_of[name]}" for name in names)])
+        for purpose, names in PURPOSES.items()
+    ]
+    return "\n\n".join(blocks)
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@
 - mmdet's DetDataSample and mmseg's SegDataSample
 - Ultralytics' Results of the task segment
 - supervision.Detections
-- a dict of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
+- a dict or dataclass of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
 - an array: labels (H, W) or class scores (C, h, w)
 - an image of a cache, as inspection/ opens it
 - a list of such results of one image
@@ -16,7 +16,7 @@ semantics from its class scores, else its labels, else all segments of that map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -273,7 +273,15 @@ def _read_supervision(
 def _read_dict(
     reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
 ) -> Predicted:
-    return read_mask_dict(result, image, reader.table, where, padding=padding)
+    return read_mask_dict(_as_mapping(result), image, reader.table, where, padding=padding)
+
+
+def _as_mapping(result: Any) -> Mapping[str, Any]:
+    """Of a dataclass its fields that are not None."""
+    if isinstance(result, Mapping):
+        return result
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _read_array(
@@ -322,7 +330,7 @@ _READERS: Sequence[tuple[Callable[[Any], bool], Read]] = (
     (_has("pred_instances", "pred_panoptic_seg", "pred_sem_seg"), _read_mmdet),
     (_is_ultralytics, _read_ultralytics),
     (_is_supervision, _read_supervision),
-    (lambda result: isinstance(result, Mapping), _read_dict),
+    (lambda result: isinstance(result, Mapping) or is_dataclass(result), _read_dict),
     (lambda result: hasattr(result, "shape"), _read_array),
 )
 """What a result is like → how it is read; the first that fits."""

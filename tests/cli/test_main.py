@@ -73,11 +73,15 @@ def test_no_or_an_unknown_command_is_a_usage_error(arguments, capsys):
     assert "usage: antvisionps" in capsys.readouterr().err
 
 
-def test_help_lists_the_commands_in_the_order_of_their_purposes(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    listed = re.findall(r"^    ([\w-]+)\b", capsys.readouterr().out, flags=re.MULTILINE)
+def test_help_lists_every_command_below_its_purpose(capsys):
+    for words in (["--help"], ["no-command"]):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+    printed = capsys.readouterr()
+    listed = re.findall(r"^  (\w[\w-]*)  +\w", printed.out, flags=re.MULTILINE)
     assert listed == [name for names in cli.PURPOSES.values() for name in names]
+    choices = printed.err.partition("choose from ")[2]
+    assert sorted(listed) == sorted(re.findall(r"[a-z][a-z-]*", choices))
 
 
 def test_help_comes_without_importing_anything_heavy():

@@ -14,6 +14,7 @@ from antvisionps.interchange.import_end import export_end, import_end
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.schema import CacheHeader, CacheIdentity
 from tests.drawing import found
+from tests.interchange.guide import imported
 from tests.pipeline.workspace import write_cache
 
 
@@ -104,3 +105,23 @@ def ultralytics(tmp_path, monkeypatch):
     import ultralytics.models.yolo.segment
 
     return ultralytics
+
+
+@pytest.fixture
+def empty(folder):
+    """An empty folder of predictions, and the current one."""
+    for name in ("panoptic", "semantic"):
+        (folder / name).rmdir()
+    return folder
+
+
+@pytest.fixture
+def cached(empty, dataset, identity):
+    """What an import of the folder gives: image_id → instances and semantics."""
+
+    def read():
+        for name in ("panoptic", "semantic"):
+            (empty / name).mkdir(exist_ok=True)
+        return imported(empty, dataset, identity)
+
+    return read

@@ -1,5 +1,6 @@
 """What Writer makes of the tools' own results: the classes are the tools' where PyPI has them."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import cv2
@@ -12,11 +13,9 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
-from tests.drawing import draw_box
 from tests.interchange.guide import HEIGHT, WIDTH, category_map, names
+from tests.interchange.two_masks import HW, LEFT, RIGHT
 
-HW = (HEIGHT, WIDTH)
-LEFT, RIGHT = draw_box(HW, (4, 8, 30, 20)), draw_box(HW, (50, 30, 40, 30))
 MASKS = np.stack([LEFT, RIGHT])
 
 
@@ -232,6 +231,23 @@ def test_masks_of_prompts_as_sam_gives_them(written, dataset):
         assert repr(vars(one)) == repr(vars(other))
     with pytest.raises(PredictionsError, match="'a cat' is no category of the data set"):
         written(result | {"prompts": "a cat"}, prompts)
+
+
+@dataclass
+class Found:
+    masks: np.ndarray
+    scores: list
+    category_ids: list
+    semantic: np.ndarray | None = None
+
+
+def test_a_dataclass_is_read_as_a_dict_of_its_fields(written, dataset):
+    ids = thing_ids(dataset, 1, 3)
+    instances, semantics = written(Found(MASKS, [0.75, 0.5], ids))
+    assert_left_and_right(instances, ids)
+    assert semantics is None
+    labels = np.full(HW, dataset.categories.stuff[0].category_id)
+    np.testing.assert_array_equal(category_map(written(Found(MASKS, [0.75, 0.5], ids, labels))[1]), labels)
 
 
 def queries(dataset, seed=0, queries=12, hw=HW, sureness=6.0):

@@ -1,6 +1,7 @@
 """A folder of Labelme: a JSON beside each photo, with `shapes` of a label and points in pixels of the photo.
 
-Shapes of one label and one `group_id` are parts of one thing. Format: https://github.com/wkentaro/labelme, LabelFile.
+Shapes of one label and one `group_id` are parts of one thing. A photo that is no file is read from the JSON, where
+Labelme embeds it in `imageData`. Format: https://github.com/wkentaro/labelme, LabelFile.
 """
 
 import base64
@@ -9,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.pictures import picture_suffixes
 from antvisionps.panoptic.ids import one_line
+from antvisionps.panoptic.photo import read_hw
 from antvisionps.panoptic.png import decode_labels
 from antvisionps.panoptic.polygons import encode_polygons, has_area
 from antvisionps.panoptic.rle import encode_masks
@@ -30,16 +33,27 @@ from antvisionps.parallel.images import map_images
 NOT_LABELS = frozenset({"_background_", "__ignore__"})
 """Labelme's own names of what is void."""
 
+JPEG = b"\xff\xd8"
+"""What begins the photos that Labelme does not embed as PNGs."""
+
 CIRCLE_CORNERS = 64
 
 _REMEDY = "save it again with Labelme, or remove it"
+
+
+class _Photo(NamedTuple):
+    """Its file; or the path that it would have, with the JSON that it is embedded in and its (H, W)."""
+
+    path: Path
+    json: Path | None = None
+    hw: tuple[int, int] | None = None
 
 
 class _Shapes(NamedTuple):
     """What one JSON holds: the (H, W) of its photo, (label, mask) of each thing or region, and the shapes that have no
     area."""
 
-    photo: Path
+    photo: _Photo
     hw: tuple[int, int]
     regions: list[tuple[str, bytes]]
     skipped: list[str]
@@ -58,11 +72,14 @@ def read_labelme(splits: dict[str, Path], wanted: Wanted, *, workers: int) -> So
     found: dict[str, list[SourceImage]] = {}
     for name, images in shapes.items():
         first = 1 + sum(map(len, found.values()))
-        found[name] = [
-            SourceImage(image_id, one.photo, *one.hw, tuple((id_of[a], False, b) for a, b in one.regions if a in id_of))
-            for image_id, one in enumerate(images, start=first)
-        ]
+        found[name] = [_image(image_id, one, id_of) for image_id, one in enumerate(images, start=first)]
     return SourceSet(categories, found)
+
+
+def _image(image_id: int, one: _Shapes, id_of: dict[str, int]) -> SourceImage:
+    regions = tuple((id_of[label], False, mask) for label, mask in one.regions if label in id_of)
+    read_photo = None if one.photo.json is None else partial(_embedded_photo, one.photo.json)
+    return SourceImage(image_id, one.photo.path, *one.hw, regions, read_photo=read_photo)
 
 
 def _read_folder(folder: Path, split: str, workers: int) -> list[_Shapes]:
@@ -73,7 +90,7 @@ def _read_folder(folder: Path, split: str, workers: int) -> list[_Shapes]:
     found = list(map_images(partial(_open_reading, photos), paths, workers=workers, description=f"read {split}"))
     skipped = SkippedRows(str(folder))
     pictures = {name for name in photos.names() if Path(name).suffix.lower() in picture_suffixes()}
-    for name in sorted(pictures - {one.photo.name for one in found}):
+    for name in sorted(pictures - {one.photo.path.name for one in found}):
         skipped.add("photos without a JSON are left out", name)
     for path, one in zip(paths, found, strict=True):
         for kind in one.skipped:
@@ -91,16 +108,54 @@ def _read(photos: PhotoFinder, path: Path) -> _Shapes:
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
         raise DataError(f"{path}: expected Labelme's object with `shapes`; {_REMEDY}")
     try:
-        photo = _find_photo(photos, path, one_line(document.get("imagePath")))
-        hw = annotated_hw(document.get("imageHeight"), document.get("imageWidth"), photo)
+        photo = _find_photo(photos, path, document)
+        hw = _photo_hw(photo, document.get("imageHeight"), document.get("imageWidth"))
         return _Shapes(photo, hw, *_regions(document["shapes"], hw))
     except ValueError as error:
         raise DataError(f"{path}: {error}; {_REMEDY}") from error
 
 
-def _find_photo(photos: PhotoFinder, path: Path, name: str) -> Path:
-    beside = path.parent / name
-    return beside if beside.is_file() else photos.find(name, where=str(path))
+def _find_photo(photos: PhotoFinder, path: Path, document: dict[str, Any]) -> _Photo:
+    """The file `imagePath`, else `imageData`."""
+    given, data = document.get("imagePath"), document.get("imageData")
+    if given is None and data is None:
+        raise ValueError("expected a photo under imagePath or imageData, got neither")
+    name = None if given is None else one_line(given)
+    if name is not None and (path.parent / name).is_file():
+        return _Photo(path.parent / name)
+    found = None if name is None else photos.look_up(name)
+    if found is None and data is not None:
+        return _embedded(path, data)
+    return _Photo(found or photos.find(str(name), where=str(path)))
+
+
+def _embedded(path: Path, data: object) -> _Photo:
+    try:
+        photo = _decode(data)
+        with NamedTemporaryFile() as file:
+            file.write(photo)
+            file.flush()
+            hw = read_hw(Path(file.name))
+    except ValueError as error:
+        raise ValueError(f"imageData: expected the base64 of a photo, got {str(data)[:40]!r}") from error
+    return _Photo(path.with_suffix(".jpg" if photo.startswith(JPEG) else ".png"), path, hw)
+
+
+def _decode(data: object) -> bytes:
+    if not isinstance(data, str):
+        raise ValueError("no text")
+    return base64.b64decode(data)
+
+
+def _embedded_photo(path: Path) -> bytes:
+    return _decode(read_json(path, what="Labelme JSON", remedy=_REMEDY, error=DataError).get("imageData"))
+
+
+def _photo_hw(photo: _Photo, height: object, width: object) -> tuple[int, int]:
+    """What the JSON says, else the photo."""
+    if photo.hw is not None and (height is None or width is None):
+        return photo.hw
+    return annotated_hw(height, width, photo.path)
 
 
 def _regions(shapes: Sequence[Any], hw: tuple[int, int]) -> tuple[list[tuple[str, bytes]], list[str]]:

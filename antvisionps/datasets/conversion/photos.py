@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from antvisionps.core.errors import DataError
+from antvisionps.core.file_names import base_name
 from antvisionps.core.input_files import files_below
 from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.photo import read_hw
@@ -31,17 +32,21 @@ class PhotoFinder:
         return frozenset(self._path_of)
 
     def find(self, name: str, *, where: str) -> Path:
+        """What `look_up` finds. Raises DataError where that is none."""
+        if (found := self.look_up(name)) is not None:
+            return found
+        several = " (several folders have one)" if base_name(name) in self._path_of else ""
+        raise DataError(f"{where}: no photo {name!r} in {self._folder}{several}; put it there or remove its annotation")
+
+    def look_up(self, name: str) -> Path | None:
         """The file of that path below the folder, else the only one below it of that base name, with or without the
-        prefix of an upload. Raises DataError where there is none."""
+        prefix of an upload."""
         path = self._folder / name
         if ".." not in path.parts and path.is_file():
             return path
-        base = PureWindowsPath(name).name
-        for tried in (base, _UPLOAD.sub("", base)):
-            if (found := self._path_of.get(tried)) is not None:
-                return found
-        several = " (several folders have one)" if base in self._path_of else ""
-        raise DataError(f"{where}: no photo {name!r} in {self._folder}{several}; put it there or remove its annotation")
+        base = base_name(name)
+        found = (self._path_of.get(tried) for tried in (base, _UPLOAD.sub("", base)))
+        return next(filter(None, found), None)
 
 
 def annotated_hw(height: object, width: object, photo: Path) -> tuple[int, int]:

@@ -17,7 +17,11 @@ from antvisionps.panoptic.ids import ImageId
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One photo; what lies at the bottom of its map, read where it is needed; the regions on top of that."""
+    """One photo; what lies at the bottom of its map, read where it is needed; the regions on top of that.
+
+    A photo that is no file, as it stands in the annotation, has `read_photo`, and in `photo` the path that it would
+    have.
+    """
 
     image_id: ImageId
     photo: Path
@@ -25,6 +29,10 @@ class SourceImage:
     width: int
     regions: tuple[Instance, ...] = ()
     read_map: Callable[[], SegmentMap] | None = None
+    read_photo: Callable[[], bytes] | None = None
+
+    def photo_bytes(self) -> bytes:
+        return read_file(self.photo) if self.read_photo is None else self.read_photo()
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def split_off_val(source: SourceSet, *, val_frac: float, seed: int) -> SourceSet
     if len(images) < 2:
         raise DataError(f"{len(images)} image: expected at least 2, so that one can be val; give more, or --val")
     count = min(max(1, round(val_frac * len(images))), len(images) - 1)
-    equal = group_equal({i: sha256(read_file(image.photo)).digest() for i, image in enumerate(images)})
+    equal = group_equal({i: sha256(image.photo_bytes()).digest() for i, image in enumerate(images)})
     drawn = choose_heldout(range(len(images)), count=count, seed=seed, equal_photos=equal)
     splits = {
         "train": [image for i, image in enumerate(images) if i not in drawn],

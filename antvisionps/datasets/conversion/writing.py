@@ -2,7 +2,8 @@
 
     OUT/panoptic_train.json, OUT/panoptic_train/*.png, OUT/images_train, and the same of val
 
-`images_train` is a link to the folder of the photos, which stay where they lie.
+`images_train` is a link to the folder of the photos, which stay where they lie. Where an annotation holds a photo, it
+leads to OUT/embedded_photos_train, which has that photo and a link to each of the others.
 """
 
 import os
@@ -80,7 +81,8 @@ def _refuse_foreign(out: Path, source: SourceSet) -> None:
     whole = out.resolve()
     if inside := next((one.photo for images in source.splits.values() for one in images if _lies_in(one, whole)), None):
         raise OutputError(f"{out}: holds {inside}, and is replaced whole; name a folder of its own with --out")
-    names = [name for split in SPLITS for name in (annotations_name(split), f"panoptic_{split}")]
+    of_split = (annotations_name, "panoptic_{}".format, _embedded_name)
+    names = [name(split) for split in SPLITS for name in of_split]
     refuse_other_files(out, names=names, links=[f"images_{split}" for split in SPLITS])
 
 
@@ -103,9 +105,33 @@ def _write_split(
         counts.add(image, overlap_px, hidden)
         written.append(image)
     write_panoptic_json(folder / annotations_name(name), categories=categories, images=number_images(written))
-    link = folder / f"images_{name}"
-    link.symlink_to(os.path.relpath(photos.resolve(), out.parent.resolve() / out.name), target_is_directory=True)
+    embedded = any(image.read_photo for image in images)
+    if embedded:
+        _gather_photos(images, photos, folder / _embedded_name(name), will_be=_resolved(out) / _embedded_name(name))
+    target = _embedded_name(name) if embedded else os.path.relpath(photos.resolve(), _resolved(out))
+    (folder / f"images_{name}").symlink_to(target, target_is_directory=True)
     return counts
+
+
+def _embedded_name(split: str) -> str:
+    return f"embedded_photos_{split}"
+
+
+def _resolved(out: Path) -> Path:
+    """Where OUT will be, which may be no folder yet."""
+    return out.parent.resolve() / out.name
+
+
+def _gather_photos(images: Sequence[SourceImage], photos: Path, folder: Path, *, will_be: Path) -> None:
+    """Photos that annotations hold, and links to the others, by their names below `photos`, into `folder`, which gets
+    the path `will_be`."""
+    for image in images:
+        name = image.photo.absolute().relative_to(photos)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if image.read_photo is None:
+            (folder / name).symlink_to(os.path.relpath(image.photo.resolve(), (will_be / name).parent))
+        else:
+            (folder / name).write_bytes(image.read_photo())
 
 
 def _map_names(images: Sequence[SourceImage], photos: Path) -> Mapping[str, str]:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import antvisionps
 from antvisionps.cli import main as cli
 from tests.datasets.conversion.conftest import HW, WRITTEN_BY_TOOLS, write_photos
 from tests.tiny_run import PROJECT
 
-COMMANDS = re.findall(r"`antvisionps (convert [^`…]+)`", (PROJECT / "docs/toolbox.md").read_text())
+PAGE = (PROJECT / "docs/toolbox.md").read_text()
+COMMANDS = re.findall(r"`antvisionps (convert [^`…]+)`", PAGE)
+PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -45,19 +48,33 @@ def places(tmp_path, photos, labelme):
     return lambda name: of_all | {"JSON": "instances.json" if name == "coco" else "one/panoptic_train.json"}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=[command.split()[1] for command in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS, ids=COMMANDS)
 def test_the_command_runs(command, places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
     filled = [places(words[1]).get(word, word) for word in words]
+    if "--semantic" in words:
+        filled[1 + words.index("--semantic")] = "labels"
     cli.main([*filled, "--workers", "1"])
     assert {path.name for path in (tmp_path / "out").iterdir()} >= (
         {"instances.json", "semantic"} if words[1] == "to-coco" else {"panoptic_train.json", "panoptic_val.json"}
     )
 
 
-def test_every_format_has_its_command_there(capsys):
+@pytest.mark.usefixtures("places")
+def test_the_python_runs(tmp_path, monkeypatch, capsys):
+    (code,) = (one for one in PYTHON if "antvisionps.convert." in one)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "labelme").rename(tmp_path / "elsewhere" / "photos")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    exec(code, {})
+    assert {path.name for path in (tmp_path / "elsewhere" / "data").iterdir()} == {"mine", "back"}
+    assert "Counter({" in capsys.readouterr().out
+
+
+def test_every_format_has_its_command_and_its_function(capsys):
     with pytest.raises(SystemExit):
         cli.main(["convert", "--help"])
     formats = re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert sorted(formats) == sorted(command.split()[1] for command in COMMANDS)
+    assert set(formats) == {command.split()[1] for command in COMMANDS}
+    assert all(callable(getattr(antvisionps.convert, name.replace("-", "_"))) for name in formats)

@@ -10,43 +10,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tests.datasets.conversion.conftest import HW, WRITTEN_BY_TOOLS, write_photos
-from tests.datasets.conversion.result import paint, panopticapi_pq, write_result
+from tests.datasets.conversion.result import paint, panopticapi_pq, renumbered_pq, write_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-
-SCENE = [("a", (6, 8, 20, 30)), ("b", (16, 24, 20, 24)), ("a", (30, 2, 12, 14)), ("b", (2, 44, 40, 16))]
-"""Labels of ellipses in (top, left, height, width)."""
-
-
-def ellipse(top, left, height, width, hw=HW):
-    y, x = np.mgrid[: hw[0], : hw[1]] + 0.5
-    return ((y - top) / height - 0.5) ** 2 + ((x - left) / width - 0.5) ** 2 < 0.25
-
-
-@pytest.fixture
-def written_by_supervision(photos):
-    """SCENE in both photos, as supervision's own data set."""
-    import supervision as sv
-
-    masks = np.array([ellipse(*box) for _, box in SCENE])
-    class_id = np.array(["ab".index(name) for name, _ in SCENE])
-    detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks).astype(float), mask=masks, class_id=class_id)
-    paths = sorted(map(str, photos.glob("*.png")))
-    return sv.DetectionDataset(["a", "b"], paths, dict.fromkeys(paths, detections))
-
-
-@pytest.fixture
-def exact(tmp_path):
-    """SCENE as it is, without polygons between."""
-    regions = [(1 + "ab".index(name), 0, ellipse(*box)) for name, box in SCENE]
-    ids = np.zeros(HW, dtype=np.int32)
-    segments = []
-    for number, (category_id, _, mask) in enumerate(sorted(paint(HW, regions, {1, 2})), start=1):
-        ids[np.frombuffer(mask, dtype=bool).reshape(HW)] = number
-        segments.append((number, category_id))
-    categories = [{"id": 1, "name": "a", "isthing": 1}, {"id": 2, "name": "b", "isthing": 1}]
-    return write_result(tmp_path / "exact", [(name, ids, segments) for name in ("street", "yard")], categories)
-
 
 # COCO instances.
 
@@ -159,87 +125,6 @@ def test_supervisions_coco_gives_its_masks(convert, written_by_supervision, exac
     written_by_supervision.as_coco(annotations_path=str(tmp_path / "sv.json"))
     result = convert("coco", tmp_path / "sv.json", photos, "--val-frac", "0")
     assert renumbered_pq(result, exact) > 0.85  # polygons go through the middles of pixels
-
-
-def renumbered_pq(result, exact):
-    """panopticapi's PQ of all, where the tool numbers a and b in its own way."""
-    by_name = {row["name"]: row["id"] for row in exact.document()["categories"]}
-    document = result.document()
-    new = {row["id"]: by_name[row["name"]] for row in document["categories"]}
-    for annotation in document["annotations"]:
-        for segment in annotation["segments_info"]:
-            segment["category_id"] = new[segment["category_id"]]
-    for row in document["categories"]:
-        row["id"] = new[row["id"]]
-    (result.folder / "panoptic_train.json").write_text(json.dumps(document))
-    return panopticapi_pq(exact, result)
-
-
-# Labelme.
-
-
-def test_labelmes_shapes_give_labelmes_own_masks(convert, labelme, tmp_path, capsys):
-    """It paints the outline itself as well, so that its masks are up to a pixel larger."""
-    result = convert("labelme", labelme, "--stuff", "grass", "--val-frac", "0")
-    categories = [dict(row, color=None) for row in result.categories().values()]
-    assert [row["name"] for row in categories] == ["ball", "cat", "dog", "grass"]
-    own = []
-    for name in ("street", "yard"):
-        pictures = (WRITTEN_BY_TOOLS / "labelme" / f"{name}_{kind}.png" for kind in ("labels", "numbers"))
-        labels, numbers = (np.array(Image.open(picture)).astype(np.int32) for picture in pictures)
-        found = [(value, int(labels[numbers == value][0])) for value in np.unique(numbers).tolist() if value]
-        own.append((name, numbers, found))
-    theirs = write_result(tmp_path / "own", own, categories)
-    assert panopticapi_pq(theirs, result) > 0.85
-    assert [len(result.segments(name)) for name in ("street", "yard")] == [3, 4]
-    assert "1 shapes without area are skipped (line); first: yard.json" in capsys.readouterr().err
-
-
-def test_supervisions_labelme_gives_its_masks(convert, written_by_supervision, exact, photos):
-    written_by_supervision.as_labelme(annotations_directory_path=str(photos))
-    assert renumbered_pq(convert("labelme", photos, "--val-frac", "0"), exact) > 0.85
-
-
-def test_labelmes_photos_are_found_in_other_folders_and_its_void_labels_are_void(convert, labelme, capsys):
-    document = json.loads((labelme / "street.json").read_text())
-    (labelme / "more").mkdir()
-    (labelme / "street.png").rename(labelme / "more" / "street.png")
-    write_photos(labelme, ["unlabelled.png"])
-    document["imagePath"] = "..\\photos\\street.png"
-    document["shapes"][0]["label"] = "__ignore__"
-    del document["imageHeight"], document["imageWidth"]
-    (labelme / "street.json").write_text(json.dumps(document))
-    result = convert("labelme", labelme, "--val-frac", "0")
-    assert {row["name"] for row in result.categories().values()} == {"ball", "cat", "dog", "grass"}
-    assert len(result.segments("street")) == 2
-    assert (result.folder / "images_train" / "more/street.png").is_file()
-    assert "1 photos without a JSON are left out; first: unlabelled.png" in capsys.readouterr().err
-
-
-def test_labelmes_val_may_have_labels_of_its_own_and_ids_go_on(convert, labelme, tmp_path):
-    (tmp_path / "val").mkdir()
-    for name in ("yard.json", "yard.png"):
-        (labelme / name).rename(tmp_path / "val" / name)
-    result = convert("labelme", labelme, "--val", tmp_path / "val", "--stuff", "grass")
-    assert (result.names(), result.names("val")) == (["street"], ["yard"])
-    assert [result.document(split)["images"][0]["id"] for split in ("train", "val")] == [1, 2]
-    assert result.document("val")["categories"] == result.document()["categories"]
-    assert {row["name"] for row in result.categories().values()} == {"ball", "cat", "dog", "grass"}
-
-
-def test_a_table_gives_labelmes_labels_their_ids_and_kinds(convert, labelme, refused, tmp_path):
-    table = tmp_path / "table.json"
-    rows = [
-        {"id": 20 + i, "name": name, "isthing": int(name != "grass")} for i, name in enumerate(["dog", "grass", "cat"])
-    ]
-    table.write_text(json.dumps(rows))
-    line = refused("labelme", labelme, "--categories", table)
-    assert "label 'ball' is not in --categories; add it there" in line
-    table.write_text(json.dumps([*rows, {"id": 9, "name": "ball", "isthing": 1}]))
-    result = convert("labelme", labelme, "--categories", table, "--val-frac", "0")
-    assert {key: (row["name"], row["isthing"]) for key, row in result.categories().items()} == {
-        20: ("dog", 1), 21: ("grass", 0), 22: ("cat", 1), 9: ("ball", 1)
-    }  # fmt: skip
 
 
 # YOLO.

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import antvisionps
 from antvisionps.cli import main as cli
+from antvisionps.core.errors import DataError
 from tests.datasets.conversion.conftest import HW, write_photos
 from tests.datasets.conversion.result import Result
 
@@ -78,6 +80,22 @@ def test_workers_and_order_change_no_byte_and_photos_are_linked(coco, tmp_path, 
             link = moved / "out" / f"images_{split}" / f"{name}.png"
             assert link.resolve() == moved / "photos" / f"{name}.png"
             assert link.read_bytes() == (tmp_path / "photos" / f"{name}.png").read_bytes()
+
+
+def test_python_takes_lists_and_says_what_is_in_the_folder(coco, tmp_path):
+    path, photos = coco()
+    rows = [{"id": 1, "name": "a", "isthing": 1}, {"id": 2, "name": "b", "isthing": 1}]
+    made = antvisionps.convert.coco(str(path), photos, out=str(tmp_path / "out"), stuff="b", categories=rows)
+    assert made.folder == tmp_path / "out"
+    assert [one.name for one in made.categories.stuff] == ["b"]
+    assert {name: (of_split.images, of_split.segments[1]) for name, of_split in made.counts.items()} == {
+        "train": (8, 8), "val": (2, 2)
+    }  # fmt: skip
+    for val in (path, (path,)):
+        with pytest.raises(DataError, match="val: expected 2 places, as train has them, got "):
+            antvisionps.convert.coco(path, photos, out=tmp_path / "out", val=val)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'stuf'"):
+        antvisionps.convert.coco(path, photos, out=tmp_path / "out", stuf=["b"])
 
 
 def test_a_folder_that_holds_the_photos_or_other_files_is_never_replaced(refused, convert, coco, tmp_path):
