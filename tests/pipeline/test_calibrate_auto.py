@@ -3,19 +3,20 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts
+from antvisionps.interchange.import_end import import_end
+from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.pipeline.calibrate_auto import choices_of_ends, choose_ends, fold_images
-from antvisionps.predictions.instances import InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
-from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
+from antvisionps.predictions.schema import CacheIdentity
+from tests.interchange.guide import names
 from tests.pipeline.workspace import ENDS, SYSTEMS, bytes_below, change_params, fail, succeed, write_params
 
 
@@ -116,33 +117,60 @@ def test_two_processes_and_the_ends_in_another_order_find_and_fuse_the_same(done
     assert bytes_below(tmp_path / "fused" / "fusion") == bytes_below(auto / "fused" / "fusion")
 
 
-def without_probabilities(folder):
-    """Writes the caches of an end again as an import of panoptic results has them: every probability is 0 or 1."""
-    with InstancesReader(folder / INSTANCES_FILE) as reader:
-        header, images = reader.header, list(reader)
-    with InstancesWriter(folder / INSTANCES_FILE, header) as writer:
-        for image in images:
-            writer.write(replace(image, scores=np.ones_like(image.scores), mask_probs=None))
-    with SemanticReader(folder / SEMANTIC_FILE) as reader:
-        header, semantics = reader.header, list(reader)
-    with SemanticWriter(folder / SEMANTIC_FILE, header) as writer:
-        for image in semantics:
-            is_likeliest = image.planes == image.planes.max(axis=0)
-            writer.write(replace(image, planes=255 * is_likeliest.astype(np.uint8)))
+def mask2former_of(dataset, image, rng):
+    """What Mask2Former's post-processing of Transformers makes of queries near the truth: of each segment one, moved a
+    little, and some that are sure of nothing."""
+    from transformers import Mask2FormerImageProcessor
+
+    ids, categories = dataset.load_segment_ids(image), dataset.categories
+    masks = [np.roll(ids == segment.segment_id, rng.integers(-2, 3, 2), (0, 1)) for segment in image.segments]
+    labels = [categories.class_index(segment.category_id) for segment in image.segments]
+    classes = rng.normal(0, 1, (len(labels) + 3, len(categories) + 1))
+    classes[np.arange(len(labels)), labels] += 8
+    masks += [rng.random(ids.shape) < 0.1] * 3
+    outputs = SimpleNamespace(
+        class_queries_logits=torch.tensor(classes)[None].float(),
+        masks_queries_logits=torch.tensor(np.where(masks, 9.0, -9.0))[None].float(),
+    )
+    stuff = {categories.class_index(category.category_id) for category in categories.stuff}
+    process = Mask2FormerImageProcessor().post_process_panoptic_segmentation
+    return process(outputs, target_sizes=[ids.shape], label_ids_to_fuse=stuff)[0]
 
 
-def test_an_end_without_probabilities_is_fused_without_a_special_setting(done, tmp_path):
-    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+def import_mask2former(prepared, predictions, folder):
+    """Panoptic results without probabilities in place of what the end predicted of either split."""
+    rng = np.random.default_rng(8)
     for split in ("heldout", "val"):
-        without_probabilities(predictions / "e_ups" / split)
-    params = write_params(tmp_path / "params.yaml", method="auto", systems=["fusion"])
+        dataset, files, rows = open_split(prepared, split), folder / split, []
+        (files / "panoptic").mkdir(parents=True)
+        for image in dataset.images:
+            result = mask2former_of(dataset, image, rng)
+            np.save(files / "panoptic" / f"{image.image_id}.npy", result["segmentation"].numpy())
+            file_name = f"{image.image_id}.npy"
+            rows.append({"image_id": image.image_id, "file_name": file_name, "segments_info": result["segments_info"]})
+        (files / "panoptic.json").write_text(json.dumps(rows))
+        (files / "labels.json").write_text(json.dumps(names(dataset)))
+        identity = CacheIdentity("e_ups", split, dataset_fingerprint(prepared), dataset.categories)
+        shutil.rmtree(predictions / "e_ups" / split)
+        import_end(files, predictions / "e_ups" / split, dataset=dataset, identity=identity)
+
+
+def test_panoptic_results_of_transformers_are_fused_with_a_native_end_without_a_special_setting(done, tmp_path):
+    predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
+    import_mask2former(done.prepared, predictions, tmp_path / "files")
+    params = write_params(tmp_path / "params.yaml", method="auto")
     places = {"params": params, "predictions": predictions}
     succeed(done.run("calibrate", **places, out=tmp_path / "calibration"))
-    succeed(done.run("fuse", **places, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
+    places["calibration"] = tmp_path / "calibration"
+    succeed(done.run("fuse", **places, out=tmp_path / "fused"))
     ends = pq.read_table(tmp_path / "fused" / "fusion" / "segments.parquet")["end"].to_pylist()
     assert "e_ups+lwl_htc" in ends
     found = json.loads((tmp_path / "calibration" / "fusion.json").read_text())
     assert {choice["paste_by"] for choice in found["choices"]} == {"heuristic"}  # the head needs mask probabilities
+    places |= {"fused": tmp_path / "fused", "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    succeed(done.run("score", "--no-error-budget", **places))
+    scored = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())
+    assert scored["fusion"]["All"]["PQ"] > max(scored[end]["All"]["PQ"] for end in ENDS)
 
 
 @pytest.mark.parametrize(
