@@ -22,7 +22,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 from antvisionps.cli import main as cli
 from antvisionps.params.whole import load_params
-from tests.dvc_project import dvc, environment
+from tests.dvc_project import dvc, environment, stages_run
 from tests.test_docs import PAGES, ROOT
 
 PROGRAMS = (
@@ -176,7 +176,7 @@ def test_try_a_change_of_the_readme_compares_an_experiment_with_the_users_own_ru
     metrics.write_text(own)
     assert "50.0" in dvc(project, "metrics", "diff")
 
-    run, diffs = [], []
+    run, diffs, experiment = [], [], []
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[0] in ("source", "make") or words[:3] == ["dvc", "plots", "show"]:
@@ -187,11 +187,15 @@ def test_try_a_change_of_the_readme_compares_an_experiment_with_the_users_own_ru
         assert done.returncode == 0, (line, done.stderr)
         run.append(" ".join(words[:2]))
         diffs += [done.stdout] if words[:3] == ["dvc", "metrics", "diff"] else []
+        experiment += stages_run(done.stdout) if words[:3] == ["dvc", "exp", "run"] else []
     assert run[:5] == ["dvc repro", "git commit", "dvc exp", "dvc metrics", "git checkout"]
+    assert experiment == ["fuse", "score", "report"]
     assert "50.0" not in "".join(diffs)
     assert (project / "params.yaml").read_bytes() == before
     subprocess.run(["git", "checkout", "--quiet", "."], check=True)
-    dvc(project, "checkout")
+    # DVC gives back what it has cached; the metrics are in git, so that scoring may run again.
+    assert set(stages_run(dvc(project, "repro"))) <= {"score"}
+    assert metrics.read_text() == own
 
 
 def test_benchmarks_and_stages_take_their_documented_options():
