@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.evaluation.average_precision import (
     CategoryAP,
@@ -90,5 +91,4 @@ def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
         [row.ap50 for _, _, row in rows],
         [row.n_gt for _, _, row in rows],
     ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, CLASS_AP_SCHEMA, strict=True)]
-    return pa.table(arrays, schema=CLASS_AP_SCHEMA)
+    return arrow_table(columns, CLASS_AP_SCHEMA)
