@@ -1,4 +1,5 @@
-"""Arrow tables without pandas, which `pa.array` and `pa.table` import wherever it is installed: 0.3 s of a stage."""
+"""Arrow tables from and to numpy without pandas, which Arrow's own ways import wherever it is installed: 0.3 s of a
+stage."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,3 +30,15 @@ def _texts(values: Sequence[str] | np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(
         pa.string(), len(encoded), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     )
+
+
+def numbers_of(column: pa.ChunkedArray) -> np.ma.MaskedArray:
+    """(rows,) of a column of numbers, masked where it is null."""
+    array = column.combine_chunks()
+    is_known, data = array.buffers()
+    rows = slice(array.offset, array.offset + len(array))
+    values = np.frombuffer(data, dtype=array.type.to_pandas_dtype())[rows]
+    is_null = np.zeros(len(values), dtype=bool)
+    if is_known is not None:
+        is_null = np.unpackbits(np.frombuffer(is_known, dtype=np.uint8), bitorder="little")[rows] == 0
+    return np.ma.masked_array(values, mask=is_null)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from antvisionps.core.arrow_tables import arrow_table
+from antvisionps.core.arrow_tables import arrow_table, numbers_of
 
 SCHEMA = pa.schema(
     [("id", pa.int64()), ("area", pa.int32()), ("score", pa.float32()), ("iou", pa.float64()), ("end", pa.string())]
@@ -36,12 +36,23 @@ def test_masked_and_strided_arrays_of_numpy_are_taken_too():
     assert got["all"].null_count == len(numbers)
 
 
+@pytest.mark.parametrize(
+    "values", [[1, None, 3, None] * 5, [4] * 9, [None] * 3, []], ids=["some", "no", "all", "empty"]
+)
+def test_numbers_come_back_with_nulls_masked_from_any_slice_and_chunks(values):
+    column = pa.chunked_array([pa.array(values, pa.int32()), pa.array(values[::-1], pa.int32())])
+    for start in (0, 1, 9, len(values)):
+        found = numbers_of(column[start:])
+        assert found.tolist() == (values + values[::-1])[start:]
+        assert (found.dtype, len(found.mask)) == (np.int32, len(found))
+
+
 def test_pandas_is_not_imported():
     code = (
         "import sys, numpy as np, pyarrow as pa\n"
-        "from antvisionps.core.arrow_tables import arrow_table\n"
+        "from antvisionps.core.arrow_tables import arrow_table, numbers_of\n"
         "schema = pa.schema([('n', pa.int32()), ('end', pa.string())])\n"
-        "arrow_table([np.ma.masked_equal(np.arange(3), 1), ['a', 'b', 'c']], schema)\n"
+        "numbers_of(arrow_table([np.ma.masked_equal(np.arange(3), 1), ['a', 'b', 'c']], schema)['n'])\n"
         "assert 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
