@@ -84,7 +84,7 @@ def _measure_lead(
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
     rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    columns = [
+    columns: list[list[Any]] = [
         [category_id for category_id, _, _ in rows],
         [end for _, end, _ in rows],
         [row.ap for _, _, row in rows],
