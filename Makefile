@@ -47,7 +47,7 @@ endif
 	antvisionps results metrics/panoptic.json
 
 test: setup chromium slurm lint types ## Lint, check types, run the tests
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # $(call debian,PACKAGES,TESTS) installs Debian's packages for those tests. Where it cannot, only CI stops.
 debian = echo "Installing $(1) for the tests of $(2)"; \

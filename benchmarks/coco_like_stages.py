@@ -18,7 +18,7 @@ MIN_STUFF_AREA_PX = 4096
 def write_params(root: Path, *, systems: Sequence[str], workers: int, **score: int) -> None:
     """ROOT/params.yaml: the built-in ones of two ends, these systems by the heuristic, COCO's smallest stuff segment
     and no pictures."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     document = yaml.load(PROJECT / "params.yaml")
     document["fuse"] |= {"method": "heuristic", "systems": list(systems), "min_stuff_area_px": MIN_STUFF_AREA_PX}
     document["ends"], document["predict"]["separate_ends"] = ["e_ups", "lwl_htc"], ["e_ups", "lwl_htc"]

@@ -14,8 +14,17 @@ from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
-LONGEST_FIRST = ("test_pipeline.py", "test_many_processes.py", "test_dvc_experiments.py", "test_predictor.py")
-"""Files of a minute and more. The first makes dvc_run, the second tiny_run, beside each other."""
+LONGEST_FIRST = (
+    *("test_pipeline.py", "test_many_processes.py"),  # which make dvc_run and tiny_run, beside each other
+    *("test_whole_batch.py", "test_loop.py", "test_table_1.py", "test_check.py"),  # need neither
+    *("test_documented_commands.py", "test_dvc_experiments.py", "test_mutations.py", "test_remote.py"),
+    *("test_predictor.py", "test_determinism.py", "test_calibrate.py"),
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: a test often waits, for SLURM, a browser, or what another worker makes."""
+    return 1 + len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

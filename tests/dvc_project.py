@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from antvisionps.fusion.system import load_kernels
 from tests.tiny_run import PROJECT, shrink
 
 
@@ -18,6 +19,7 @@ def copy_project(folder: Path) -> Path:
         if name and not name.startswith(("tests/", "metrics/")) and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, folder / name)
+    lend_kernels(PROJECT, folder)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
     shrink(params)
@@ -26,6 +28,18 @@ def copy_project(folder: Path) -> Path:
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     commit(folder)
     return folder
+
+
+def lend_kernels(project: Path, other: Path) -> None:
+    """Gives a copy of the project the compiled code that numba keeps beside a module, which takes 10 s to make anew.
+    That is of a module by its time of modification."""
+    load_kernels()
+    for compiled in (project / "antvisionps").rglob("__pycache__/*.nb[ci]"):
+        place = other / compiled.relative_to(project)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, place)
+        module = f"{compiled.name.partition('.')[0]}.py"
+        shutil.copystat(compiled.parents[1] / module, place.parents[1] / module)
 
 
 def environment() -> dict[str, str]:

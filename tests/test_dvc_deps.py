@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from antvisionps.params.fusion import FusionChoices
 
 PROJECT = Path(__file__).parents[1]
-STAGES: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]
 
 OF_THE_FUSION = ("fusion", "evaluation", "pipeline", "report", "params/fusion.py", "params/whole.py")
 """Below antvisionps: what changes without a model's being trained again."""

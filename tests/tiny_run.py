@@ -18,7 +18,7 @@ TINY_NETWORK = {"fpn_channels": 16, "train_proposals": 24, "rois_per_image": 16,
 
 def write_tiny_params(path: Path) -> None:
     """The built-in run's parameters with everything small, in one process without workers."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     params: dict[str, Any] = yaml.load(PROJECT / "params.yaml")
     shrink(params)
     params["ends"] = list(ENDS)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
@@ -132,4 +133,4 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
     """Images have the data set's own ids, so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
     schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
+    return pa.concat_tables(arrow_table(columns, schema) for columns in image_columns(counts, source_ids))

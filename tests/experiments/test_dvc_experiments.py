@@ -20,7 +20,7 @@ from antvisionps.core.errors import AntVisionPSError
 from antvisionps.experiments import tables
 from antvisionps.experiments.dvc_experiments import open_clone
 from antvisionps.experiments.run_tables import Plan, run_missing
-from tests.dvc_project import commit, environment
+from tests.dvc_project import commit, environment, lend_kernels
 
 ROOT = Path(__file__).parents[2]
 
@@ -269,6 +269,9 @@ def test_a_second_run_at_a_time_is_refused(stub_project, monkeypatch, capsys):
 
 def test_the_pipeline_itself_makes_a_row(dvc_run, tmp_path):
     folder = shutil.copytree(dvc_run, tmp_path / "project", symlinks=True)
+    with open_clone(folder, folder / "data" / "tables") as clone:
+        lend_kernels(folder, clone.folder)
+        git(clone.folder, "update-index", "-q", "--refresh")  # else a checkout writes the modules again
     assert start(folder).wait() == 0
     (name,) = experiments(folder)
     trained = folder / "data" / "tables" / "data" / "models"

@@ -180,20 +180,31 @@ def command_of(stage: str, root: Path) -> list[str]:
     return [*reads, "--params", str(root / "params.yaml"), "--out", str(root / "out" / "x")]
 
 
-@contextmanager
-def linked(source: Path, to: Path, target: Target) -> Iterator[Path]:
-    """A copy of the run whose files are links, but for the damaged one and the params, which name the folder."""
+def linked(source: Path, to: Path) -> Path:
+    """A copy of the run whose files are links, but for the params, which name the folder."""
     shutil.copytree(source, to, copy_function=os.link)
-    (to / target.file).unlink()
     path = to / "prepare.yaml"
     text = path.read_text().replace(str(source), str(to))
     path.unlink()
     path.write_text(text)
-    (to / "out").mkdir()
+    return to
+
+
+def replace(path: Path, content: bytes) -> None:
+    """By another file: the old one may be linked, or mapped into memory."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@contextmanager
+def empty_out(root: Path) -> Iterator[Path]:
+    """The folder that stages write to; its content is removed at the end."""
+    out = root / "out"
+    out.mkdir()
     try:
-        yield to
+        yield out
     finally:
-        shutil.rmtree(to)
+        shutil.rmtree(out)
 
 
 def run(stage: str, root: Path) -> tuple[int, str]:
@@ -219,9 +230,9 @@ def run(stage: str, root: Path) -> tuple[int, str]:
             signal.signal(signal.SIGALRM, before)
 
 
-def fault_of(status: int, printed: str, root: Path, sound: dict[Path, bytes]) -> str | None:
+def fault_of(status: int, printed: str, out: Path, sound: dict[Path, bytes]) -> str | None:
     """What a stage did wrong with a damaged file; None where it did right."""
-    written = bytes_below(root / "out")
+    written = bytes_below(out)
     if status == 0:
         return None if written == sound else ANOTHER_RESULT
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
@@ -229,7 +240,7 @@ def fault_of(status: int, printed: str, root: Path, sound: dict[Path, bytes]) ->
         return "traceback: " + " | ".join(printed.splitlines()[-3:])
     if len(lines) != 1:
         return f"{len(lines)} error lines"
-    if written or list((root / "out").iterdir()):
+    if written or list(out.iterdir()):
         return f"left {sorted(map(str, written))}"
     return None if len(lines[0]) < 2_000 else f"an error line of {len(lines[0])} characters"
 
@@ -238,21 +249,21 @@ def fault_of(status: int, printed: str, root: Path, sound: dict[Path, bytes]) ->
 @pytest.mark.parametrize("target", TARGETS, ids=name_of)
 def test_damage_is_one_line_or_changes_nothing(run_folder, tmp_path, target):
     sound_file = (run_folder / target.file).read_bytes()
-    with linked(run_folder, tmp_path / "run", target) as root:
-        (root / target.file).write_bytes(sound_file)
+    root = linked(run_folder, tmp_path / "run")
+    with empty_out(root) as out:
         assert run(target.stage, root)[0] == 0
-        sound = bytes_below(root / "out")
+        sound = bytes_below(out)
     faults = []
     for number in range(target.count):
         rng = Random(zlib.crc32(f"{target.stage} {target.file} {number}".encode()))
         mutation = target.mutations[number % len(target.mutations)]
         damaged = mutation(sound_file, rng)
-        with linked(run_folder, tmp_path / "run", target) as root:
-            (root / target.file).write_bytes(damaged)
-            fault = fault_of(*run(target.stage, root), root, sound)
-            if fault and not (fault == ANOTHER_RESULT and may_be_valid(target, mutation)):
-                (tmp_path / f"fault{number}").write_bytes(damaged)
-                faults.append(f"{mutation.__name__} {number}: {fault}")
+        replace(root / target.file, damaged)
+        with empty_out(root) as out:
+            fault = fault_of(*run(target.stage, root), out, sound)
+        if fault and not (fault == ANOTHER_RESULT and may_be_valid(target, mutation)):
+            (tmp_path / f"fault{number}").write_bytes(damaged)
+            faults.append(f"{mutation.__name__} {number}: {fault}")
     assert not faults, "\n".join(faults)
 
 

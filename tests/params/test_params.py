@@ -31,7 +31,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         else:
             node[key] = value
         path = tmp_path / "params.yaml"
-        YAML(typ="safe", pure=True).dump(document, path)
+        YAML(typ="safe").dump(document, path)
         return path
 
     return edit

@@ -48,18 +48,6 @@ def test_a_second_repro_runs_nothing(project):
     assert "up to date" in output
 
 
-def test_a_fusion_parameter_runs_fusion_and_scoring_alone(project):
-    before = (project / "metrics" / "panoptic.json").read_bytes()
-    output = dvc(project, "exp", "run", "-S", "fuse.min_stuff_area_px=5000")
-    assert stages_run(output) == ["fuse", "score", "report"]
-    shown = json.loads(dvc(project, "metrics", "diff", "--json"))
-    assert "metrics/panoptic.json" in shown
-    subprocess.run(["git", "checkout", "--quiet", "--", "."], cwd=project, check=True)
-    # DVC gives back what it has cached; the metrics are in git, so that scoring may run again.
-    assert set(stages_run(dvc(project, "repro"))) <= {"score"}
-    assert (project / "metrics" / "panoptic.json").read_bytes() == before
-
-
 def test_the_python_lines_of_the_readme_show_a_cached_prediction(project):
     lines = (PROJECT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     check = "\nassert best.mask.any() and best.mask.shape == cache[1000001].hw"

@@ -23,7 +23,7 @@ PAIR = {"first": "e_ups", "second": "lwl_htc"}
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A working folder with params of two ends on one frozen backbone, a prepared data set and untrained networks."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     params = yaml.load(PROJECT / "params.yaml")
     shrink(params)
     params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR]}

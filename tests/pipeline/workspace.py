@@ -98,7 +98,7 @@ def write_caches(prepared, predictions):
 
 def change_params(source, path, **changes):
     """Writes params with other values, at any depth."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     document = yaml.load(source)
     update(document, changes)
     yaml.dump(document, path)

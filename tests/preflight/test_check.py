@@ -35,7 +35,7 @@ def check(tmp_path, monkeypatch, capsys):
     def run(source, change=lambda params: None):
         params = read_params(source)
         change(params)
-        YAML(typ="safe", pure=True).dump(params, tmp_path / "params.yaml")
+        YAML(typ="safe").dump(params, tmp_path / "params.yaml")
         status = 0
         try:
             cli.main(["check"])

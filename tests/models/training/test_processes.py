@@ -1,8 +1,11 @@
 """What starting several processes asks of the machine, and what it says where that is missing."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +101,16 @@ def test_a_process_that_loses_another_is_not_taken_for_the_cause(monkeypatch, tm
     with pytest.raises(LaunchError, match=r"the 2 processes lost one another .*Connection (closed|reset) by peer"):
         launching.launch("slurm", 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_of_the_errors_of_several_processes_the_first_is_told(monkeypatch, tmp_path):
+    def fail_both():
+        for rank, second in ((0, 2.0), (1, 1.0)):
+            report = {"time": second, "lost": False, "ours": True, "text": f"error of {rank}"}
+            Path(os.environ[launching.FAILURES], f"{rank}.json").write_text(json.dumps(report))
+        return [1, 1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launching, "_srun", fail_both)
+    with pytest.raises(LaunchError, match=r"^error of 1$"):
+        launching.launch("slurm", 2)
