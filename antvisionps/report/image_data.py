@@ -53,6 +53,17 @@ class ReportSources:
         """The systems with maps."""
         return {system: fused for system, fused in self.fused.items() if fused is not None}
 
+    @property
+    def kinds(self) -> dict[str, list[str]]:
+        """What each end predicts: instances, semantic, or both."""
+        if self.caches is None:
+            return {}
+        of_kind = {
+            "instances": self.caches.open_instances(self.ends),
+            "semantic": self.caches.open_semantics(self.ends),
+        }
+        return {end: [kind for kind, readers in of_kind.items() if end in readers] for end in self.ends}
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:

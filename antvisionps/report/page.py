@@ -101,6 +101,7 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         "systems": list(sources.fused),
         "mapped": list(sources.mapped),
         "ends": list(sources.ends),
+        "kinds": sources.kinds,
         "sizes": [[name, low] for name, (low, _) in SIZES.items()],
         "outcomes": [*OUTCOMES, UNEXPLAINED],
     }

@@ -81,7 +81,7 @@ def per_image_schema(*, text_ids: bool) -> pa.Schema:
 
 
 def read_summary(path: Path) -> Summary:
-    """What panoptic.json or boundary_panoptic.json of stage score holds. Raises DataError if it is missing or broken."""
+    """What stage score wrote of PQ, or of boundary PQ. Raises DataError if it is missing or broken."""
     summary: Summary = read_document(
         path, _SummaryDocument, what="summary", remedy=REMEDY, error=DataError
     ).model_dump()

@@ -25,6 +25,8 @@ const app = (() => {
       tagged: "",
       tags: "",
       confused: "",
+      bin: "", // of a reliability diagram, and whose
+      slice: "",
       thumbs: "photo",
       mode: "side",
       opacity: 65,
@@ -37,6 +39,9 @@ const app = (() => {
       measure: "PQ",
       bars: "order",
       curve: "loss",
+      lost: "All",
+      lrp: "", // a system
+      precision: "", // a class index
       confusion: "", // a system; the chosen one where it is empty
       counted: "pixels",
     };

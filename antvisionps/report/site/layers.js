@@ -37,7 +37,7 @@ function layerKeys(overview) {
     "truth",
     "system",
     "errors",
-    ...overview.ends.flatMap((end) => [`instances:${end}`, `semantic:${end}`]),
+    ...overview.ends.flatMap((end) => overview.kinds[end].map((kind) => `${kind}:${end}`)),
   ];
 }
 
@@ -309,7 +309,7 @@ function imageLayers(overview, image, data, state) {
     const name = layerName(key, state.system);
     const [kind, end] = partsOf(key);
     if (kind === "errors") {
-      const tally = qualityOf(tallyOf(overview, image, state.system));
+      const tally = qualityOf(overview, image, state.system);
       return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
     }
     const listed = {

@@ -12,11 +12,15 @@ function showOverview(section, overview, state) {
       summaryCard(overview),
       perClassCard(overview, state),
       metrics.intervals.some((row) => row.minus) && differencesCard(overview),
-      metrics.error_budget.length && budgetCard(metrics),
-      metrics.error_kinds?.length && errorKindsCard(overview),
+      metrics.error_budget?.length && budgetCard(metrics),
+      overview.mapped.length && errorKindsCard(overview, state),
+      metrics.lrp?.length && lrpCard(overview, state),
+      metrics.slices?.length && slicesCard(overview),
       overview.choice && choiceCard(overview.choice),
       overview.routing && routingCard(overview),
-      metrics.per_size.length && sizeCard(overview),
+      metrics.per_size?.length && sizeCard(overview),
+      metrics.curves?.length && endsCard(overview, state),
+      metrics.calibration_error?.length && reliabilityCard(overview),
       overview.curves?.length && curvesCard(overview, state),
       overview.mapped.length && confusionCard(overview, state),
       provenanceCard(overview),
@@ -52,7 +56,8 @@ const numberedStyle = (index) => ({ "--system": `var(--system-${index % 6})` });
 const swatch = (overview, name) => el("i.swatch", systemStyle(overview, name));
 
 function summaryCard(overview) {
-  const { summary, intervals } = overview.metrics;
+  const { systems } = overview;
+  const { summary, intervals, boundary = {} } = overview.metrics;
   const ofAll = intervals.filter((row) => row.group === "All" && !row.minus);
   const limits = extent(ofAll.flatMap((row) => [row.low, row.high, row.PQ]));
   const measures = Object.entries(GROUPS).flatMap(([group, suffix]) =>
@@ -70,13 +75,15 @@ function summaryCard(overview) {
   const columns = [
     { head: "system", kind: "th", cell: (system) => [swatch(overview, system), system] },
     ...measures,
+    boundary[systems[0]] &&
+      numbers("boundary PQ", (system) => percent(boundary[system].All.PQ), { title: "PQ where outlines count, too" }),
     { head: "PQ, 95 % interval", kind: "td.wide", cell: interval },
-  ];
+  ].filter(Boolean);
   return fullCard(
     "Panoptic quality",
     `Percent on ${count(overview.images.length, "image")}. Intervals are over images.`,
     overview.ignored && el("p", `Ignored: ${overview.ignored}`),
-    table("Panoptic quality of every system", columns, overview.systems),
+    table("Panoptic quality of every system", columns, systems),
   );
 }
 
@@ -161,37 +168,6 @@ function budgetCard(metrics) {
   );
 }
 
-// What each kind of error of segments is, as docs/metrics.md has it.
-const LOSSES = {
-  outline: "matched, but with an IoU below 1",
-  class: "found under another category",
-  merged: "several true segments in one",
-  split: "one true segment in several",
-  duplicate: "a rest on a segment that is matched",
-  location: "of the right category, with an IoU of 0.1 to 0.5",
-  both: "of another category, with an IoU of 0.1 to 0.5",
-  background: "where nothing of the kind is",
-  missed: "nothing was found",
-};
-
-function errorKindsCard({ metrics, systems }) {
-  const row = (kind, system) =>
-    metrics.error_kinds.find((one) => one.group === "All" && one.kind === kind && one.system === system);
-  const columns = [
-    { head: "kind", kind: "th", cell: (kind) => kind },
-    ...systems.map((system) => ({
-      ...strong(system, (kind) => percent(row(kind, system)?.PQ_lost ?? null)),
-      title: `PQ that ${system} loses`,
-    })),
-    { head: "what it is", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
-  ];
-  return card(
-    "PQ lost, by kind of error",
-    "Percent points. The kinds of a system add up to what its PQ lacks to 100.",
-    table("PQ lost by kind of error", columns, Object.keys(LOSSES)),
-  );
-}
-
 // Which ends `fuse.method: auto` could have taken, and why it took those.
 function choiceCard({ system, taken, choices }) {
   const inPercent = (value) => (value === null ? null : 100 * value);
@@ -216,8 +192,12 @@ function sizeCard({ metrics, sizes }) {
     { head: "system", cell: (row) => row.system },
     { head: "size", cell: (row) => row.size },
     ...MEASURES.map((measure) => numbers(measure, (row) => percent(row[measure]))),
+    metrics.boundary_per_size.length > 0 &&
+      numbers("boundary PQ", ({ system, size }) =>
+        percent(metrics.boundary_per_size.find((row) => row.system === system && row.size === size)?.PQ ?? null),
+      ),
     ...Object.entries(counts).map(([key, text]) => numbers(text, (row) => grouped(row[key]))),
-  ];
+  ].filter(Boolean);
   const named = sizes.map(([name, low]) => (low ? `${name} from ${grouped(low)} px` : name)).join(", ");
   return card(
     "Things by size",
