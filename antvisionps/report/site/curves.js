@@ -8,7 +8,7 @@ function curvesCard(overview, state) {
   return redrawn((set) => {
     const name = names.includes(state.curve) ? state.curve : names[0];
     const curves = overview.curves.filter((curve) => curve.name === name);
-    return card(
+    return fullCard(
       "Training curves",
       "Each point is the mean of some iterations; of monitor/…, an evaluation on photos that are not trained on.",
       el(
