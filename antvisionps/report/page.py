@@ -17,11 +17,10 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 import base64
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,7 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
-            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat: parsed faster
+            tallies = [packed_tally(rows) for rows in data.tally.values()]
             images.append([image.image_id, name, image.width, image.height, tallies])
             confusion.add(data.confused)
             wrong.add(data.wrong)
@@ -145,6 +144,16 @@ def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Ca
         return ImageData({}, data.tally, data.confused, data.wrong)
 
     return write
+
+
+def packed_tally(rows: Sequence[Sequence[float]]) -> list[float]:
+    """[code, number, sum of IoUs] of each row of `tally_outcomes` behind each other, which browsers parse fast; the bits
+    of a code are the class index, 3 of 1 + the size, 1 of the side, 4 of the outcome."""
+    flat: list[float] = []
+    for class_index, size, side, outcome, number, iou_sum in rows:
+        code = int(class_index) << 8 | int(size) + 1 << 5 | int(side) << 4 | int(outcome)
+        flat += [code, number, iou_sum or 0]
+    return flat
 
 
 def write_script(path: Path, document: Any) -> None:

@@ -119,7 +119,11 @@ PER_CLASS = TABLES["per_class.csv"]
             TABLES["lrp_per_class.csv"].replace("0.5\n", "1.5\n"),
             "line 2, min_score: expected .* from 0 to 1",
         ),
-        ("reliability", TABLES["reliability.csv"].replace("0.0667,0", "0.0000,0"), "e_ups, instances, 0.0 stands twice"),
+        (
+            "reliability",
+            TABLES["reliability.csv"].replace("0.0667,0", "0.0000,0"),
+            "e_ups, instances, 0.0 stands twice",
+        ),
         ("slices", TABLES["slices.csv"].replace("night", ""), "line 2, value: expected a name"),
         ("ends", '{"e_ups": {"AP": 141.5, "AP50": null}}', "e_ups.AP: .*got 141.5"),
         ("panoptic", "{}", "expected the systems .*, got"),

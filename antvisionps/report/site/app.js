@@ -122,15 +122,16 @@ const app = (() => {
     shown = state.view;
     const views = { overview: showOverview, images: showImages, image: showImage };
     const { hash } = location;
-    Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
+    const drawn = Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
       document.documentElement.dataset.shown = hash; // what is drawn, for who waits for it
     });
     document.title = [state.view === "image" && overview.imageOf.get(state.id)?.name, "AntVisionPS report"]
       .filter(Boolean)
       .join(" · ");
-    if (before === state.view) return;
+    if (before === state.view) return drawn;
     if (before === "image" && state.view === "images") returnToCard(byId("images"));
     else window.scrollTo(0, 0);
+    return drawn;
   }
 
   function complain(error) {
@@ -172,7 +173,7 @@ const app = (() => {
       event.preventDefault();
       byId("main").focus();
     });
-    show();
+    await show();
     document.documentElement.dataset.ready = "true";
   }
 

@@ -1,7 +1,7 @@
 // All images: filters, a card for each image that they leave, and the list of these to take along.
 "use strict";
 
-const CARDS_AT_ONCE = 60;
+const CARDS_AT_ONCE = 24; // some more than a laptop shows
 
 async function showImages(section, overview, state) {
   try {

@@ -4,28 +4,38 @@
 const GROUPS = { All: "", Things: "ᵀʰ", Stuff: "ˢᵗ" };
 const MEASURES = ["PQ", "SQ", "RQ"];
 
-function showOverview(section, overview, state) {
+// The cards come one after the other, so that the first can be read while the others are made.
+async function showOverview(section, overview, state) {
+  const cards = overviewCards(overview, state);
+  section.replaceChildren(cards[0]());
+  const first = section.firstChild;
+  for (const make of cards.slice(1)) {
+    await new Promise((resolve) => setTimeout(resolve));
+    if (section.firstChild !== first) return; // it is drawn anew
+    section.append(make());
+  }
+}
+
+function overviewCards(overview, state) {
   const { metrics } = overview;
-  section.replaceChildren(
-    ...[
-      overview.compared && comparedCard(overview),
-      summaryCard(overview),
-      perClassCard(overview, state),
-      metrics.intervals.some((row) => row.minus) && differencesCard(overview),
-      metrics.error_budget?.length && budgetCard(metrics),
-      overview.mapped.length && errorKindsCard(overview, state),
-      metrics.lrp?.length && lrpCard(overview, state),
-      metrics.slices?.length && slicesCard(overview),
-      overview.choice && choiceCard(overview.choice),
-      metrics.per_size?.length && sizeCard(overview),
-      overview.routing && routingCard(overview),
-      metrics.curves?.length && endsCard(overview, state),
-      metrics.calibration_error?.length && reliabilityCard(overview),
-      overview.curves?.length && curvesCard(overview, state),
-      overview.mapped.length && confusionCard(overview, state),
-      provenanceCard(overview),
-    ].filter(Boolean),
-  );
+  return [
+    overview.compared && (() => comparedCard(overview)),
+    () => summaryCard(overview),
+    () => perClassCard(overview, state),
+    metrics.intervals.some((row) => row.minus) && (() => differencesCard(overview)),
+    metrics.error_budget?.length && (() => budgetCard(metrics)),
+    overview.mapped.length && (() => errorKindsCard(overview, state)),
+    metrics.lrp?.length && (() => lrpCard(overview, state)),
+    metrics.slices?.length && (() => slicesCard(overview)),
+    overview.choice && (() => choiceCard(overview.choice)),
+    metrics.per_size?.length && (() => sizeCard(overview)),
+    overview.routing && (() => routingCard(overview)),
+    metrics.curves?.length && (() => endsCard(overview, state)),
+    metrics.calibration_error?.length && (() => reliabilityCard(overview)),
+    overview.curves?.length && (() => curvesCard(overview, state)),
+    overview.mapped.length && (() => confusionCard(overview, state)),
+    () => provenanceCard(overview),
+  ].filter(Boolean);
 }
 
 const card = (title, note, ...content) => el("article.panel", el("h2", title), note && el("p.quiet", note), content);

@@ -30,49 +30,60 @@ function prepareImages(overview) {
   overview.imageOf = new Map(overview.images.map((image) => [image.id, image]));
 }
 
-// An image's tally is flat: six numbers a row, the rows of a category behind each other.
-const NUMBERS_A_ROW = 6;
+// An image's tally is flat, the rows of a category behind each other. A row is a code, of whose bits the last 4 are the
+// outcome's place, then 1 the side (0 true, 1 predicted), 3 the size's place + 1, the rest the class index; a number of
+// segments; and their sum of IoUs.
+const NUMBERS_A_ROW = 3;
+const outcomeOf = (code) => code & 15;
+const sideOf = (code) => (code >> 4) & 1;
+const sizeOf = (code) => ((code >> 5) & 7) - 1;
+const classOf = (code) => code >> 8;
 const MATCHED_PLACE = 0;
 
-// What PQ counts of an image under a system: {pq in percent or NaN, tp, fp, fn, lost, rows}, of a category or a size where
-// these are given; `lost` is what errors of the kind keep from the sum of IoUs.
-function qualityOf(overview, image, system, { category = "", size = "", error = "error" } = {}) {
-  const tally = image.tallies[overview.systems.indexOf(system)];
-  const [ofCategory, ofSize] = [category, size].map((wanted) => (wanted === "" ? null : Number(wanted)));
-  const lossOf = lossOfKind(overview, error);
-  const found = { pq: NaN, tp: 0, fp: 0, fn: 0, lost: 0, rows: 0 };
-  let [sum, classes, last, iouSum, weight] = [0, 0, -1, 0, 0];
-  const close = () => {
-    if (weight) sum += iouSum / weight;
-    if (weight) classes++;
-    iouSum = weight = 0;
+// Gives of an image under a system what PQ counts: {pq in percent or NaN, tp, fp, fn, lost, rows}; of a category or a size
+// where these are given. `lost` is what errors of the kind keep from the sum of IoUs.
+function qualityMeter(overview, { category = "", size = "", error = "error" } = {}) {
+  const [ofCategory, ofSize] = [category, size].map((wanted) => (wanted === "" ? -1 : Number(wanted)));
+  const losses = lossesOfKind(overview, error);
+  const { outcomes, systems } = overview;
+  return (image, system) => {
+    const tally = image.tallies[systems.indexOf(system)];
+    const found = { pq: NaN, tp: 0, fp: 0, fn: 0, lost: 0, rows: 0 };
+    let sum = 0, classes = 0, iouSum = 0, weight = 0;
+    for (let at = 0; at < tally.length; at += NUMBERS_A_ROW) {
+      const code = tally[at], number = tally[at + 1], iou = tally[at + 2];
+      const isLastOfClass = classOf(code) !== classOf(tally[at + NUMBERS_A_ROW] ?? -1);
+      if ((ofCategory < 0 || classOf(code) === ofCategory) && (ofSize < 0 || sizeOf(code) === ofSize)) {
+        const side = sideOf(code), outcome = outcomeOf(code);
+        if (outcome === MATCHED_PLACE) found.tp += number;
+        else if (side) found.fp += number;
+        else found.fn += number;
+        iouSum += iou;
+        weight += outcome === MATCHED_PLACE ? number : number / 2;
+        found.lost += losses[side * outcomes.length + outcome] * (outcome === MATCHED_PLACE ? number - iou : number / 2);
+        found.rows++;
+      }
+      if (isLastOfClass && weight) {
+        sum += iouSum / weight;
+        classes++;
+        iouSum = weight = 0;
+      }
+    }
+    if (classes) found.pq = (100 * sum) / classes;
+    return found;
   };
-  for (let at = 0; at < tally.length; at += NUMBERS_A_ROW) {
-    if (ofCategory !== null && tally[at] !== ofCategory) continue;
-    if (ofSize !== null && tally[at + 1] !== ofSize) continue;
-    if (tally[at] !== last) close();
-    last = tally[at];
-    const [side, outcome, number, iou] = [tally[at + 2], tally[at + 3], tally[at + 4], tally[at + 5]];
-    const isMatch = outcome === MATCHED_PLACE;
-    iouSum += iou;
-    weight += isMatch ? number : number / 2;
-    found[isMatch ? "tp" : side ? "fp" : "fn"] += number;
-    found.lost += lossOf(side, outcome, number, iou);
-    found.rows++;
-  }
-  close();
-  if (classes) found.pq = (100 * sum) / classes;
-  return found;
 }
 
-// A match loses 1 − IoU, every other segment ½; of another kind nothing.
-function lossOfKind({ outcomes }, kind) {
-  const half = (isOf) => (side, outcome, number) => (outcome !== MATCHED_PLACE && isOf(side, outcome) ? number / 2 : 0);
-  if (kind === "outline") return (side, outcome, number, iou) => (outcome === MATCHED_PLACE ? number - iou : 0);
-  if (kind === "error") return half(() => true);
-  if (kind === "fp" || kind === "fn") return half((side) => (side === 1) === (kind === "fp"));
-  const place = outcomes.indexOf(kind);
-  return half((_, outcome) => outcome === place);
+const qualityOf = (overview, image, system) => qualityMeter(overview)(image, system);
+
+// Of each side and outcome 1 where segments with it are errors of the kind, else 0. A match loses 1 − IoU, what is wrong or
+// missed ½.
+function lossesOfKind({ outcomes }, kind) {
+  const isOf = (side, outcome) => {
+    if (outcome === "matched") return kind === "outline";
+    return kind === "error" || kind === outcome || kind === (side ? "fp" : "fn");
+  };
+  return Float64Array.from([0, 1].flatMap((side) => outcomes.map((outcome) => Number(isOf(side, outcome)))));
 }
 
 // Class index → {weight, of each kind what it loses} of a system on all images; PQ lacks their sum over the weight.
@@ -83,31 +94,33 @@ function lossesOf(overview, system) {
 }
 
 function sumLosses({ images, outcomes, categories }, place) {
-  const found = categories.map(() => ({ weight: 0, lost: Object.fromEntries(Object.keys(LOSSES).map((kind) => [kind, 0])) }));
+  const weights = new Float64Array(categories.length);
+  const lost = new Float64Array(categories.length * outcomes.length);
   for (const { tallies } of images) {
     const tally = tallies[place];
     for (let at = 0; at < tally.length; at += NUMBERS_A_ROW) {
-      const [ofClass, outcome, number, iou] = [found[tally[at]], tally[at + 3], tally[at + 4], tally[at + 5]];
-      const isMatch = outcome === MATCHED_PLACE;
-      ofClass.weight += isMatch ? number : number / 2;
-      ofClass.lost[isMatch ? "outline" : outcomes[outcome]] += isMatch ? number - iou : number / 2;
+      const ofClass = classOf(tally[at]), outcome = outcomeOf(tally[at]), number = tally[at + 1];
+      weights[ofClass] += outcome === MATCHED_PLACE ? number : number / 2;
+      lost[ofClass * outcomes.length + outcome] += outcome === MATCHED_PLACE ? number - tally[at + 2] : number / 2;
     }
   }
-  return found;
+  const placeOf = (kind) => (kind === "outline" ? MATCHED_PLACE : outcomes.indexOf(kind));
+  const ofClass = (index) => Object.keys(LOSSES).map((kind) => [kind, lost[index * outcomes.length + placeOf(kind)]]);
+  return categories.map((_, index) => ({ weight: weights[index], lost: Object.fromEntries(ofClass(index)) }));
 }
 
 // The images that the filters leave, in order, each with its quality; `change` is that of PQ between two systems.
 function selectImages(overview, state) {
-  const wanted = { ...state, error: state.error || "error" };
-  const isLeft = [finder(state.find), tagged(state), confusedIn(overview, state), inSlice(overview, state)];
+  const measure = qualityMeter(overview, { ...state, error: state.error || "error" });
+  const filters = [finder(state.find), tagged(state), confusedIn(overview, state), inSlice(overview, state)];
+  const isLeft = filters.filter((filter) => filter !== everyImage);
   const inBin = wrongIn(overview, state);
-  const pqOf = (image, system) => qualityOf(overview, image, system, wanted).pq;
-  const changeOf = (image) => pqOf(image, state.to) - pqOf(image, state.from);
+  const changeOf = (image) => measure(image, state.to).pq - measure(image, state.from).pq;
   const sortsByChange = state.change || state.sort === "change";
   const found = [];
   for (const [place, image] of overview.images.entries()) {
     if (!isLeft.every((isOf) => isOf(image, place))) continue;
-    const quality = qualityOf(overview, image, state.system, wanted);
+    const quality = measure(image, state.system);
     if (!quality.rows && (state.category !== "" || state.size !== "")) continue;
     if (state.error && !(quality.lost > 0)) continue;
     if (state.bin) quality.lost = inBin.get(place) ?? 0;
@@ -115,9 +128,9 @@ function selectImages(overview, state) {
     const change = sortsByChange ? changeOf(image) : null;
     if (state.change === "worse" && !(change < -0.05)) continue;
     if (state.change === "better" && !(change > 0.05)) continue;
-    found.push({ image, change, ...quality });
+    found.push(Object.assign(quality, { image, change, changeNow: () => change ?? changeOf(image) }));
   }
-  return sortImages(found, state).map((row) => ({ ...row, changeNow: () => row.change ?? changeOf(row.image) }));
+  return sortImages(found, state);
 }
 
 function sortImages(found, state) {
