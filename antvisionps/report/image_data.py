@@ -58,7 +58,7 @@ class ReportSources:
         """What each end predicts: instances, semantic, or both."""
         if self.caches is None:
             return {}
-        of_kind = {
+        of_kind: dict[str, Mapping[str, Any]] = {
             "instances": self.caches.open_instances(self.ends),
             "semantic": self.caches.open_semantics(self.ends),
         }

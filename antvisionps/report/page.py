@@ -147,8 +147,10 @@ def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Ca
 
 
 def packed_tally(rows: Sequence[Sequence[float]]) -> list[float]:
-    """[code, number, sum of IoUs] of each row of `tally_outcomes` behind each other, which browsers parse fast; the bits
-    of a code are the class index, 3 of 1 + the size, 1 of the side, 4 of the outcome."""
+    """[code, number, sum of IoUs] of each row of `tally_outcomes` behind each other, which browsers parse fast.
+
+    The bits of a code are, from the highest, the class index, 3 of 1 + the size, 1 of the side, 4 of the outcome.
+    """
     flat: list[float] = []
     for class_index, size, side, outcome, number, iou_sum in rows:
         code = int(class_index) << 8 | int(size) + 1 << 5 | int(side) << 4 | int(outcome)

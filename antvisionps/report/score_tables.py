@@ -111,7 +111,7 @@ def read_metrics(folder: Path, *, systems: Sequence[str], ends: Sequence[str], c
     quality = {"PQ": _percent, "SQ": _percent, "RQ": _percent, "tp": parse_count, "fp": parse_count, "fn": parse_count}
     change = {"PQ": _difference, "low": _difference, "high": _difference}
     of_class, of_size = category | system | quality, system | {"size": _one_of(SIZES)} | quality
-    columns = {
+    columns: dict[str, dict[str, Callable[[str], Any]]] = {
         "intervals": group | system | minus | change,
         "per_class": of_class,
         "per_size": of_size,
@@ -140,8 +140,7 @@ def read_metrics(folder: Path, *, systems: Sequence[str], ends: Sequence[str], c
 
 def _read_ends(path: Path) -> Json:
     """End → AP and AP50, in percent."""
-    document = read_document(path, _EndsDocument, what="APs of the ends", remedy=REMEDY, error=DataError)
-    return document.model_dump()  # type: ignore[no-any-return]
+    return read_document(path, _EndsDocument, what="APs of the ends", remedy=REMEDY, error=DataError).model_dump()
 
 
 def _read_precision(path: Path, *, ends: Sequence[str], categories: CategorySet) -> list[Json]:
