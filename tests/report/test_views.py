@@ -13,7 +13,7 @@ VIEWS = {
     "overview": "overview",
     "segments of the confusion": "overview?counted=segments&measure=SQ&bars=name",
     "images": "images",
-    "all numbers of a category": "overview?lost=1&precision=0&measure=boundary PQ&lrp=fusion",
+    "all numbers of a category": "overview?lost=1&precision=0&measure=boundary+PQ&lrp=fusion",
     "images of a bin": "images?bin=fusion/segments/12&sort=errors",
     "images of a slice": "images?slice=time%3Dnight&error=outline",
     "filtered images": "images?find=png&confused=1-0&tags=12&thumbs=errors&sort=best",

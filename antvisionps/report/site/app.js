@@ -20,7 +20,7 @@ const app = (() => {
       size: "",
       error: "",
       change: "",
-      sort: overview.compared ? "change" : "worst",
+      sort: NO_FILTER.sort,
       find: "",
       tagged: "",
       tags: "",

@@ -65,6 +65,7 @@ const antvisionps = (() => {
     });
   }
 
+  // A table of all images that is large, and wanted by few.
   const loadTable = (name) => load(`data/${name}.js`, name);
 
   function loadImage(id) {

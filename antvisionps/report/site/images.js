@@ -3,24 +3,24 @@
 
 const CARDS_AT_ONCE = 24; // some more than a laptop shows
 
-async function showImages(section, overview, state) {
-  try {
-    await loadAsked(overview, state);
-  } catch (error) {
-    section.replaceChildren(el("p", { role: "alert" }, error.message));
-    return;
-  }
+// At once, unless a table has to be loaded.
+function showImages(section, overview, state) {
+  const loading = Object.entries({ pairs: state.confused, wrong: state.bin })
+    .filter(([name, isAsked]) => isAsked && !overview[name])
+    .map(async ([name]) => (overview[name] = await antvisionps.loadTable(name)));
+  if (!loading.length) return drawImages(section, overview, state);
+  return Promise.all(loading).then(
+    () => drawImages(section, overview, state),
+    (error) => section.replaceChildren(el("p", { role: "alert" }, error.message)),
+  );
+}
+
+function drawImages(section, overview, state) {
   const focused = section.contains(document.activeElement) ? document.activeElement.id : null;
   const results = el("div");
   section.replaceChildren(filterForm(overview, state, () => showFound(results, overview, state)), results);
   showFound(results, overview, state);
   if (focused) document.getElementById(focused)?.focus();
-}
-
-// Tables that are large, and wanted by few.
-async function loadAsked(overview, { confused, bin }) {
-  if (confused) overview.pairs ??= await antvisionps.loadTable("pairs");
-  if (bin) overview.wrong ??= await antvisionps.loadTable("wrong");
 }
 
 function filterForm(overview, state, refresh) {

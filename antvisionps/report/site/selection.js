@@ -26,6 +26,7 @@ const NO_FILTER = {
 };
 
 function prepareImages(overview) {
+  if (overview.compared) NO_FILTER.sort = "change";
   overview.images = overview.images.map(([id, name, width, height, tallies]) => ({ id, name, width, height, tallies }));
   overview.imageOf = new Map(overview.images.map((image) => [image.id, image]));
 }
