@@ -13,7 +13,7 @@ function perClassCard(overview, state) {
     const shown = sortedCategories(overview, (name, system) => rowOf.get(name)?.[system]?.value ?? NaN, state.bars);
     return fullCard(
       "By category",
-      "A category, or the bar of a system, leads to its images, worst first.",
+      "A category, or the bar of a system, leads to its images.",
       el(
         "div.filters",
         choice("Measure", measure, measures, (chosen) => set({ measure: chosen }), "measure"),

@@ -12,7 +12,9 @@ function errorKindsCard(overview, state) {
     const classes = [...categories.keys()].filter((index) => isOf(categories[index]));
     const category = lost in groups ? "" : lost;
     const cell = (kind, system) => {
-      const value = percent(pqLost(lossesOf(overview, system), classes, kind));
+      const lostTo = pqLost(lossesOf(overview, system), classes, kind);
+      const value = percent(lostTo);
+      if (!lostTo) return value;
       const name = `${value} PQ of ${system} lost to kind ${kind}`;
       return el("a", { href: imagesOf({ system, error: kind, category }), "aria-label": name }, value);
     };
@@ -22,7 +24,7 @@ function errorKindsCard(overview, state) {
       { head: "what it is", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
     ];
     const options = [...Object.keys(groups).map((name) => [name, name.toLowerCase()]), ...categories.map(({ name }, index) => [index, name])];
-    return card(
+    return (overview.compared ? fullCard : card)(
       "PQ lost, by kind of error",
       "Percent points. The kinds of a system add up to what its PQ lacks to 100. A number leads to its images.",
       el("div.filters", choice("Of", lost, options, (chosen) => set({ lost: chosen }), "lost")),
@@ -50,7 +52,7 @@ function lrpCard(overview, state) {
     const classes = ofSystem(metrics.lrp_per_class).sort((one, other) => other.LRP - one.LRP);
     const part = ([name, error]) =>
       numbers(name, (row) => {
-        if (!row.category || row[name] === null) return percent(row[name]);
+        if (!row.category || !row[name]) return percent(row[name]);
         const label = `${name} ${percent(row[name])} of ${row.category}`;
         const href = imagesOf({ system, error, category: String(indexOf.get(row.category)) });
         return el("a", { href, "aria-label": label }, percent(row[name]));

@@ -113,7 +113,7 @@ function intervalPlot(row, [low, high], { show = signed, style = {} } = {}) {
       "svg.whisker",
       { role: "img", "aria-label": text, ...style },
       svg("title", text),
-      low < 0 && high > 0 && svg("line.zero", { x1: x(0), x2: x(0), y1: 0, y2: "100%" }),
+      low <= 0 && high >= 0 && svg("line.zero", { x1: x(0), x2: x(0), y1: 0, y2: "100%" }),
       svg("line", { x1: x(row.low ?? row.PQ), x2: x(row.high ?? row.PQ), y1: "50%", y2: "50%" }),
       svg("circle", { cx: x(row.PQ), cy: "50%", r: 4.5 }),
     ),
@@ -133,7 +133,7 @@ function differencesCard(overview) {
   ];
   return (overview.compared ? fullCard : card)(
     "Differences of PQ",
-    "Both systems on the same resampled images. Where the interval leaves 0 out, the images at hand do not explain it.",
+    "Both systems on the same resampled images. Where the interval leaves 0 out, chance in the choice of images does not explain it.",
     table("Differences of PQ between systems", columns, rows),
   );
 }
