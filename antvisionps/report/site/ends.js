@@ -57,7 +57,7 @@ function reliabilityCard({ metrics }) {
     );
   return fullCard(
     "Reliability",
-    "How often (up) what is said with a confidence (right) is right: a bar below the diagonal was too sure. A bar leads to the images where most of it is wrong. ECE is the expected calibration error.",
+    "A bar says how often what was said with its confidence is right; below the diagonal it was too sure. A bar leads to the images where most of it is wrong. ECE is the expected calibration error.",
     el("ul.diagrams", counted.map(diagram)),
   );
 }
