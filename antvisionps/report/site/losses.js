@@ -62,7 +62,7 @@ function lrpCard(overview, state) {
       strong("LRP", (row) => percent(row.LRP)),
       ...Object.entries(LRP_PARTS).map(part),
       numbers("optimal LRP", (row) => percent(row.optimal_LRP)),
-      numbers("from score", (row) => percent(row.min_score ?? null, 2), { title: "the threshold at which LRP is least" }),
+      numbers("min_score", (row) => percent(row.min_score ?? null, 2), { title: "the threshold at which LRP is least" }),
     ];
     return card(
       "LRP, and the best score threshold",
