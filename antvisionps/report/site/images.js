@@ -1,7 +1,8 @@
 // All images: filters, a card for each image that they leave, and the list of these to take along.
 "use strict";
 
-const CARDS_AT_ONCE = 24; // some more than a laptop shows
+const FIRST_CARDS = 24; // some more than a laptop shows
+const CARDS_AT_ONCE = 60;
 
 // At once, unless a table has to be loaded.
 function showImages(section, overview, state) {
@@ -89,7 +90,7 @@ function showFound(results, overview, state) {
     results,
     grid,
     found.map((row) => () => imageCard(row, overview, state)),
-    Math.max(place + 1, CARDS_AT_ONCE),
+    Math.max(place + 1, FIRST_CARDS),
   );
 }
 
