@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from antvisionps.evaluation.average_precision import ImageMatches
+
 BINS = 15
 """Of equal width, as in Guo et al. 2017; a confidence on an edge counts below it."""
 
@@ -51,6 +53,14 @@ class Reliability:
         if not (all_of_them := self.count.sum()):
             return float("nan")
         return float(np.abs(self.right - self.confidence_sum).sum() / all_of_them)
+
+
+def instance_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
+    """Of the scores of an end's instances in an image, category_id → matches: one is right if it is matched at IoU 0.5
+    as AP50 matches; one on a crowd does not count."""
+    scores = [found.scores[~found.ignored[0]] for found in of_image.values()]
+    is_right = [found.matched[0][~found.ignored[0]] for found in of_image.values()]
+    return Reliability.of(np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, bool), *is_right]))
 
 
 def reliability_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator[list[object]]:

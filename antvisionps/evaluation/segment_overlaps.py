@@ -106,22 +106,6 @@ class SegmentOverlaps:
         return np.divide(self.shared_px, union, out=np.zeros(len(union)), where=is_segment)
 
 
-def overlap_matrix(
-    *, gt_runs: SegmentRuns, gt: Sequence[Segment], predicted_runs: SegmentRuns, predicted: Sequence[Segment]
-) -> np.ndarray:
-    """(1 + G, 1 + P) int64, pixels that each true and each predicted segment of an image share, in the order they are
-    listed; row and column 0 are void."""
-    rows, columns = ListedSegments.of([gt]), ListedSegments.of([predicted])
-    row, column, overlap = _overlaps(gt_runs, rows, predicted_runs, columns)
-    shared_px = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    shared_px[row, column] = overlap
-    place_of_row, place_of_column = (
-        np.searchsorted(of.segments["segment_id"], [VOID_SEGMENT_ID, *(segment.segment_id for segment in listed)])
-        for of, listed in ((rows, gt), (columns, predicted))
-    )
-    return shared_px[place_of_row][:, place_of_column]
-
-
 def _overlaps(
     gt: SegmentRuns, rows: ListedSegments, predicted: SegmentRuns, columns: ListedSegments
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

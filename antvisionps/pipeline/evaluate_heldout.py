@@ -18,6 +18,7 @@ from antvisionps.evaluation.average_precision import (
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
+from antvisionps.evaluation.instance_matches import match_instances
 from antvisionps.fusion.routing import (
     CLASS_AP_FILE,
     CLASS_AP_SCHEMA,
@@ -29,7 +30,6 @@ from antvisionps.fusion.routing import (
 )
 from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
-from antvisionps.pipeline.instance_matches import match_instances
 from antvisionps.predictions.split_caches import SplitCaches
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from antvisionps.fusion.system import load_kernels
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.slices import read_slices
 from antvisionps.parallel.images import open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.settings import read_system_voting, system_settings
@@ -50,6 +51,7 @@ def report(
             choice=_choice_of_ends(shown_first, params, truth.categories, calibration),
             min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
             sizes=photo_sizes(params),
+            slices=read_slices(Path(params.score.slices), truth.images) if params.score.slices else {},
             provenance=provenance(caches, params.all_ends),
             workers=workers,
         )

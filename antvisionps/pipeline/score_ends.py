@@ -21,19 +21,17 @@ from antvisionps.evaluation.average_precision import (
     class_average_precision,
     precision_at_recall,
 )
-from antvisionps.evaluation.reliability import Reliability
+from antvisionps.evaluation.instance_matches import open_matching
+from antvisionps.evaluation.reliability import Reliability, instance_reliability
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
-from antvisionps.pipeline.instance_matches import open_matching
 from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.report.score_tables import CURVES_FILE, CURVES_SCHEMA
 
 AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
 CURVE_COLUMNS = ("end", "recall", "precision")
-CURVES_SCHEMA = pa.schema(
-    [("end", pa.string()), ("category_id", pa.int32()), ("recall", pa.float64()), ("precision", pa.float64())]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +66,7 @@ def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) 
     return EndsQuality(
         {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
         {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
-        {end: Reliability.total([*map(_score_reliability, images)]) for end, images in matches.items()},
+        {end: Reliability.total([*map(instance_reliability, images)]) for end, images in matches.items()},
         {end: Reliability.total(parts) for end, parts in semantics.items()},
     )
 
@@ -93,13 +91,6 @@ def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id
     return precision_at_recall([of_image[category_id] for of_image in images if category_id in of_image])[0]
 
 
-def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
-    """An instance is right if it is matched at IoU 0.5 as AP50 matches; one on a crowd does not count."""
-    scores = [found.scores[~found.ignored[0]] for found in of_image.values()]
-    is_right = [found.matched[0][~found.ignored[0]] for found in of_image.values()]
-    return Reliability.of(np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, bool), *is_right]))
-
-
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
     """ends.json, per_class_ap.csv, precision_recall.csv and precision_recall_per_class.parquet."""
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
@@ -107,7 +98,7 @@ def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> N
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
     rows = list(_class_curve_rows(quality))
     table = arrow_table([[row[name] for row in rows] for name in CURVES_SCHEMA.names], CURVES_SCHEMA)
-    pq.write_table(table, folder / "precision_recall_per_class.parquet", compression="zstd", write_page_checksum=True)
+    pq.write_table(table, folder / CURVES_FILE, compression="zstd", write_page_checksum=True)
 
 
 def _summary(quality: EndsQuality) -> dict[str, dict[str, float | None]]:

@@ -101,8 +101,6 @@ def _metrics(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset
         "summary": {name: summarize(total, categories) for name, total in totals.items()},
         "intervals": _records(INTERVAL_COLUMNS, interval_rows(counts, categories, draws)),
         "per_class": _records(CLASS_COLUMNS, class_rows(totals, categories)),
-        "per_size": [],
-        "error_budget": [],
     }
 
 

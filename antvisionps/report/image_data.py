@@ -10,8 +10,10 @@ import numpy as np
 from antvisionps.core.errors import CacheError, clipped
 from antvisionps.evaluation.panoptic_quality import SIZES, MatchCounts
 from antvisionps.evaluation.segment_outcomes import (
+    IGNORED,
+    MATCHED,
+    OUTCOMES,
     ImageOutcomes,
-    Outcome,
     SegmentOutcome,
     best_gt_segments,
     confused_segments,
@@ -26,6 +28,7 @@ from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import shrink_photo, shrunk_hw
+from antvisionps.report.reliability import WrongOf, open_wrong_of_ends, wrong_segments
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
@@ -50,15 +53,28 @@ class ReportSources:
         """The systems with maps."""
         return {system: fused for system, fused in self.fused.items() if fused is not None}
 
+    @property
+    def kinds(self) -> dict[str, list[str]]:
+        """What each end predicts: instances, semantic, or both."""
+        if self.caches is None:
+            return {}
+        of_kind: dict[str, Mapping[str, Any]] = {
+            "instances": self.caches.open_instances(self.ends),
+            "semantic": self.caches.open_semantics(self.ends),
+        }
+        return {end: [kind for kind, readers in of_kind.items() if end in readers] for end in self.ends}
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """`page` is what the page loads when it shows the image; `tally` is system → what `tally_outcomes` gives;
-    `confused` is system → (2, C + 1, C + 1), pixels and segments of each true and predicted class index."""
+    `confused` is system → (2, C + 1, C + 1), pixels and segments of each true and predicted class index; `wrong` is
+    name/of → (15,) what is wrong in each bin of a reliability diagram."""
 
     page: Json
     tally: dict[str, list[list[float]]]
     confused: dict[str, np.ndarray]
+    wrong: WrongOf
 
 
 def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
@@ -70,6 +86,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         system: [RowsByImage(fused.annotations.parent, table, fused) for table in (SEGMENTS, CANDIDATES)]
         for system, fused in sources.mapped.items()
     }
+    wrong_of_ends = open_wrong_of_ends(sources.caches, sources.ends) if sources.caches else None
 
     def assemble(index: int) -> ImageData:
         image = truth.images[index]
@@ -77,6 +94,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
         found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
         planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
         systems, tally, confused = {}, {}, {}
+        wrong = wrong_of_ends(image, gt_ids, planes) if wrong_of_ends else {}
         for system, fused in sources.fused.items():
             if fused is None:
                 tally[system] = tally_counts(sources.counts[system][index], categories)
@@ -101,6 +119,10 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 "rejected": [_rejected(row, categories) for row in rejected],
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
+            if sources.ends:
+                score_of = {row["segment_id"]: row["score"] for row in segments}
+                scores = [score_of[segment.segment_id] for segment in described.segments]
+                wrong[f"{system}/segments"] = wrong_segments(scores, outcomes.predicted)
             segments_confused = confused_segments(image.segments, described.segments, outcomes, categories)
             confused[system] = np.stack([outcomes.confused_px, segments_confused])
         page = {
@@ -116,7 +138,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 for end in sources.ends
             },
         }
-        return ImageData(page, tally, confused)
+        return ImageData(page, tally, confused, wrong)
 
     return assemble
 
@@ -159,33 +181,31 @@ def tally_outcomes(
 ) -> list[list[float]]:
     """What PQ counts of an image: rows [class index, size, side, outcome, number, sum of IoUs], ascending.
 
-    size is a position in SIZES, side 0 for true segments and 1 for predicted ones, outcome a position in Outcome. A
+    size is a position in SIZES, side 0 for true segments and 1 for predicted ones, outcome a position in OUTCOMES. A
     match is counted once, with its true segment; what is ignored is not counted.
     """
-    listed = list(Outcome)
     tally: dict[tuple[int, int, int, int], list[float]] = {}
     for side, segments, of_segments in ((0, gt, outcomes.gt), (1, predicted, outcomes.predicted)):
         for segment, outcome in zip(segments, of_segments, strict=True):
-            if outcome.outcome is Outcome.IGNORED or (side == 1 and outcome.outcome is Outcome.MATCHED):
+            if outcome.outcome == IGNORED or (side == 1 and outcome.outcome == MATCHED):
                 continue
             class_index = categories.class_index(segment.category_id)
-            key = class_index, size_index(segment.area_px), side, listed.index(outcome.outcome)
+            key = class_index, size_index(segment.area_px), side, OUTCOMES.index(outcome.outcome)
             counted = tally.setdefault(key, [0, 0.0])
             counted[0] += 1
-            counted[1] += outcome.iou if outcome.outcome is Outcome.MATCHED else 0.0
+            counted[1] += outcome.iou if outcome.outcome == MATCHED else 0.0
     return [[*key, number, round(iou_sum, IOU_DIGITS)] for key, (number, iou_sum) in sorted(tally.items())]
 
 
 UNEXPLAINED = "unexplained"
-"""The outcome of a segment of which only the counts are known: its place is after those in Outcome."""
+"""The outcome of a segment of which only the counts are known: its place is after those in OUTCOMES."""
 
 _ANY_SIZE = -1
 
 
 def tally_counts(counts: MatchCounts, categories: CategorySet) -> list[list[float]]:
     """The rows of `tally_outcomes` as far as the counts of an image tell: of no size, wrong or missed for no reason."""
-    unexplained = len(Outcome)
-    matched = list(Outcome).index(Outcome.MATCHED)
+    unexplained, matched = len(OUTCOMES), OUTCOMES.index(MATCHED)
     columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
     rows: list[list[float]] = []
     for category_id, tp, fp, fn, iou_sum in zip(*(column.tolist() for column in columns), strict=True):
@@ -223,7 +243,7 @@ def _outcome(outcome: SegmentOutcome, others: Sequence[Segment]) -> Json:
     """`partner` is the position among the other side's segments."""
     listed = [segment.segment_id for segment in others]
     partner = None if outcome.partner_id is None else listed.index(outcome.partner_id)
-    return {"outcome": str(outcome.outcome), "iou": round(outcome.iou, IOU_DIGITS), "partner": partner}
+    return {"outcome": outcome.outcome, "iou": round(outcome.iou, IOU_DIGITS), "partner": partner}
 
 
 def _rejected(row: Mapping[str, Any], categories: CategorySet) -> Json:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from antvisionps.core.csv_files import write_csv
 from antvisionps.core.errors import CacheError, DataError, first_line
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.fusion.routing import CLASS_AP_FILE, CLASS_AP_SCHEMA, read_routing
 from antvisionps.fusion.routing import REMEDY as ROUTING_REMEDY
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.slices import Slices
 from antvisionps.report.score_tables import parse_count, parse_number, read_rows
 
 Json = dict[str, Any]
@@ -113,3 +116,17 @@ def describe_categories(categories: CategorySet) -> list[Json]:
         {"name": category.name, "thing": category.is_thing, "color": list(category.color_rgb)}
         for category in categories.categories
     ]
+
+
+def describe_slices(slices: Slices, *, images: int) -> list[Json]:
+    """Of each attribute its values, and of every image the place of its value among them, -1 without one."""
+    values: dict[str, list[str]] = {}
+    for attribute, value in slices:
+        values.setdefault(attribute, []).append(value)
+    described = []
+    for attribute, of_attribute in values.items():
+        of_images = np.full(images, -1)
+        for place, value in enumerate(of_attribute):
+            of_images[slices[attribute, value]] = place
+        described.append({"attribute": attribute, "values": of_attribute, "of_images": of_images.tolist()})
+    return described

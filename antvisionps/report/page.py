@@ -7,6 +7,7 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
     index.html *.css *.js     the fixed files
     data/overview.js          all of the overview, and the tally of every image
     data/pairs.js             which categories are taken for which in every image, loaded when one is looked for
+    data/wrong.js             what is wrong in every image by its confidence, loaded when a bin is looked for
     images/<image id>.js      maps and segments of an image, loaded when it is shown
     images/<image id>.jpg     its photo
     thumbnails/<image id>.jpg the same, small
@@ -16,11 +17,10 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 import base64
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,19 @@ import cv2
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
-from antvisionps.evaluation.segment_outcomes import Outcome
+from antvisionps.evaluation.segment_outcomes import OUTCOMES
+from antvisionps.panoptic.slices import Slices
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.report.confusion import Confusion, write_confusion_csv
 from antvisionps.report.image_data import UNEXPLAINED, ImageData, ReportSources, open_image_data, photo_jpeg
-from antvisionps.report.overview_data import describe_categories, read_curves, read_page_routing, write_curves_csv
+from antvisionps.report.overview_data import (
+    describe_categories,
+    describe_slices,
+    read_curves,
+    read_page_routing,
+    write_curves_csv,
+)
+from antvisionps.report.reliability import WrongByBin
 from antvisionps.report.score_tables import read_ignored, read_metrics
 
 Json = dict[str, Any]
@@ -60,20 +68,23 @@ def write_report(
     min_score: float,
     choice: Json | None,
     sizes: PhotoSizes,
+    slices: Slices,
     provenance: Json,
     workers: Workers,
 ) -> None:
     """Writes the page of a run; `min_score` is what the instances' score slider begins with: the last system's own,
-    shown first. `choice` is what `fusion.voting_document` says of its ends, None unless its method is auto.
+    shown first. `choice` is what `fusion.voting_document` says of its ends, None unless its method is auto. `slices`
+    are those whose PQ stage score measured.
 
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """
     categories = sources.truth.categories
     overview = {
         "min_score": min_score,
-        "metrics": read_metrics(metrics, systems=list(sources.fused), categories=categories),
+        "metrics": read_metrics(metrics, systems=list(sources.fused), ends=sources.ends, categories=categories),
         "ignored": read_ignored(metrics),
         "choice": choice,
+        "slices": describe_slices(slices, images=len(sources.truth.images)),
         "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
         "curves": read_curves(models, sources.ends),
         "provenance": provenance,
@@ -89,8 +100,9 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         "systems": list(sources.fused),
         "mapped": list(sources.mapped),
         "ends": list(sources.ends),
+        "kinds": sources.kinds,
         "sizes": [[name, low] for name, (low, _) in SIZES.items()],
-        "outcomes": [*map(str, Outcome), UNEXPLAINED],
+        "outcomes": [*OUTCOMES, UNEXPLAINED],
     }
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
@@ -100,15 +112,18 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         open_work = partial(_open_writing, folder, sources, sizes)
         images = []
         confusion = Confusion(sources.fused, categories)
+        wrong = WrongByBin()
         items = range(len(sources.truth.images))
         for index, data in enumerate(map_images(open_work, items, workers=workers, description="report")):
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
-            tallies = [list(chain.from_iterable(rows)) for rows in data.tally.values()]  # flat: parsed faster
+            tallies = [packed_tally(rows) for rows in data.tally.values()]
             images.append([image.image_id, name, image.width, image.height, tallies])
             confusion.add(data.confused)
+            wrong.add(data.wrong)
         write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
         write_script(folder / "data" / "pairs.js", confusion.pairs())
+        write_script(folder / "data" / "wrong.js", wrong.document())
         write_confusion_csv(folder / "confusion.csv", confusion.pixels(), categories)
         write_curves_csv(folder / "curves.csv", overview.get("curves", []))
 
@@ -126,9 +141,21 @@ def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Ca
         for place, side_px in long_sides_px.items():
             jpeg = photo_jpeg(photo, long_side_px=side_px, quality=sizes.photo_quality)
             (folder / place / f"{image.image_id}.jpg").write_bytes(jpeg)
-        return ImageData({}, data.tally, data.confused)
+        return ImageData({}, data.tally, data.confused, data.wrong)
 
     return write
+
+
+def packed_tally(rows: Sequence[Sequence[float]]) -> list[float]:
+    """[code, number, sum of IoUs] of each row of `tally_outcomes` behind each other, which browsers parse fast.
+
+    The bits of a code are, from the highest, the class index, 3 of 1 + the size, 1 of the side, 4 of the outcome.
+    """
+    flat: list[float] = []
+    for class_index, size, side, outcome, number, iou_sum in rows:
+        code = int(class_index) << 8 | int(size) + 1 << 5 | int(side) << 4 | int(outcome)
+        flat += [code, number, iou_sum or 0]
+    return flat
 
 
 def write_script(path: Path, document: Any) -> None:

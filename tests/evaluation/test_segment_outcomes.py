@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from antvisionps.evaluation.panoptic_quality import count_matches
-from antvisionps.evaluation.segment_outcomes import Outcome, best_gt_segments, confused_segments, explain_segments
+from antvisionps.evaluation.segment_outcomes import best_gt_segments, confused_segments, explain_segments
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
 from tests.drawing import category_set, draw, draw_ids, found
@@ -31,25 +31,37 @@ def rows(outcomes):
     return [(outcome.outcome, outcome.partner_id, round(outcome.iou, 3)) for outcome in outcomes]
 
 
-ALONE, IGNORED = ("alone", None, 0.0), ("ignored", None, 0.0)
+MISSED, BACKGROUND, IGNORED = (("missed", None, 0.0), ("background", None, 0.0), ("ignored", None, 0.0))
 
 
 @pytest.mark.parametrize(
     ("arguments", "gt", "predicted"),
     [
         # Void leaves the union.
-        (("aaaa..", {1: CAT}, "baaaaa", {1: CAT, 2: DOG}), [("matched", 1, 0.75)], [("matched", 1, 0.75), ALONE]),
-        (("aaaa", {1: CAT}, "aaa.", {1: DOG}), [("wrong_class", 1, 0.75)], [("wrong_class", 1, 0.75)]),
+        (
+            ("aaaa..", {1: CAT}, "baaaaa", {1: CAT, 2: DOG}),
+            [("matched", 1, 0.75)],
+            [("matched", 1, 0.75), ("both", 1, 0.25)],
+        ),
+        (("aaaa", {1: CAT}, "aaa.", {1: DOG}), [("class", 1, 0.75)], [("class", 1, 0.75)]),
         # An IoU of just a half is a poor mask and no wrong class.
-        (("aaaa", {1: CAT}, "aa..", {1: CAT}), [("poor_mask", 1, 0.5)], [("poor_mask", 1, 0.5)]),
-        (("aaaa", {1: CAT}, "aa..", {1: DOG}), [ALONE], [ALONE]),
-        (("aaaaaaaaaa", {1: CAT}, "a.........", {1: CAT}), [("poor_mask", 1, 0.1)], [("poor_mask", 1, 0.1)]),
-        (("aaaaaaaaaaa", {1: CAT}, "a..........", {1: CAT}), [ALONE], [ALONE]),
+        (("aaaa", {1: CAT}, "aa..", {1: CAT}), [("location", 1, 0.5)], [("location", 1, 0.5)]),
+        (("aaaa", {1: CAT}, "aa..", {1: DOG}), [("both", 1, 0.5)], [("both", 1, 0.5)]),
+        (("aaaaaaaaaa", {1: CAT}, "a.........", {1: CAT}), [("location", 1, 0.1)], [("location", 1, 0.1)]),
+        (("aaaaaaaaaaa", {1: CAT}, "a..........", {1: CAT}), [MISSED], [BACKGROUND]),
+        # Of equal overlaps the first; a rest on what is matched is about the match.
+        (("aabb", {1: CAT, 2: CAT}, "aaaa", {1: CAT}), [("merged", 1, 0.5), ("merged", 1, 0.5)], [("merged", 1, 0.5)]),
+        (("aaaa", {1: CAT}, "aabb", {1: CAT, 2: CAT}), [("split", 1, 0.5)], [("split", 1, 0.5), ("split", 1, 0.5)]),
+        (
+            ("aaaa", {1: CAT}, "aaab", {1: CAT, 2: CAT}),
+            [("matched", 1, 0.75)],
+            [("matched", 1, 0.75), ("duplicate", 1, 0.25)],
+        ),
         # What is forgiven is ignored, and a crowd is nobody's partner.
-        (("..aaa", {1: CAT}, "bbaaa", {1: DOG, 2: CAT}, [1]), [IGNORED], [ALONE, IGNORED]),
+        (("..aaa", {1: CAT}, "bbaaa", {1: DOG, 2: CAT}, [1]), [IGNORED], [BACKGROUND, IGNORED]),
         (("...", {}, "...", {}), [], []),
         (("...", {}, "aaa", {1: CAT}), [], [IGNORED]),
-        (("aaa", {1: CAT}, "...", {}), [ALONE], []),
+        (("aaa", {1: CAT}, "...", {}), [MISSED], []),
     ],
 )
 def test_each_segment_has_an_outcome_a_partner_and_an_iou(arguments, gt, predicted):
@@ -84,12 +96,11 @@ def test_outcomes_repeat_the_counts_of_panoptic_quality_on_random_maps():
             predicted_runs=find_runs(predicted_ids, given["predicted"]),
             predicted=given["predicted"],
         )
-        matched = [outcome for outcome in outcomes.gt if outcome.outcome is Outcome.MATCHED]
-        faults = {Outcome.WRONG_CLASS, Outcome.POOR_MASK, Outcome.ALONE}
+        matched = [outcome for outcome in outcomes.gt if outcome.outcome == "matched"]
         assert len(matched) == counts.tp.sum()
         assert np.isclose(sum(outcome.iou for outcome in matched), counts.iou_sum.sum())
-        assert sum(outcome.outcome in faults for outcome in outcomes.gt) == counts.fn.sum()
-        assert sum(outcome.outcome in faults for outcome in outcomes.predicted) == counts.fp.sum()
+        assert sum(outcome.outcome not in ("matched", "ignored") for outcome in outcomes.gt) == counts.fn.sum()
+        assert sum(outcome.outcome not in ("matched", "ignored") for outcome in outcomes.predicted) == counts.fp.sum()
         confused = confused_segments(given["gt"], given["predicted"], outcomes, CATEGORIES)
         of_class = [CATEGORIES.class_index(category_id) for category_id in counts.category_ids.tolist()]
         assert (confused.sum(axis=1)[of_class] == counts.tp + counts.fn).all()

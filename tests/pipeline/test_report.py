@@ -28,10 +28,11 @@ def test_the_report_counts_what_score_counts_and_looks_the_same_from_any_number_
     counted = {}
     for image_id, _, _, _, tallies in overview["images"]:
         for system, tally in zip(overview["systems"], tallies, strict=True):
-            for class_index, _, side, outcome, number, iou_sum in zip(*[iter(tally)] * 6, strict=True):
-                key = system, image_id, dataset.categories.categories[class_index].category_id
+            for code, number, iou_sum in zip(*[iter(tally)] * 3, strict=True):
+                key = system, image_id, dataset.categories.categories[code >> 8].category_id
                 row = counted.setdefault(key, [0, 0, 0, 0.0])
-                column = 0 if overview["outcomes"][outcome] == "matched" else 1 + (side == 0)
+                is_true_side = not code >> 4 & 1
+                column = 0 if overview["outcomes"][code & 15] == "matched" else 1 + is_true_side
                 row[column] += number
                 row[3] += iou_sum
     expected = {

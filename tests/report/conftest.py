@@ -24,6 +24,7 @@ from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.image_data import ReportSources
 from antvisionps.report.page import PhotoSizes, write_report
 from antvisionps.report.provenance import provenance
+from antvisionps.report.score_tables import CURVES_FILE, CURVES_SCHEMA
 from tests.drawing import category_set, found
 
 PATIENCE_MS = 30_000
@@ -125,15 +126,18 @@ def write_caches(predictions, categories):
                     writer.write(ImageSemantics(image_id, **shape, category_ids=ids, planes=planes))
 
 
+LRP = "LRP,localisation,FP,FN,optimal_LRP,optimal_localisation,optimal_FP,optimal_FN"
+
+
 def write_numbers(root):
     """Metrics, routing and curves: of the page's numbers only that it shows them is of interest."""
     quality = {"PQ": 63.4, "SQ": 80.0, "RQ": 71.9}
     groups = {"All": quality, "Things": quality, "Stuff": dict.fromkeys(quality)}
     per_class = ["category,system,PQ,SQ,RQ,tp,fp,fn"]
+    quoted_names = {key: '"{}"'.format(name.replace('"', '""')) for key, name in NAMES.items()}
     for system, values in (("e_ups", {RING: 20, CRATE: 90, SKY: 50}), ("fusion", {RING: 70, CRATE: 10, SKY: 50})):
         for category_id, value in values.items():
-            quoted = NAMES[category_id].replace('"', '""')
-            per_class.append(f'"{quoted}",{system},{value}.5,80.0,70.0,3,2,1')
+            per_class.append(f"{quoted_names[category_id]},{system},{value}.5,80.0,70.0,3,2,1")
     lead = {"over": "lwl_htc", "AP": 0.125, "low": -0.05, "high": None}
     routes = [
         {"category_id": RING, "name": "x", "end": "e_ups", "reason": "better_ap", "lead": lead},
@@ -147,8 +151,22 @@ def write_numbers(root):
         "metrics/per_class.csv": "\n".join(per_class) + "\n",
         "metrics/per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,50.0,80.0,60.0,3,2,1\n",
         "metrics/error_budget.csv": "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\ntrue semantics,70.4,40.0,\n",
-        "metrics/error_kinds.csv": "group,system,kind,segments,PQ_lost\n"
-        "All,e_ups,merged,3,1.5\nAll,fusion,missed,4,2.5\n",
+        "metrics/boundary_panoptic.json": json.dumps(dict.fromkeys(SYSTEMS, groups | {"All": quality | {"PQ": 52.1}})),
+        "metrics/boundary_per_class.csv": "\n".join(per_class).replace(".5,80.0", ".25,80.0") + "\n",
+        "metrics/boundary_per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,41.5,80.0,60.0,3,2,1\n",
+        "metrics/lrp.csv": f"group,system,{LRP}\nAll,fusion,35.5,12.5,2.0,10.0,34.5,12.0,1.0,11.0\n",
+        "metrics/lrp_per_class.csv": f"category,system,{LRP},min_score\n"
+        f"{quoted_names[RING]},fusion,30.0,12.5,3.0,10.0,30.0,12.0,1.0,11.0,\n"
+        f"{quoted_names[CRATE]},fusion,40.0,12.5,3.0,10.0,38.0,12.0,1.0,11.0,0.625\n",
+        "metrics/ends.json": json.dumps({"e_ups": {"AP": 41.5, "AP50": 60.5}, "lwl_htc": {"AP": 31.5, "AP50": None}}),
+        "metrics/per_class_ap.csv": f"category,end,AP,AP50,n_gt\n{quoted_names[RING]},e_ups,51.5,70.5,2\n",
+        "metrics/calibration_error.csv": "name,of,count,ECE\n"
+        "e_ups,instances,2,35.0\nhrnet,semantics,0,\nfusion,segments,2,40.0\n",
+        "metrics/reliability.csv": "name,of,low,high,count,confidence,right\n"
+        "e_ups,instances,0.4000,0.4667,1,0.4,1.0\nfusion,segments,0.8000,0.8667,2,0.8,0.5\n",
+        "metrics/slices.csv": "attribute,value,images,group,system,minus,PQ,low,high\n"
+        "time,night,2,All,e_ups,,40.5,30.0,50.0\ntime,night,2,All,fusion,,45.5,35.0,55.0\n"
+        "time,night,2,All,fusion,e_ups,5.0,-1.0,11.0\ntime,day,1,All,fusion,,,,\n",
         "routing/routing.json": json.dumps(
             {"mean_ap": {"e_ups": 0.3}, "better_overall": "e_ups", "categories": routes}
         ),
@@ -165,8 +183,16 @@ def write_numbers(root):
         "n_gt": [9, 9, 0],
     }
     pq.write_table(pa.table(columns, schema=CLASS_AP_SCHEMA), root / "routing/class_ap.parquet")
+    recalls = [place / 100 for place in range(101)]
+    curves = [
+        {"end": end, "category_id": category_id, "recall": recall, "precision": 1 - recall / 2}
+        for end, category_id in (("e_ups", RING), ("e_ups", CRATE), ("lwl_htc", RING))
+        for recall in recalls
+    ]
+    pq.write_table(pa.Table.from_pylist(curves, schema=CURVES_SCHEMA), root / "metrics" / CURVES_FILE)
 
 
+SLICES = {("time", "night"): np.array([0, 1]), ("time", "day"): np.array([2])}
 CHOICE = {
     "system": SYSTEMS[-1],
     "taken": ENDS[:1],
@@ -209,7 +235,17 @@ class SmallReport:
         numbers = {name: root / name for name in ("metrics", "routing", "models")}
         sizes = PhotoSizes(photo_long_side_px=20, thumbnail_long_side_px=10, photo_quality=90)
         known = provenance(sources.caches, ENDS)
-        write_report(out, sources, **numbers, min_score=0.3, choice=CHOICE, sizes=sizes, provenance=known, workers=1)
+        write_report(
+            out,
+            sources,
+            **numbers,
+            min_score=0.3,
+            choice=CHOICE,
+            sizes=sizes,
+            slices=SLICES,
+            provenance=known,
+            workers=1,
+        )
         return out
 
 

@@ -77,7 +77,8 @@ def test_the_page_names_the_changes_and_sorts_images_by_the_difference(opened, c
     expect(page.locator(".compared")).to_contain_text("fuse.method=auto")
     expect(page.locator(".compared")).to_contain_text("<b>=1")
     assert page.locator("#overview h2").all_inner_texts() == [
-        "Runs", "Panoptic quality", "By category", "Differences of PQ", "Confusion of categories", "Provenance",
+        "Runs", "Panoptic quality", "By category", "Differences of PQ", "PQ lost, by kind of error",
+        "Confusion of categories", "Provenance",
     ]  # fmt: skip
     page.locator("#tab-images").click()
     assert shown_images(page) == [12, 13, 40]  # where the last run lost most against the first, and then its gain
@@ -105,7 +106,7 @@ def test_the_maps_of_two_runs_stand_beside_each_other(opened, comparison):
 def test_every_view_of_a_comparison_is_sound(opened, comparison, viewport):
     page = opened("overview", base=comparison.as_uri(), viewport=viewport)
     page.evaluate(AXE)
-    for view in ("overview", "images?error=wrong", "image/12", "image/12?mode=overlaid&system=HEAD"):
+    for view in ("overview", "images?error=fp", "image/12", "image/12?mode=overlaid&system=HEAD"):
         page.evaluate("(fragment) => { location.hash = fragment; }", view)
         page.wait_for_selector(f'html[data-shown="#{view}"]')
         assert_sound(page, view, viewport["width"])

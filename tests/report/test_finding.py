@@ -139,8 +139,11 @@ def test_the_address_keeps_zoom_and_what_the_overview_shows(opened):
     expect(chosen(page, "Order")).to_have_value("name")
 
 
-def test_the_tenth_layer_has_a_key(opened):
+def test_keys_number_the_layers_that_there_are_the_tenth_with_shift(opened):
     page = opened("image/12")
+    chips = [chip.split("\n") for chip in page.locator(".chip").all_inner_texts()]
+    assert [(name.strip(), key) for name, key in chips][-2:] == [("lwl_htc instances", "7"), ("hrnet semantics", "8")]
     expect(page.locator('canvas[data-layer="semantic:hrnet"]')).to_have_count(1)
-    page.keyboard.press("Shift+Digit1")
+    page.keyboard.press("8")
     expect(page.locator('canvas[data-layer="semantic:hrnet"]')).to_have_count(0)
+    assert page.evaluate('numberedLayer({key: "!", code: "Digit1", shiftKey: true})') == 9

@@ -1,13 +1,17 @@
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from antvisionps.core.errors import DataError
-from antvisionps.report.score_tables import read_metrics
+from antvisionps.report.score_tables import CURVES_FILE, CURVES_SCHEMA, read_metrics
 from tests.drawing import category_set
 
 CATEGORIES = category_set({1: "cat, or kitten", 2: "dog"}, {3: "sky"})
 SYSTEMS = ["e_ups", "fusion"]
+LRP = "LRP,localisation,FP,FN,optimal_LRP,optimal_localisation,optimal_FP,optimal_FN"
+CURVE = [{"end": "e_ups", "category_id": 2, "recall": n / 100, "precision": 1 - n / 100} for n in range(101)]
 QUALITY = {"PQ": 63.5, "SQ": 80, "RQ": None}
 SUMMARY = {system: dict.fromkeys(("All", "Things", "Stuff"), QUALITY) for system in SYSTEMS}
 TABLES = {
@@ -16,7 +20,17 @@ TABLES = {
     "per_class.csv": 'category,system,PQ,SQ,RQ,tp,fp,fn\n"cat, or kitten",e_ups,20,80.0,,3,2,1\n',
     "per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\nfusion,small,,,,0,0,0\n",
     "error_budget.csv": "perfect,PQ,PQ_things,PQ_stuff\nas fused,63.4,40.0,\n",
-    "error_kinds.csv": "group,system,kind,segments,PQ_lost\nAll,fusion,merged,3,1.5\n",
+    "boundary_panoptic.json": "{}",
+    "boundary_per_class.csv": "category,system,PQ,SQ,RQ,tp,fp,fn\n",
+    "boundary_per_size.csv": "system,size,PQ,SQ,RQ,tp,fp,fn\n",
+    "lrp.csv": f"group,system,{LRP}\nAll,fusion,35.5,12.5,2,10,34.5,,1,11\n",
+    "lrp_per_class.csv": f"category,system,{LRP},min_score\ndog,fusion,35.5,12.5,2,10,34.5,12,1,11,0.5\n",
+    "ends.json": '{"e_ups": {"AP": 41.5, "AP50": null}}',
+    "per_class_ap.csv": "category,end,AP,AP50,n_gt\ndog,e_ups,41.5,60.5,7\n",
+    "calibration_error.csv": "name,of,count,ECE\ne_ups,instances,0,\n",
+    "reliability.csv": "name,of,low,high,count,confidence,right\ne_ups,instances,0.0000,0.0667,3,0.05,0.25\n"
+    "e_ups,instances,0.0667,0.1333,3,0.1,0.25\n",
+    "slices.csv": "attribute,value,images,group,system,minus,PQ,low,high\ntime,night,3,All,fusion,,40.5,,\n",
 }
 
 
@@ -26,7 +40,9 @@ def metrics(tmp_path):
         for name, text in TABLES.items():
             text = changed.get(name.partition(".")[0], text)
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_metrics(tmp_path, systems=SYSTEMS, categories=CATEGORIES)
+        curves = pa.Table.from_pylist(changed.get("precision_recall_per_class", CURVE), schema=CURVES_SCHEMA)
+        pq.write_table(curves, tmp_path / CURVES_FILE)
+        return read_metrics(tmp_path, systems=SYSTEMS, ends=["e_ups"], categories=CATEGORIES)
 
     return read
 
@@ -46,8 +62,25 @@ def test_tables_are_read_as_numbers(metrics):
         "PQ": 20, "SQ": 80.0, "RQ": None, "tp": 3, "fp": 2, "fn": 1,
     }  # fmt: skip
     assert read["error_budget"] == [{"perfect": "as fused", "PQ": 63.4, "PQ_things": 40.0, "PQ_stuff": None}]
-    row = {"group": "All", "system": "fusion", "kind": "merged", "segments": 3, "PQ_lost": 1.5}
-    assert read["error_kinds"] == [row]
+    assert read["lrp_per_class"][0]["min_score"] == 0.5
+    assert read["lrp"][0]["optimal_localisation"] is None
+    assert read["reliability"][1] == {"name": "e_ups", "of": "instances", "low": 0.0667, "high": 0.1333} | {
+        "count": 3, "confidence": 0.1, "right": 0.25,
+    }  # fmt: skip
+    assert read["ends"] == {"e_ups": {"AP": 41.5, "AP50": None}}
+    (curve,) = read["curves"]
+    assert (curve["end"], curve["class"], len(curve["precision"])) == ("e_ups", 1, 101)
+    assert curve["precision"][:2] == [1000, 990]
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [CURVE[:-1], [row | {"precision": 1.5} for row in CURVE], [row | {"end": "mine"} for row in CURVE],
+     [row | {"category_id": 3} for row in CURVE], [row | {"precision": None} for row in CURVE]],
+)  # fmt: skip
+def test_curves_that_cannot_be_are_refused(metrics, curves):
+    with pytest.raises(DataError, match=r"precision_recall_per_class.parquet: [^\n]*; run `dvc repro score`$"):
+        metrics(precision_recall_per_class=curves)
 
 
 PER_CLASS = TABLES["per_class.csv"]
@@ -81,7 +114,18 @@ PER_CLASS = TABLES["per_class.csv"]
         ),
         ("per_size", TABLES["per_size.csv"].replace("small", "huge"), "line 2, size: expected one of"),
         ("error_budget", TABLES["error_budget.csv"].replace("as fused", ""), "line 2, perfect: expected a name"),
-        ("error_kinds", TABLES["error_kinds.csv"].replace("merged", "odd"), "line 2, kind: expected one of"),
+        (
+            "lrp_per_class",
+            TABLES["lrp_per_class.csv"].replace("0.5\n", "1.5\n"),
+            "line 2, min_score: expected .* from 0 to 1",
+        ),
+        (
+            "reliability",
+            TABLES["reliability.csv"].replace("0.0667,0", "0.0000,0"),
+            "e_ups, instances, 0.0 stands twice",
+        ),
+        ("slices", TABLES["slices.csv"].replace("night", ""), "line 2, value: expected a name"),
+        ("ends", '{"e_ups": {"AP": 141.5, "AP50": null}}', "e_ups.AP: .*got 141.5"),
         ("panoptic", "{}", "expected the systems .*, got"),
         ("panoptic", "null", "not the summary that is expected"),
         ("panoptic", json.dumps(SUMMARY).replace("63.5", "NaN"), "e_ups.All.PQ: .*got nan"),

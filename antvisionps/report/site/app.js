@@ -20,11 +20,13 @@ const app = (() => {
       size: "",
       error: "",
       change: "",
-      sort: overview.compared ? "change" : "worst",
+      sort: NO_FILTER.sort,
       find: "",
       tagged: "",
       tags: "",
       confused: "",
+      bin: "", // of a reliability diagram, and whose
+      slice: "",
       thumbs: "photo",
       mode: "side",
       opacity: 65,
@@ -37,6 +39,9 @@ const app = (() => {
       measure: "PQ",
       bars: "order",
       curve: "loss",
+      lost: "All",
+      lrp: "", // a system
+      precision: "", // a class index
       confusion: "", // a system; the chosen one where it is empty
       counted: "pixels",
     };
@@ -117,15 +122,16 @@ const app = (() => {
     shown = state.view;
     const views = { overview: showOverview, images: showImages, image: showImage };
     const { hash } = location;
-    Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
+    const drawn = Promise.resolve(views[state.view](byId(state.view), overview, state)).then(() => {
       document.documentElement.dataset.shown = hash; // what is drawn, for who waits for it
     });
     document.title = [state.view === "image" && overview.imageOf.get(state.id)?.name, "AntVisionPS report"]
       .filter(Boolean)
       .join(" · ");
-    if (before === state.view) return;
+    if (before === state.view) return drawn;
     if (before === "image" && state.view === "images") returnToCard(byId("images"));
     else window.scrollTo(0, 0);
+    return drawn;
   }
 
   function complain(error) {
@@ -167,7 +173,7 @@ const app = (() => {
       event.preventDefault();
       byId("main").focus();
     });
-    show();
+    await show();
     document.documentElement.dataset.ready = "true";
   }
 

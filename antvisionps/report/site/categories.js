@@ -1,24 +1,22 @@
 // The overview's cards of categories: quality and routing.
 "use strict";
 
+const BOUNDARY = "boundary PQ";
 const REASONS = { better_ap: "better AP", tie: "tie", too_few_instances: "too few instances", only_end: "only end" };
 
 function perClassCard(overview, state) {
-  const { systems } = overview;
-  const rowOf = new Map();
-  for (const row of overview.metrics.per_class) {
-    if (!rowOf.has(row.category)) rowOf.set(row.category, {});
-    rowOf.get(row.category)[row.system] = row;
-  }
+  const { systems, metrics } = overview;
+  const measures = metrics.boundary_per_class?.length ? [...MEASURES, BOUNDARY] : MEASURES;
   return redrawn((set) => {
-    const measure = MEASURES.includes(state.measure) ? state.measure : "PQ";
-    const shown = sortedCategories(overview, (name, system) => rowOf.get(name)?.[system]?.[measure] ?? NaN, state.bars);
+    const measure = measures.includes(state.measure) ? state.measure : "PQ";
+    const rowOf = rowsByCategory(metrics, measure);
+    const shown = sortedCategories(overview, (name, system) => rowOf.get(name)?.[system]?.value ?? NaN, state.bars);
     return fullCard(
       "By category",
-      "A category, or the bar of a system, leads to its images, worst first.",
+      "A category, or the bar of a system, leads to its images.",
       el(
         "div.filters",
-        choice("Measure", measure, MEASURES, (chosen) => set({ measure: chosen }), "measure"),
+        choice("Measure", measure, measures, (chosen) => set({ measure: chosen }), "measure"),
         choice("Order", state.bars, categoryOrders(systems), (bars) => set({ bars }), "bars"),
         el("span.legend", systems.map((system) => el("span", swatch(overview, system), system))),
       ),
@@ -37,6 +35,17 @@ function perClassCard(overview, state) {
       ),
     );
   });
+}
+
+// Category → system → its row with the measure as `value`.
+function rowsByCategory(metrics, measure) {
+  const isBoundary = measure === BOUNDARY;
+  const found = new Map();
+  for (const row of isBoundary ? metrics.boundary_per_class : metrics.per_class) {
+    if (!found.has(row.category)) found.set(row.category, {});
+    found.get(row.category)[row.system] = { ...row, value: row[isBoundary ? "PQ" : measure] };
+  }
+  return found;
 }
 
 function categoryOrders(systems) {
@@ -80,7 +89,7 @@ const addressOfCategory = (index, more = {}) =>
 
 function qualityBar(overview, system, row, measure, category) {
   const text = row
-    ? `${system}: ${measure} ${percent(row[measure])}, ${row.tp} matched, ${row.fp} wrong, ${row.fn} missed`
+    ? `${system}: ${measure} ${percent(row.value)}, ${row.tp} matched, ${row.fp} wrong, ${row.fn} missed`
     : `${system}: no segment`;
   return el(
     "a.bar",
@@ -89,10 +98,10 @@ function qualityBar(overview, system, row, measure, category) {
       title: text,
       "aria-label": text,
       ...systemStyle(overview, system),
-      "--value": `${row?.[measure] ?? 0}%`,
+      "--value": `${row?.value ?? 0}%`,
     },
     el("span"),
-    el("output", percent(row?.[measure] ?? null)),
+    el("output", percent(row?.value ?? null)),
   );
 }
 

@@ -12,7 +12,7 @@ const antvisionps = (() => {
 
   // The only URLs that may become scripts; browsers without Trusted Types take the plain text.
   const asScriptUrl = (url) => {
-    if (!/^(images\/\d+|data\/pairs)\.js$/.test(url)) throw new TypeError(`not a script of this page: ${url}`);
+    if (!/^(images\/\d+|data\/(pairs|wrong))\.js$/.test(url)) throw new TypeError(`not a script of this page: ${url}`);
     return url;
   };
   const policy = window.trustedTypes
@@ -65,8 +65,8 @@ const antvisionps = (() => {
     });
   }
 
-  // Which categories are taken for which in every image: large, and wanted by few.
-  const loadPairs = () => load("data/pairs.js", "pairs");
+  // A table of all images that is large, and wanted by few.
+  const loadTable = (name) => load(`data/${name}.js`, name);
 
   function loadImage(id) {
     if (!images.has(id)) {
@@ -115,5 +115,5 @@ const antvisionps = (() => {
     }
   }
 
-  return { overview, receive, loadImage, loadPairs, decodeRuns, paintRle };
+  return { overview, receive, loadImage, loadTable, decodeRuns, paintRle };
 })();

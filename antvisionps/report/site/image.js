@@ -35,7 +35,7 @@ async function showImage(section, overview, state) {
   const panels = buildPanels(overview, image, layers, shown);
   section.replaceChildren(
     imageHeader(overview, image, shown, order),
-    toolbar(overview, data, shown),
+    toolbar(overview, shown),
     panels,
     readout(),
     legend(data, layers, shown),
@@ -78,7 +78,7 @@ function imageHeader(overview, image, state, order) {
       text,
     );
   const selection = place < 0 ? "not in this selection" : `${place + 1} of ${order.length} `;
-  const quality = (system) => percent(qualityOf(tallyOf(overview, image, system)).pq);
+  const quality = (system) => percent(qualityOf(overview, image, system).pq);
   return el(
     "div.image-head",
     step(previous, "←", "Previous image (←)", "previous"),
@@ -94,7 +94,7 @@ function imageHeader(overview, image, state, order) {
   );
 }
 
-function toolbar(overview, data, state) {
+function toolbar(overview, state) {
   const palettes = [
     ["distinct", "easy to tell apart"],
     ["own", "of the data set"],
@@ -102,7 +102,7 @@ function toolbar(overview, data, state) {
   const modes = [["side", "side by side"], "overlaid"];
   return el(
     "div.toolbar",
-    layerChips(overview, data, state),
+    layerChips(overview, state),
     el(
       "div.filters",
       choice("System", state.system, overview.systems, (system) => app.go({ system }), "system"),
@@ -130,13 +130,9 @@ function toolbar(overview, data, state) {
 
 const onlyOptions = ({ categories }) => [["", "all categories"], ...categories.map(({ name }, index) => [index, name])];
 
-// A box for each layer that this image has.
-function layerChips(overview, data, state) {
+// A box for each layer.
+function layerChips(overview, state) {
   const shown = new Set(shownLayers(overview, state));
-  const isPresent = (key) => {
-    const [kind, end] = partsOf(key);
-    return !(end in data.ends) || data.ends[end][kind] !== null;
-  };
   const chip = (key, index) => {
     const attributes = { id: `layer-${key}`, "data-layer": key, checked: shown.has(key) };
     return el(
@@ -146,7 +142,7 @@ function layerChips(overview, data, state) {
       index < 18 && el("kbd", index < 9 ? `${index + 1}` : `⇧${index - 8}`),
     );
   };
-  const chips = layerKeys(overview).map((key, index) => isPresent(key) && chip(key, index));
+  const chips = layerKeys(overview).map(chip);
   return el("div.layers", { role: "group", "aria-label": "Layers" }, chips);
 }
 

@@ -1,17 +1,22 @@
 // All images: filters, a card for each image that they leave, and the list of these to take along.
 "use strict";
 
+const FIRST_CARDS = 24; // some more than a laptop shows
 const CARDS_AT_ONCE = 60;
 
-async function showImages(section, overview, state) {
-  if (state.confused && !overview.pairs) {
-    try {
-      overview.pairs = await antvisionps.loadPairs();
-    } catch (error) {
-      section.replaceChildren(el("p", { role: "alert" }, error.message));
-      return;
-    }
-  }
+// At once, unless a table has to be loaded.
+function showImages(section, overview, state) {
+  const loading = Object.entries({ pairs: state.confused, wrong: state.bin })
+    .filter(([name, isAsked]) => isAsked && !overview[name])
+    .map(async ([name]) => (overview[name] = await antvisionps.loadTable(name)));
+  if (!loading.length) return drawImages(section, overview, state);
+  return Promise.all(loading).then(
+    () => drawImages(section, overview, state),
+    (error) => section.replaceChildren(el("p", { role: "alert" }, error.message)),
+  );
+}
+
+function drawImages(section, overview, state) {
   const focused = section.contains(document.activeElement) ? document.activeElement.id : null;
   const results = el("div");
   section.replaceChildren(filterForm(overview, state, () => showFound(results, overview, state)), results);
@@ -32,7 +37,8 @@ function filterForm(overview, state, refresh) {
     pick("System", "system", systems),
     pick("Category", "category", [["", "all"], ...categories]),
     pick("Size", "size", [["", "all"], ...sizes]),
-    pick("Error", "error", ERROR_KINDS),
+    pick("Error", "error", ERROR_FILTERS),
+    overview.slices?.length > 0 && pick("Slice", "slice", [["", "all"], ...sliceOptions(overview)]),
     pick("Order", "sort", SORTS),
     systems.length > 1 &&
       el(
@@ -44,15 +50,18 @@ function filterForm(overview, state, refresh) {
       ),
     pick("Tagged", "tagged", [["", "all"], ["only", "tagged only"]]),
     pick("Thumbnails", "thumbs", THUMBNAILS),
-    state.confused &&
-      el(
-        "button",
-        { type: "button", id: "confused", title: "All pairs again", onclick: () => app.go({ confused: "" }) },
-        `${confusionText(overview, state)} ✕`,
-      ),
+    state.confused && dropButton("confused", confusionText(overview, state)),
+    state.bin && dropButton("bin", binText(state)),
     el("button", { type: "button", onclick: () => app.go(NO_FILTER) }, "Clear"),
   );
 }
+
+const sliceOptions = ({ slices }) =>
+  slices.flatMap(({ attribute, values }) => values.map((value) => [sliceName(attribute, value), `${attribute} ${value}`]));
+
+// Says what one filter leaves, and drops it.
+const dropButton = (key, text) =>
+  el("button", { type: "button", id: key, title: "Drop this filter", onclick: () => app.go({ [key]: "" }) }, `${text} ✕`);
 
 function searchField(state, refresh) {
   const oninput = (event) => {
@@ -81,7 +90,7 @@ function showFound(results, overview, state) {
     results,
     grid,
     found.map((row) => () => imageCard(row, overview, state)),
-    Math.max(place + 1, CARDS_AT_ONCE),
+    Math.max(place + 1, FIRST_CARDS),
   );
 }
 
@@ -140,7 +149,7 @@ function returnToCard(section) {
   card?.focus({ preventScroll: true });
 }
 
-function imageCard({ image, change, pq, tp, fp, fn }, overview, state) {
+function imageCard({ image, changeNow, pq, tp, fp, fn }, overview, state) {
   const card = el(
     "a.card",
     { href: app.address({ view: "image", id: image.id }), "data-id": image.id },
@@ -156,7 +165,7 @@ function imageCard({ image, change, pq, tp, fp, fn }, overview, state) {
         el("span.fn", { title: "missed (FN)" }, `${fn} ○`),
         overview.systems.length > 1 &&
           state.from !== state.to &&
-          el("span.change", { title: `PQ of ${state.to} − ${state.from}` }, signed(change)),
+          el("span.change", { title: `PQ of ${state.to} − ${state.from}` }, signed(changeNow())),
       ),
     ),
   );

@@ -5,10 +5,16 @@ const SENTENCES = {
   matched: "matched",
   ignored: "not counted (void or crowd)",
   unexplained: "its map is not at hand",
-  wrong_class: { 0: "missed: called", 1: "wrong class: the truth is" },
-  poor_mask: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
-  alone: { 0: "missed: nothing of its kind here", 1: "wrong: nothing of its kind in the truth" },
+  class: { 0: "missed: called", 1: "wrong class: the truth is" },
+  merged: { 0: "missed: with others in one mask", 1: "wrong: holds several true ones" },
+  split: { 0: "missed: in several parts", 1: "wrong: a part of one that is missed" },
+  duplicate: { 1: "wrong: a rest on one that is matched" },
+  location: { 0: "missed: best mask is too poor", 1: "wrong: mask is too poor" },
+  both: { 0: "missed: a poor mask calls it", 1: "wrong class and poor mask: the truth is" },
+  background: { 1: "wrong: nothing of its kind in the truth" },
+  missed: { 0: "missed: nothing of its kind here" },
 };
+const NAMES_PARTNER = ["class", "both"];
 const REJECTED = {
   routed_away: "routed to another end",
   merged: "merged into another end's",
@@ -31,7 +37,7 @@ function layerKeys(overview) {
     "truth",
     "system",
     "errors",
-    ...overview.ends.flatMap((end) => [`instances:${end}`, `semantic:${end}`]),
+    ...overview.ends.flatMap((end) => overview.kinds[end].map((kind) => `${kind}:${end}`)),
   ];
 }
 
@@ -101,7 +107,7 @@ function imageLayers(overview, image, data, state) {
     const sentence = SENTENCES[outcome];
     if (typeof sentence === "string") return outcome === "matched" ? `${sentence}, IoU ${iou.toFixed(2)}` : sentence;
     const others = side ? data.segments : system.segments;
-    const text = outcome === "wrong_class" ? `${sentence[side]} ${names[others[partner].class]}` : sentence[side];
+    const text = NAMES_PARTNER.includes(outcome) ? `${sentence[side]} ${names[others[partner].class]}` : sentence[side];
     return partner === null ? text : `${text}, IoU ${iou.toFixed(2)}`;
   }
 
@@ -303,7 +309,7 @@ function imageLayers(overview, image, data, state) {
     const name = layerName(key, state.system);
     const [kind, end] = partsOf(key);
     if (kind === "errors") {
-      const tally = qualityOf(tallyOf(overview, image, state.system));
+      const tally = qualityOf(overview, image, state.system);
       return `${name}: ${tally.tp} matched, ${tally.fp} wrong, ${tally.fn} missed`;
     }
     const listed = {

@@ -4,24 +4,38 @@
 const GROUPS = { All: "", Things: "ᵀʰ", Stuff: "ˢᵗ" };
 const MEASURES = ["PQ", "SQ", "RQ"];
 
-function showOverview(section, overview, state) {
+// The cards come one after the other, so that the first can be read while the others are made.
+async function showOverview(section, overview, state) {
+  const cards = overviewCards(overview, state);
+  section.replaceChildren(cards[0]());
+  const first = section.firstChild;
+  for (const make of cards.slice(1)) {
+    await new Promise((resolve) => setTimeout(resolve));
+    if (section.firstChild !== first) return; // it is drawn anew
+    section.append(make());
+  }
+}
+
+function overviewCards(overview, state) {
   const { metrics } = overview;
-  section.replaceChildren(
-    ...[
-      overview.compared && comparedCard(overview),
-      summaryCard(overview),
-      perClassCard(overview, state),
-      metrics.intervals.some((row) => row.minus) && differencesCard(overview),
-      metrics.error_budget.length && budgetCard(metrics),
-      metrics.error_kinds?.length && errorKindsCard(overview),
-      overview.choice && choiceCard(overview.choice),
-      overview.routing && routingCard(overview),
-      metrics.per_size.length && sizeCard(overview),
-      overview.curves?.length && curvesCard(overview, state),
-      overview.mapped.length && confusionCard(overview, state),
-      provenanceCard(overview),
-    ].filter(Boolean),
-  );
+  return [
+    overview.compared && (() => comparedCard(overview)),
+    () => summaryCard(overview),
+    () => perClassCard(overview, state),
+    metrics.intervals.some((row) => row.minus) && (() => differencesCard(overview)),
+    metrics.error_budget?.length && (() => budgetCard(metrics)),
+    overview.mapped.length && (() => errorKindsCard(overview, state)),
+    metrics.lrp?.length && (() => lrpCard(overview, state)),
+    metrics.slices?.length && (() => slicesCard(overview)),
+    overview.choice && (() => choiceCard(overview.choice)),
+    metrics.per_size?.length && (() => sizeCard(overview)),
+    overview.routing && (() => routingCard(overview)),
+    metrics.curves?.length && (() => endsCard(overview, state)),
+    metrics.calibration_error?.length && (() => reliabilityCard(overview)),
+    overview.curves?.length && (() => curvesCard(overview, state)),
+    overview.mapped.length && (() => confusionCard(overview, state)),
+    () => provenanceCard(overview),
+  ].filter(Boolean);
 }
 
 const card = (title, note, ...content) => el("article.panel", el("h2", title), note && el("p.quiet", note), content);
@@ -52,7 +66,8 @@ const numberedStyle = (index) => ({ "--system": `var(--system-${index % 6})` });
 const swatch = (overview, name) => el("i.swatch", systemStyle(overview, name));
 
 function summaryCard(overview) {
-  const { summary, intervals } = overview.metrics;
+  const { systems } = overview;
+  const { summary, intervals, boundary = {} } = overview.metrics;
   const ofAll = intervals.filter((row) => row.group === "All" && !row.minus);
   const limits = extent(ofAll.flatMap((row) => [row.low, row.high, row.PQ]));
   const measures = Object.entries(GROUPS).flatMap(([group, suffix]) =>
@@ -70,13 +85,15 @@ function summaryCard(overview) {
   const columns = [
     { head: "system", kind: "th", cell: (system) => [swatch(overview, system), system] },
     ...measures,
+    boundary[systems[0]] &&
+      numbers("boundary PQ", (system) => percent(boundary[system].All.PQ), { title: "PQ where outlines count, too" }),
     { head: "PQ, 95 % interval", kind: "td.wide", cell: interval },
-  ];
+  ].filter(Boolean);
   return fullCard(
     "Panoptic quality",
     `Percent on ${count(overview.images.length, "image")}. Intervals are over images.`,
     overview.ignored && el("p", `Ignored: ${overview.ignored}`),
-    table("Panoptic quality of every system", columns, overview.systems),
+    table("Panoptic quality of every system", columns, systems),
   );
 }
 
@@ -96,7 +113,7 @@ function intervalPlot(row, [low, high], { show = signed, style = {} } = {}) {
       "svg.whisker",
       { role: "img", "aria-label": text, ...style },
       svg("title", text),
-      low < 0 && high > 0 && svg("line.zero", { x1: x(0), x2: x(0), y1: 0, y2: "100%" }),
+      low <= 0 && high >= 0 && svg("line.zero", { x1: x(0), x2: x(0), y1: 0, y2: "100%" }),
       svg("line", { x1: x(row.low ?? row.PQ), x2: x(row.high ?? row.PQ), y1: "50%", y2: "50%" }),
       svg("circle", { cx: x(row.PQ), cy: "50%", r: 4.5 }),
     ),
@@ -116,7 +133,7 @@ function differencesCard(overview) {
   ];
   return (overview.compared ? fullCard : card)(
     "Differences of PQ",
-    "Both systems on the same resampled images. Where the interval leaves 0 out, the images at hand do not explain it.",
+    "Both systems on the same resampled images. Where the interval leaves 0 out, chance in the choice of images does not explain it.",
     table("Differences of PQ between systems", columns, rows),
   );
 }
@@ -161,37 +178,6 @@ function budgetCard(metrics) {
   );
 }
 
-// What each kind of error of segments is, as docs/metrics.md has it.
-const LOSSES = {
-  outline: "matched, but with an IoU below 1",
-  class: "found under another category",
-  merged: "several true segments in one",
-  split: "one true segment in several",
-  duplicate: "a rest on a segment that is matched",
-  location: "of the right category, with an IoU of 0.1 to 0.5",
-  both: "of another category, with an IoU of 0.1 to 0.5",
-  background: "where nothing of the kind is",
-  missed: "nothing was found",
-};
-
-function errorKindsCard({ metrics, systems }) {
-  const row = (kind, system) =>
-    metrics.error_kinds.find((one) => one.group === "All" && one.kind === kind && one.system === system);
-  const columns = [
-    { head: "kind", kind: "th", cell: (kind) => kind },
-    ...systems.map((system) => ({
-      ...strong(system, (kind) => percent(row(kind, system)?.PQ_lost ?? null)),
-      title: `PQ that ${system} loses`,
-    })),
-    { head: "what it is", kind: "td.wide", cell: (kind) => el("span.quiet", LOSSES[kind]) },
-  ];
-  return card(
-    "PQ lost, by kind of error",
-    "Percent points. The kinds of a system add up to what its PQ lacks to 100.",
-    table("PQ lost by kind of error", columns, Object.keys(LOSSES)),
-  );
-}
-
 // Which ends `fuse.method: auto` could have taken and how they could be pasted, and why it took those.
 function choiceCard({ system, taken, paste_by, choices }) {
   const inPercent = (value) => (value === null ? null : 100 * value);
@@ -218,8 +204,12 @@ function sizeCard({ metrics, sizes }) {
     { head: "system", cell: (row) => row.system },
     { head: "size", cell: (row) => row.size },
     ...MEASURES.map((measure) => numbers(measure, (row) => percent(row[measure]))),
+    metrics.boundary_per_size.length > 0 &&
+      numbers("boundary PQ", ({ system, size }) =>
+        percent(metrics.boundary_per_size.find((row) => row.system === system && row.size === size)?.PQ ?? null),
+      ),
     ...Object.entries(counts).map(([key, text]) => numbers(text, (row) => grouped(row[key]))),
-  ];
+  ].filter(Boolean);
   const named = sizes.map(([name, low]) => (low ? `${name} from ${grouped(low)} px` : name)).join(", ");
   return card(
     "Things by size",

@@ -14,18 +14,38 @@ function enlarged(canvas, width, height) {
 // Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
 function paintLayer(canvas, { values, colors, isErrors }, width, height) {
   const { factor, pixels, draw } = enlarged(canvas, width, height);
-  const [first, second] = isErrors
-    ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
-    : [colors.map(packed), null];
-  for (let y = 0, out = 0; y < canvas.height; y++) {
-    const row = Math.floor(y / factor) * width;
-    for (let x = 0; x < canvas.width; x++, out++) {
-      const value = values[row + Math.floor(x / factor)];
-      pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
+  if (isErrors) paintStripes(pixels, values, colors, width, factor);
+  else {
+    paintAreas(pixels, values, Uint32Array.from(colors, packed), width, factor);
+    drawBoundaries(pixels, values, width, height, factor);
+  }
+  draw();
+}
+
+// Row by row; those below of the same pixels are copies.
+function paintAreas(pixels, values, colors, width, factor) {
+  const across = width * factor;
+  for (let at = 0, begin = 0; at < values.length; begin += factor * across) {
+    for (let out = begin; out < begin + across; at++) {
+      const color = colors[values[at]];
+      for (let step = 0; step < factor; step++) pixels[out++] = color;
+    }
+    for (let copy = 1; copy < factor; copy++) pixels.copyWithin(begin + copy * across, begin, begin + across);
+  }
+}
+
+// Each value in two colours, in stripes that are as wide on any canvas.
+function paintStripes(pixels, values, colors, width, factor) {
+  const [first, second] = [0, 1].map((side) => Uint32Array.from(colors, (pair) => packed(pair && pair[side])));
+  const across = width * factor;
+  for (let out = 0, x = 0, y = 0; out < pixels.length; out++) {
+    const value = values[((y / factor) | 0) * width + ((x / factor) | 0)];
+    pixels[out] = ((x + y) >> 2) & 1 ? second[value] : first[value];
+    if (++x === across) {
+      x = 0;
+      y++;
     }
   }
-  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
-  draw();
 }
 
 // A colour as the canvas's bytes hold it.

@@ -1,7 +1,7 @@
 // Below the panels: what the colours mean, the segments with their faults first, and the rejected candidates.
 "use strict";
 
-const OUTCOME_RANK = ["wrong_class", "poor_mask", "alone", "ignored", "matched"];
+const OUTCOME_RANK = [...Object.keys(LOSSES), "ignored", "matched"];
 const STATES = { tp: "TP", fp: "FP", fn: "FN", ignored: "–" };
 
 function legend(data, layers, state) {
