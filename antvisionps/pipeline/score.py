@@ -21,6 +21,7 @@ from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_ends
 from antvisionps.pipeline.score_files import (
     read_confidence,
     segment_reliabilities,
+    write_coverage,
     write_lrp,
     write_metrics,
     write_reliability,
@@ -63,9 +64,11 @@ def score(
             ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, scores, truth, draws)
-        confidence = {name: read_confidence(fused) for name, fused in systems.items()}
+        read = {name: read_confidence(fused) for name, fused in systems.items()}
+        confidence, sureness = ({name: pair[place] for name, pair in read.items()} for place in (0, 1))
         write_lrp(folder, scores, confidence, truth)
         write_reliability(folder, ends.reliabilities() | segment_reliabilities(scores, confidence))
+        write_coverage(folder, scores, sureness, truth.categories)
         write_slices(folder, params.score, slices, scores, truth.categories)
         write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
 from antvisionps.evaluation.reliability import (
@@ -79,13 +80,26 @@ def write_lrp(
     write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
 
 
-def read_confidence(fused: PanopticDataset) -> SegmentConfidence:
-    """The scores of a system's things."""
+def read_confidence(fused: PanopticDataset) -> tuple[SegmentConfidence, SegmentConfidence]:
+    """The scores of a system's things, and how sure it is of its segments: the probability of each where its method
+    gives one, else the score."""
     rows = RowsByImage(fused.annotations.parent, SEGMENTS, fused)
-    image_ids, segment_ids, scores = map(rows.numbers, ("image_id", "segment_id", "score"))
-    is_known = ~np.isnan(scores)
-    positions = np.searchsorted([image.image_id for image in fused.images], image_ids[is_known])
-    return SegmentConfidence.of(positions, segment_ids[is_known], scores[is_known].astype(np.float64))
+    names = ("image_id", "segment_id", "score", "probability")
+    image_ids, segment_ids, scores, probabilities = map(rows.numbers, names)
+    positions = np.searchsorted([image.image_id for image in fused.images], image_ids)
+
+    def of_known(values: np.ndarray) -> SegmentConfidence:
+        known = ~np.isnan(values)
+        return SegmentConfidence.of(positions[known], segment_ids[known], values[known].astype(np.float64))
+
+    return of_known(scores), of_known(np.where(np.isnan(probabilities), scores, probabilities))
+
+
+def write_coverage(
+    folder: Path, scores: Mapping[str, SegmentScores], sureness: Mapping[str, SegmentConfidence], categories: CategorySet
+) -> None:
+    matches = {name: of.matches for name, of in scores.items()}
+    write_csv(folder / "coverage.csv", COVERAGE_COLUMNS, coverage_rows(matches, sureness, categories))
 
 
 def segment_reliabilities(
