@@ -18,7 +18,7 @@ SAMPLES, SEED = 1000, 0
 
 PERCENT = (
     *("PQ", "SQ", "RQ", "low", "high", "PQ_lost", "LRP", "localisation", "FP", "FN"),
-    *("PQ_kept", "PQ_mended", "coverage", "optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
+    *("PQ_equal", "PQ_by_images", "PQ_worst", "PQ_kept", "PQ_mended", "coverage", "optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
 )
 
 DESCRIPTION = (
@@ -60,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _score(args: argparse.Namespace) -> None:
     from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
-    from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+    from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
     from antvisionps.panoptic.slices import read_slices
     from antvisionps.pipeline.score_results import score_results
 
@@ -84,8 +84,9 @@ def _score(args: argparse.Namespace) -> None:
     if args.coverage:
         found["coverage"] = _coverage(scores, truth, predictions)
     if args.slices:
-        rows = slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED)
+        rows = list(slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED))
         found["slices"] = _records(SLICE_COLUMNS, rows)
+        found["slice_means"] = _records(SLICE_MEAN_COLUMNS, slice_mean_rows(rows))
     _write(args, found, counts, truth)
     _print(args, found)
 
@@ -196,6 +197,7 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         print_table("PQ by the segments that are kept, percent", found["coverage"], percent)
     if args.slices:
         print_table(f"PQ of slices with 95 % intervals ({SAMPLES} samples)", found["slices"], percent)
+        print_table("Mean PQ of the slices, each alike and by its images, and the worst", found["slice_means"], percent)
     if args.boundary:
         print_table("Boundary quality by category, percent", found["boundary"]["classes"], percent)
         print_pq(found["boundary"]["summary"], of="by boundary IoU, ")

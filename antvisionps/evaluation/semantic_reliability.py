@@ -18,7 +18,7 @@ def semantic_reliability(
     """gt_ids (H, W) segment ids of the image. Cells on void, and cells whose centre is beyond the photo, do not count;
     one without any probability is wrong."""
     rows, columns = (
-        _centres(cells, stride=predicted.stride, input_px=input_px, size_px=size_px)
+        cell_centres(cells, stride=predicted.stride, input_px=input_px, size_px=size_px)
         for cells, input_px, size_px in (
             (predicted.planes.shape[1], predicted.input_height, predicted.height),
             (predicted.planes.shape[2], predicted.input_width, predicted.width),
@@ -32,7 +32,7 @@ def semantic_reliability(
     return Reliability.of(np.tile(np.arange(LEVELS) / 255, 2), np.arange(2 * LEVELS) >= LEVELS, times)
 
 
-def _centres(cells: int, *, stride: float, input_px: int, size_px: int) -> np.ndarray:
+def cell_centres(cells: int, *, stride: float, input_px: int, size_px: int) -> np.ndarray:
     """The pixel of the original image below the centre of each cell, of those that lie on it."""
     on_input = (np.arange(cells) + 0.5) * stride
     return (on_input[on_input < input_px] * size_px / input_px).astype(np.int64)

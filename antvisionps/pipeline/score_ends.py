@@ -20,6 +20,12 @@ from antvisionps.evaluation.average_precision import (
     class_average_precision,
     precision_at_recall,
 )
+from antvisionps.evaluation.disagreement import (
+    DISAGREEMENT_COLUMNS,
+    DisagreementCounts,
+    disagreement,
+    disagreement_rows,
+)
 from antvisionps.evaluation.reliability import Reliability
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
@@ -38,12 +44,14 @@ CURVES_SCHEMA = pa.schema(
 @dataclass(frozen=True, eq=False)
 class EndsQuality:
     """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, and the reliability of instances' scores, of
-    the ends that have instances; the reliability of probabilities, of those that have semantics."""
+    the ends that have instances; the reliability of probabilities, of those that have semantics. `disagreement` is of
+    these together, where there are two."""
 
     ap: Mapping[str, Mapping[int, CategoryAP]]
     precision: Mapping[str, Mapping[int, np.ndarray]]
     instances: Mapping[str, Reliability]
     semantics: Mapping[str, Reliability]
+    disagreement: DisagreementCounts | None
 
     def reliabilities(self) -> dict[tuple[str, str], Reliability]:
         """(end, what of it) → reliability."""
@@ -51,14 +59,18 @@ class EndsQuality:
         return {(end, of): found for of, of_ends in of_each.items() for end, found in of_ends.items()}
 
 
-NO_ENDS = EndsQuality({}, {}, {}, {})
+NO_ENDS = EndsQuality({}, {}, {}, {}, None)
 
 
 def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
     open_work = partial(_open_measuring, caches, ends)
     matches: dict[str, list[dict[int, ImageMatches]]] = {}
     semantics: dict[str, list[Reliability]] = {}
-    for of_image, reliabilities in map_images(open_work, caches.dataset.images, workers=workers, description="ends"):
+    differences: list[DisagreementCounts] = []
+    for of_image, reliabilities, difference in map_images(
+        open_work, caches.dataset.images, workers=workers, description="ends"
+    ):
+        differences += [] if difference is None else [difference]
         for end, of_end in of_image.items():
             matches.setdefault(end, []).append(of_end)
         for end, reliability in reliabilities.items():
@@ -69,21 +81,26 @@ def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) 
         {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
         {end: Reliability.total([*map(_score_reliability, images)]) for end, images in matches.items()},
         {end: Reliability.total(parts) for end, parts in semantics.items()},
+        DisagreementCounts.total(differences) if differences else None,
     )
 
 
-def _open_measuring(
-    caches: SplitCaches, ends: Sequence[str]
-) -> Callable[[PanopticImage], tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]]:
-    match, dataset = open_matching(caches, ends), caches.dataset
-    semantics = caches.open_semantics(ends)
+_Measured = tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability], DisagreementCounts | None]
+"""Of an image, what EndsQuality has of all."""
 
-    def measure(image: PanopticImage) -> tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]:
+
+def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], _Measured]:
+    match, dataset = open_matching(caches, ends), caches.dataset
+    readers, categories = caches.open_semantics(ends), caches.dataset.categories
+
+    def measure(image: PanopticImage) -> _Measured:
         gt_ids = dataset.load_segment_ids(image)
-        return match(image, gt_ids), {
-            end: semantic_reliability(reader.read(image.image_id), gt_ids, image, dataset.categories)
-            for end, reader in semantics.items()
-        }
+        planes = {end: reader.read(image.image_id) for end, reader in readers.items()}
+        reliabilities = {end: semantic_reliability(of, gt_ids, image, categories) for end, of in planes.items()}
+        difference = None
+        if len(planes) > 1:
+            difference = DisagreementCounts.of(disagreement([*planes.values()], categories), gt_ids, image, categories)
+        return match(image, gt_ids), reliabilities, difference
 
     return measure
 
@@ -100,7 +117,9 @@ def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
-    """ends.json, per_class_ap.csv, precision_recall.csv and precision_recall_per_class.parquet."""
+    """ends.json, per_class_ap.csv, precision_recall.csv, precision_recall_per_class.parquet, disagreement.csv."""
+    differences = disagreement_rows(quality.disagreement, categories) if quality.disagreement else ()
+    write_csv(folder / "disagreement.csv", DISAGREEMENT_COLUMNS, differences)
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))

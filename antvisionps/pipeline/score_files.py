@@ -37,7 +37,7 @@ from antvisionps.evaluation.score_rows import (
     size_rows,
 )
 from antvisionps.evaluation.segment_scores import SegmentScores
-from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
 from antvisionps.evaluation.summary import summarize
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -126,10 +126,12 @@ def write_reliability(folder: Path, reliabilities: Mapping[tuple[str, str], Reli
 def write_slices(
     folder: Path, settings: Score, slices: Slices, scores: Mapping[str, SegmentScores], categories: CategorySet
 ) -> None:
-    """slices.csv, empty without slices."""
+    """slices.csv and slice_means.csv, empty without slices."""
     counts = {name: of.matches.counts() for name, of in scores.items()}
     drawn = {"samples": settings.bootstrap_samples, "seed": settings.seed}
-    write_csv(folder / "slices.csv", SLICE_COLUMNS, slice_rows(counts, slices, categories, **drawn))
+    rows = list(slice_rows(counts, slices, categories, **drawn))
+    write_csv(folder / "slices.csv", SLICE_COLUMNS, rows)
+    write_csv(folder / "slice_means.csv", SLICE_MEAN_COLUMNS, slice_mean_rows(rows))
 
 
 def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:

@@ -135,6 +135,7 @@ function layerChips(overview, data, state) {
   const shown = new Set(shownLayers(overview, state));
   const isPresent = (key) => {
     const [kind, end] = partsOf(key);
+    if (kind === "disagreement") return data.disagreement !== null;
     return !(end in data.ends) || data.ends[end][kind] !== null;
   };
   const chip = (key, index) => {

@@ -12,7 +12,7 @@ function enlarged(canvas, width, height) {
 }
 
 // Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
-function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+function paintLayer(canvas, { values, colors, isErrors, isGraded }, width, height) {
   const { factor, pixels, draw } = enlarged(canvas, width, height);
   const [first, second] = isErrors
     ? [0, 1].map((side) => colors.map((pair) => pair && packed(pair[side])))
@@ -24,7 +24,7 @@ function paintLayer(canvas, { values, colors, isErrors }, width, height) {
       pixels[out] = (second && ((x + y) >> 2) & 1 ? second : first)[value] ?? 0;
     }
   }
-  if (!isErrors) drawBoundaries(pixels, values, width, height, factor);
+  if (!isErrors && !isGraded) drawBoundaries(pixels, values, width, height, factor);
   draw();
 }
 
