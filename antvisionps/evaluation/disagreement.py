@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from antvisionps.evaluation.semantic_reliability import cell_centres
+from antvisionps.evaluation.semantic_reliability import pixels_of_cells
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.predictions.semantic import ImageSemantics
@@ -42,7 +42,7 @@ def disagreement(ends: Sequence[ImageSemantics], categories: CategorySet) -> Dis
     """Of two ends or more, of one image. A coarser end is read at the cell below each centre; probabilities are taken
     to sum to 1 in each cell; of equal ones the lowest class index is the likeliest."""
     finest = max(ends, key=lambda end: end.planes[0].size)
-    rows, columns = _centres(finest)
+    rows, columns = pixels_of_cells(finest)
     probs = np.stack([_probabilities(end, rows, columns, categories) for end in ends])
     mean = probs.mean(axis=0)
     divergence = _entropy(mean) - _entropy(probs).mean(axis=0)
@@ -54,12 +54,6 @@ def disagreement(ends: Sequence[ImageSemantics], categories: CategorySet) -> Dis
         rows,
         columns,
     )
-
-
-def _centres(end: ImageSemantics) -> tuple[np.ndarray, np.ndarray]:
-    _, grid_height, grid_width = end.planes.shape
-    rows = cell_centres(grid_height, stride=end.stride, input_px=end.input_height, size_px=end.height)
-    return rows, cell_centres(grid_width, stride=end.stride, input_px=end.input_width, size_px=end.width)
 
 
 def _probabilities(

@@ -1,7 +1,7 @@
 """What stage `calibrate` writes of a system whose method is `auto`, and how it is fused by that."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,12 +26,15 @@ class AutoRules:
     max_overlap_frac: float
     min_joined_iou: float
     average_of: AverageOf
+    temperature_of_end: Mapping[str, float] = field(default_factory=dict)
 
     def settings(self, ends: Iterable[str], acceptance: Acceptance | None = None) -> FusionSettings:
         """Of all these ends with equal weights, and before anything is fitted without `acceptance`."""
         weights = dict.fromkeys(ends, 1.0)
         rules, union = HeuristicRules(0.0, self.max_overlap_frac, 0), UnionRules(weights, self.min_joined_iou)
-        return FusionSettings("auto", rules, weights, self.average_of, None, union, acceptance)
+        return FusionSettings(
+            "auto", rules, weights, self.average_of, None, union, acceptance, self.temperature_of_end
+        )
 
 
 class ChoiceOfEnds(Document):

@@ -29,12 +29,14 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
+from antvisionps.fusion.temperature import write_temperatures
 from antvisionps.fusion.voting_document import AutoRules
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
+from antvisionps.pipeline.fit_temperatures import fit_temperatures
 from antvisionps.pipeline.settings import plain_settings
 from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
@@ -55,6 +57,10 @@ def calibrate_systems(
     }
     load_kernels()
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
+        temperatures = fit_temperatures(caches, params.all_ends, workers) if params.calibrate.temperature else {}
+        write_temperatures(folder, temperatures)
+        settings = {system: replace(begin, temperature_of_end=temperatures) for system, begin in settings.items()}
+        rules = replace(auto_rules(params), temperature_of_end=temperatures)
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
         for system, calibration in found.items():
@@ -62,7 +68,7 @@ def calibrate_systems(
         for system in params.fuse.systems:
             if system not in settings:
                 ends = [system] if system in params.all_ends else params.all_ends
-                voting = calibrate_auto(system, ends, caches, rules=auto_rules(params), workers=workers)
+                voting = calibrate_auto(system, ends, caches, rules=rules, workers=workers)
                 write_voting(folder / f"{system}.json", voting)
     return found
 

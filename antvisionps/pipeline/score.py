@@ -31,8 +31,10 @@ from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
+from antvisionps.report.provenance import provenance, write_provenance
 from antvisionps.report.score_tables import Summary, write_ignored
 
+PROVENANCE_FILE = "provenance.json"
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
@@ -72,6 +74,7 @@ def score(
         write_slices(folder, params.score, slices, scores, truth.categories)
         write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
+        write_provenance(folder / PROVENANCE_FILE, provenance(caches, params.all_ends if with_budget else []))
         write_ignored(folder, describe_ignored(params, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary

@@ -26,7 +26,9 @@ from antvisionps.evaluation.disagreement import (
     disagreement,
     disagreement_rows,
 )
+from antvisionps.evaluation.lrp import SystemLrp, detection_lrp
 from antvisionps.evaluation.reliability import Reliability
+from antvisionps.evaluation.score_rows import CLASS_LRP_COLUMNS, class_lrp_rows
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
@@ -35,6 +37,7 @@ from antvisionps.pipeline.instance_matches import open_matching
 from antvisionps.predictions.split_caches import SplitCaches
 
 AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
+END_LRP_COLUMNS = tuple("end" if name == "system" else name for name in CLASS_LRP_COLUMNS)
 CURVE_COLUMNS = ("end", "recall", "precision")
 CURVES_SCHEMA = pa.schema(
     [("end", pa.string()), ("category_id", pa.int32()), ("recall", pa.float64()), ("precision", pa.float64())]
@@ -43,12 +46,13 @@ CURVES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class EndsQuality:
-    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, and the reliability of instances' scores, of
-    the ends that have instances; the reliability of probabilities, of those that have semantics. `disagreement` is of
+    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, LRP, and the reliability of instances' scores,
+    of the ends that have instances; the reliability of probabilities, of those that have semantics. `disagreement` is of
     these together, where there are two."""
 
     ap: Mapping[str, Mapping[int, CategoryAP]]
     precision: Mapping[str, Mapping[int, np.ndarray]]
+    lrp: Mapping[str, SystemLrp]
     instances: Mapping[str, Reliability]
     semantics: Mapping[str, Reliability]
     disagreement: DisagreementCounts | None
@@ -59,7 +63,7 @@ class EndsQuality:
         return {(end, of): found for of, of_ends in of_each.items() for end, found in of_ends.items()}
 
 
-NO_ENDS = EndsQuality({}, {}, {}, {}, None)
+NO_ENDS = EndsQuality({}, {}, {}, {}, {}, None)
 
 
 def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
@@ -79,6 +83,7 @@ def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) 
     return EndsQuality(
         {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
         {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
+        {end: _lrp_of_classes(images, thing_ids) for end, images in matches.items()},
         {end: Reliability.total([*map(_score_reliability, images)]) for end, images in matches.items()},
         {end: Reliability.total(parts) for end, parts in semantics.items()},
         DisagreementCounts.total(differences) if differences else None,
@@ -106,7 +111,18 @@ def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[Panop
 
 
 def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> np.ndarray:
-    return precision_at_recall([of_image[category_id] for of_image in images if category_id in of_image])[0]
+    return precision_at_recall(_of_category(images, category_id))[0]
+
+
+def _lrp_of_classes(images: Sequence[Mapping[int, ImageMatches]], category_ids: Sequence[int]) -> SystemLrp:
+    """Of those that have a true or a predicted instance."""
+    of_class = {key: detection_lrp(_of_category(images, key)) for key in category_ids}
+    known = {key: found for key, found in of_class.items() if not math.isnan(found[0].lrp)}
+    return SystemLrp({key: plain for key, (plain, _) in known.items()}, {key: best for key, (_, best) in known.items()})
+
+
+def _of_category(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> list[ImageMatches]:
+    return [of_image[category_id] for of_image in images if category_id in of_image]
 
 
 def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
@@ -117,8 +133,9 @@ def _score_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
-    """ends.json, per_class_ap.csv, precision_recall.csv, precision_recall_per_class.parquet, disagreement.csv."""
+    """ends.json, per_class_ap.csv, precision_recall.csv, the curves by class, lrp_of_ends.csv and disagreement.csv."""
     differences = disagreement_rows(quality.disagreement, categories) if quality.disagreement else ()
+    write_csv(folder / "lrp_of_ends.csv", END_LRP_COLUMNS, class_lrp_rows(quality.lrp, categories))
     write_csv(folder / "disagreement.csv", DISAGREEMENT_COLUMNS, differences)
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))

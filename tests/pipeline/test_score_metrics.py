@@ -235,6 +235,16 @@ def test_where_the_ends_differ_counts_the_cells_of_the_finest_end(done):
     assert 0 < float(rows[0]["disagreement"]) <= float(rows[0]["differ"])
 
 
+def test_provenance_is_what_the_caches_and_the_packages_say(done):
+    found = json.loads((done.metrics / "provenance.json").read_text())
+    assert set(found) == {"dataset", "weights", "versions"}
+    for end in ENDS:
+        with InstancesReader(done.predictions / end / "val" / INSTANCES_FILE) as reader:
+            assert found["weights"][end] == reader.header.weights_sha256
+            assert found["dataset"] == reader.header.dataset_fingerprint
+    assert found["versions"]["numpy"] == np.__version__
+
+
 @pytest.fixture
 def with_slices(done, tmp_path):
     def score(text):
