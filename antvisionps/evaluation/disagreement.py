@@ -81,7 +81,7 @@ def _entropy(probs: np.ndarray) -> np.ndarray:
 
 
 def _nearest(centres: np.ndarray, pixels: int) -> np.ndarray:
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, np.arange(pixels))
+    return np.searchsorted((centres[1:] + centres[:-1]) / 2, np.arange(pixels), side="right")
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ def test_the_optimum_is_the_least_error_of_all_thresholds():
 
 def test_of_instances_it_is_the_formula_on_cocoevals_matches():
     rng = np.random.default_rng(2)
-    images = [random_image(rng, image_id) for image_id in range(1, 13)]
+    images = [random_image(rng, image_id) for image_id in range(1, 31)]
     evaluation = coco_evaluation(images)
     of_images = [match_image(*pair) for pair in images]
     for category_id in CATEGORY_IDS[:2]:  # the third has no true instance

@@ -66,5 +66,6 @@ def _backend(logger: str, name: str, folder: str) -> BaseVisBackend:
         mode = os.environ.get("WANDB_MODE", "offline")
         return WandbBackend(folder, init_kwargs={"project": PROJECT, "name": name, "mode": mode})
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
     return MLflowBackend(folder, exp_name=PROJECT, run_name=name, tracking_uri=tracking_uri)
