@@ -56,16 +56,11 @@ def disagreement(ends: Sequence[ImageSemantics], categories: CategorySet) -> Dis
     )
 
 
-def _probabilities(
-    end: ImageSemantics, rows: np.ndarray, columns: np.ndarray, categories: CategorySet
-) -> np.ndarray:
+def _probabilities(end: ImageSemantics, rows: np.ndarray, columns: np.ndarray, categories: CategorySet) -> np.ndarray:
     """(classes, rows, columns) float32 of the cells below these pixels of the photo."""
     below = [
         ((pixels + 0.5) * input_px / size_px / end.stride).astype(np.int64)
-        for pixels, input_px, size_px in (
-            (rows, end.input_height, end.height),
-            (columns, end.input_width, end.width),
-        )
+        for pixels, input_px, size_px in ((rows, end.input_height, end.height), (columns, end.input_width, end.width))
     ]
     cells = np.ix_(*(np.minimum(own, count - 1) for own, count in zip(below, end.planes.shape[1:], strict=True)))
     probs = np.zeros((len(categories), len(rows), len(columns)), dtype=np.float32)

@@ -85,7 +85,7 @@ def optimal_lrp(*, scores: np.ndarray, ious: np.ndarray, wrong_scores: np.ndarra
 
 
 def detection_lrp(images: Sequence[ImageMatches]) -> tuple[Lrp, OptimalLrp]:
-    """Of the instances of one category, as AP50 matches them: of all, and the optimum. One on a crowd does not count."""
+    """Of one category's instances, as AP50 matches them: of all, and the optimum. One on a crowd does not count."""
     scores, ious, wrong_scores = (
         np.concatenate([np.zeros(0), *of_images])
         for of_images in (

@@ -82,8 +82,9 @@ def fuse_by_each(
     joined: dict[str, JoinedInstances] = {}
     averages: dict[str, SemanticAverage] = {}
     for tried in settings:
-        union, average = repr((tried.union, list(tried.weight_of_end))), repr(
-            (tried.average_of, tried.weight_of_end, tried.temperature_of_end)
+        union, average = (
+            repr((tried.union, list(tried.weight_of_end))),
+            repr((tried.average_of, tried.weight_of_end, tried.temperature_of_end)),
         )
         if union not in joined:
             own = {end: instances[end] for end in tried.weight_of_end if end in instances}

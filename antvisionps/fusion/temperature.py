@@ -86,8 +86,8 @@ def write_temperatures(calibration: Path, temperature_of_end: Mapping[str, float
 
 
 def read_temperatures(calibration: Path) -> dict[str, float]:
-    """End → temperature, as stage calibrate fitted them: none of an end, or without the file, is 1. Raises CacheError on
-    a broken file."""
+    """End → temperature, as stage calibrate fitted them; nothing without the file. Raises CacheError on a broken
+    one."""
     path = calibration / TEMPERATURES_FILE
     if not path.exists():
         return {}

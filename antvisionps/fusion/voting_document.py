@@ -32,9 +32,7 @@ class AutoRules:
         """Of all these ends with equal weights, and before anything is fitted without `acceptance`."""
         weights = dict.fromkeys(ends, 1.0)
         rules, union = HeuristicRules(0.0, self.max_overlap_frac, 0), UnionRules(weights, self.min_joined_iou)
-        return FusionSettings(
-            "auto", rules, weights, self.average_of, None, union, acceptance, self.temperature_of_end
-        )
+        return FusionSettings("auto", rules, weights, self.average_of, None, union, acceptance, self.temperature_of_end)
 
 
 class ChoiceOfEnds(Document):

@@ -21,9 +21,7 @@ def fit_temperatures(caches: SplitCaches, ends: Sequence[str], workers: Workers)
     return found
 
 
-def _open_measuring(
-    caches: SplitCaches, ends: Sequence[str]
-) -> Callable[[PanopticImage], dict[str, TemperatureLoss]]:
+def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], dict[str, TemperatureLoss]]:
     readers, dataset = caches.open_semantics(ends), caches.dataset
 
     def measure(image: PanopticImage) -> dict[str, TemperatureLoss]:

@@ -46,9 +46,9 @@ CURVES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class EndsQuality:
-    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, LRP, and the reliability of instances' scores,
-    of the ends that have instances; the reliability of probabilities, of those that have semantics. `disagreement` is of
-    these together, where there are two."""
+    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, LRP, and the reliability of instances'
+    scores, of the ends that have instances; the reliability of probabilities, of those that have semantics.
+    `disagreement` is of these together, where there are two."""
 
     ap: Mapping[str, Mapping[int, CategoryAP]]
     precision: Mapping[str, Mapping[int, np.ndarray]]

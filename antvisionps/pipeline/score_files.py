@@ -96,7 +96,10 @@ def read_confidence(fused: PanopticDataset) -> tuple[SegmentConfidence, SegmentC
 
 
 def write_coverage(
-    folder: Path, scores: Mapping[str, SegmentScores], sureness: Mapping[str, SegmentConfidence], categories: CategorySet
+    folder: Path,
+    scores: Mapping[str, SegmentScores],
+    sureness: Mapping[str, SegmentConfidence],
+    categories: CategorySet,
 ) -> None:
     matches = {name: of.matches for name, of in scores.items()}
     write_csv(folder / "coverage.csv", COVERAGE_COLUMNS, coverage_rows(matches, sureness, categories))

@@ -1,4 +1,4 @@
-"""What a page or metrics were made of: data set, weights and packages; no time, host or commit, which change no number."""
+"""What a page or metrics are made of: data set, weights, packages; no time, host or commit, which change no number."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Vega, Vega-Lite and Vega-Embed as one script, with which the page of `dvc plots show` needs no network.
 
-    python -m antvisionps.report.vega_script FILE
+python -m antvisionps.report.vega_script FILE
 """
 
 import sys

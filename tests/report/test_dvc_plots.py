@@ -1,4 +1,4 @@
-"""`dvc plots show` where there is no network: Vega's script draws its plots, and without it the page says how to get it."""
+"""`dvc plots show` without a network: Vega's script draws the plots, and where it is missing the page says so."""
 
 import shutil
 import subprocess
@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 from antvisionps.report.vega_script import write_vega_script
 from tests.dvc_project import dvc
 from tests.tiny_run import PROJECT
-
 
 FILES = {
     "per_class": ("category,system,PQ", "ball,fusion,50.0", "ring,fusion,40.0"),

@@ -8,8 +8,7 @@ import pytest
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loggers import open_loggers
-from antvisionps.models.training.loop import train
-from tests.models.training.test_loop import SETTINGS, loss_curve
+from tests.models.training.test_loop import loss_curve
 from tests.models.training.test_loop import run as run_in_folder
 
 run = run_in_folder
@@ -35,8 +34,8 @@ def read_mlflow(folder):
 
 
 def read_records(path):
-    """The records of a LevelDB log, in which wandb keeps what `wandb sync` sends: blocks of 32 KiB, in them parts with a
-    checksum, a length and a kind, of which 1 is whole and 4 the last."""
+    """The records of a LevelDB log, in which wandb keeps what `wandb sync` sends: blocks of 32 KiB, in them parts with
+    a checksum, a length and a kind, of which 1 is whole and 4 the last."""
     data, place, record = path.read_bytes(), 7, b""
     while place + 7 <= len(data):
         if (left := 32768 - place % 32768) < 7:
