@@ -18,18 +18,8 @@ SAMPLES, SEED = 1000, 0
 
 PERCENT = (
     *("PQ", "SQ", "RQ", "low", "high", "PQ_lost", "LRP", "localisation", "FP", "FN"),
-    *(
-        "PQ_equal",
-        "PQ_by_images",
-        "PQ_worst",
-        "PQ_kept",
-        "PQ_mended",
-        "coverage",
-        "optimal_LRP",
-        "optimal_localisation",
-        "optimal_FP",
-        "optimal_FN",
-    ),
+    *("PQ_equal", "PQ_by_images", "PQ_worst", "PQ_kept", "PQ_mended", "coverage"),
+    *("optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
 )
 
 DESCRIPTION = (

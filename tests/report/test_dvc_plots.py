@@ -13,6 +13,8 @@ from tests.tiny_run import PROJECT
 FILES = {
     "per_class": ("category,system,PQ", "ball,fusion,50.0", "ring,fusion,40.0"),
     "coverage": ("group,system,coverage,PQ_mended", "All,fusion,100,50.0", "All,fusion,0,90.0", "Things,fusion,0,80"),
+    "precision_recall": ("end,recall,precision", "e_ups,0.00,1.0", "e_ups,1.00,0.5"),
+    "reliability": ("name,of,confidence,right", "e_ups,instances,0.5,0.4", "e_ups,semantics,0.9,0.8"),
     "networks": ("step,loss,end,member", "1,2.0,e_ups,base", "2,1.0,e_ups,base"),
     "confusion_share": ("prediction,truth,system,share", "ball,ball,fusion,0.9", "ring,ball,fusion,0.1"),
 }
@@ -20,6 +22,8 @@ FILES = {
 AXES = {
     "per_class": ("PQ", "category"),
     "coverage": ("coverage", "PQ_mended"),
+    "precision_recall": ("recall", "precision"),
+    "reliability": ("confidence", "right"),
     "networks": ("step", "loss"),
     "confusion_share": ("prediction", "truth"),
 }
