@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,13 @@ STEPS = 20
 """Parts of equal size in which segments are given up."""
 
 
+class _Counted(NamedTuple):
+    """Segments that count: the places of their categories, and their confidences, NaN where there is none."""
+
+    place: np.ndarray
+    confidence: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Coverage:
     """What is left of a system's matches when the least confident segments are given up.
@@ -30,15 +38,29 @@ class Coverage:
     `order` are all confidences, ascending. A segment without a confidence is never given up.
     """
 
-    matches: SegmentMatches
+    category_ids: np.ndarray
     order: np.ndarray
-    of_matches: np.ndarray
-    of_wrong: np.ndarray
+    matched: _Counted
+    ious: np.ndarray
+    wrong: _Counted
+    missed_of_category: np.ndarray
 
     @classmethod
     def of(cls, matches: SegmentMatches, confidence: SegmentConfidence) -> Coverage:
-        of_matches, of_wrong = (confidence.of_segments(of) for of in (matches.matched_by, matches.wrong))
-        return cls(matches, np.sort(confidence.scores), of_matches, of_wrong)
+        category_ids = np.unique(matches.present["category"])
+        matched, wrong = (
+            _Counted(np.searchsorted(category_ids, of["category"]), confidence.of_segments(of))
+            for of in (matches.matched_by, matches.wrong)
+        )
+        missed = np.searchsorted(category_ids, matches.missed["category"])
+        return cls(
+            category_ids,
+            np.sort(confidence.scores),
+            matched,
+            matches.ious,
+            wrong,
+            np.bincount(missed, minlength=len(category_ids)),
+        )
 
     def min_confidence(self, step: int) -> float:
         """From which on segments stay when `step` of STEPS parts are given up, of equal ones all or none; infinite
@@ -46,26 +68,23 @@ class Coverage:
         given_up = len(self.order) * step // STEPS
         return float(self.order[given_up]) if given_up < len(self.order) else float("inf")
 
-    def kept(self, min_confidence: float) -> MatchCounts:
-        """The counts of the segments from a confidence on; every missed true segment counts."""
-        is_kept = ~(self.of_matches < min_confidence)
-        return self._count(self.matches.matched[is_kept]["category"], self.matches.ious[is_kept], min_confidence)
+    def counts(self, min_confidence: float) -> tuple[MatchCounts, MatchCounts]:
+        """Of the segments from a confidence on; and where a person draws each match that is given up as it should be,
+        and removes each wrong one. Every missed true segment counts in both."""
+        is_kept = ~(self.matched.confidence < min_confidence)
+        wrong = self._sum(self.wrong.place[~(self.wrong.confidence < min_confidence)])
+        place = self.matched.place
+        kept, all_of_them = (self._sum(place[is_kept]), self._sum(place))
+        kept_ious, mended_ious = (
+            self._sum(place, ious) for ious in (self.ious * is_kept, np.maximum(self.ious, ~is_kept))
+        )
+        return (
+            MatchCounts(self.category_ids, kept, wrong, self.missed_of_category, kept_ious),
+            MatchCounts(self.category_ids, all_of_them, wrong, self.missed_of_category, mended_ious),
+        )
 
-    def mended(self, min_confidence: float) -> MatchCounts:
-        """The same where a person draws each match that is given up as it should be, and removes each wrong one."""
-        ious = np.where(self.of_matches < min_confidence, 1.0, self.matches.ious)
-        return self._count(self.matches.matched["category"], ious, min_confidence)
-
-    def _count(self, matched: np.ndarray, ious: np.ndarray, min_confidence: float) -> MatchCounts:
-        wrong = self.matches.wrong["category"][~(self.of_wrong < min_confidence)]
-        missed = self.matches.missed["category"]
-        category_ids = np.unique(np.concatenate([matched, wrong, missed]))
-
-        def count(found: np.ndarray) -> np.ndarray:
-            return np.bincount(np.searchsorted(category_ids, found), minlength=len(category_ids))
-
-        iou_sum = np.bincount(np.searchsorted(category_ids, matched), weights=ious, minlength=len(category_ids))
-        return MatchCounts(category_ids, count(matched), count(wrong), count(missed), iou_sum)
+    def _sum(self, places: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(places, weights=weights, minlength=len(self.category_ids))
 
 
 def coverage_rows(
@@ -88,4 +107,4 @@ def _curve(of: Coverage) -> Iterator[tuple[float, int, object, MatchCounts, Matc
         threshold = of.min_confidence(step)
         segments = int(np.count_nonzero(of.order >= threshold))
         shown = "" if np.isinf(threshold) else threshold
-        yield 100 * segments / len(of.order), segments, shown, of.kept(threshold), of.mended(threshold)
+        yield 100 * segments / len(of.order), segments, shown, *of.counts(threshold)

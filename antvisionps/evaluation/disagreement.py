@@ -43,31 +43,33 @@ def disagreement(ends: Sequence[ImageSemantics], categories: CategorySet) -> Dis
     to sum to 1 in each cell; of equal ones the lowest class index is the likeliest."""
     finest = max(ends, key=lambda end: end.planes[0].size)
     rows, columns = pixels_of_cells(finest)
-    probs = np.stack([_probabilities(end, rows, columns, categories) for end in ends])
+    listed = sorted({categories.class_index(key) for end in ends for key in end.category_ids.tolist()})
+    probs = np.zeros((len(ends), len(listed), len(rows), len(columns)), dtype=np.float32)
+    for of_end, end in zip(probs, ends, strict=True):
+        places = [listed.index(categories.class_index(key)) for key in end.category_ids.tolist()]
+        of_end[places] = _probabilities(end, rows, columns)
     mean = probs.mean(axis=0)
     divergence = _entropy(mean) - _entropy(probs).mean(axis=0)
     of_each = probs.argmax(axis=1)
     return Disagreement(
         np.clip(divergence / np.log(len(ends)), 0, 1).astype(np.float32),
         (of_each != of_each[0]).any(axis=0),
-        mean.argmax(axis=0),
+        np.array(listed)[mean.argmax(axis=0)],
         rows,
         columns,
     )
 
 
-def _probabilities(end: ImageSemantics, rows: np.ndarray, columns: np.ndarray, categories: CategorySet) -> np.ndarray:
-    """(classes, rows, columns) float32 of the cells below these pixels of the photo."""
+def _probabilities(end: ImageSemantics, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(planes, rows, columns) float32 of the cells below these pixels of the photo."""
     below = [
         ((pixels + 0.5) * input_px / size_px / end.stride).astype(np.int64)
         for pixels, input_px, size_px in ((rows, end.input_height, end.height), (columns, end.input_width, end.width))
     ]
     cells = np.ix_(*(np.minimum(own, count - 1) for own, count in zip(below, end.planes.shape[1:], strict=True)))
-    probs = np.zeros((len(categories), len(rows), len(columns)), dtype=np.float32)
-    for category_id, plane in zip(end.category_ids.tolist(), end.planes, strict=True):
-        probs[categories.class_index(category_id)] = plane[cells]
+    probs = end.planes[:, *cells].astype(np.float32)
     sums = probs.sum(axis=0)
-    return probs / np.where(sums > 0, sums, 1)
+    return probs / np.where(sums > 0, sums, np.float32(1))
 
 
 def _entropy(probs: np.ndarray) -> np.ndarray:
