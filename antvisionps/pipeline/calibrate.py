@@ -48,7 +48,7 @@ STEPS = 6
 def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
-    """Writes OUT/<system>.json for each of fuse.systems, and returns what those hold whose method is not `auto`."""
+    """Writes OUT/<system>.json for each of fuse.systems, where asked for the temperatures of the ends, and returns what those hold whose method is not `auto`."""
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
@@ -57,8 +57,10 @@ def calibrate_systems(
     }
     load_kernels()
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
-        temperatures = fit_temperatures(caches, params.all_ends, workers) if params.calibrate.temperature else {}
-        write_temperatures(folder, temperatures)
+        temperatures: dict[str, float] = {}
+        if params.calibrate.temperature:
+            temperatures = fit_temperatures(caches, params.all_ends, workers)
+            write_temperatures(folder, temperatures)
         settings = {system: replace(begin, temperature_of_end=temperatures) for system, begin in settings.items()}
         rules = replace(auto_rules(params), temperature_of_end=temperatures)
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
