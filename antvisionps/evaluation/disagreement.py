@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ DISAGREEMENT_COLUMNS = ("category", "cells", "disagreement", "differ", "wrong_wh
 
 
 class Disagreement(NamedTuple):
-    """On the cells of the finest end's grid whose centre lies on the photo: `divergence` (rows, columns) float32 from 0
+    """On the cells of an end's grid whose centre lies on the photo: `divergence` (rows, columns) float32 from 0
     to 1, `differs` whether the ends' likeliest classes do, `likeliest` the class index of the largest mean; and the
     pixels of the photo below their centres, `rows` and `columns`."""
 
@@ -38,11 +38,13 @@ class Disagreement(NamedTuple):
         return self.divergence[np.ix_(rows, columns)]
 
 
-def disagreement(ends: Sequence[ImageSemantics], categories: CategorySet) -> Disagreement:
-    """Of two ends or more, of one image. A coarser end is read at the cell below each centre; probabilities are taken
-    to sum to 1 in each cell; of equal ones the lowest class index is the likeliest."""
-    finest = max(ends, key=lambda end: end.planes[0].size)
-    rows, columns = pixels_of_cells(finest)
+def disagreement(
+    ends: Sequence[ImageSemantics], categories: CategorySet, *, grid: Literal["finest", "coarsest"]
+) -> Disagreement:
+    """Of two ends or more, of one image. The others are read at the cell below each centre of the grid; probabilities
+    are taken to sum to 1 in each cell; of equal ones the lowest class index is the likeliest."""
+    choose = max if grid == "finest" else min
+    rows, columns = pixels_of_cells(choose(ends, key=lambda end: end.planes[0].size))
     listed = sorted({categories.class_index(key) for end in ends for key in end.category_ids.tolist()})
     probs = np.zeros((len(ends), len(listed), len(rows), len(columns)), dtype=np.float32)
     for of_end, end in zip(probs, ends, strict=True):

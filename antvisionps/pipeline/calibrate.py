@@ -48,7 +48,8 @@ STEPS = 6
 def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
-    """Writes OUT/<system>.json for each of fuse.systems, where asked for the temperatures of the ends, and returns what those hold whose method is not `auto`."""
+    """Writes OUT/<system>.json for each of fuse.systems, and the ends' temperatures where they are asked for; returns
+    what those hold whose method is not `auto`."""
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)

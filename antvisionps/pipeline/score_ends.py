@@ -104,7 +104,8 @@ def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[Panop
         reliabilities = {end: semantic_reliability(of, gt_ids, image, categories) for end, of in planes.items()}
         difference = None
         if len(planes) > 1:
-            difference = DisagreementCounts.of(disagreement([*planes.values()], categories), gt_ids, image, categories)
+            found = disagreement([*planes.values()], categories, grid="coarsest")
+            difference = DisagreementCounts.of(found, gt_ids, image, categories)
         return match(image, gt_ids), reliabilities, difference
 
     return measure

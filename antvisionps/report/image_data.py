@@ -258,7 +258,7 @@ def _disagreement_runs(
     """Runs of 0 to DISAGREEMENT_LEVELS, how much the ends' semantics differ; None with less than two ends' ones."""
     if len(planes) < 2:
         return None
-    of_pixels = disagreement(planes, categories).at_pixels((image.height, image.width))
+    of_pixels = disagreement(planes, categories, grid="finest").at_pixels((image.height, image.width))
     return runs(np.rint(DISAGREEMENT_LEVELS * of_pixels).astype(np.int32))
 
 

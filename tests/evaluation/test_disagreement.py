@@ -48,7 +48,7 @@ def test_of_two_ends_it_is_scipys_divergence():
     rng = np.random.default_rng(0)
     for _ in range(20):
         pair = [random_end(rng), random_end(rng, ids=[7, 2])]
-        found = disagreement(pair, CATEGORIES)
+        found = disagreement(pair, CATEGORIES, grid="finest")
         assert found.divergence.shape == (3, 5)
         for (row, column), value in np.ndenumerate(found.divergence):
             probs = [probs_at(end, found.rows[row], found.columns[column]) for end in pair]
@@ -57,11 +57,12 @@ def test_of_two_ends_it_is_scipys_divergence():
             assert found.differs[row, column] == (probs[0].argmax() != probs[1].argmax())
 
 
-def test_of_three_ends_of_different_grids_it_follows_from_scipys_entropy():
+@pytest.mark.parametrize(("grid", "shape"), [("finest", (6, 10)), ("coarsest", (3, 5))])
+def test_of_three_ends_of_different_grids_it_follows_from_scipys_entropy(grid, shape):
     rng = np.random.default_rng(1)
     ends = [random_end(rng, stride=stride) for stride in (2.0, 4.0, 4.0)]
-    found = disagreement(ends, CATEGORIES)
-    assert found.divergence.shape == (6, 10)
+    found = disagreement(ends, CATEGORIES, grid=grid)
+    assert found.divergence.shape == shape
     for (row, column), value in np.ndenumerate(found.divergence):
         probs = [probs_at(end, found.rows[row], found.columns[column]) for end in ends]
         if all(of.any() for of in probs):
@@ -77,15 +78,15 @@ def sure_of(class_indices):
 def test_the_same_is_0_and_each_sure_of_another_class_is_1():
     row = [[0, 1, 2, 2, 0]] * 3
     same, other = sure_of(row), sure_of([[0, 1, 1, 2, 2]] * 3)
-    found = disagreement([same, other], CATEGORIES)
+    found = disagreement([same, other], CATEGORIES, grid="finest")
     np.testing.assert_allclose(found.divergence, [[0, 0, 1, 0, 1]] * 3, atol=1e-6)
     np.testing.assert_array_equal(found.at_pixels((12, 20)), np.repeat(np.repeat(found.divergence, 4, 0), 4, 1))
-    assert not disagreement([same, same], CATEGORIES).differs.any()
+    assert not disagreement([same, same], CATEGORIES, grid="finest").differs.any()
 
 
 def test_a_cell_without_any_probability_says_nothing():
     nothing = semantics(np.zeros((3, 3, 5)))
-    found = disagreement([nothing, nothing], CATEGORIES)
+    found = disagreement([nothing, nothing], CATEGORIES, grid="finest")
     assert not found.divergence.any()
     assert not found.differs.any()
 
@@ -98,7 +99,7 @@ def test_rows_count_cells_by_their_true_class_and_leave_void_out():
         image_id=1, file_name="a.jpg", height=12, width=20, panoptic_file_name="a.png", segments=tuple(segments)
     )
     ends = [sure_of([[0, 1, 2, 2, 0]] * 3), sure_of([[0, 1, 1, 2, 2]] * 3)]
-    counts = DisagreementCounts.of(disagreement(ends, CATEGORIES), ids, image, CATEGORIES)
+    counts = DisagreementCounts.of(disagreement(ends, CATEGORIES, grid="finest"), ids, image, CATEGORIES)
     rows = list(disagreement_rows(counts, CATEGORIES))
     assert DISAGREEMENT_COLUMNS[2:] == ("disagreement", "differ", "wrong_where_same", "wrong_where_differ")
     # Of equal probabilities the lowest class, the dog, is the likeliest.

@@ -223,12 +223,12 @@ def test_coverage_begins_with_the_pq_of_all_and_ends_without_a_thing(done, truth
                 assert float(last["PQ_kept"]) == pytest.approx(measures["PQ"])
 
 
-def test_where_the_ends_differ_counts_the_cells_of_the_finest_end(done):
+def test_where_the_ends_differ_counts_the_cells_of_the_coarsest_end(done):
     rows = read_csv(done.metrics / "disagreement.csv")
     (cells,) = (
         int(row["count"])
         for row in read_csv(done.metrics / "calibration_error.csv")
-        if (row["name"], row["of"]) == (min(ENDS, key=ENDS.get), "semantics")
+        if (row["name"], row["of"]) == (max(ENDS, key=ENDS.get), "semantics")
     )
     assert rows[0]["category"] == "All"
     assert int(rows[0]["cells"]) == sum(int(row["cells"]) for row in rows[1:]) == cells
