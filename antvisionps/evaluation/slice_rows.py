@@ -42,9 +42,9 @@ def slice_mean_rows(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
     for row in rows:
         cells = dict(zip(SLICE_COLUMNS, row, strict=True))
         if cells["minus"] == "" and cells["PQ"] != "":
-            key = cells["attribute"], cells["group"], cells["system"]
+            names = (cells["attribute"], cells["group"], cells["system"])
             found = float(str(cells["PQ"])), int(str(cells["images"])), cells["value"]
-            of_key.setdefault(key, []).append(found)
+            of_key.setdefault(names, []).append(found)
     for key, slices in of_key.items():
         pqs, images, _ = zip(*slices, strict=True)
         worst_pq, _, worst = min(slices, key=lambda of_slice: of_slice[0])

@@ -14,13 +14,17 @@ PACKAGES = ("antvisionps", "numpy", "numba", "opencv-python-headless", "pycocoto
 
 def provenance(caches: SplitCaches, ends: Sequence[str]) -> dict[str, Any]:
     """{dataset, weights, versions}: the fingerprint, sha256 by end, and version by package."""
-    readers = [*caches.open_instances(ends).items(), *caches.open_semantics(ends).items()] if ends else []
-    weights = {end: reader.header.weights_sha256 for end, reader in readers}
+    weights = _weights_sha256(caches, ends) if ends else {}
     return {
         "dataset": caches.dataset_fingerprint,
         "weights": {end: weights[end] for end in ends if end in weights},
         "versions": package_versions(),
     }
+
+
+def _weights_sha256(caches: SplitCaches, ends: Sequence[str]) -> dict[str, str | None]:
+    of_instances = {end: reader.header.weights_sha256 for end, reader in caches.open_instances(ends).items()}
+    return of_instances | {end: reader.header.weights_sha256 for end, reader in caches.open_semantics(ends).items()}
 
 
 def write_provenance(path: Path, found: Mapping[str, Any]) -> None:
