@@ -22,7 +22,7 @@ def provenance(caches: SplitCaches, ends: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _weights_sha256(caches: SplitCaches, ends: Sequence[str]) -> dict[str, str | None]:
+def _weights_sha256(caches: SplitCaches, ends: Sequence[str]) -> dict[str, str]:
     of_instances = {end: reader.header.weights_sha256 for end, reader in caches.open_instances(ends).items()}
     return of_instances | {end: reader.header.weights_sha256 for end, reader in caches.open_semantics(ends).items()}
 
