@@ -36,6 +36,7 @@ $(READY): requirements.lock pyproject.toml
 	python -m pip install --disable-pip-version-check --no-input --no-compile --no-deps --editable .
 # pip compiles with one core. Failures do not matter: some packages hold templates that are not Python.
 	python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
+	python -m antvisionps.report.vega_script .dvc/tmp/vega.js
 	antvisionps doctor
 	@touch $@
 

@@ -18,6 +18,7 @@ SAMPLES, SEED = 1000, 0
 
 PERCENT = (
     *("PQ", "SQ", "RQ", "low", "high", "PQ_lost", "LRP", "localisation", "FP", "FN"),
+    *("PQ_equal", "PQ_by_images", "PQ_worst", "PQ_kept", "PQ_mended", "coverage"),
     *("optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
 )
 
@@ -44,6 +45,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="localisation recall precision error, and the best score threshold of each thing",
     )
     parser.add_argument(
+        "--coverage", action="store_true", help="PQ where the segments of the lowest scores are left to a person"
+    )
+    parser.add_argument(
         "--slices", type=Path, metavar="CSV", help="PQ of images by their attributes, columns beside file_name"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
@@ -57,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _score(args: argparse.Namespace) -> None:
     from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
-    from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+    from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
     from antvisionps.panoptic.slices import read_slices
     from antvisionps.pipeline.score_results import score_results
 
@@ -78,9 +82,12 @@ def _score(args: argparse.Namespace) -> None:
         found["errors"] = _errors(scores, truth)
     if args.lrp:
         found["lrp"] = _lrp(scores, truth, predictions)
+    if args.coverage:
+        found["coverage"] = _coverage(scores, truth, predictions)
     if args.slices:
-        rows = slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED)
+        rows = list(slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED))
         found["slices"] = _records(SLICE_COLUMNS, rows)
+        found["slice_means"] = _records(SLICE_MEAN_COLUMNS, slice_mean_rows(rows))
     _write(args, found, counts, truth)
     _print(args, found)
 
@@ -120,6 +127,15 @@ def _lrp(scores: Mapping[str, SegmentScores], truth: PanopticDataset, prediction
         "groups": _records(LRP_COLUMNS, lrp_rows(errors, truth.categories)),
         "classes": _records(CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories)),
     }
+
+
+def _coverage(scores: Mapping[str, SegmentScores], truth: PanopticDataset, predictions: Mapping[str, Any]) -> Any:
+    from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
+    from antvisionps.pipeline.score_results import read_confidence
+
+    matches = {name: of_name.matches for name, of_name in scores.items()}
+    confidence = {name: read_confidence(predictions[name], truth) for name in scores}
+    return _records(COVERAGE_COLUMNS, coverage_rows(matches, confidence, truth.categories))
 
 
 def _names(predictions: Sequence[Sequence[Path]]) -> list[str]:
@@ -168,7 +184,7 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.json:
         print_json(found)
         return
-    percent = dict.fromkeys(PERCENT, ".1f") | {"min_score": ".3f"}
+    percent = dict.fromkeys(PERCENT, ".1f") | {"min_score": ".3f", "min_confidence": ".3f"}
     print_table("By category, percent", found["classes"], percent)
     if args.intervals:
         print_table(f"PQ with 95 % intervals over images ({SAMPLES} samples)", found["intervals"], percent)
@@ -178,8 +194,11 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.lrp:
         print_table("LRP by category, percent, as it is and from the best score on", found["lrp"]["classes"], percent)
         print_table("LRP, percent", found["lrp"]["groups"], percent)
+    if args.coverage:
+        print_table("PQ by the segments that are kept, percent", found["coverage"], percent)
     if args.slices:
         print_table(f"PQ of slices with 95 % intervals ({SAMPLES} samples)", found["slices"], percent)
+        print_table("Mean PQ of the slices, each alike and by its images, and the worst", found["slice_means"], percent)
     if args.boundary:
         print_table("Boundary quality by category, percent", found["boundary"]["classes"], percent)
         print_pq(found["boundary"]["summary"], of="by boundary IoU, ")

@@ -27,12 +27,14 @@ class CategoryAP:
 
 @dataclass(frozen=True, eq=False)
 class ImageMatches:
-    """The D detections of one category in one image: scores (D,), matched and ignored (10, D) bool."""
+    """The D detections of one category in one image: scores (D,), matched and ignored (10, D) bool; ious (D,) with what
+    each is matched to at IoU 0.5, 0 where that is nothing or a crowd."""
 
     scores: np.ndarray
     matched: np.ndarray
     ignored: np.ndarray
     n_gt: int
+    ious: np.ndarray
 
 
 def class_average_precision(
@@ -62,7 +64,7 @@ def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int
     """`found` are the places of the category's detections, best score first."""
     if category_id not in gt.category_ids:  # as most that are predicted
         nothing = np.zeros((len(IOU_THRESHOLDS), len(found)), dtype=bool)
-        return ImageMatches(predicted.scores[found], nothing, nothing, 0)
+        return ImageMatches(predicted.scores[found], nothing, nothing, 0, np.zeros(len(found)))
     annotated = np.flatnonzero(gt.category_ids == category_id)
     is_crowd = gt.is_crowd[annotated]
     size = [predicted.height, predicted.width]
@@ -88,6 +90,7 @@ def match_detections(scores: np.ndarray, ious: np.ndarray, is_crowd: np.ndarray)
     ignored = np.zeros_like(matched)
     crowd_iou = ious[:, is_crowd].max(axis=1, initial=0.0)
     single_ious = ious[:, ~is_crowd]
+    match_ious = np.zeros(len(scores))
     is_free = np.ones((len(thresholds), single_ious.shape[1]), dtype=bool)
     for detection, iou_row in enumerate(single_ious):
         if iou_row.max(initial=0.0) >= thresholds[0]:
@@ -95,11 +98,12 @@ def match_detections(scores: np.ndarray, ious: np.ndarray, is_crowd: np.ndarray)
             last_best = eligible.shape[1] - 1 - eligible[:, ::-1].argmax(axis=1)
             takes = eligible[np.arange(len(thresholds)), last_best] >= 0
             matched[takes, detection] = True
+            match_ious[detection] = iou_row[last_best[0]] if takes[0] else 0.0
             is_free[takes, last_best[takes]] = False
         in_crowd = ~matched[:, detection] & (crowd_iou[detection] >= thresholds)
         matched[in_crowd, detection] = True
         ignored[in_crowd, detection] = True
-    return ImageMatches(scores, matched, ignored, int(np.count_nonzero(~is_crowd)))
+    return ImageMatches(scores, matched, ignored, int(np.count_nonzero(~is_crowd)), match_ious)
 
 
 def average_precision(images: Sequence[ImageMatches]) -> CategoryAP:

@@ -12,12 +12,13 @@ vanishes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from antvisionps.evaluation.average_precision import ImageMatches
 from antvisionps.evaluation.panoptic_quality import MATCH_IOU, MatchCounts, SegmentMatches, total_counts
 
 NAN = float("nan")
@@ -81,6 +82,25 @@ def optimal_lrp(*, scores: np.ndarray, ious: np.ndarray, wrong_scores: np.ndarra
         return OptimalLrp(lrp_error(0, 0, n_gt, 0.0), NAN)
     tp, fp = int(kept[best]), int(wrong[best])
     return OptimalLrp(lrp_error(tp, fp, n_gt - tp, tp - float(lost[best])), float(thresholds[best]))
+
+
+def detection_lrp(images: Sequence[ImageMatches]) -> tuple[Lrp, OptimalLrp]:
+    """Of one category's instances, as AP50 matches them: of all, and the optimum. One on a crowd does not count."""
+    scores, ious, wrong_scores = (
+        np.concatenate([np.zeros(0), *of_images])
+        for of_images in (
+            [image.scores[_is_match(image)] for image in images],
+            [image.ious[_is_match(image)] for image in images],
+            [image.scores[~image.matched[0]] for image in images],
+        )
+    )
+    missed = sum(image.n_gt for image in images) - len(scores)
+    as_it_is = lrp_error(len(scores), len(wrong_scores), missed, float(ious.sum()))
+    return as_it_is, optimal_lrp(scores=scores, ious=ious, wrong_scores=wrong_scores, missed=missed)
+
+
+def _is_match(image: ImageMatches) -> np.ndarray:
+    return image.matched[0] & ~image.ignored[0]
 
 
 def _quotient(part: float, whole: float) -> float:

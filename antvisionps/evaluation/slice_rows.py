@@ -1,6 +1,6 @@
 """PQ of slices of a split, each with its interval."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
 from antvisionps.panoptic.categories import CategorySet
 
 SLICE_COLUMNS = ("attribute", "value", "images", *INTERVAL_COLUMNS)
+SLICE_MEAN_COLUMNS = ("attribute", "group", "system", "PQ_equal", "PQ_by_images", "worst", "PQ_worst")
 
 
 def slice_rows(
@@ -31,6 +32,23 @@ def slice_rows(
         found.append((attribute, _pq_of_last(rows, last=[*counts][-1]), rows))
     for _, _, rows in sorted(found, key=lambda of_slice: of_slice[:2]):
         yield from rows
+
+
+def slice_mean_rows(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
+    """SLICE_MEAN_COLUMNS of each attribute, group and system, from what `slice_rows` gives: the mean PQ of the slices,
+    each counted alike and each by its images, and the worst slice, of equal ones the first. A slice without a PQ does
+    not count; nothing of none."""
+    of_key: dict[tuple[object, ...], list[tuple[float, int, object]]] = {}
+    for row in rows:
+        cells = dict(zip(SLICE_COLUMNS, row, strict=True))
+        if cells["minus"] == "" and cells["PQ"] != "":
+            names = (cells["attribute"], cells["group"], cells["system"])
+            found = float(str(cells["PQ"])), int(str(cells["images"])), cells["value"]
+            of_key.setdefault(names, []).append(found)
+    for key, slices in of_key.items():
+        pqs, images, _ = zip(*slices, strict=True)
+        worst_pq, _, worst = min(slices, key=lambda of_slice: of_slice[0])
+        yield [*key, float(np.mean(pqs)), float(np.average(pqs, weights=images)), worst, worst_pq]
 
 
 def _pq_of_last(rows: Sequence[Sequence[object]], *, last: str) -> float:

@@ -3,7 +3,7 @@ tries out."""
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
@@ -12,6 +12,7 @@ from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
 from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
+from antvisionps.fusion.temperature import temper
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
@@ -23,7 +24,8 @@ Method = Literal["heuristic", "panoptic_head", "auto"]
 class FusionSettings:
     """`weight_of_end`: whose predictions, and how much their semantics count · `average_of`: what of the semantics is
     averaged · `end_of_category`: whose instances of each category are taken; None: everybody's · `union`: how
-    everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to."""
+    everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to · `temperature_of_end`: of the
+    semantics, 1 of an end that is not there."""
 
     method: Method
     rules: HeuristicRules
@@ -32,6 +34,7 @@ class FusionSettings:
     end_of_category: Mapping[int, str] | None
     union: UnionRules | None
     acceptance: Acceptance | None = None
+    temperature_of_end: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needs_mask_probs(self) -> bool:
@@ -79,7 +82,10 @@ def fuse_by_each(
     joined: dict[str, JoinedInstances] = {}
     averages: dict[str, SemanticAverage] = {}
     for tried in settings:
-        union, average = repr((tried.union, list(tried.weight_of_end))), repr((tried.average_of, tried.weight_of_end))
+        union, average = (
+            repr((tried.union, list(tried.weight_of_end))),
+            repr((tried.average_of, tried.weight_of_end, tried.temperature_of_end)),
+        )
         if union not in joined:
             own = {end: instances[end] for end in tried.weight_of_end if end in instances}
             joined[union] = join(own, tried)
@@ -104,7 +110,11 @@ def average_weighted(
     semantics: Mapping[str, ImageSemantics], *, categories: CategorySet, settings: FusionSettings
 ) -> SemanticAverage:
     """The average of end → semantics by the weights of the settings, which count an end that they do not name as 0."""
-    present = {end: semantics[end] for end in settings.semantic_ends() if end in semantics}
+    present = {
+        end: temper(semantics[end], settings.temperature_of_end.get(end, 1.0))
+        for end in settings.semantic_ends()
+        if end in semantics
+    }
     weights = [settings.weight_of_end[end] for end in present]
     return average_semantics(
         list(present.values()), weights=weights, categories=categories, average_of=settings.average_of

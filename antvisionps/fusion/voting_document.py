@@ -1,7 +1,7 @@
 """What stage `calibrate` writes of a system whose method is `auto`, and how it is fused by that."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,12 +26,13 @@ class AutoRules:
     max_overlap_frac: float
     min_joined_iou: float
     average_of: AverageOf
+    temperature_of_end: Mapping[str, float] = field(default_factory=dict)
 
     def settings(self, semantic_weights: Mapping[str, float], acceptance: Acceptance | None = None) -> FusionSettings:
         """Of all these ends, whose instances count alike; without `acceptance` before anything else is fitted."""
         union = UnionRules(dict.fromkeys(semantic_weights, 1.0), self.min_joined_iou)
-        rules = HeuristicRules(0.0, self.max_overlap_frac, 0)
-        return FusionSettings("auto", rules, semantic_weights, self.average_of, None, union, acceptance)
+        rules, temperatures = HeuristicRules(0.0, self.max_overlap_frac, 0), self.temperature_of_end
+        return FusionSettings("auto", rules, semantic_weights, self.average_of, None, union, acceptance, temperatures)
 
 
 class ChoiceOfEnds(Document):

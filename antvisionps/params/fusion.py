@@ -27,6 +27,7 @@ class Calibrate(Section):
     min_score: Fraction
     max_overlap_frac: Fraction
     min_stuff_area_px: NonNegative
+    temperature: bool
 
 
 class FusionChoices(Section):

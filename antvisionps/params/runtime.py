@@ -26,6 +26,7 @@ class Runtime(Section):
     cluster: Annotated[str, Field(min_length=1)] | None
     loader_workers: Annotated[int, Field(ge=0, le=MAX_PROCESSORS)]
     checkpoint_interval: Positive
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Runtime:
@@ -40,7 +41,7 @@ class Runtime(Section):
 
     def training_arguments(self) -> dict[str, Any]:
         """What a training is called with of it, as plain values."""
-        names = {"device", "cpu_threads", "launcher", "processes", "loader_workers", "checkpoint_interval"}
+        names = {"device", "cpu_threads", "launcher", "processes", "loader_workers", "checkpoint_interval", "loggers"}
         return self.model_dump(include=names)
 
     def process_arguments(self) -> dict[str, Any]:

@@ -29,12 +29,14 @@ from antvisionps.fusion.calibration import (
 )
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, join, load_kernels
+from antvisionps.fusion.temperature import write_temperatures
 from antvisionps.fusion.voting_document import AutoRules
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
+from antvisionps.pipeline.fit_temperatures import fit_temperatures
 from antvisionps.pipeline.settings import plain_settings
 from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
 from antvisionps.predictions.split_caches import SplitCaches
@@ -46,7 +48,8 @@ STEPS = 6
 def calibrate_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, out: Path
 ) -> dict[str, Calibration]:
-    """Writes OUT/<system>.json for each of fuse.systems, and returns what those hold whose method is not `auto`."""
+    """Writes OUT/<system>.json for each of fuse.systems, and the ends' temperatures where they are asked for; returns
+    what those hold whose method is not `auto`."""
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
         system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
@@ -55,6 +58,12 @@ def calibrate_systems(
     }
     load_kernels()
     with atomic_folder(out) as folder, open_workers(**params.runtime.worker_arguments()) as workers:
+        temperatures: dict[str, float] = {}
+        if params.calibrate.temperature:
+            temperatures = fit_temperatures(caches, params.all_ends, workers)
+            write_temperatures(folder, temperatures)
+        settings = {system: replace(begin, temperature_of_end=temperatures) for system, begin in settings.items()}
+        rules = replace(auto_rules(params), temperature_of_end=temperatures)
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
         for system, calibration in found.items():
@@ -62,7 +71,7 @@ def calibrate_systems(
         for system in params.fuse.systems:
             if system not in settings:
                 ends = [system] if system in params.all_ends else params.all_ends
-                voting = calibrate_auto(system, ends, caches, rules=auto_rules(params), workers=workers)
+                voting = calibrate_auto(system, ends, caches, rules=rules, workers=workers)
                 write_voting(folder / f"{system}.json", voting)
     return found
 

@@ -107,7 +107,7 @@ def calibrate_auto(
     category_ids = caches.dataset.categories.category_ids.tolist()
     with progress(description=f"calibrate {system}", total=1 + PASSES * (len(choices) + 1), unit="pass") as bar:
         heldout = HeldoutFits(caches, workers, fold_images(len(caches.dataset.images)), bar.update)
-        pixels = HeldoutPixels.join(heldout.map(open_pixels, sorted(ends)))
+        pixels = HeldoutPixels.join(heldout.map(open_pixels, sorted(ends), rules.temperature_of_end))
         settings = [rules.settings(pixels.weights(chosen)) for chosen in choices]
         fitted = [_fit_and_count(each, "heuristic", heldout) for each in settings]
         rows, taken = choose_ends(choices, [counts for _, counts in fitted], category_ids)

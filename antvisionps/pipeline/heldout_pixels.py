@@ -10,6 +10,7 @@ import numpy as np
 
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
 from antvisionps.fusion.semantic_weights import fit_semantic_weights
+from antvisionps.fusion.temperature import temper
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
@@ -40,7 +41,9 @@ class HeldoutPixels:
         return dict.fromkeys(ends, 1.0) | dict(zip(present, fitted.tolist(), strict=True))
 
 
-def open_pixels(caches: SplitCaches, ends: Sequence[str]) -> Callable[[int], HeldoutPixels]:
+def open_pixels(
+    caches: SplitCaches, ends: Sequence[str], temperature_of_end: Mapping[str, float]
+) -> Callable[[int], HeldoutPixels]:
     """Reads the image at a position."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     instances = caches.open_instances(ends, mask_probs=True)
@@ -51,7 +54,12 @@ def open_pixels(caches: SplitCaches, ends: Sequence[str]) -> Callable[[int], Hel
         image = dataset.images[position]
         segment_ids = dataset.load_segment_ids(image)
         probs = {
-            end: _true_probs(reader.read(image.image_id), segment_ids, image, dataset.categories)
+            end: _true_probs(
+                temper(reader.read(image.image_id), temperature_of_end.get(end, 1.0)),
+                segment_ids,
+                image,
+                dataset.categories,
+            )
             for end, reader in semantics.items()
         }
         found = {end: reader.read(image.image_id) for end, reader in instances.items()}

@@ -21,6 +21,7 @@ from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_ends
 from antvisionps.pipeline.score_files import (
     read_confidence,
     segment_reliabilities,
+    write_coverage,
     write_lrp,
     write_metrics,
     write_reliability,
@@ -30,8 +31,10 @@ from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
+from antvisionps.report.provenance import provenance, write_provenance
 from antvisionps.report.score_tables import Summary, write_ignored
 
+PROVENANCE_FILE = "provenance.json"
 PICTURE_SETTINGS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
@@ -63,12 +66,15 @@ def score(
             ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         summary = write_metrics(folder, scores, truth, draws)
-        confidence = {name: read_confidence(fused) for name, fused in systems.items()}
+        read = {name: read_confidence(fused) for name, fused in systems.items()}
+        confidence, sureness = ({name: pair[place] for name, pair in read.items()} for place in (0, 1))
         write_lrp(folder, scores, confidence, truth)
         write_reliability(folder, ends.reliabilities() | segment_reliabilities(scores, confidence))
+        write_coverage(folder, scores, sureness, truth.categories)
         write_slices(folder, params.score, slices, scores, truth.categories)
         write_ends(folder, ends, truth.categories)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
+        write_provenance(folder / PROVENANCE_FILE, provenance(caches, params.all_ends if with_budget else []))
         write_ignored(folder, describe_ignored(params, settings))
         write_overlays(pictures, truth, systems, images=params.score.overlay_images)
     return summary

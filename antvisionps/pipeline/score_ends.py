@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.arrow_tables import arrow_table
@@ -21,8 +20,16 @@ from antvisionps.evaluation.average_precision import (
     class_average_precision,
     precision_at_recall,
 )
+from antvisionps.evaluation.disagreement import (
+    DISAGREEMENT_COLUMNS,
+    DisagreementCounts,
+    disagreement,
+    disagreement_rows,
+)
 from antvisionps.evaluation.instance_matches import open_matching
+from antvisionps.evaluation.lrp import SystemLrp, detection_lrp
 from antvisionps.evaluation.reliability import Reliability, instance_reliability
+from antvisionps.evaluation.score_rows import CLASS_LRP_COLUMNS, class_lrp_rows
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
@@ -31,18 +38,22 @@ from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.score_tables import CURVES_FILE, CURVES_SCHEMA
 
 AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
+END_LRP_COLUMNS = tuple("end" if name == "system" else name for name in CLASS_LRP_COLUMNS)
 CURVE_COLUMNS = ("end", "recall", "precision")
 
 
 @dataclass(frozen=True, eq=False)
 class EndsQuality:
-    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, and the reliability of instances' scores, of
-    the ends that have instances; the reliability of probabilities, of those that have semantics."""
+    """By end: category_id → AP, category_id → (101,) precision at IoU 0.5, LRP, and the reliability of instances'
+    scores, of the ends that have instances; the reliability of probabilities, of those that have semantics.
+    `disagreement` is of these together, where there are two."""
 
     ap: Mapping[str, Mapping[int, CategoryAP]]
     precision: Mapping[str, Mapping[int, np.ndarray]]
+    lrp: Mapping[str, SystemLrp]
     instances: Mapping[str, Reliability]
     semantics: Mapping[str, Reliability]
+    disagreement: DisagreementCounts | None
 
     def reliabilities(self) -> dict[tuple[str, str], Reliability]:
         """(end, what of it) → reliability."""
@@ -50,14 +61,18 @@ class EndsQuality:
         return {(end, of): found for of, of_ends in of_each.items() for end, found in of_ends.items()}
 
 
-NO_ENDS = EndsQuality({}, {}, {}, {})
+NO_ENDS = EndsQuality({}, {}, {}, {}, {}, None)
 
 
 def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
     open_work = partial(_open_measuring, caches, ends)
     matches: dict[str, list[dict[int, ImageMatches]]] = {}
     semantics: dict[str, list[Reliability]] = {}
-    for of_image, reliabilities in map_images(open_work, caches.dataset.images, workers=workers, description="ends"):
+    differences: list[DisagreementCounts] = []
+    for of_image, reliabilities, difference in map_images(
+        open_work, caches.dataset.images, workers=workers, description="ends"
+    ):
+        differences += [] if difference is None else [difference]
         for end, of_end in of_image.items():
             matches.setdefault(end, []).append(of_end)
         for end, reliability in reliabilities.items():
@@ -66,33 +81,54 @@ def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) 
     return EndsQuality(
         {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
         {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
+        {end: _lrp_of_classes(images, thing_ids) for end, images in matches.items()},
         {end: Reliability.total([*map(instance_reliability, images)]) for end, images in matches.items()},
         {end: Reliability.total(parts) for end, parts in semantics.items()},
+        DisagreementCounts.total(differences) if differences else None,
     )
 
 
-def _open_measuring(
-    caches: SplitCaches, ends: Sequence[str]
-) -> Callable[[PanopticImage], tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]]:
-    match, dataset = open_matching(caches, ends), caches.dataset
-    semantics = caches.open_semantics(ends)
+_Measured = tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability], DisagreementCounts | None]
+"""Of an image, what EndsQuality has of all."""
 
-    def measure(image: PanopticImage) -> tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability]]:
+
+def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], _Measured]:
+    match, dataset = open_matching(caches, ends), caches.dataset
+    readers, categories = caches.open_semantics(ends), caches.dataset.categories
+
+    def measure(image: PanopticImage) -> _Measured:
         gt_ids = dataset.load_segment_ids(image)
-        return match(image, gt_ids), {
-            end: semantic_reliability(reader.read(image.image_id), gt_ids, image, dataset.categories)
-            for end, reader in semantics.items()
-        }
+        planes = {end: reader.read(image.image_id) for end, reader in readers.items()}
+        reliabilities = {end: semantic_reliability(of, gt_ids, image, categories) for end, of in planes.items()}
+        difference = None
+        if len(planes) > 1:
+            found = disagreement([*planes.values()], categories, grid="coarsest")
+            difference = DisagreementCounts.of(found, gt_ids, image, categories)
+        return match(image, gt_ids), reliabilities, difference
 
     return measure
 
 
 def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> np.ndarray:
-    return precision_at_recall([of_image[category_id] for of_image in images if category_id in of_image])[0]
+    return precision_at_recall(_of_category(images, category_id))[0]
+
+
+def _lrp_of_classes(images: Sequence[Mapping[int, ImageMatches]], category_ids: Sequence[int]) -> SystemLrp:
+    """Of those that have a true or a predicted instance."""
+    of_class = {key: detection_lrp(_of_category(images, key)) for key in category_ids}
+    known = {key: found for key, found in of_class.items() if not math.isnan(found[0].lrp)}
+    return SystemLrp({key: plain for key, (plain, _) in known.items()}, {key: best for key, (_, best) in known.items()})
+
+
+def _of_category(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> list[ImageMatches]:
+    return [of_image[category_id] for of_image in images if category_id in of_image]
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
-    """ends.json, per_class_ap.csv, precision_recall.csv and precision_recall_per_class.parquet."""
+    """ends.json, per_class_ap.csv, precision_recall.csv, the curves by class, lrp_of_ends.csv and disagreement.csv."""
+    differences = disagreement_rows(quality.disagreement, categories) if quality.disagreement else ()
+    write_csv(folder / "lrp_of_ends.csv", END_LRP_COLUMNS, class_lrp_rows(quality.lrp, categories))
+    write_csv(folder / "disagreement.csv", DISAGREEMENT_COLUMNS, differences)
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))

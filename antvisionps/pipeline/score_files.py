@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
 from antvisionps.evaluation.reliability import (
@@ -37,7 +38,7 @@ from antvisionps.evaluation.score_rows import (
     size_rows,
 )
 from antvisionps.evaluation.segment_scores import SegmentScores
-from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, slice_rows
+from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
 from antvisionps.evaluation.summary import summarize
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -80,13 +81,29 @@ def write_lrp(
     write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
 
 
-def read_confidence(fused: PanopticDataset) -> SegmentConfidence:
-    """The scores of a system's things."""
+def read_confidence(fused: PanopticDataset) -> tuple[SegmentConfidence, SegmentConfidence]:
+    """The scores of a system's things, and how sure it is of its segments: the probability of each where its method
+    gives one, else the score."""
     rows = RowsByImage(fused.annotations.parent, SEGMENTS, fused)
-    image_ids, segment_ids, scores = map(rows.numbers, ("image_id", "segment_id", "score"))
-    is_known = ~np.isnan(scores)
-    positions = np.searchsorted([image.image_id for image in fused.images], image_ids[is_known])
-    return SegmentConfidence.of(positions, segment_ids[is_known], scores[is_known].astype(np.float64))
+    names = ("image_id", "segment_id", "score", "probability")
+    image_ids, segment_ids, scores, probabilities = map(rows.numbers, names)
+    positions = np.searchsorted([image.image_id for image in fused.images], image_ids)
+
+    def of_known(values: np.ndarray) -> SegmentConfidence:
+        known = ~np.isnan(values)
+        return SegmentConfidence.of(positions[known], segment_ids[known], values[known].astype(np.float64))
+
+    return of_known(scores), of_known(np.where(np.isnan(probabilities), scores, probabilities))
+
+
+def write_coverage(
+    folder: Path,
+    scores: Mapping[str, SegmentScores],
+    sureness: Mapping[str, SegmentConfidence],
+    categories: CategorySet,
+) -> None:
+    matches = {name: of.matches for name, of in scores.items()}
+    write_csv(folder / "coverage.csv", COVERAGE_COLUMNS, coverage_rows(matches, sureness, categories))
 
 
 def segment_reliabilities(
@@ -113,10 +130,12 @@ def write_reliability(folder: Path, reliabilities: Mapping[tuple[str, str], Reli
 def write_slices(
     folder: Path, settings: Score, slices: Slices, scores: Mapping[str, SegmentScores], categories: CategorySet
 ) -> None:
-    """slices.csv, empty without slices."""
+    """slices.csv and slice_means.csv, empty without slices."""
     counts = {name: of.matches.counts() for name, of in scores.items()}
     drawn = {"samples": settings.bootstrap_samples, "seed": settings.seed}
-    write_csv(folder / "slices.csv", SLICE_COLUMNS, slice_rows(counts, slices, categories, **drawn))
+    rows = list(slice_rows(counts, slices, categories, **drawn))
+    write_csv(folder / "slices.csv", SLICE_COLUMNS, rows)
+    write_csv(folder / "slice_means.csv", SLICE_MEAN_COLUMNS, slice_mean_rows(rows))
 
 
 def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:

@@ -11,6 +11,7 @@ from antvisionps.fusion.heuristic import PRESETS, HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.routing import read_routing
 from antvisionps.fusion.system import FusionSettings
+from antvisionps.fusion.temperature import read_temperatures
 from antvisionps.fusion.voting_document import VotingDocument, read_voting
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.fusion import FusionChoices, InstanceEnsemble
@@ -22,12 +23,20 @@ Value = TypeVar("Value")
 def system_settings(
     system: str, params: Params, *, categories: CategorySet, routing: Path, calibration: Path
 ) -> FusionSettings:
-    """How stage `fuse` fuses the system: by section fuse, with what stage calibrate found where it asks for that.
+    """How stage `fuse` fuses the system: by section fuse, with what stage calibrate found where it asks for that, and
+    with the temperatures that it fitted.
 
     Raises ParamsError on an unknown system and on a min_score of no thing, CacheError where a stage left nothing, or
     nothing that fits.
     """
     params.refuse_unknown_system(system)
+    settings = _system_settings(system, params, categories=categories, routing=routing, calibration=calibration)
+    return replace(settings, temperature_of_end=read_temperatures(calibration))
+
+
+def _system_settings(
+    system: str, params: Params, *, categories: CategorySet, routing: Path, calibration: Path
+) -> FusionSettings:
     fuse = params.fuse
     if fuse.method_of(system) == "auto":
         found = read_system_voting(system, params, categories=categories, calibration=calibration)

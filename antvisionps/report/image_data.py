@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from antvisionps.core.errors import CacheError, clipped
+from antvisionps.evaluation.disagreement import disagreement
 from antvisionps.evaluation.panoptic_quality import SIZES, MatchCounts
 from antvisionps.evaluation.segment_outcomes import (
     IGNORED,
@@ -32,6 +33,7 @@ from antvisionps.report.reliability import WrongOf, open_wrong_of_ends, wrong_se
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
+DISAGREEMENT_LEVELS = 10
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
             confused[system] = np.stack([outcomes.confused_px, segments_confused])
         page = {
             "id": image.image_id,
+            "disagreement": _disagreement_runs([*planes.values()], image, categories),
             "map": index_runs(gt_ids, image.segments),
             "segments": [_described(segment, categories) | {"crowd": segment.is_crowd} for segment in image.segments],
             "systems": systems,
@@ -267,6 +270,16 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
         semantic_class_map([planes], weights=[1.0], average_of="probabilities", categories=categories).astype(np.int32)
         + 1
     )
+
+
+def _disagreement_runs(
+    planes: Sequence[ImageSemantics], image: PanopticImage, categories: CategorySet
+) -> list[int] | None:
+    """Runs of 0 to DISAGREEMENT_LEVELS, how much the ends' semantics differ; None with less than two ends' ones."""
+    if len(planes) < 2:
+        return None
+    of_pixels = disagreement(planes, categories, grid="finest").at_pixels((image.height, image.width))
+    return runs(np.rint(DISAGREEMENT_LEVELS * of_pixels).astype(np.int32))
 
 
 def _instances(

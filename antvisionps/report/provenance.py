@@ -1,7 +1,9 @@
-"""What a page was made of: data set, weights and packages; no time, host or commit, which change no number."""
+"""What a page or metrics are made of: data set, weights, packages; no time, host or commit, which change no number."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from antvisionps.predictions.split_caches import SplitCaches
@@ -12,13 +14,21 @@ PACKAGES = ("antvisionps", "numpy", "numba", "opencv-python-headless", "pycocoto
 
 def provenance(caches: SplitCaches, ends: Sequence[str]) -> dict[str, Any]:
     """{dataset, weights, versions}: the fingerprint, sha256 by end, and version by package."""
-    weights = {end: reader.header.weights_sha256 for end, reader in caches.open_instances(ends).items()}
-    weights |= {end: reader.header.weights_sha256 for end, reader in caches.open_semantics(ends).items()}
+    weights = _weights_sha256(caches, ends) if ends else {}
     return {
         "dataset": caches.dataset_fingerprint,
         "weights": {end: weights[end] for end in ends if end in weights},
         "versions": package_versions(),
     }
+
+
+def _weights_sha256(caches: SplitCaches, ends: Sequence[str]) -> dict[str, str]:
+    of_instances = {end: reader.header.weights_sha256 for end, reader in caches.open_instances(ends).items()}
+    return of_instances | {end: reader.header.weights_sha256 for end, reader in caches.open_semantics(ends).items()}
+
+
+def write_provenance(path: Path, found: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def package_versions() -> dict[str, str]:

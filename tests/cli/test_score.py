@@ -93,7 +93,7 @@ def test_csv_files_hold_the_categories_and_the_counts_of_each_image(gt, pred, tm
 def test_boundary_pq_errors_lrp_and_slices_stand_beside_pq_where_asked_for(gt, pred, tmp_path, capsys):
     """Segments of so few pixels are all band, so that boundary PQ is PQ."""
     (tmp_path / "slices.csv").write_text("file_name,night\n1.jpg,yes\n2.jpg,no\n")
-    options = ("--boundary", "--errors", "--lrp", "--slices", "slices.csv")
+    options = ("--boundary", "--errors", "--lrp", "--coverage", "--slices", "slices.csv")
     score("--gt", *gt, "--pred", *pred, *options, "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["boundary"] == {key: found[key] for key in ("summary", "classes")}
@@ -105,6 +105,9 @@ def test_boundary_pq_errors_lrp_and_slices_stand_beside_pq_where_asked_for(gt, p
     assert [person[key] for key in ("LRP", "localisation", "FP", "FN")] == [75, 25, 50, 0]
     assert (person["optimal_LRP"], person["min_score"]) == (75, None)  # without scores
     assert [(row["value"], row["images"]) for row in found["slices"][::3]] == [("no", 1), ("yes", 1)]
+    (of_all,) = (row for row in found["slice_means"] if row["group"] == "All")
+    assert (of_all["worst"], of_all["PQ_worst"]) == (found["slices"][0]["value"], found["slices"][0]["PQ"])
+    assert found["coverage"] == []  # without scores
     score("--gt", *gt, "--pred", *pred, *options)
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("duplicate", "optimal_LRP", "by boundary IoU", "night"))
@@ -116,8 +119,10 @@ def test_the_best_threshold_follows_from_the_scores_of_segments_info(gt, pred, t
         for segment in row["segments_info"]:
             segment["score"] = 0.2 if row["image_id"] == 2 else 0.9
     (tmp_path / "mine.json").write_text(json.dumps(document))
-    score("--gt", *gt, "--pred", *pred, "--lrp", "--json")
-    (person,) = (row for row in json.loads(capsys.readouterr().out)["lrp"]["classes"] if row["category"] == "person")
+    score("--gt", *gt, "--pred", *pred, "--lrp", "--coverage", "--json")
+    found = json.loads(capsys.readouterr().out)
+    (person,) = (row for row in found["lrp"]["classes"] if row["category"] == "person")
+    assert {row["segments"] for row in found["coverage"]} > {0}
     assert (person["optimal_LRP"], person["optimal_FP"], person["min_score"]) == (50, 0, 0.9)
 
 

@@ -71,8 +71,8 @@ def test_no_image_has_no_ap():
     assert np.isnan(average_precision([]).ap)
 
 
-def coco_precision(images, category_ids=CATEGORY_IDS):
-    """category_id → (10, 101) precision by pycocotools, from the same masks; -1 without ground truth."""
+def coco_evaluation(images, category_ids=CATEGORY_IDS):
+    """pycocotools' evaluation of the same masks."""
     truth = {"images": [], "annotations": [], "categories": [{"id": category_id} for category_id in category_ids]}
     results = []
     for predicted, gt in images:
@@ -93,6 +93,12 @@ def coco_precision(images, category_ids=CATEGORY_IDS):
         evaluation = COCOeval(coco, coco.loadRes(results), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
+    return evaluation
+
+
+def coco_precision(images, category_ids=CATEGORY_IDS):
+    """category_id → (10, 101) precision by pycocotools; -1 without ground truth."""
+    evaluation = coco_evaluation(images, category_ids)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # all areas, 100 detections
     return {category_id: precision[:, :, index] for index, category_id in enumerate(sorted(category_ids))}
 

@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from antvisionps.evaluation.lrp import Lrp, class_lrp, lrp_error, mean_lrp, optimal_lrp
+from antvisionps.evaluation.average_precision import match_image
+from antvisionps.evaluation.lrp import Lrp, class_lrp, detection_lrp, lrp_error, mean_lrp, optimal_lrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts
+from tests.evaluation.test_average_precision import CATEGORY_IDS, coco_evaluation, random_image
 
 
 def slow_optimum(scores, ious, wrong_scores, missed):
@@ -36,6 +38,42 @@ def test_the_optimum_is_the_least_error_of_all_thresholds():
         error, threshold = slow_optimum(scores.tolist(), ious.tolist(), wrong_scores.tolist(), missed)
         assert (found.error.lrp, found.min_score) == pytest.approx((error, threshold), nan_ok=True)
         assert 0 <= found.error.lrp <= 1
+
+
+def test_of_instances_it_is_the_formula_on_cocoevals_matches():
+    rng = np.random.default_rng(2)
+    images = [random_image(rng, image_id) for image_id in range(1, 31)]
+    evaluation = coco_evaluation(images)
+    of_images = [match_image(*pair) for pair in images]
+    for category_id in CATEGORY_IDS[:2]:  # the third has no true instance
+        scores, ious, wrong, missed = [], [], [], 0
+        for found in evaluation.evalImgs:
+            if not found or found["category_id"] != category_id or found["aRng"] != evaluation.params.areaRng[0]:
+                continue
+            table = evaluation.ious[found["image_id"], category_id]
+            gt_ids = [one["id"] for one in evaluation._gts[found["image_id"], category_id]]
+            missed += int((~found["gtIgnore"].astype(bool)).sum())
+            for place, score in enumerate(found["dtScores"]):
+                if match := int(found["dtMatches"][0][place]):
+                    if not found["dtIgnore"][0][place]:
+                        scores.append(score)
+                        ious.append(table[place][gt_ids.index(match)])
+                        missed -= 1
+                else:
+                    wrong.append(score)
+        as_it_is, optimum = detection_lrp([of[category_id] for of in of_images if category_id in of])
+        total = len(scores) + len(wrong) + missed
+        expected = (sum((1 - iou) / 0.5 for iou in ious) + len(wrong) + missed) / total
+        assert as_it_is.lrp == pytest.approx(expected)
+        best = slow_optimum(scores, ious, wrong, missed)
+        assert (optimum.error.lrp, optimum.min_score) == pytest.approx(best, nan_ok=True)
+        assert len(scores) > 5
+        assert wrong
+
+
+def test_without_instances_there_is_nothing_to_measure():
+    as_it_is, optimum = detection_lrp([])
+    assert all(map(math.isnan, (*as_it_is, *optimum.error, optimum.min_score)))
 
 
 def random_boxes(rng, count):

@@ -112,3 +112,20 @@ def test_a_union_is_calibrated_on_held_out(done, union, tmp_path):
     params = change_params(union / "params.yaml", tmp_path / "params.yaml", fuse={"calibrated": True})
     succeed(done.run("fuse", params=params, calibration=tmp_path / "calibration", out=tmp_path / "fused"))
     assert bytes_below(tmp_path / "fused") != bytes_below(union / "fused")
+
+
+def test_temperatures_are_fitted_on_held_out_and_fused_by(done, tmp_path):
+    changes = {"calibrate": {"temperature": True}, "fuse": {"systems": ["lwl_htc"]}}
+    params = change_params(done.params, tmp_path / "params.yaml", **changes)
+    ran = succeed(done.run("calibrate", params=params, out=tmp_path / "calibration"))
+    path = tmp_path / "calibration" / "temperatures.json"
+    found = json.loads(path.read_text())
+    assert {*found} == {*ENDS}
+    assert f"temperature: e_ups {found['e_ups']:.2f}, lwl_htc" in ran.stdout
+    places = {"calibration": tmp_path / "calibration"}
+    maps = []
+    for temperature in (1.0, 4.0):
+        path.write_text(json.dumps({"e_ups": temperature}))
+        maps.append(bytes_below(done.fuse(tmp_path / f"{temperature}", "fusion", places=places)))
+    assert maps[0] == bytes_below(done.fuse(tmp_path / "plain", "fusion"))
+    assert maps[0] != maps[1]

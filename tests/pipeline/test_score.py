@@ -144,6 +144,9 @@ OF_THE_CACHES = {
     "ends.json": b"{}\n",
     "per_class_ap.csv": b"category,end,AP,AP50,n_gt\n",
     "precision_recall.csv": b"end,recall,precision\n",
+    "disagreement.csv": b"category,cells,disagreement,differ,wrong_where_same,wrong_where_differ\n",
+    "lrp_of_ends.csv": b"category,end,LRP,localisation,FP,FN,"
+    b"optimal_LRP,optimal_localisation,optimal_FP,optimal_FN,min_score\n",
 }
 
 
@@ -154,6 +157,8 @@ def test_without_an_error_budget_the_tables_of_the_caches_are_empty_and_the_rest
         if path.name in ("reliability.csv", "calibration_error.csv"):
             of_systems = [row for row in read_csv(path) if row["of"] == "segments"]
             assert read_csv(metrics / path.name) == of_systems != []
+        elif path.name == "provenance.json":
+            assert json.loads((metrics / path.name).read_text()) == json.loads(path.read_text()) | {"weights": {}}
         elif path.name != "precision_recall_per_class.parquet":
             assert (metrics / path.name).read_bytes() == OF_THE_CACHES.get(path.name, path.read_bytes())
     assert pq.read_table(metrics / "precision_recall_per_class.parquet").num_rows == 0

@@ -209,6 +209,42 @@ def test_of_a_systems_things_those_are_right_that_match(done):
     assert count == sum(int(row["tp"]) + int(row["fp"]) for row in things)
 
 
+def test_coverage_begins_with_the_pq_of_all_and_ends_without_a_thing(done, truth):
+    summary = json.loads((done.metrics / "panoptic.json").read_text())
+    rows = read_csv(done.metrics / "coverage.csv")
+    for system in SYSTEMS:
+        segments = pq.read_table(done.fused / system / "segments.parquet").to_pylist()
+        for group, measures in summary[system].items():
+            first, *_, last = (row for row in rows if (row["group"], row["system"]) == (group, system))
+            assert [float(first[key]) for key in ("PQ_kept", "PQ_mended")] == pytest.approx([measures["PQ"]] * 2)
+            assert int(first["segments"]) == sum(one["score"] is not None for one in segments)
+            assert (last["coverage"], last["min_confidence"]) == ("0.0", "")
+            if group == "Stuff":  # the heuristic gives it no confidence
+                assert float(last["PQ_kept"]) == pytest.approx(measures["PQ"])
+
+
+def test_where_the_ends_differ_counts_the_cells_of_the_coarsest_end(done):
+    rows = read_csv(done.metrics / "disagreement.csv")
+    (cells,) = (
+        int(row["count"])
+        for row in read_csv(done.metrics / "calibration_error.csv")
+        if (row["name"], row["of"]) == (max(ENDS, key=ENDS.get), "semantics")
+    )
+    assert rows[0]["category"] == "All"
+    assert int(rows[0]["cells"]) == sum(int(row["cells"]) for row in rows[1:]) == cells
+    assert all(0 < float(rows[0][key]) < 100 for key in ("disagreement", "differ"))
+
+
+def test_provenance_is_what_the_caches_and_the_packages_say(done):
+    found = json.loads((done.metrics / "provenance.json").read_text())
+    assert set(found) == {"dataset", "weights", "versions"}
+    for end in ENDS:
+        with InstancesReader(done.predictions / end / "val" / INSTANCES_FILE) as reader:
+            assert found["weights"][end] == reader.header.weights_sha256
+            assert found["dataset"] == reader.header.dataset_fingerprint
+    assert found["versions"]["numpy"] == np.__version__
+
+
 @pytest.fixture
 def with_slices(done, tmp_path):
     def score(text):
@@ -259,6 +295,16 @@ def test_slices_have_the_pq_of_their_images_the_worst_first(done, truth, with_sl
         if (row["group"], row["system"], row["minus"]) == ("All", SYSTEMS[-1], "")
     ]
     assert of_last == sorted(of_last)
+    means = read_csv(tmp_path / "metrics" / "slice_means.csv")
+    assert len(means) == 2 * 3 * len(SYSTEMS)
+    for row in means:
+        same = ("attribute", "group", "system")
+        own = [one for one in rows if one["minus"] == "" and one["PQ"] and all(one[key] == row[key] for key in same)]
+        pqs, images = ([float(one[key]) for one in own] for key in ("PQ", "images"))
+        weighted = sum(pq * count for pq, count in zip(pqs, images, strict=True)) / sum(images)
+        found = [float(row[key]) for key in ("PQ_equal", "PQ_by_images", "PQ_worst")]
+        assert found == pytest.approx([sum(pqs) / len(pqs), weighted, min(pqs)])
+        assert row["worst"] == own[pqs.index(min(pqs))]["value"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_maps_and_segments_are_those_of_the_files(page_folder):
     semantic = painted(page["ends"]["hrnet"]["semantic"]).reshape(24, 32)
     assert np.unique(semantic[:11]).tolist() == [3]  # 1 + class index of the sky
     assert np.unique(semantic[13:21]).tolist() == [4]
+    assert page["disagreement"] == [24 * 32, 0]  # the ends say the same
     assert page["ends"]["lwl_htc"]["semantic"] is None
     assert page["ends"]["hrnet"]["instances"] is None
 

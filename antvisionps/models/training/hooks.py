@@ -1,6 +1,6 @@
 """What happens at every iteration of a training beside the step: seeds, the progress bar, curves, checkpoints."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.visualization.vis_backend import BaseVisBackend
 
 from antvisionps.core.errors import ModelError
 from antvisionps.core.progress import progress
@@ -99,13 +100,15 @@ class ProgressHook(Hook):
 
 
 class CurvesHook(Hook):
-    """Every loss and the learning rate, averaged over `interval` iterations, and what `log` gets, as DVCLive curves.
+    """Every loss and the learning rate, averaged over `interval` iterations, and what `log` gets, as DVCLive curves
+    and to `loggers`.
 
     A checkpoint holds what the interval that it falls in has summed up, so that a resumed run draws the same curves.
     """
 
-    def __init__(self, curves_dir: Path, *, interval: int) -> None:
+    def __init__(self, curves_dir: Path, *, interval: int, loggers: Sequence[BaseVisBackend]) -> None:
         self._curves_dir = curves_dir
+        self._loggers = loggers
         self._interval = interval
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -132,12 +135,16 @@ class CurvesHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         self._live.end()
+        for logger in self._loggers:
+            logger.close()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A point of each curve."""
         self._live.step = step
         for name, value in values.items():
             self._live.log_metric(name, value, timestamp=False)
+        for logger in self._loggers:
+            logger.add_scalars(dict(values), step)
         self._live.make_summary()
 
     def _write(self, runner: Runner) -> None:

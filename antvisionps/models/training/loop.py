@@ -22,6 +22,7 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.visualization.vis_backend import BaseVisBackend
 from torch.utils.data import Dataset
 
 from antvisionps.core.errors import ModelError
@@ -49,11 +50,12 @@ def train(
     workers: int,
     work_dir: Path,
     evaluate: Evaluate | None = None,
+    loggers: Sequence[BaseVisBackend] = (),
 ) -> BaseModel:
     """The trained model, on the device that mmengine chose. The Runner calls its `init_weights`, then `start`, unless
     an interrupted run goes on.
 
-    Without `evaluate` nothing is measured, and the last weights are kept.
+    Without `evaluate` nothing is measured, and the last weights are kept. `loggers` get every point of the curves.
 
     Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
     interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
@@ -75,7 +77,7 @@ def train(
     barrier()
     # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
     batches = settings.optimizer["accumulated_batches"]
-    average, monitor, own_hooks = _own_hooks(settings, name, work_dir / CURVES_DIR, evaluate)
+    average, monitor, own_hooks = _own_hooks(settings, name, work_dir / CURVES_DIR, evaluate, loggers)
     with _quiet(rank):
         runner = Runner(
             model=model,
@@ -99,7 +101,11 @@ def train(
 
 
 def _own_hooks(
-    settings: TrainingSettings, name: str, curves_dir: Path, evaluate: Evaluate | None
+    settings: TrainingSettings,
+    name: str,
+    curves_dir: Path,
+    evaluate: Evaluate | None,
+    loggers: Sequence[BaseVisBackend],
 ) -> tuple[AverageHook | None, MonitorHook | None, list[Hook]]:
     """Of several processes, the first shows progress and draws curves."""
     rank, processes = get_dist_info()
@@ -111,7 +117,8 @@ def _own_hooks(
     if settings.ema_momentum is not None:
         average = AverageHook(settings.ema_momentum, batches=batches)
     if rank == 0:
-        curves = hooks.CurvesHook(curves_dir, interval=settings.curve_interval * batches)
+        interval = settings.curve_interval * batches
+        curves = hooks.CurvesHook(curves_dir, interval=interval, loggers=loggers)
     if evaluate is not None and settings.evaluate_interval is not None:
         monitor = MonitorHook(
             evaluate,

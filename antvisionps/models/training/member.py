@@ -18,6 +18,7 @@ from antvisionps.core.copying import copy_files
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.detector_files import detector_sha256
 from antvisionps.models.training.kept_weights import Evaluate
+from antvisionps.models.training.loggers import open_loggers
 from antvisionps.models.training.loop import CURVES_DIR, train
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
@@ -25,6 +26,7 @@ from antvisionps.models.training.start import announce_start
 from antvisionps.models.training.weights import save_weights
 from antvisionps.panoptic.dataset import PanopticDataset
 
+LOGS_DIR = "logs"
 START_FILE = "load_from.json"
 
 
@@ -42,13 +44,14 @@ def train_member(
     work_dir: Path,
     out_dir: Path,
     evaluate: Evaluate | None = None,
+    loggers: Sequence[str] = (),
 ) -> None:
     """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
 
     `build` makes the network from `network`'s settings; `evaluate` is `train`'s. `load_from` is the detector that it
     starts from, or None; what it took is written to load_from.json. An interrupted training is resumed from `work_dir`,
     and only by the same settings, data, code, detector and number of processes. Of several processes, which share every
-    batch, one writes.
+    batch, one writes. `loggers` are runtime's; what they keep stays in `work_dir`/logs.
     """
     refuse_unusable_dataset(dataset)
     classes = {"num_things": len(dataset.categories.things), "num_classes": len(dataset.categories)}
@@ -76,6 +79,7 @@ def train_member(
         workers=loader_workers,
         work_dir=run_dir,
         evaluate=evaluate,
+        loggers=open_loggers(loggers, name=name, folder=work_dir / LOGS_DIR / run_dir.name),
     )
     if rank == 0:
         _learn_and_save(learn, described, run_dir=run_dir, out_dir=out_dir, has_start=start is not None)

@@ -28,6 +28,9 @@ const REJECTED = {
   area: "too small",
 };
 
+// From the ends say the same, which is clear, to each is sure of another class.
+const DISAGREEMENT_COLORS = [null, ...Array.from({ length: 10 }, (_, level) => [255, 215 - 20 * level, 60 - 6 * level])];
+
 // In the order of the keys 1 to 9. `system` and `errors` follow the chosen system; a comparison has those of all runs.
 function layerKeys(overview) {
   if (overview.compared)
@@ -38,6 +41,7 @@ function layerKeys(overview) {
     "system",
     "errors",
     ...overview.ends.flatMap((end) => overview.kinds[end].map((kind) => `${kind}:${end}`)),
+    ...(overview.ends.filter((end) => overview.kinds[end].includes("semantic")).length > 1 ? ["disagreement"] : []),
   ];
 }
 
@@ -51,6 +55,7 @@ function layerName(key, system) {
     errors: `errors of ${end ?? system}`,
     instances: `${end} instances`,
     semantic: `${end} semantics`,
+    disagreement: "disagreement of ends",
   }[kind];
 }
 
@@ -254,6 +259,15 @@ function imageLayers(overview, image, data, state) {
         }
       );
     }
+    if (kind === "disagreement")
+      return (
+        data.disagreement && {
+          values: decoded(key, data.disagreement),
+          colors: DISAGREEMENT_COLORS,
+          isGraded: true,
+          describe: (value) => ({ title: `the ends' semantics differ by ${10 * value} %`, lines: [] }),
+        }
+      );
     if (kind === "instances") {
       const listed = data.ends[end].instances;
       return (

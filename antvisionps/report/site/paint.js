@@ -12,12 +12,12 @@ function enlarged(canvas, width, height) {
 }
 
 // Paints (width × height) values onto a canvas that is a whole factor larger, so that lines and stripes stay thin.
-function paintLayer(canvas, { values, colors, isErrors }, width, height) {
+function paintLayer(canvas, { values, colors, isErrors, isGraded }, width, height) {
   const { factor, pixels, draw } = enlarged(canvas, width, height);
   if (isErrors) paintStripes(pixels, values, colors, width, factor);
   else {
     paintAreas(pixels, values, Uint32Array.from(colors, packed), width, factor);
-    drawBoundaries(pixels, values, width, height, factor);
+    if (!isGraded) drawBoundaries(pixels, values, width, height, factor);
   }
   draw();
 }

@@ -5,6 +5,7 @@ const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.5;
 const NO_LAYER = "none"; // as `layers` in the address: the reader hid them all
 const OVERLAID = ["photo", "truth", "system"];
+const NOTHING_AT = { truth: "void", system: "void: nothing predicted", disagreement: "the ends' semantics agree" };
 const ON_A_PHONE = ["photo", "truth", "system", "errors"]; // of a comparison all
 
 const inAddress = (key) => key.replaceAll(",", "%2C"); // names of runs may have commas, which part layers there
@@ -213,7 +214,7 @@ function describeAt(shown, pixel) {
     return { ...described, name, lines };
   }
   const value = layer?.values[pixel];
-  if (!value) return { title: { truth: "void", system: "void: nothing predicted" }[key] ?? "nothing", name, lines: [] };
+  if (!value) return { title: NOTHING_AT[key] ?? "nothing", name, lines: [] };
   return { ...layer.describe(value), name };
 }
 

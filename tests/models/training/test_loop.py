@@ -43,7 +43,9 @@ def run(dataset, tmp_path):
 
     def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
-        how |= {name: changes.pop(name, None) for name in ("start", "evaluate")}
+        how |= {name: changes.pop(name, None) for name in ("start", "evaluate")} | {
+            "loggers": changes.pop("loggers", ())
+        }
         settings = replace(SETTINGS, **changes)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
         return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()

@@ -1,0 +1,27 @@
+"""Vega, Vega-Lite and Vega-Embed as one script, with which the page of `dvc plots show` needs no network.
+
+python -m antvisionps.report.vega_script FILE
+"""
+
+import sys
+from pathlib import Path
+
+from antvisionps.core.atomic import atomic_file
+
+VEGA_LITE = "5.20"
+"""Of the major version that the templates in .dvc/plots are written for."""
+
+_GLOBALS = "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
+
+
+def write_vega_script(path: Path) -> None:
+    import vl_convert
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bundle = vl_convert.javascript_bundle(_GLOBALS, vl_version=VEGA_LITE)
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(f"(() => {{{bundle}}})();\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_vega_script(Path(sys.argv[1]))
