@@ -35,11 +35,12 @@ def lend_kernels(project: Path, other: Path) -> None:
     That is of a module by its time of modification."""
     load_kernels()
     for compiled in (project / "antvisionps").rglob("__pycache__/*.nb[ci]"):
-        place = other / compiled.relative_to(project)
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy2(compiled, place)
-        module = f"{compiled.name.partition('.')[0]}.py"
-        shutil.copystat(compiled.parents[1] / module, place.parents[1] / module)
+        module = compiled.parents[1] / f"{compiled.name.partition('.')[0]}.py"
+        if module.exists():  # numba leaves the code of modules that are no more
+            place = other / compiled.relative_to(project)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy2(compiled, place)
+            shutil.copystat(module, other / module.relative_to(project))
 
 
 def environment() -> dict[str, str]:
