@@ -30,9 +30,13 @@ PURPOSE_OF_EXTRA = {
     "pipeline": "`dvc repro` needs it",
     "figures": "only `antvisionps figure` needs it",
     "notebooks": "only `plot` and `to_pandas` in notebooks need it",
+    "loggers": "only runtime.loggers needs it",
     "cluster": "only runtime.backend dask needs it",
     "dev": "only the tests need it",
 }
+OPTIONAL = ("dev", "figures", "notebooks", "loggers", "cluster")
+NOT_LOCKED = ("loggers",)
+"""The tools of others, which are many packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def _packages(project_root: Path) -> Iterator[Finding]:
     for requirement in requirements:
         extra = _extra_of(requirement)
         purpose = PURPOSE_OF_EXTRA.get(extra, "everything needs it")
-        severity: Severity = "note" if extra in ("dev", "figures", "notebooks", "cluster") else "wrong"
+        severity: Severity = "note" if extra in OPTIONAL else "wrong"
         remedy = _install_command(project_root, extra)
         if not _is_installed(requirement.name):
             yield Finding(severity, requirement.name, f"missing; {purpose}", remedy)
@@ -95,7 +99,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _install_command(project_root: Path, extra: str) -> str:
-    if (project_root / "requirements.lock").exists():
+    if extra not in NOT_LOCKED and (project_root / "requirements.lock").exists():
         return f"{sys.executable} -m pip install --no-deps -r requirements.lock"
     return f"{sys.executable} -m pip install 'antvisionps[{extra}]'" if extra else "pip install --upgrade antvisionps"
 
