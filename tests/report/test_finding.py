@@ -142,7 +142,8 @@ def test_the_address_keeps_zoom_and_what_the_overview_shows(opened):
 def test_keys_number_the_layers_that_there_are_the_tenth_with_shift(opened):
     page = opened("image/12")
     chips = [chip.split("\n") for chip in page.locator(".chip").all_inner_texts()]
-    assert [(name.strip(), key) for name, key in chips][-2:] == [("lwl_htc instances", "7"), ("hrnet semantics", "8")]
+    last = [("lwl_htc instances", "7"), ("hrnet semantics", "8"), ("disagreement of ends", "9")]
+    assert [(name.strip(), key) for name, key in chips][-3:] == last
     expect(page.locator('canvas[data-layer="semantic:hrnet"]')).to_have_count(1)
     page.keyboard.press("8")
     expect(page.locator('canvas[data-layer="semantic:hrnet"]')).to_have_count(0)
