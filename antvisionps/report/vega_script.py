@@ -3,7 +3,7 @@
 python -m antvisionps.report.vega_script FILE
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from antvisionps.core.atomic import atomic_file
@@ -24,4 +24,6 @@ def write_vega_script(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_vega_script(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Write Vega, Vega-Lite and Vega-Embed to one script.")
+    parser.add_argument("path", type=Path)
+    write_vega_script(parser.parse_args().path)
