@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
@@ -158,7 +157,6 @@ def _names(root: Path, split: Split) -> list[Path]:
 
 
 def _open_converting(labels: Path, maps: Path) -> Callable[[tuple[int, Path]], PanopticImage]:
-    cv2.setNumThreads(1)  # one image a process
 
     def convert(item: tuple[int, Path]) -> PanopticImage:
         image_id, name = item

@@ -12,6 +12,8 @@ from functools import partial
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import cv2
+
 from antvisionps.core.errors import WorkersError
 from antvisionps.core.progress import progress
 
@@ -85,10 +87,17 @@ def map_images(
 def _map_on_processes(
     open_work: Callable[[], Callable[[Any], Any]], items: Sequence[Any], *, processes: int, chunk: int
 ) -> Generator[Any, None, None]:
-    if processes <= 1:
-        _keep_freed_memory()
-        yield from map(open_work(), items)
-        return
+    with _opencv_in_one_thread():
+        if processes <= 1:
+            _keep_freed_memory()
+            yield from map(open_work(), items)
+        else:
+            yield from _map_on_pool(open_work, items, processes=processes, chunk=chunk)
+
+
+def _map_on_pool(
+    open_work: Callable[[], Callable[[Any], Any]], items: Sequence[Any], *, processes: int, chunk: int
+) -> Generator[Any, None, None]:
     is_over = multiprocessing.Event()
     with ProcessPoolExecutor(processes, initializer=_remember, initargs=(open_work, is_over)) as pool:
         try:
@@ -102,7 +111,20 @@ def _map_on_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """The processes are the parallelism. OpenCV's threads have to end before a process is forked: they are not in the
+    child, which would wait for them for ever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    cv2.setNumThreads(1)
     _keep_freed_memory()
     return open_work()
 
@@ -110,6 +132,7 @@ def _open_on_cluster(open_work: Callable[[], Callable[[Any], Any]]) -> Callable[
 def _remember(open_work: Callable[[], Callable[[Any], Any]], is_over: Event) -> None:
     global _open_work, _is_over
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # in a process that is not forked
     _keep_freed_memory()
     _open_work, _is_over = open_work, is_over
 

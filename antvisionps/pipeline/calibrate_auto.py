@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from antvisionps.core.progress import progress
@@ -251,7 +250,6 @@ class _ImageWork:
     """One image's joined instances and averaged semantics, and what is pasted of them."""
 
     def __init__(self, caches: SplitCaches, settings: FusionSettings) -> None:
-        cv2.setNumThreads(1)  # the processes are the parallelism
         self.dataset, self.settings = caches.dataset, settings
         self.reader = PredictionsReader.open(caches, [settings])
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -91,7 +90,6 @@ def _route_perfectly(caches: SplitCaches, settings: FusionSettings, *, workers: 
 def _open_counting(
     caches: SplitCaches, settings: FusionSettings, perfectly_routed: FusionSettings
 ) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     categories = caches.dataset.categories
     reader = PredictionsReader.open(caches, [settings])
     rules = settings.rules

@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,7 +76,6 @@ def _file_name(image: PanopticImage) -> str:
 def _open_fusing(
     folders: Mapping[str, Path], settings: Mapping[str, FusionSettings], caches: SplitCaches
 ) -> Callable[[int], dict[str, FusedImage]]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, settings.values())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
@@ -45,7 +44,6 @@ def open_pixels(
     caches: SplitCaches, ends: Sequence[str], temperature_of_end: Mapping[str, float]
 ) -> Callable[[int], HeldoutPixels]:
     """Reads the image at a position."""
-    cv2.setNumThreads(1)  # the processes are the parallelism
     instances = caches.open_instances(ends, mask_probs=True)
     semantics = caches.open_semantics(ends)
     dataset = caches.dataset

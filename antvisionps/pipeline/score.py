@@ -106,7 +106,6 @@ def open_gt_runs(truth: PanopticDataset, prepared: Path) -> SegmentRunsReader:
 def _open_scoring(
     truth: PanopticDataset, systems: Mapping[str, PanopticDataset], prepared: Path, with_boundary: bool
 ) -> Callable[[int], list[SegmentScores]]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     gt_runs = open_gt_runs(truth, prepared)
     runs_of = {
         name: SegmentRunsReader(fused.annotations.parent / RUNS_FILE, fused.images, remedy="run `dvc repro fuse`")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
@@ -87,7 +86,6 @@ def count_by_each(
 def _open_counting(
     settings: Sequence[FusionSettings], caches: SplitCaches
 ) -> Callable[[PanopticImage], list[MatchCounts]]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     dataset = caches.dataset
     reader = PredictionsReader.open(caches, settings)
 

@@ -24,8 +24,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.copying import copy_files
 from antvisionps.evaluation.panoptic_quality import SIZES
@@ -129,7 +127,6 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
 
 
 def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Callable[[int], ImageData]:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     assemble = open_image_data(sources)
 
     def write(index: int) -> ImageData:

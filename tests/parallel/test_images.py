@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 
+import cv2
 import pytest
 
 from antvisionps.core.errors import CacheError, WorkersError
@@ -113,3 +116,22 @@ def test_results_that_are_not_taken_stop_the_work_within_a_chunk(tmp_path, monke
     results.close()
     in_chunks_of_32_the_two_that_waited = 2
     assert len(list(tmp_path.iterdir())) <= 1 + 41 + in_chunks_of_32_the_two_that_waited
+
+
+def open_threads():
+    return lambda _: cv2.getNumThreads()
+
+
+def test_processes_work_after_opencv_has_used_threads():
+    """A forked process does not have them, and must not wait for them."""
+    code = (
+        "import time, cv2, numpy\n"
+        "from tests.parallel.test_images import open_threads, map_images\n"
+        "cv2.setNumThreads(4)\n"
+        "for _ in range(3):\n"
+        "    cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.uint8), (31, 31), 5)\n"
+        "time.sleep(1)  # until the threads wait\n"
+        "print(*map_images(open_threads, [0, 1, 2, 3], workers=2, description=None), cv2.getNumThreads())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.split() == ["1", "1", "1", "1", "4"]

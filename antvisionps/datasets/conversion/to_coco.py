@@ -64,7 +64,6 @@ def _image_row(image: PanopticImage) -> dict[str, Any]:
 def _open_writing(
     dataset: PanopticDataset, semantic: Path, void: int
 ) -> Callable[[PanopticImage], list[dict[str, Any]]]:
-    cv2.setNumThreads(1)  # one image a process
     return partial(_write_image, dataset, semantic, void)
 
 

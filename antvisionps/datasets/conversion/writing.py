@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 
-import cv2
-
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.errors import DataError, OutputError
 from antvisionps.core.file_names import path_below
@@ -150,7 +148,6 @@ def _map_names(images: Sequence[SourceImage], photos: Path) -> Mapping[str, str]
 def _open_writing(
     maps: Path, categories: CategorySet
 ) -> Callable[[tuple[SourceImage, str, str]], tuple[PanopticImage, int, int]]:
-    cv2.setNumThreads(1)  # one image a process
     return partial(_write_image, maps, categories)
 
 
