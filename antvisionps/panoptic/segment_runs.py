@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.parquet_files import ParquetReader
@@ -75,7 +74,7 @@ def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
 
     def flush() -> None:
         columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segment_indices")]
-        table = arrow_table(columns, _SCHEMA)
+        table = pa.table(columns, schema=_SCHEMA)
         writer.write_table(table, row_group_size=len(table))
         pending.clear()
 

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.evaluation.average_precision import (
     CategoryAP,
@@ -84,11 +83,12 @@ def _measure_lead(
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
     rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    columns: list[list[Any]] = [
+    columns = [
         [category_id for category_id, _, _ in rows],
         [end for _, end, _ in rows],
         [row.ap for _, _, row in rows],
         [row.ap50 for _, _, row in rows],
         [row.n_gt for _, _, row in rows],
     ]
-    return arrow_table(columns, CLASS_AP_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, CLASS_AP_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=CLASS_AP_SCHEMA)

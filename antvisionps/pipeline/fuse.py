@@ -6,13 +6,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.fusion.heuristic import FusedImage, FusedSegment, coco_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
@@ -113,24 +112,24 @@ class _SystemWriter:
         self._write_rejected(image.image_id, fused.rejected)
 
 
-def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[list[Any]]:
+def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
     """The columns of SEGMENTS but for the image's id."""
     segments = list(chain.from_iterable(images))
     _, *fields = SEGMENTS.schema
-    return [[getattr(segment, field.name) for segment in segments] for field in fields]
+    return [pa.array([getattr(segment, field.name) for segment in segments], field.type) for field in fields]
 
 
-def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[np.ndarray]:
+def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
     """The columns of CANDIDATES but for the image's id."""
     rejected = RejectedCandidates.join(images)
     return [
-        rejected.category_ids,
-        rejected.areas_px,
-        np.ma.masked_equal(rejected.free_px, NO_NUMBER),
-        np.ma.masked_invalid(rejected.scores),
-        rejected.ends,
-        rejected.reasons,
-        np.ma.masked_equal(rejected.instances, NO_NUMBER),
+        pa.array(rejected.category_ids),
+        pa.array(rejected.areas_px),
+        pa.array(rejected.free_px, mask=rejected.free_px == NO_NUMBER),
+        pa.array(rejected.scores, mask=np.isnan(rejected.scores)),
+        pa.array(rejected.ends, pa.string()),
+        pa.array(rejected.reasons, pa.string()),
+        pa.array(rejected.instances, mask=rejected.instances == NO_NUMBER),
     ]
 
 
@@ -139,7 +138,7 @@ OfImage = TypeVar("OfImage", bound=Sized)
 
 @contextmanager
 def _table_writer(
-    path: Path, schema: pa.Schema, to_columns: Callable[[list[OfImage]], Sequence[Sequence[Any] | np.ndarray]]
+    path: Path, schema: pa.Schema, to_columns: Callable[[list[OfImage]], list[pa.Array]]
 ) -> Iterator[Callable[[int, OfImage], None]]:
     """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
     image_ids: list[int] = []
@@ -147,7 +146,7 @@ def _table_writer(
 
     def flush() -> None:
         of_row = np.repeat(np.array(image_ids, dtype=np.int64), list(map(len, pending)))
-        writer.write_table(arrow_table([of_row, *to_columns(pending)], schema))
+        writer.write_table(pa.table([of_row, *to_columns(pending)], schema=schema))
         image_ids.clear()
         pending.clear()
 

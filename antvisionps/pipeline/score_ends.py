@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.average_precision import (
     RECALL_POINTS,
@@ -132,8 +132,7 @@ def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> N
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
-    rows = list(_class_curve_rows(quality))
-    table = arrow_table([[row[name] for row in rows] for name in CURVES_SCHEMA.names], CURVES_SCHEMA)
+    table = pa.Table.from_pylist([*_class_curve_rows(quality)], schema=CURVES_SCHEMA)
     pq.write_table(table, folder / CURVES_FILE, compression="zstd", write_page_checksum=True)
 
 

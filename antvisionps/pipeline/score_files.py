@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antvisionps.core.arrow_tables import arrow_table
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
@@ -152,4 +151,4 @@ def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: Panopti
     """Images have the data set's own ids, so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
     schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    return pa.concat_tables(arrow_table(columns, schema) for columns in image_columns(counts, source_ids))
+    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
