@@ -128,7 +128,7 @@ def _refuse_instances_json(rows: list[Any], where: str) -> None:
     if isinstance(first, dict) and "segmentation" in first and "segments_info" not in first:
         raise DataError(
             f"{where}: expected a COCO panoptic JSON, got a COCO instances JSON: its annotations have `segmentation` "
-            "and no `segments_info`; convert it with panopticapi's converters/detection2panoptic_coco_format.py, and "
+            "and no `segments_info`; convert it with `antvisionps convert coco`, and "
             "name it itself in prepare.instances"
         )
 
