@@ -160,7 +160,8 @@ def test_an_instances_json_is_named_with_its_converter(split):
         document["categories"] = [{"id": 7, "name": "dog"}]
 
     message = (
-        "expected a COCO panoptic JSON, got a COCO instances JSON: .*`segmentation` and no `segments_info`.*antvisionps convert coco"
+        "expected a COCO panoptic JSON, got a COCO instances JSON: "
+        ".*`segmentation` and no `segments_info`.*antvisionps convert coco"
     )
     with pytest.raises(DataError, match=message):
         read_foreign(split, as_instances)
