@@ -90,6 +90,6 @@ table1 table2 table3:
 	antvisionps table $(@:table%=%)$(if $(PROFILE), --params profiles/$(PROFILE).yaml)
 
 clean: ## Remove stage outputs and tool caches; the environment and DVC's cache stay
-	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/overlays report
+	rm -rf data/prepared data/models data/unfinished data/predictions data/routing data/calibration data/fused data/scores report
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,4 +46,4 @@ def run_stage(name: str, root: Path, *options: Any) -> None:
 
 
 def score_options(root: Path) -> list[Any]:
-    return ["--fused", root / "fused", "--out", root / "metrics", "--overlays", root / "overlays"]
+    return ["--fused", root / "fused", "--out", root / "metrics", "--scores", root / "scores"]

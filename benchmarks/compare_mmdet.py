@@ -87,7 +87,7 @@ def run_stock(experiment: Experiment, work: Path, *, end: str, rate: float) -> d
         unread = {"routing": folder / "routing", "calibration": folder / "calibration"}
         inputs = {"prepared": prepared, "predictions": predictions, **unread}
         fuse_systems(params, **inputs, out=folder / "fused")
-        score(params, **inputs, fused=folder / "fused", out=metrics, overlays=folder / "overlays", with_budget=False)
+        score(params, **inputs, fused=folder / "fused", out=metrics, scores=folder / "scores", with_budget=False)
     return json.loads((metrics / "panoptic.json").read_text(encoding="utf-8"))
 
 

@@ -4,7 +4,7 @@ from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.report import report
 
-FOLDERS = ("prepared", "models", "predictions", "routing", "calibration", "fused", "metrics", "out")
+FOLDERS = ("prepared", "models", "predictions", "routing", "calibration", "fused", "metrics", "scores", "out")
 
 
 def main() -> None:

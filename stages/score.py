@@ -6,7 +6,7 @@ from antvisionps.pipeline.score import score
 from antvisionps.report.pq_table import print_pq
 from antvisionps.report.score_tables import read_ignored
 
-FOLDERS = ("prepared", "predictions", "routing", "calibration", "fused", "out", "overlays")
+FOLDERS = ("prepared", "predictions", "routing", "calibration", "fused", "out", "scores")
 
 
 def main() -> None:

@@ -76,8 +76,8 @@ STAGES = (
     Stage("evaluate_heldout", f"{PREPARED} --predictions data/predictions --out data/routing", ("data/routing",)),
     Stage("calibrate", f"{CACHED} --out data/calibration", ("data/calibration",)),
     Stage("fuse", f"{CACHED} --calibration data/calibration --out data/fused", ("data/fused",)),
-    Stage("score", f"{FUSED} --out metrics --overlays data/overlays", ("metrics", "data/overlays")),
-    Stage("report", f"{FUSED} --models data/models --metrics metrics --out report", ("report",)),
+    Stage("score", f"{FUSED} --out metrics --scores data/scores", ("metrics", "data/scores")),
+    Stage("report", f"{FUSED} --models data/models --metrics metrics --scores data/scores --out report", ("report",)),
 )
 ONCE = {("predict_shared", "heldout"), ("predict", "heldout")}
 """Not killed: the same code as on val."""

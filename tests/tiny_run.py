@@ -72,8 +72,8 @@ def commands() -> list[str]:
     lines.append(f"calibrate {cached} --out data/calibration")
     lines.append(f"fuse {cached} --calibration data/calibration --out data/fused")
     fused = f"{cached} --calibration data/calibration --fused data/fused"
-    lines.append(f"score {fused} --out metrics --overlays data/overlays")
-    lines.append(f"report {fused} --models data/models --metrics metrics --out report")
+    lines.append(f"score {fused} --out metrics --scores data/scores")
+    lines.append(f"report {fused} --models data/models --metrics metrics --scores data/scores --out report")
     return lines
 
 

@@ -25,7 +25,7 @@ FOLDERS = {
     "calibration": "what stage calibrate wrote",
     "fused": "folder of all systems' fused maps",
     "metrics": "folder that stage score wrote",
-    "overlays": "folder of pictures to write, replaced whole",
+    "scores": "what stage score counts of each image and class, and its pictures",
     "out": "folder to write, replaced whole",
 }
 """What a stage reads and writes: the options that it can have, and their help."""

@@ -18,7 +18,7 @@ from antvisionps.core.progress import progress
 from antvisionps.evaluation.panoptic_quality import MatchCounts
 from antvisionps.inspection.collection import ImagesById
 from antvisionps.inspection.fused import FusedMap, FusedMaps, open_fused_maps
-from antvisionps.inspection.image_scores import class_pq, image_pq, metrics_of, read_image_counts
+from antvisionps.inspection.image_scores import class_pq, counts_of, image_pq, read_image_counts
 from antvisionps.inspection.predictions import CachedPredictions, ImagePredictions, open_predictions
 from antvisionps.inspection.records import Record
 from antvisionps.inspection.revisions import fetch_revision
@@ -52,7 +52,7 @@ def fetched_sides(paths: Sequence[Path], revisions: Sequence[str]) -> Iterator[t
 
     What comes out of a revision is gone when the block ends.
     """
-    now = [Side(str(path), path, metrics_of(path)) for path in paths]
+    now = [Side(str(path), path, counts_of(path)) for path in paths]
     with TemporaryDirectory() as temporary:
         then = [_fetch(now[0], rev, Path(temporary, str(index))) for index, rev in enumerate(revisions)]
         a, b = [*then, *now][:2]

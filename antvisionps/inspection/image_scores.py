@@ -11,15 +11,15 @@ from antvisionps.core.errors import CacheError
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
 from antvisionps.panoptic.ids import ImageId
-from antvisionps.report.score_tables import REMEDY, per_image_schema
+from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, REMEDY, per_image_schema
 
 _ROUNDING = 1e-6
 COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
 
 
-def metrics_of(fused_folder: Path) -> Path:
-    """Where stage score counts what data/fused/<system> holds: metrics/per_image.parquet beside data/."""
-    return fused_folder.resolve().parents[2] / "metrics" / "per_image.parquet"
+def counts_of(fused_folder: Path) -> Path:
+    """Where stage score counts what data/fused/<system> holds."""
+    return fused_folder.resolve().parents[1] / "scores" / IMAGE_COUNTS_FILE
 
 
 def read_image_counts(path: Path, *, system: str) -> dict[ImageId, MatchCounts] | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from antvisionps.core.errors import CacheError
 from antvisionps.inspection.fused import FusedMap
-from antvisionps.inspection.image_scores import class_pq, metrics_of, read_image_counts
+from antvisionps.inspection.image_scores import class_pq, counts_of, read_image_counts
 from antvisionps.inspection.predictions import Instance, Semantic
 from antvisionps.report.score_tables import REMEDY
 
@@ -71,12 +71,12 @@ def fused_records(image: FusedMap) -> dict[str, list[Record]]:
 
 
 def _quality_records(image: FusedMap, name_of: dict[int, str]) -> list[Record]:
-    counts = read_image_counts(metrics_of(image.maps.folder), system=image.maps.system) or {}
+    counts = read_image_counts(counts_of(image.maps.folder), system=image.maps.system) or {}
     if image.image_id not in counts:
         return []
     of_image, pq_of = counts[image.image_id], class_pq(counts, [image.image_id])
     if strangers := set(of_image.category_ids.tolist()) - set(name_of):
-        path = metrics_of(image.maps.folder)
+        path = counts_of(image.maps.folder)
         raise CacheError(f"{path}: image {image.image_id} has unknown category {min(strangers)}; {REMEDY}")
     columns = (of_image.category_ids, of_image.tp, of_image.fp, of_image.fn)
     return [

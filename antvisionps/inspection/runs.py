@@ -14,9 +14,9 @@ from antvisionps.inspection.revisions import commit_of, fetch_revision
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.pipeline.paths import read_pipeline_paths
 from antvisionps.predictions.fused_files import PANOPTIC_FILE
-from antvisionps.report.score_tables import read_summary
+from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, REMEDY, read_summary
 
-PARAMS, SUMMARY, IMAGE_COUNTS = Path("params.yaml"), Path("metrics/panoptic.json"), Path("metrics/per_image.parquet")
+PARAMS, SUMMARY = Path("params.yaml"), Path("metrics/panoptic.json")
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,30 @@ def _open(name: str, project: Path, system: str | None, into: Path) -> RunFiles:
     for path in (PARAMS, SUMMARY):
         (into / path).parent.mkdir(exist_ok=True)
         (into / path).write_text(_committed(project, commit, path, name), encoding="utf-8")
-    shown = _chosen(system, into / SUMMARY, name)
-    fetch_revision(project / IMAGE_COUNTS, rev=commit, into=into / IMAGE_COUNTS.parent)
+    shown, paths = _chosen(system, into / SUMMARY, name), read_pipeline_paths(project)
+    counts = fetch_revision(paths.scores / IMAGE_COUNTS_FILE, rev=commit, into=into)
     try:
-        fused = fetch_revision(read_pipeline_paths(project).fused / shown, rev=commit, into=into)
+        fused = fetch_revision(paths.fused / shown, rev=commit, into=into)
     except CacheError:
         fused = None
-    return _described(name, shown, into, fused, commit)
+    return _described(name, shown, counts, fused, (into / PARAMS).read_text(encoding="utf-8"), commit)
 
 
 def _open_folder(name: str, folder: Path, system: str | None) -> RunFiles:
-    shown = _chosen(system, folder / SUMMARY, name)
-    fused = read_pipeline_paths(folder).fused / shown
-    return _described(name, shown, folder, fused if (fused / PANOPTIC_FILE).is_file() else None, None)
+    shown, paths = _chosen(system, folder / SUMMARY, name), read_pipeline_paths(folder)
+    fused = paths.fused / shown
+    has_maps = (fused / PANOPTIC_FILE).is_file()
+    params = (folder / PARAMS).read_text(encoding="utf-8")
+    return _described(name, shown, paths.scores / IMAGE_COUNTS_FILE, fused if has_maps else None, params, None)
 
 
-def _described(name: str, system: str, folder: Path, fused: Path | None, commit: str | None) -> RunFiles:
-    counts = read_image_counts(folder / IMAGE_COUNTS, system=system)
+def _described(
+    name: str, system: str, counts_file: Path, fused: Path | None, params: str, commit: str | None
+) -> RunFiles:
+    counts = read_image_counts(counts_file, system=system)
     if counts is None:
-        raise CacheError(f"run {name}: {IMAGE_COUNTS} counts nothing of system {system}; run `dvc repro score` there")
-    return RunFiles(name, system, counts, fused, (folder / PARAMS).read_text(encoding="utf-8"), commit)
+        raise CacheError(f"run {name}: {counts_file.name} counts nothing of system {system}; {REMEDY} there")
+    return RunFiles(name, system, counts, fused, params, commit)
 
 
 def _chosen(system: str | None, summary: Path, name: str) -> str:

@@ -18,6 +18,7 @@ class PipelinePaths:
     routing: Path
     calibration: Path
     fused: Path
+    scores: Path
 
 
 def read_pipeline_paths(project_root: Path) -> PipelinePaths:

@@ -30,6 +30,7 @@ def report(
     calibration: Path,
     fused: Path,
     metrics: Path,
+    scores: Path,
     out: Path,
 ) -> None:
     """Writes the page to OUT. It opens with the last of fuse.systems."""
@@ -46,6 +47,7 @@ def report(
             out,
             ReportSources(truth=truth, fused=systems, caches=caches, ends=params.all_ends),
             metrics=metrics,
+            scores=scores,
             routing=routing,
             models=models,
             choice=_choice_of_ends(shown_first, params, truth.categories, calibration),

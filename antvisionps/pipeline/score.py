@@ -17,11 +17,12 @@ from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
 from antvisionps.pipeline.ignored import describe_ignored
-from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_ends
+from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_curves, write_ends
 from antvisionps.pipeline.score_files import (
     read_confidence,
     segment_reliabilities,
     write_coverage,
+    write_image_counts,
     write_lrp,
     write_metrics,
     write_reliability,
@@ -47,36 +48,39 @@ def score(
     calibration: Path,
     fused: Path,
     out: Path,
-    overlays: Path,
+    scores: Path,
     with_budget: bool = True,
 ) -> Summary:
-    """Writes the metrics and the pictures, and returns what panoptic.json holds."""
+    """Writes the metrics into OUT, and into SCORES the counts of each image, the curves of each class and the pictures;
+    returns what panoptic.json holds."""
     caches = SplitCaches.open(predictions, prepared, "val", promised=params.promised_kinds())
     truth = caches.dataset
     systems = {name: open_fused(fused / name, truth) for name in params.fuse.systems}
     slices = read_slices(Path(params.score.slices), truth.images) if params.score.slices else {}
     places = {"routing": routing, "calibration": calibration}
     settings = [system_settings(name, params, categories=truth.categories, **places) for name in systems]
-    with atomic_folder(out) as folder, atomic_folder(overlays) as pictures:
+    with atomic_folder(out) as folder, atomic_folder(scores) as large:
         with open_workers(**params.runtime.worker_arguments()) as workers:
-            scores = score_systems(
+            scored = score_systems(
                 truth, systems, prepared=prepared, with_boundary=params.score.boundary_pq, workers=workers
             )
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
             ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-        summary = write_metrics(folder, scores, truth, draws)
+        summary = write_metrics(folder, scored, truth, draws)
+        write_image_counts(large, scored, truth)
         read = {name: read_confidence(fused) for name, fused in systems.items()}
         confidence, sureness = ({name: pair[place] for name, pair in read.items()} for place in (0, 1))
-        write_lrp(folder, scores, confidence, truth)
-        write_reliability(folder, ends.reliabilities() | segment_reliabilities(scores, confidence))
-        write_coverage(folder, scores, sureness, truth.categories)
-        write_slices(folder, params.score, slices, scores, truth.categories)
+        write_lrp(folder, scored, confidence, truth)
+        write_reliability(folder, ends.reliabilities() | segment_reliabilities(scored, confidence))
+        write_coverage(folder, scored, sureness, truth.categories)
+        write_slices(folder, params.score, slices, scored, truth.categories)
         write_ends(folder, ends, truth.categories)
+        write_curves(large, ends)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
         write_provenance(folder / PROVENANCE_FILE, provenance(caches, params.all_ends if with_budget else []))
         write_ignored(folder, describe_ignored(params, settings))
-        write_overlays(pictures, truth, systems, images=params.score.overlay_images)
+        write_overlays(large / "overlays", truth, systems, images=params.score.overlay_images)
     return summary
 
 
@@ -129,8 +133,9 @@ def _open_scoring(
 def write_overlays(
     folder: Path, truth: PanopticDataset, systems: Mapping[str, PanopticDataset], *, images: int
 ) -> None:
-    """A picture for each of the first images: photo, truth, every system. Large images are shrunk before they are
-    drawn."""
+    """Makes the folder, with a picture for each of the first images: photo, truth, every system. Large images are
+    shrunk before they are drawn."""
+    folder.mkdir()
     for index, image in enumerate(truth.images[:images]):
         hw = panel_hw((image.height, image.width))
         photo = shrink_photo(truth.load_photo(image), hw)

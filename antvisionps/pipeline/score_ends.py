@@ -125,13 +125,17 @@ def _of_category(images: Sequence[Mapping[int, ImageMatches]], category_id: int)
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
-    """ends.json, per_class_ap.csv, precision_recall.csv, the curves by class, lrp_of_ends.csv and disagreement.csv."""
+    """ends.json, per_class_ap.csv, precision_recall.csv, lrp_of_ends.csv and disagreement.csv."""
     differences = disagreement_rows(quality.disagreement, categories) if quality.disagreement else ()
     write_csv(folder / "lrp_of_ends.csv", END_LRP_COLUMNS, class_lrp_rows(quality.lrp, categories))
     write_csv(folder / "disagreement.csv", DISAGREEMENT_COLUMNS, differences)
     (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
+
+
+def write_curves(folder: Path, quality: EndsQuality) -> None:
+    """precision_recall_per_class.parquet."""
     table = pa.Table.from_pylist([*_class_curve_rows(quality)], schema=CURVES_SCHEMA)
     pq.write_table(table, folder / CURVES_FILE, compression="zstd", write_page_checksum=True)
 

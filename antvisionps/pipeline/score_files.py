@@ -1,7 +1,7 @@
 """The tables that stage `score` writes of the segments of the fused systems; docs/metrics.md has their columns."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
-from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
+from antvisionps.evaluation.panoptic_quality import SegmentMatches, total_counts
 from antvisionps.evaluation.reliability import (
     CALIBRATION_COLUMNS,
     RELIABILITY_COLUMNS,
@@ -44,7 +44,7 @@ from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.slices import Slices
 from antvisionps.params.fusion import Score
 from antvisionps.predictions.fused_files import SEGMENTS, RowsByImage
-from antvisionps.report.score_tables import Summary, per_image_schema
+from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, Summary, per_image_schema
 
 BOUNDARY = "boundary_"
 """What the names of the files of boundary PQ begin with."""
@@ -63,9 +63,6 @@ def write_metrics(
     write_csv(folder / "error_kinds_per_class.csv", CLASS_ERROR_COLUMNS, class_error_rows(errors, categories))
     counts = {name: of.matches.counts() for name, of in scores.items()}
     write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, categories, draws))
-    pq.write_table(
-        _per_image_table(counts, truth), folder / "per_image.parquet", compression="zstd", write_page_checksum=True
-    )
     return summary
 
 
@@ -147,8 +144,10 @@ def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatch
     return summary
 
 
-def _per_image_table(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset) -> pa.Table:
-    """Images have the data set's own ids, so where these are text the column is."""
+def write_image_counts(folder: Path, scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> None:
+    """per_image.parquet. Images have the data set's own ids, so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
     schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    return pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
+    counts = {name: of.matches.counts() for name, of in scores.items()}
+    table = pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
+    pq.write_table(table, folder / IMAGE_COUNTS_FILE, compression="zstd", write_page_checksum=True)

@@ -61,6 +61,7 @@ def write_report(
     sources: ReportSources,
     *,
     metrics: Path,
+    scores: Path,
     routing: Path,
     models: Path,
     min_score: float,
@@ -79,7 +80,9 @@ def write_report(
     categories = sources.truth.categories
     overview = {
         "min_score": min_score,
-        "metrics": read_metrics(metrics, systems=list(sources.fused), ends=sources.ends, categories=categories),
+        "metrics": read_metrics(
+            metrics, scores=scores, systems=list(sources.fused), ends=sources.ends, categories=categories
+        ),
         "ignored": read_ignored(metrics),
         "choice": choice,
         "slices": describe_slices(slices, images=len(sources.truth.images)),

@@ -54,6 +54,7 @@ class _EndMeasures(Document):
     AP50: _Percent | None
 
 
+IMAGE_COUNTS_FILE = "per_image.parquet"
 CURVES_FILE = "precision_recall_per_class.parquet"
 CURVES_SCHEMA = pa.schema(
     [("end", pa.string()), ("category_id", pa.int32()), ("recall", pa.float64()), ("precision", pa.float64())]
@@ -99,8 +100,11 @@ def read_ignored(metrics: Path) -> str:
     return read_document(path, _Ignored, what="list of ignored params", remedy=REMEDY, error=DataError).ignored
 
 
-def read_metrics(folder: Path, *, systems: Sequence[str], ends: Sequence[str], categories: CategorySet) -> Json:
-    """All tables, for the page. Raises DataError on a missing or broken one, and on one of other systems or ends."""
+def read_metrics(
+    folder: Path, *, scores: Path, systems: Sequence[str], ends: Sequence[str], categories: CategorySet
+) -> Json:
+    """All tables, for the page; `scores` has the curves. Raises DataError on a missing or broken one, and on one of
+    other systems or ends."""
     summary = read_summary(folder / "panoptic.json")
     if list(summary) != list(systems):
         path = folder / "panoptic.json"
@@ -130,7 +134,7 @@ def read_metrics(folder: Path, *, systems: Sequence[str], ends: Sequence[str], c
         "summary": summary,
         "boundary": read_summary(folder / "boundary_panoptic.json"),
         "ends": _read_ends(folder / "ends.json"),
-        "curves": _read_precision(folder / CURVES_FILE, ends=ends, categories=categories),
+        "curves": _read_precision(scores / CURVES_FILE, ends=ends, categories=categories),
         "calibration_error": read_table(
             folder / "calibration_error.csv", of_either | {"count": parse_count, "ECE": _percent}
         ),

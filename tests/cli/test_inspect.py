@@ -148,7 +148,7 @@ def test_fused_shows_segments_and_why_candidates_are_rejected(inspect, image_id,
     assert found["void"] == pytest.approx(1 - sum(s["area"] for s in found["segments"]) / (64 * 80))
     frame = pd.read_parquet("data/fused/fusion/candidates.parquet")
     assert [row["reason"] for row in found["rejected"]] == frame[frame["image_id"] == image_id]["reason"].tolist()
-    counts = pd.read_parquet("metrics/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
+    counts = pd.read_parquet("data/scores/per_image.parquet").query(f"system == 'fusion' and image_id == {image_id}")
     assert [(row["TP"], row["FN"]) for row in found["quality"]] == list(zip(counts["tp"], counts["fn"], strict=True))
     assert cv2.imread(tmp_path / "fused.png").shape[0] > 64
     printed = inspect("fused", "fusion", "--image", image_id)

@@ -13,7 +13,7 @@ from tests.report.test_page_data import unpacked
 
 PATHS = "vars:\n" + "".join(
     f"- {name}: data/{name}\n"
-    for name in ("prepared", "imports", "models", "predictions", "routing", "calibration", "fused")
+    for name in ("prepared", "imports", "models", "predictions", "routing", "calibration", "fused", "scores")
 )
 
 
@@ -26,9 +26,9 @@ def project(tiny_run, tmp_path, monkeypatch):
     dvc(tmp_path, "init", "--quiet")
     (tmp_path / "dvc.yaml").write_text(PATHS)
     (tmp_path / ".gitignore").write_text("/data/prepared\n")
-    for name in ("data/fused", "data/prepared", "metrics"):
+    for name in ("data/fused", "data/prepared", "data/scores", "metrics"):
         shutil.copytree(tiny_run / name, tmp_path / name)
-    dvc(tmp_path, "add", "--quiet", "data/fused", "metrics/per_image.parquet")
+    dvc(tmp_path, "add", "--quiet", "data/fused", "data/scores")
     params = (tiny_run / "params.yaml").read_text()
     for quality in (71, 72):
         (tmp_path / "params.yaml").write_text(re.sub(r"(photo_quality): \d+", rf"\1: {quality}", params))

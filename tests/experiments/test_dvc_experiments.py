@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 DVC_YAML = """
 vars: [{prepared: data/prepared, imports: data/imports, models: data/models, predictions: data/predictions,
-  routing: data/routing, calibration: data/calibration, fused: data/fused}]
+  routing: data/routing, calibration: data/calibration, fused: data/fused, scores: data/scores}]
 stages:
   train_e_ups:
     cmd: python stages/train.py

@@ -11,7 +11,7 @@ OTHERS = [
     "data/fused/fusion/segments.parquet",
     "data/fused/fusion/candidates.parquet",
     "data/routing/class_ap.parquet",
-    "metrics/per_image.parquet",
+    "data/scores/per_image.parquet",
 ]
 
 

@@ -74,7 +74,7 @@ def test_panoptic_results_score_what_panopticapi_gives_them(
     params = load_params(change_params(PROJECT / "params.yaml", tmp_path / "params.yaml", **changes))
     places = {name: tmp_path / name for name in ("predictions", "routing", "calibration")} | {"prepared": prepared}
     fuse_systems(params, **places, out=tmp_path / "fused")
-    written = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays", "with_budget": False}
+    written = {"out": tmp_path / "metrics", "scores": tmp_path / "scores", "with_budget": False}
     score(params, **places, fused=tmp_path / "fused", **written)
     found = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())["mine"]
     places = prepared / "val.json", files / "panoptic.json", dataset.panoptic_dir, files / "panoptic"

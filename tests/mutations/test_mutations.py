@@ -169,12 +169,12 @@ def command_of(stage: str, root: Path) -> list[str]:
         "calibrate": ("predictions", "routing"),
         "fuse": ("predictions", "routing", "calibration"),
         "score": ("predictions", "routing", "calibration", "fused"),
-        "report": ("models", "predictions", "routing", "calibration", "fused"),
+        "report": ("models", "predictions", "routing", "calibration", "fused", "scores"),
     }[stage]
     for name in folders:
         reads += [f"--{name}", str(data / name)]
     if stage == "score":
-        reads += ["--overlays", str(root / "out" / "overlays"), "--no-error-budget"]
+        reads += ["--scores", str(root / "out" / "scores"), "--no-error-budget"]
     if stage == "report":
         reads += ["--metrics", str(root / "metrics")]
     return [*reads, "--params", str(root / "params.yaml"), "--out", str(root / "out" / "x")]

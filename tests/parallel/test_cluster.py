@@ -173,7 +173,7 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
         assert "Traceback" not in stderr
 
 
-INPUTS = ("prepared", "predictions", "routing", "calibration", "fused", "overlays")
+INPUTS = ("prepared", "predictions", "routing", "calibration", "fused", "scores")
 
 
 @pytest.mark.parametrize("stage", [evaluate_heldout, calibrate_systems, fuse_systems, score], ids=lambda f: f.__name__)
@@ -182,7 +182,7 @@ def test_a_stage_writes_the_same_bytes_on_the_cluster(stage, done, address, tmp_
     runtime = own.runtime.model_copy(update={"backend": "dask", "cluster": address})
     for backend, params in {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}.items():
         places = {name: done.root / name for name in INPUTS if name in stage.__annotations__}
-        if "overlays" in places:
-            places["overlays"] = tmp_path / backend / "overlays"
+        if "scores" in places:
+            places["scores"] = tmp_path / backend / "scores"
         stage(params, **places, out=tmp_path / backend / "out")
     assert bytes_below(tmp_path / "dask") == bytes_below(tmp_path / "processes") != {}

@@ -93,7 +93,7 @@ def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path,
 
 def test_score_refuses_runs_that_are_missing_or_of_another_map_and_maps_of_other_images(done, tmp_path):
     fused = shutil.copytree(done.fused, tmp_path / "fused")
-    places = {"fused": fused, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    places = {"fused": fused, "out": tmp_path / "metrics", "scores": tmp_path / "scores"}
     (fused / "fusion" / "runs.parquet").unlink()
     assert "no such file; run `dvc repro fuse`" in fail(done.run("score", **places))
     shutil.copy(fused / "e_ups" / "runs.parquet", fused / "fusion")

@@ -167,7 +167,7 @@ def test_panoptic_results_of_transformers_are_fused_with_a_native_end_without_a_
     assert "e_ups+lwl_htc" in ends
     found = json.loads((tmp_path / "calibration" / "fusion.json").read_text())
     assert {choice["paste_by"] for choice in found["choices"]} == {"heuristic"}  # the head needs mask probabilities
-    places |= {"fused": tmp_path / "fused", "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    places |= {"fused": tmp_path / "fused", "out": tmp_path / "metrics", "scores": tmp_path / "scores"}
     succeed(done.run("score", "--no-error-budget", **places))
     scored = json.loads((tmp_path / "metrics" / "panoptic.json").read_text())
     assert scored["fusion"]["All"]["PQ"] > max(scored[end]["All"]["PQ"] for end in ENDS)

@@ -15,8 +15,8 @@ def test_the_number_of_workers_changes_no_byte(done, tmp_path):
     params = write_params(tmp_path / "params.yaml", workers=3)
     for stage in ("evaluate_heldout", "fuse"):
         succeed(done.run(stage, params=params, out=tmp_path / stage))
-    succeed(done.run("score", params=params, out=tmp_path / "metrics", overlays=tmp_path / "overlays"))
-    expected = {"evaluate_heldout": "routing", "fuse": "fused", "metrics": "metrics", "overlays": "overlays"}
+    succeed(done.run("score", params=params, out=tmp_path / "metrics", scores=tmp_path / "scores"))
+    expected = {"evaluate_heldout": "routing", "fuse": "fused", "metrics": "metrics", "scores": "scores"}
     for folder, own in expected.items():
         assert bytes_below(tmp_path / folder) == bytes_below(done.root / own)
 

@@ -22,7 +22,7 @@ def budget_of(done, out, places=(), **choices):
     """The rows by other choices; what is fused does not matter to them."""
     out.mkdir()
     params = write_params(out / "params.yaml", **choices)
-    succeed(done.run("score", params=params, out=out / "metrics", overlays=out / "overlays", **dict(places)))
+    succeed(done.run("score", params=params, out=out / "metrics", scores=out / "scores", **dict(places)))
     return read_budget(out / "metrics")
 
 

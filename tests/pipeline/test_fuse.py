@@ -178,7 +178,7 @@ def test_an_end_may_have_semantics_only(done, tmp_path):
     succeed(done.run("fuse", **places, out=tmp_path / "fused"))
     ends = {row["end"] for row in rows_of(tmp_path / "fused" / "fusion", "segments")}
     assert ends == {"e_ups", "e_ups+mine"}
-    succeed(done.run("score", **places, fused=tmp_path / "fused", out=tmp_path / "m", overlays=tmp_path / "o"))
+    succeed(done.run("score", **places, fused=tmp_path / "fused", out=tmp_path / "m", scores=tmp_path / "o"))
     places["params"] = params_with_mine(tmp_path / "params.yaml", systems=["mine"])
     for stage in ("fuse", "calibrate"):
         line = fail(done.run(stage, **places, out=tmp_path / "alone"))

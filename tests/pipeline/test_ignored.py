@@ -70,7 +70,7 @@ def test_fuse_and_score_print_it_and_the_metrics_keep_it(done, tmp_path, capsys)
     )
     fused = succeed(done.run("fuse", params=params, out=tmp_path / "fused"))
     assert fused.stdout.splitlines() == [f"ignored: {expected}"]
-    places = {"fused": tmp_path / "fused", "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    places = {"fused": tmp_path / "fused", "out": tmp_path / "metrics", "scores": tmp_path / "scores"}
     scored = succeed(done.run("score", "--no-error-budget", params=params, **places))
     assert scored.stdout.splitlines()[-1] == f"ignored: {expected}"
     assert json.loads((tmp_path / "metrics" / "ignored.json").read_text()) == {"ignored": expected}

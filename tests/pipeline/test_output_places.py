@@ -32,7 +32,7 @@ def small_files_only() -> Iterator[None]:
 
 def refused(done, stage: str, out: Path, **places: Path) -> str:
     """The one line that it prints, without a progress bar before it."""
-    ran = done.run(stage, out=out, **({"overlays": out.with_name("overlays")} if stage == "score" else {}) | places)
+    ran = done.run(stage, out=out, **({"scores": out.with_name("scores")} if stage == "score" else {}) | places)
     line = fail(ran)
     assert ran.stderr == f"{line}\n"
     return line
@@ -62,7 +62,7 @@ def test_a_bad_place_is_told_before_the_work(done, tmp_path, stage, place, messa
 def test_score_knows_both_of_its_folders_before_the_work(done, tmp_path):
     (tmp_path / "pictures").touch()
     assert "pictures: expected a folder to write" in refused(
-        done, "score", tmp_path / "out", overlays=tmp_path / "pictures"
+        done, "score", tmp_path / "out", scores=tmp_path / "pictures"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
@@ -71,7 +71,7 @@ def test_score_knows_both_of_its_folders_before_the_work(done, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_disk_without_room_is_one_line_and_leaves_nothing(done, tmp_path, tmp_path_factory, stage, workers):
     params = write_params(tmp_path_factory.mktemp("params") / "params.yaml", workers=workers)
-    places = {"out": tmp_path / "a" / "out"} | ({"overlays": tmp_path / "a" / "overlays"} if stage == "score" else {})
+    places = {"out": tmp_path / "a" / "out"} | ({"scores": tmp_path / "a" / "scores"} if stage == "score" else {})
     with small_files_only():
         line = fail(done.run(stage, params=params, **places))
     assert line.startswith(f"error: {tmp_path / 'a'}")

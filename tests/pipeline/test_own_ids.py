@@ -88,7 +88,7 @@ def test_files_for_others_have_the_own_ids(named, identity):
     fused = json.loads((named.fused / "fusion" / "panoptic.json").read_text())
     assert [row["id"] for row in fused["images"]] == [row["image_id"] for row in fused["annotations"]] == VAL_IDS
     assert 0 in {segment["category_id"] for row in fused["annotations"] for segment in row["segments_info"]}
-    counted = pq.read_table(named.metrics / "per_image.parquet")
+    counted = pq.read_table(named.scores / "per_image.parquet")
     assert sorted(set(counted["image_id"].to_pylist())) == VAL_IDS
     shown = overview_of(named.root / "report")["images"]
     assert [(number, name) for number, name, *_ in shown] == [

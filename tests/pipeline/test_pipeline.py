@@ -64,7 +64,7 @@ def test_a_third_end_of_semantics_alone_joins_and_gives_the_bytes_of_a_run_that_
     of_the_end = ["train_hrnet_aspp@base", "predict@hrnet_aspp-heldout", "predict@hrnet_aspp-val"]
     expected = [*of_the_end, "evaluate_heldout", "calibrate", "fuse", "score", "report"]
     assert sorted(stages_run(output)) == sorted(expected)
-    for folder in ("prepared", "models", "predictions", "routing", "calibration", "fused", "overlays"):
+    for folder in ("prepared", "models", "predictions", "routing", "calibration", "fused", "scores"):
         assert checksums(project / "data" / folder) == checksums(tiny_run / "data" / folder)
     for folder in ("metrics", "report"):
         found = checksums(project / folder)

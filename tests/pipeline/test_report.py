@@ -37,7 +37,7 @@ def test_the_report_counts_what_score_counts_and_looks_the_same_from_any_number_
                 row[3] += iou_sum
     expected = {
         (row["system"], row["image_id"], row["category_id"]): [row["tp"], row["fp"], row["fn"], row["iou_sum"]]
-        for row in pq.read_table(done.metrics / "per_image.parquet").to_pylist()
+        for row in pq.read_table(done.scores / "per_image.parquet").to_pylist()
         if row["tp"] + row["fp"] + row["fn"]
     }
     assert counted.keys() == expected.keys()

@@ -29,7 +29,7 @@ def metrics(done):
 
 @pytest.fixture(scope="module")
 def per_image(done):
-    return pq.read_table(done.metrics / "per_image.parquet").to_pylist()
+    return pq.read_table(done.scores / "per_image.parquet").to_pylist()
 
 
 def test_the_metrics_are_panopticapis_and_hotcocos(done, metrics, panopticapi_pq):
@@ -115,7 +115,7 @@ def test_between_two_equal_systems_there_is_no_doubt(done, tmp_path):
 
 
 def test_a_picture_shows_photo_truth_and_every_system(done):
-    pictures = sorted(done.overlays.iterdir())
+    pictures = sorted((done.scores / "overlays").iterdir())
     truth = open_split(done.prepared, "val")
     assert [path.name for path in pictures] == [f"{image.image_id:012d}.png" for image in truth.images[:2]]
     # Small images are enlarged.
@@ -130,7 +130,6 @@ def test_pictures_of_large_images_take_little_memory(tmp_path):
     categories = category_set({7: "dog"}, {4: "sky"})
     image = PanopticImage(1, "a.jpg", "a.png", *ids.shape, measure_segments(ids, category_ids={1: 7, 2: 7, 3: 4}))
     truth = PanopticDataset(tmp_path / "a.json", tmp_path, tmp_path, categories, (image,))
-    (tmp_path / "out").mkdir()
     tracemalloc.start()
     write_overlays(tmp_path / "out", truth, {f"system {number}": truth for number in range(4)}, images=1)
     _, peak = tracemalloc.get_traced_memory()
@@ -159,13 +158,13 @@ def test_without_an_error_budget_the_tables_of_the_caches_are_empty_and_the_rest
             assert read_csv(metrics / path.name) == of_systems != []
         elif path.name == "provenance.json":
             assert json.loads((metrics / path.name).read_text()) == json.loads(path.read_text()) | {"weights": {}}
-        elif path.name != "precision_recall_per_class.parquet":
+        else:
             assert (metrics / path.name).read_bytes() == OF_THE_CACHES.get(path.name, path.read_bytes())
-    assert pq.read_table(metrics / "precision_recall_per_class.parquet").num_rows == 0
+    assert pq.read_table(tmp_path / "scored" / "scores" / "precision_recall_per_class.parquet").num_rows == 0
 
 
 def test_progress_counts_images_and_not_what_a_process_takes_at_once(done, tmp_path):
-    places = {"out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    places = {"out": tmp_path / "metrics", "scores": tmp_path / "scores"}
     last = done.run("score", "--no-error-budget", **places).stderr.split("\r")[-1]
     assert "score: 100%" in last
     assert "| 5/5 [" in last

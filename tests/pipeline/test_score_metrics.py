@@ -48,7 +48,7 @@ def test_boundary_pq_is_that_of_the_definition(done, truth):
 
 def test_without_boundary_pq_its_tables_are_empty(done, tmp_path):
     params = change_params(done.params, tmp_path / "params.yaml", score={"boundary_pq": False})
-    places = {"params": params, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+    places = {"params": params, "out": tmp_path / "metrics", "scores": tmp_path / "scores"}
     succeed(done.run("score", "--no-error-budget", **places))
     assert json.loads((tmp_path / "metrics" / "boundary_panoptic.json").read_text()) == {}
     assert read_csv(tmp_path / "metrics" / "boundary_per_class.csv") == []
@@ -141,7 +141,7 @@ def test_ap_and_precision_by_recall_of_the_ends_are_cocoevals(done, truth):
     ends = json.loads((done.metrics / "ends.json").read_text())
     ap_rows = read_csv(done.metrics / "per_class_ap.csv")
     curves = read_csv(done.metrics / "precision_recall.csv")
-    of_classes = pq.read_table(done.metrics / "precision_recall_per_class.parquet").to_pylist()
+    of_classes = pq.read_table(done.scores / "precision_recall_per_class.parquet").to_pylist()
     things = [category.category_id for category in truth.categories.things]
     for end in ENDS:
         with InstancesReader(done.predictions / end / "val" / INSTANCES_FILE) as reader:
@@ -252,7 +252,7 @@ def with_slices(done, tmp_path):
         params = change_params(
             done.params, tmp_path / "params.yaml", score={"slices": str(tmp_path / "slices.csv"), "boundary_pq": False}
         )
-        places = {"params": params, "out": tmp_path / "metrics", "overlays": tmp_path / "overlays"}
+        places = {"params": params, "out": tmp_path / "metrics", "scores": tmp_path / "scores"}
         return done.run("score", "--no-error-budget", **places)
 
     return score
@@ -270,7 +270,7 @@ def test_slices_have_the_pq_of_their_images_the_worst_first(done, truth, with_sl
         ("city", "a"),
         ("city", "b"),
     }
-    counts = pq.read_table(done.metrics / "per_image.parquet").to_pylist()
+    counts = pq.read_table(done.scores / "per_image.parquet").to_pylist()
     chosen = {"yes": [0, 3], "no": [1, 2, 4], "a": [0, 2], "b": [1, 4]}
     for value, positions in chosen.items():
         ids = {truth.images[position].image_id for position in positions}

@@ -34,10 +34,10 @@ STAGES = {
     "evaluate_heldout": ("routing", "prepared", "predictions"),
     "calibrate": ("calibration", "prepared", "predictions", "routing"),
     "fuse": ("fused", "prepared", "predictions", "routing", "calibration"),
-    "score": ("metrics", "prepared", "predictions", "routing", "calibration", "fused", "overlays"),
-    "report": ("report", "prepared", "models", "predictions", "routing", "calibration", "fused", "metrics"),
+    "score": ("metrics", "prepared", "predictions", "routing", "calibration", "fused", "scores"),
+    "report": ("report", "prepared", "models", "predictions", "routing", "calibration", "fused", "metrics", "scores"),
 }
-"""Stage → what --out names, and its other options but for --params; --overlays is one that it writes."""
+"""Stage → what --out names, and its other options but for --params; --scores is one that score writes."""
 
 
 def noisy_instances(dataset, image, rng):
@@ -134,7 +134,7 @@ class Workspace:
 
     def __init__(self, root):
         self.root = root
-        for name in ("prepared", "predictions", "routing", "calibration", "fused", "metrics", "overlays", "models"):
+        for name in ("prepared", "predictions", "routing", "calibration", "fused", "metrics", "scores", "models"):
             setattr(self, name, root / name)
         self.params = root / "params.yaml"
 
@@ -179,7 +179,7 @@ class Workspace:
         systems = [system for system in SYSTEMS if (fused / system).exists()]
         out.mkdir()
         params = write_params(out / "params.yaml", systems=systems, **choices)
-        places = {"params": params, "fused": fused, "out": out / "metrics", "overlays": out / "overlays"}
+        places = {"params": params, "fused": fused, "out": out / "metrics", "scores": out / "scores"}
         succeed(self.run("score", "--no-error-budget", **places))
         return json.loads((out / "metrics" / "panoptic.json").read_text())
 

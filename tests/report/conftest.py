@@ -189,7 +189,7 @@ def write_numbers(root):
         for end, category_id in (("e_ups", RING), ("e_ups", CRATE), ("lwl_htc", RING))
         for recall in recalls
     ]
-    pq.write_table(pa.Table.from_pylist(curves, schema=CURVES_SCHEMA), root / "metrics" / CURVES_FILE)
+    pq.write_table(pa.Table.from_pylist(curves, schema=CURVES_SCHEMA), root / "scores" / CURVES_FILE)
 
 
 SLICES = {("time", "night"): np.array([0, 1]), ("time", "day"): np.array([2])}
@@ -232,7 +232,7 @@ class SmallReport:
             caches=SplitCaches(root / "predictions", "val", "fingerprint", truth),
             ends=ENDS,
         )
-        numbers = {name: root / name for name in ("metrics", "routing", "models")}
+        numbers = {name: root / name for name in ("metrics", "scores", "routing", "models")}
         sizes = PhotoSizes(photo_long_side_px=20, thumbnail_long_side_px=10, photo_quality=90)
         known = provenance(sources.caches, ENDS)
         write_report(

@@ -42,7 +42,7 @@ def metrics(tmp_path):
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         curves = pa.Table.from_pylist(changed.get("precision_recall_per_class", CURVE), schema=CURVES_SCHEMA)
         pq.write_table(curves, tmp_path / CURVES_FILE)
-        return read_metrics(tmp_path, systems=SYSTEMS, ends=["e_ups"], categories=CATEGORIES)
+        return read_metrics(tmp_path, scores=tmp_path, systems=SYSTEMS, ends=["e_ups"], categories=CATEGORIES)
 
     return read
 
