@@ -4,14 +4,14 @@ from antvisionps.cli import main as cli
 from antvisionps.params.profiles import compose
 from tests.tiny_run import PROJECT
 
-BUILT_IN, FACADES, COCO = (f"profiles/{name}.yaml" for name in ("built_in", "facades", "coco_paper"))
+BUILT_IN, STREET, FACADES, COCO = (f"profiles/{name}.yaml" for name in ("built_in", "street", "facades", "coco_paper"))
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project without git, with our profiles and the built-in run's params.yaml."""
     (tmp_path / "profiles").mkdir()
-    for profile in (BUILT_IN, FACADES, COCO):
+    for profile in (BUILT_IN, STREET, FACADES, COCO):
         (tmp_path / profile).write_bytes((PROJECT / profile).read_bytes())
     (tmp_path / "params.yaml").write_bytes((PROJECT / BUILT_IN).read_bytes())
     monkeypatch.chdir(tmp_path)
