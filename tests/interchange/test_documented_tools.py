@@ -28,7 +28,8 @@ def classes_by_id(dataset):
 def build_metric(registry, text, dataset, **changes):
     scope = {}
     exec(snippet(text), scope)
-    metric = registry.build(scope["test_evaluator"] | changes)
+    of_this_library = {"_scope_": registry.scope}  # whatever library another test made the default
+    metric = registry.build(scope["test_evaluator"] | changes | of_this_library)
     things = [category.name for category in classes_by_id(dataset) if category.is_thing]
     metric.dataset_meta = {"classes": [category.name for category in classes_by_id(dataset)], "thing_classes": things}
     return metric
