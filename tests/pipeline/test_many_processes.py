@@ -57,7 +57,7 @@ def trained(tiny_run, tmp_path_factory) -> Path:
     """What a training by torchrun ends in that nobody disturbed."""
     project = fill(tmp_path_factory.mktemp("whole"), tiny_run)
     change(project, **TRAINING)
-    assert succeed(run(project, TRAIN)).stderr.count(" 0/8 [") == 1  # one bar begins
+    assert succeed(finish(start(project, command_of(TRAIN)))).stderr.count(" 0/8 [") == 1  # one bar begins
     return project / "out"
 
 
@@ -70,18 +70,14 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
 
 
-def start(project: Path, stage: str) -> subprocess.Popen:
+def start(folder: Path, command: list[str]) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command_of(stage), cwd=project, env=environment(), **pipes)
+    return subprocess.Popen(command, cwd=folder, env=environment(), **pipes)
 
 
 def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
     printed, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
-
-
-def run(project: Path, stage: str) -> subprocess.CompletedProcess:
-    return finish(start(project, stage))
 
 
 def wait_for(condition: Callable[[], bool], has_ended: Callable[[], bool], what: str) -> None:
@@ -90,8 +86,9 @@ def wait_for(condition: Callable[[], bool], has_ended: Callable[[], bool], what:
         time.sleep(0.02)
 
 
-def has_checkpoint(project: Path) -> bool:
-    return any((project / "work").rglob("last_checkpoint"))
+def checkpoints(project: Path) -> set[str]:
+    """What the files hold that name the last one."""
+    return {path.read_text() for path in (project / "work").rglob("last_checkpoint")}
 
 
 def assert_trained_alike(project: Path, trained: Path) -> None:
@@ -99,31 +96,43 @@ def assert_trained_alike(project: Path, trained: Path) -> None:
     assert not list((project / "work").rglob("*.pth"))
 
 
-def test_an_error_of_one_process_is_told_once_and_ends_both(project):
-    photo = project / "data" / "prepared" / "images" / "000001000002.png"
-    photo.write_bytes(b"no photo")  # the second image of val is the second process's
-    assert photo.name in fail(run(project, PREDICT))
-    assert not list((project / "cache").glob("*.parquet"))
+PROGRAM = """
+import os, sys, time, torch
+from antvisionps.core.errors import DataError
+from antvisionps.core.stage import run_stage
+from antvisionps.models.training.processes import stage_processes
+
+def main():
+    launcher, what = sys.argv[1:]
+    with stage_processes(launcher=launcher, processes=2, device="cpu", cpu_threads=1):
+        if what == "fail" and os.environ["RANK"] == "1":
+            raise DataError("photo.png: no photo")
+        if what == "wait":
+            time.sleep(120)
+        torch.distributed.all_reduce(torch.ones(1))
+
+run_stage(main)
+"""
+"""A stage that needs no data and loads no network."""
 
 
-def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(project, trained):
-    change(project, **TRAINING)
-    stage = start(project, TRAIN)
-    wait_for(lambda: has_checkpoint(project), lambda: stage.poll() is not None, "a checkpoint")
-    psutil.Process(stage.pid).children()[1].kill()
-    assert "one of 2 processes was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
-    assert not (project / "out").exists()
+def program(folder: Path, *arguments: str) -> list[str]:
+    (folder / "program.py").write_text(PROGRAM)
+    return [sys.executable, "program.py", *arguments]
 
-    stage = start(project, TRAIN)
+
+def test_an_error_of_one_process_is_told_once_and_ends_both(tmp_path):
+    assert fail(finish(start(tmp_path, program(tmp_path, "pytorch", "fail")))) == "error: photo.png: no photo"
+
+
+def test_processes_end_when_their_stage_is_killed(tmp_path):
+    stage = start(tmp_path, program(tmp_path, "pytorch", "wait"))
     children = psutil.Process(stage.pid).children
     wait_for(lambda: len(children()) == 2, lambda: stage.poll() is not None, "two processes")
     started = children()
     stage.kill()
     finish(stage)  # their stderr as well, so this ends as they do
     assert not psutil.wait_procs(started, timeout=30)[1]
-
-    succeed(run(project, TRAIN))
-    assert_trained_alike(project, trained)
 
 
 @pytest.fixture(scope="module")
@@ -137,28 +146,32 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def slurm_project(project, cluster, monkeypatch) -> Path:
+def slurm(cluster, monkeypatch) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster)
+
+
+@pytest.fixture
+def slurm_project(project, slurm) -> Path:
     change(project, runtime={"launcher": "slurm", "processes": 1})
     return project
 
 
-def batch_script(stage: str) -> str:
-    """docs/scale.md's, with one task a node, no GPUs, and one stage instead of all."""
+def batch_script(command: list[str]) -> str:
+    """docs/scale.md's, with one task a node, no GPUs, and this command instead of all stages."""
     page = (PROJECT / "docs" / "scale.md").read_text()
     script = textwrap.dedent(page[page.index("    #SBATCH") :].partition("\n\n")[0])
-    changes = {"--gpus-per-node=8 ": "", "=(8|12)": "=1", "source .*": "", "dvc repro": shlex.join(command_of(stage))}
+    changes = {"--gpus-per-node=8 ": "", "=(8|12)": "=1", "source .*": "", "dvc repro": shlex.join(command)}
     for shown, here in changes.items():
         assert re.search(shown, script)
         script = re.sub(shown, here, script)
     return f"#!/bin/bash\n{script}\n"
 
 
-def submit(project: Path, stage: str, **more: str) -> str:
+def submit(folder: Path, command: list[str], **more: str) -> str:
     """The id of the job."""
-    (project / "job.sh").write_text(batch_script(stage))
-    command = ["sbatch", "--parsable", "--output=printed", "--error=errors", "job.sh"]
-    return subprocess.check_output(command, cwd=project, env=environment(**more), text=True).strip()
+    (folder / "job.sh").write_text(batch_script(command))
+    sbatch = ["sbatch", "--parsable", "--output=printed", "--error=errors", "job.sh"]
+    return subprocess.check_output(sbatch, cwd=folder, env=environment(**more), text=True).strip()
 
 
 def exit_status(job: str) -> int | None:
@@ -167,15 +180,15 @@ def exit_status(job: str) -> int | None:
     return int(ended[1]) if ended else None
 
 
-def finish_job(project: Path, job: str) -> subprocess.CompletedProcess:
+def finish_job(folder: Path, job: str) -> subprocess.CompletedProcess:
     while (status := exit_status(job)) is None:
         time.sleep(0.1)
-    printed, errors = ((project / name).read_text() for name in ("printed", "errors"))
+    printed, errors = ((folder / name).read_text() for name in ("printed", "errors"))
     return subprocess.CompletedProcess(job, status, printed, errors)
 
 
-def run_job(project: Path, stage: str, **more: str) -> subprocess.CompletedProcess:
-    return finish_job(project, submit(project, stage, **more))
+def run_job(folder: Path, command: list[str], **more: str) -> subprocess.CompletedProcess:
+    return finish_job(folder, submit(folder, command, **more))
 
 
 def second_task(job: str) -> psutil.Process:
@@ -197,7 +210,7 @@ def taken_port(port: int = 0) -> Iterator[str]:
 
 def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(slurm_project, tiny_run):
     with taken_port(29500):  # where tasks meet that were told no port
-        ran = run_job(slurm_project, PREDICT)
+        ran = run_job(slurm_project, command_of(PREDICT))
     assert succeed(ran).stderr.count("process 1 of 2:   0%") == 1  # one bar begins
     files = bytes_below(slurm_project / "cache")
     assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups" / "val")
@@ -205,22 +218,34 @@ def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(slurm_project, ti
     assert not list(slurm_project.glob(".failures-*"))
 
 
-def test_an_error_of_a_slurm_task_is_told_once_and_ends_the_job(slurm_project):
+@pytest.mark.usefixtures("slurm")
+def test_an_error_of_a_slurm_task_is_told_once_and_ends_the_job(tmp_path):
     with taken_port() as port:
-        error = fail(run_job(slurm_project, PREDICT, MASTER_PORT=port))
+        error = fail(run_job(tmp_path, program(tmp_path, "slurm", "pass"), MASTER_PORT=port))
     assert re.search(rf"the processes did not find one another: .* port: {port}, .*address already in use", error)
 
 
-def test_a_training_whose_slurm_task_is_killed_goes_on_to_the_weights_of_one_by_torchrun(slurm_project, trained):
-    change(slurm_project, **TRAINING)
-    job = submit(slurm_project, TRAIN)
-    wait_for(lambda: has_checkpoint(slurm_project), lambda: exit_status(job) is not None, "a checkpoint")
+def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(slurm_project, trained):
+    """Begun by torchrun, ended by SLURM."""
+    project = slurm_project
+    change(project, **TRAINING)
+    change(project, runtime={"launcher": "pytorch", "processes": 2})
+    stage = start(project, command_of(TRAIN))
+    wait_for(lambda: checkpoints(project) != set(), lambda: stage.poll() is not None, "a checkpoint")
+    psutil.Process(stage.pid).children()[1].kill()
+    assert "one of 2 processes was killed by SIGKILL, and the others were stopped" in fail(finish(stage))
+    assert not (project / "out").exists()
+
+    change(project, runtime={"launcher": "slurm", "processes": 1})
+    before = checkpoints(project)
+    job = submit(project, command_of(TRAIN))
+    wait_for(lambda: checkpoints(project) - before != set(), lambda: exit_status(job) is not None, "a checkpoint")
     second_task(job).kill()
-    ran = finish_job(slurm_project, job)
+    ran = finish_job(project, job)
     # Where srun stops the other one, its status is SIGTERM's, whether that one noticed before or not.
     assert re.search("was killed by SIGKILL|the 2 processes lost one another|ended with status -15", fail(ran))
     assert "task 1: Killed" in ran.stderr
-    assert not (slurm_project / "out").exists()
+    assert not (project / "out").exists()
 
-    succeed(run_job(slurm_project, TRAIN))
-    assert_trained_alike(slurm_project, trained)
+    succeed(run_job(project, command_of(TRAIN)))
+    assert_trained_alike(project, trained)
