@@ -134,8 +134,9 @@ def _print(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) 
 def _fused(args: argparse.Namespace) -> None:
     from antvisionps.inspection.collection import image_id_of_text
     from antvisionps.inspection.fused import open_fused_maps
-    from antvisionps.inspection.pictures import draw_panoptic, write_picture
+    from antvisionps.inspection.pictures import write_picture
     from antvisionps.inspection.records import fused_records
+    from antvisionps.report.overlays import draw_panoptic
     from antvisionps.report.tables import print_json, print_table
 
     maps = open_fused_maps(args.data / "fused" / args.system)

@@ -73,9 +73,10 @@ def _write(
     folder: Path, image_id: int, picture: Picture, photo: np.ndarray, fused: FusedImage, categories: CategorySet
 ) -> PanopticImage:
     from antvisionps.fusion.heuristic import coco_segments
-    from antvisionps.inspection.pictures import draw_panoptic, write_picture
+    from antvisionps.inspection.pictures import write_picture
     from antvisionps.panoptic.png import write_segment_ids_png
     from antvisionps.panoptic.segments import PanopticImage
+    from antvisionps.report.overlays import draw_panoptic
 
     segments = coco_segments(fused.segments)
     name = picture.name.with_suffix(".png")

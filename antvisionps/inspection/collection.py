@@ -1,13 +1,17 @@
-"""Images by their id, and the end of an error message about a wrong name or id: what there is instead."""
+"""Images by their id and their photos, and the end of an error message about a wrong name or id: what there is
+instead."""
 
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
+
+import numpy as np
 
 from antvisionps.core.errors import CacheError
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.ids import ImageId
+from antvisionps.panoptic.splits import SplitName, open_split
 
 _NAMED = 5
 
@@ -81,3 +85,13 @@ def image_id_of_text(text: str, image_ids: Sequence[ImageId]) -> ImageId:
         return text if is_text else int(text)
     except ValueError:
         return text
+
+
+def load_photo(prepared: Path, split: str, image_id: ImageId) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright. Raises CacheError where the split has no such image, DataError where `prepared` is
+    not what stage prepare wrote."""
+    dataset = open_split(prepared, cast(SplitName, split))
+    for image in dataset.images:
+        if image.source_id == image_id:
+            return dataset.load_photo(image)
+    raise CacheError(f"{dataset.annotations}: no image {image_id}, so no photo; the predictions are of other data")

@@ -18,8 +18,7 @@ from antvisionps.core.errors import CacheError
 from antvisionps.core.extras import needs_extra
 from antvisionps.fusion.heuristic import FusedSegment
 from antvisionps.fusion.rejected import RejectedCandidate
-from antvisionps.inspection.collection import ImagesById, name_choices
-from antvisionps.inspection.shown import EXTRA, Shown, load_photo, to_frame
+from antvisionps.inspection.collection import ImagesById, load_photo, name_choices
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import PanopticImage
@@ -32,6 +31,7 @@ from antvisionps.predictions.fused_files import (
     RejectReason,
     RowsByImage,
 )
+from antvisionps.report.shown import EXTRA, Shown, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ class FusedMap(Shown):
         return f"<{self.maps.system}, image {self.image_id}: {counts}>"
 
     def picture(self) -> np.ndarray:
-        from antvisionps.inspection.pictures import draw_panoptic
+        from antvisionps.report.overlays import draw_panoptic
 
         return draw_panoptic(self.photo, self.segment_ids, self.image.segments, self.maps.categories)
 

@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.inspection.predictions import Instance, Semantic
-from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.segments import Segment
 from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
-from antvisionps.report.overlays import boundaries, draw_overlay
+from antvisionps.report.overlays import boundaries, encode_picture
 
 _MASK_OPACITY = 0.45
 _LABEL_PX = 12
@@ -22,12 +19,6 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """(H, W, 3) uint8 RGB as PNG."""
     with atomic_file(path) as unfinished:
         unfinished.write_bytes(encode_picture(picture))
-
-
-def encode_picture(picture: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 RGB as PNG."""
-    png: bytes = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
-    return png
 
 
 def draw_semantic(semantic: Semantic) -> np.ndarray:
@@ -61,15 +52,6 @@ def draw_instances(photo: np.ndarray, instances: Sequence[Instance]) -> np.ndarr
         draw.rectangle(draw.textbbox(corner, label, font=font), fill=instance.category.color_rgb)
         draw.text(corner, label, font=font, fill=_ink_on(instance.category.color_rgb))
     return np.asarray(canvas)
-
-
-def draw_panoptic(
-    photo: np.ndarray, segment_ids: np.ndarray, segments: Sequence[Segment], categories: CategorySet
-) -> np.ndarray:
-    """The overlay of a panoptic map (H, W), with a legend."""
-    overlay = draw_overlay(photo, segment_ids, segments, categories)
-    entries = legend_entries((segment.category_id for segment in segments), categories)
-    return with_legend(enlarge_small(overlay), entries)
 
 
 def _ink_on(color_rgb: tuple[int, int, int]) -> tuple[int, int, int]:

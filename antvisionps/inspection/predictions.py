@@ -22,13 +22,13 @@ import pyarrow as pa
 from antvisionps.core.errors import CacheError
 from antvisionps.core.extras import needs_extra
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
-from antvisionps.inspection.collection import ImagesById, name_choices
-from antvisionps.inspection.shown import EXTRA, Shown, load_photo, to_frame
+from antvisionps.inspection.collection import ImagesById, load_photo, name_choices
 from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE
 from antvisionps.predictions.semantic import ImageSemantics, SemanticReader
+from antvisionps.report.shown import EXTRA, Shown, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,25 +1,26 @@
 """The panoptic map of one image in memory from the predictions of several models, without a project.
 
 fused = antvisionps.fuse({"maskrcnn": outputs_a, "segformer": outputs_b}, categories="val.json", hw=photo.shape[:2])
-fused.segment_ids, fused.segments, fused.rejected
+fused.segment_ids, fused.segments, fused.rejected, fused.to_pandas(), fused.plot()
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from antvisionps.core.documents import Document, Fraction, Weight, explain_first
 from antvisionps.core.errors import DataError, ParamsError, PredictionsError
 from antvisionps.core.json_files import read_json
 from antvisionps.evaluation.panoptic_quality import MATCH_IOU
-from antvisionps.fusion.heuristic import PRESETS, FusedImage
+from antvisionps.fusion.heuristic import PRESETS, FusedImage, coco_segments
 from antvisionps.fusion.mask_union import UnionRules
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.interchange.letterbox import Padding
@@ -29,6 +30,12 @@ from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.params.section import NonNegative, full_weights
 from antvisionps.pipeline.settings import by_category_id
+from antvisionps.report.shown import Shown, to_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GREY = 128
 
 NO_IMAGE_ID = 0
 """An image in memory has no id; only messages name it."""
@@ -115,30 +122,54 @@ class EnsembleSettings(Document):
         return model_of
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class FusedPhoto(FusedImage, Shown):
+    """A map that `fuse` made. `photo`: what its picture is drawn on, (H, W, 3) uint8 RGB; None is grey."""
+
+    categories: CategorySet
+    photo: np.ndarray | None
+
+    def picture(self) -> np.ndarray:
+        from antvisionps.report.overlays import draw_panoptic
+
+        photo = np.full((*self.hw, 3), GREY, dtype=np.uint8) if self.photo is None else self.photo
+        return draw_panoptic(photo, self.segment_ids, coco_segments(self.segments), self.categories)
+
+    def to_pandas(self, table: Literal["segments", "candidates"] = "segments") -> pd.DataFrame:
+        """Segments or rejected candidates, a row each. Raises AntVisionPSError without pandas."""
+        of_segments = [row._asdict() for row in self.segments]
+        of_candidates = [row._asdict() | {"reason": row.reason.value} for row in self.rejected]
+        rows = {"segments": of_segments, "candidates": of_candidates}[table]
+        return to_frame([{"category": self.categories.by_id(row["category_id"]).name} | row for row in rows])
+
+
 def fuse(
     predictions: Mapping[str, Any],
     *,
     categories: CategorySet | str | PathLike[str] | list[dict[str, Any]],
     hw: tuple[int, int],
+    photo: np.ndarray | None = None,
     labels: Mapping[str, Any] | None = None,
     input_hw: Mapping[str, tuple[int, int]] | None = None,
     padded_hw: Mapping[str, tuple[int, int]] | None = None,
     **settings: Any,
-) -> FusedImage:
+) -> FusedPhoto:
     """The panoptic map of one image of `hw` (height, width) pixels, from model → what it returned for it.
 
     A result is whatever `Writer.add` takes, for example {"masks": (N, H, W) bool, "scores": (N,), "category_ids": (N,),
     "semantic": (C, h, w) or (H, W)}. `categories` are the rows of a COCO panoptic JSON, or that file. `labels`: model →
     what its labels mean, `input_hw` and `padded_hw`: model → of its padded input, all as of Writer. `settings` are
-    those of EnsembleSettings, but for method auto. Returns segment_ids (H, W) int32, 0 = void; segments with category,
-    score and model; rejected, with the reason of each. Raises PredictionsError on a result that
-    does not fit, ParamsError on a setting.
+    those of EnsembleSettings, but for method auto; `photo` (H, W, 3) uint8 RGB is what pictures are drawn on. Returns
+    segment_ids (H, W) int32, 0 = void; segments with category, score and model; rejected, with the reason of each.
+    Raises PredictionsError on a result or a photo that does not fit, ParamsError on a setting.
     """
     known = read_categories(categories)
     chosen = EnsembleSettings.of(settings)
     chosen.refuse_unfitted(is_calibrated=False)
     fusion = chosen.fusion(list(predictions), known)
     image = PanopticImage(NO_IMAGE_ID, "", "", int(hw[0]), int(hw[1]), ())
+    if photo is not None and (photo.shape, photo.dtype) != ((*hw, 3), np.uint8):
+        raise PredictionsError(f"photo: expected {(*hw, 3)} uint8 RGB, got {photo.shape} {photo.dtype}")
     labels, input_hw, padded_hw = labels or {}, input_hw or {}, padded_hw or {}
     for what, table in {"labels": labels, "input_hw": input_hw, "padded_hw": padded_hw}.items():
         if unknown := sorted(table.keys() - predictions.keys()):
@@ -155,7 +186,8 @@ def fuse(
         raise PredictionsError("no model has instances, and without them there is no panoptic map; add one that has")
     if not semantics.keys() & fusion.semantic_ends():
         semantics[fusion.semantic_ends()[0]] = no_semantics(image, known)
-    return fuse_predictions(instances, semantics, categories=known, settings=fusion)
+    fused = fuse_predictions(instances, semantics, categories=known, settings=fusion)
+    return FusedPhoto(fused.hw, fused.runs, fused.segments, fused.rejected, known, photo)
 
 
 def read_categories(categories: CategorySet | str | PathLike[str] | list[dict[str, Any]]) -> CategorySet:

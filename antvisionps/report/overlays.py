@@ -7,6 +7,7 @@ import numpy as np
 
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import Segment
+from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
 
 _OPACITY = 0.55
 _SHADES = (1.0, 0.72, 1.25, 0.85, 1.12, 0.6)
@@ -43,6 +44,21 @@ def draw_overlay(
         picture[rows] = np.rint(photo[rows] * (1 - _OPACITY) + tint * _OPACITY)
     picture[boundaries(segment_ids)] = _BOUNDARY_RGB
     return picture
+
+
+def draw_panoptic(
+    photo: np.ndarray, segment_ids: np.ndarray, segments: Sequence[Segment], categories: CategorySet
+) -> np.ndarray:
+    """The overlay of a panoptic map (H, W), with a legend."""
+    overlay = draw_overlay(photo, segment_ids, segments, categories)
+    entries = legend_entries((segment.category_id for segment in segments), categories)
+    return with_legend(enlarge_small(overlay), entries)
+
+
+def encode_picture(picture: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB as PNG."""
+    png: bytes = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    return png
 
 
 def boundaries(segment_ids: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ from nbclient import NotebookClient
 
 import antvisionps
 from antvisionps.core.errors import CacheError, DataError, PredictionsError
+from antvisionps.fusion.heuristic import coco_segments
 from antvisionps.inspection.fused import open_fused_maps
 from antvisionps.inspection.predictions import open_predictions
 from antvisionps.panoptic.splits import open_split
+from antvisionps.report.overlays import draw_panoptic
 from tests.drawing import category_set
 from tests.pipeline.workspace import PROJECT
 
@@ -124,6 +126,18 @@ def test_images_of_caches_are_fused_as_their_arrays_are(image, done):
         }
         np.testing.assert_array_equal(fused.segment_ids, antvisionps.fuse(as_dicts, **shape).segment_ids)
         assert repr(fused).startswith("<panoptic map of 96 x 128 px: ")
+        on_photo = antvisionps.fuse(both, **shape, photo=image.photo)
+        expected = draw_panoptic(image.photo, fused.segment_ids, coco_segments(fused.segments), other.categories)
+        np.testing.assert_array_equal(on_photo.picture(), expected)
+        assert on_photo._repr_html_().startswith(f"<p>{html.escape(repr(fused))}</p><img src=")
+        assert fused.picture().shape == expected.shape
+        rows = fused.to_pandas()
+        assert rows["segment_id"].tolist() == [one.segment_id for one in fused.segments]
+        assert set(rows["category"]) <= {category.name for category in other.categories.categories}
+        reasons = [one.reason.value for one in fused.rejected]
+        assert fused.to_pandas("candidates")["reason"].tolist() == reasons != []
+        with pytest.raises(PredictionsError, match=r"photo: expected \(96, 128, 3\) uint8 RGB, got \(9, 9, 3\) uint8"):
+            antvisionps.fuse(both, **shape, photo=image.photo[:9, :9])
         with pytest.raises(PredictionsError, match=r"^e_ups: .* other categories than those to fuse"):
             antvisionps.fuse(both, categories=category_set({1: "cat"}, {2: "sky"}), hw=image.hw)
         with pytest.raises(PredictionsError, match=r"^e_ups: .* expected 9 x 9 px"):

@@ -6,15 +6,12 @@ import base64
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from antvisionps.core.errors import AntVisionPSError, CacheError
+from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.extras import needs_extra
-from antvisionps.panoptic.ids import ImageId
-from antvisionps.panoptic.splits import SplitName, open_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +38,7 @@ class Shown(ABC):
         return axes
 
     def _repr_html_(self) -> str:
-        from antvisionps.inspection.pictures import encode_picture
+        from antvisionps.report.overlays import encode_picture
 
         line = f"<p>{html.escape(str(self))}</p>"
         try:
@@ -49,16 +46,6 @@ class Shown(ABC):
         except AntVisionPSError as error:  # the photos are elsewhere
             return f"{line}<p>{html.escape(str(error))}</p>"
         return f'{line}<img src="data:image/png;base64,{encoded}">'
-
-
-def load_photo(prepared: Path, split: str, image_id: ImageId) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright. Raises CacheError where the split has no such image, DataError where `prepared` is
-    not what stage prepare wrote."""
-    dataset = open_split(prepared, cast(SplitName, split))
-    for image in dataset.images:
-        if image.source_id == image_id:
-            return dataset.load_photo(image)
-    raise CacheError(f"{dataset.annotations}: no image {image_id}, so no photo; the predictions are of other data")
 
 
 def to_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
