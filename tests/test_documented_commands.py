@@ -199,7 +199,7 @@ def test_try_a_change_of_the_readme_compares_an_experiment_with_the_users_own_ru
     assert metrics.read_text() == own
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default", "ignore:.* found in sys.modules after import:RuntimeWarning")
 def test_benchmarks_and_stages_take_their_documented_options(monkeypatch, capsys):
     """An option that none has makes argparse name it, and only it, before anything is run."""
     commands = [param.values[0][2:] for param in shown("python", "-m")]
