@@ -1,7 +1,7 @@
 """How probable it is that a segment counts in PQ, and from which probability on it pays to keep one.
 
-A logistic regression gives the probability p that a segment matches a true one of its category (IoU above 0.5), from
-features that mean the same for every category:
+A logistic regression gives the probability p that a segment matches a true one of its category (IoU above 0.5) and is
+no copy of a better one, from features that mean the same for every category:
 
     log(p / (1 - p)) = b + b_category + w · (x - mean) / deviation
 
@@ -13,7 +13,7 @@ category where p · SQ > PQ / 2, that is p > RQ / 2: half the optimum is the thr
 Naryanaswamy 2014, "Optimal thresholding of classifiers to maximize F1 measure", theorem 1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +43,19 @@ class QualityModel(Document):
         # A sum in fixed order: a matrix product's last bits may depend on how many rows it has.
         logits = np.array(own) + (standard * np.array(self.weights)).sum(axis=1)
         return _sigmoid(logits)
+
+
+def found_first(gt: Sequence[int | None], scores: Sequence[float]) -> np.ndarray:
+    """(N,) bool, of the instances of one image: whether each is the one with the best score that matches its true
+    segment, or with the first of equal scores. `gt`: which segment it matches, if any."""
+    best: dict[int, int] = {}
+    for index in sorted(range(len(scores)), key=lambda index: -scores[index]):
+        position = gt[index]
+        if position is not None:
+            best.setdefault(position, index)
+    is_first = np.zeros(len(scores), dtype=bool)
+    is_first[list(best.values())] = True
+    return is_first
 
 
 def fit_quality(

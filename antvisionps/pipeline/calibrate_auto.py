@@ -30,7 +30,7 @@ from antvisionps.evaluation.panoptic_quality import (
 )
 from antvisionps.evaluation.segment_outcomes import best_gt_segments
 from antvisionps.fusion.heuristic import FusedImage, coco_segments
-from antvisionps.fusion.segment_quality import QualityModel, fit_quality, least_probabilities
+from antvisionps.fusion.segment_quality import QualityModel, fit_quality, found_first, least_probabilities
 from antvisionps.fusion.segment_voting import (
     Acceptance,
     PasteBy,
@@ -281,13 +281,12 @@ def _open_collecting(caches: SplitCaches, settings: FusionSettings) -> Callable[
         work.read(position)
         image = caches.dataset.images[position]
         gt_ids = caches.dataset.load_segment_ids(image)
-        right = [
-            iou > MATCH_IOU
-            for instances in work.joined.instances.values()
-            for _, iou in best_gt_segments(instances, gt_ids=gt_ids, gt=image.segments)
-        ]
+        joined = work.joined.instances.values()
+        best = [pair for one in joined for pair in best_gt_segments(one, gt_ids=gt_ids, gt=image.segments)]
+        gt = [position if iou > MATCH_IOU else None for position, iou in best]
+        right = found_first(gt, [score for one in joined for score in one.scores.tolist()])
         nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), no_features)
-        return SegmentFeatures.join([nothing, *work.features.values()]), np.array(right, dtype=bool)
+        return SegmentFeatures.join([nothing, *work.features.values()]), right
 
     return collect
 

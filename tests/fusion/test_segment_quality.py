@@ -1,13 +1,17 @@
+import contextlib
 import itertools
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy.optimize import minimize
 
 from antvisionps.fusion.segment_quality import (
     PENALTY,
     fit_logistic,
     fit_quality,
+    found_first,
     least_probabilities,
     least_probability,
     logit,
@@ -69,6 +73,36 @@ def test_nothing_to_fit_on_and_segments_all_alike_give_finite_probabilities():
     assert empty.probabilities(np.ones((1, 2)), np.array([CAT])).tolist() == [0.5]
     alike = fit_quality(np.ones((5, 2)), np.full(5, CAT), np.ones(5, bool), categories=[CAT])
     assert 0.5 < alike.probabilities(np.ones((1, 2)), np.array([CAT]))[0] < 1
+
+
+def test_copies_are_as_wrong_as_for_pycocotools():
+    """Truth is columns of ten pixels; instances are stretches of them, some of the same column."""
+    rng = np.random.default_rng(5)
+    starts, lengths, scores = rng.integers(0, 60, 40), rng.integers(5, 14, 40), rng.integers(0, 4, 40) / 4
+    truth = [{"id": n + 1, "bbox": [10 * n, 0, 10, 1], "area": 10, "iscrowd": 0} for n in range(7)]
+    found = [
+        {"bbox": [start, 0, length, 1], "score": score}
+        for start, length, score in zip(*(column.tolist() for column in (starts, lengths, scores)), strict=True)
+    ]
+    same = {"image_id": 1, "category_id": 1}
+    coco = COCO()
+    coco.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [row | same for row in truth]}
+    with contextlib.redirect_stdout(None):
+        coco.createIndex()
+        scoring = COCOeval(coco, coco.loadRes([row | same for row in found]), "bbox")
+        scoring.params.iouThrs = np.array([0.5 + 1e-9])
+        scoring.evaluate()
+    (evaluated,) = [one for one in scoring.evalImgs if one is not None and one["aRng"] == scoring.params.areaRng[0]]
+    expected = {id_ for id_, match in zip(evaluated["dtIds"], evaluated["dtMatches"][0], strict=True) if match > 0}
+
+    overlap = [
+        [min(s + n, 10 * k + 10) - max(s, 10 * k) for k in range(7)] for s, n in zip(starts, lengths, strict=True)
+    ]
+    ious = [[max(o, 0) / (10 + n - max(o, 0)) for o in row] for row, n in zip(overlap, lengths, strict=True)]
+    gt = [int(np.argmax(row)) if max(row) > 0.5 else None for row in ious]
+    assert {index + 1 for index in np.flatnonzero(found_first(gt, scores.tolist())).tolist()} == expected
+    assert len(expected) < sum(position is not None for position in gt)  # there are copies
+    assert found_first([], []).shape == (0,)
 
 
 @pytest.mark.parametrize("seed", range(20))
