@@ -189,6 +189,7 @@ def write_numbers(root):
         for end, category_id in (("e_ups", RING), ("e_ups", CRATE), ("lwl_htc", RING))
         for recall in recalls
     ]
+    (root / "scores").mkdir()
     pq.write_table(pa.Table.from_pylist(curves, schema=CURVES_SCHEMA), root / "scores" / CURVES_FILE)
 
 
