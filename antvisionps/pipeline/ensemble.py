@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GREY = 128
+"""What a map without a photo is drawn on."""
 
 NO_IMAGE_ID = 0
 """An image in memory has no id; only messages name it."""
@@ -137,10 +138,8 @@ class FusedPhoto(FusedImage, Shown):
 
     def to_pandas(self, table: Literal["segments", "candidates"] = "segments") -> pd.DataFrame:
         """Segments or rejected candidates, a row each. Raises AntVisionPSError without pandas."""
-        of_segments = [row._asdict() for row in self.segments]
-        of_candidates = [row._asdict() | {"reason": row.reason.value} for row in self.rejected]
-        rows = {"segments": of_segments, "candidates": of_candidates}[table]
-        return to_frame([{"category": self.categories.by_id(row["category_id"]).name} | row for row in rows])
+        rows = self.segments if table == "segments" else tuple(self.rejected)
+        return to_frame([{"category": self.categories.by_id(row.category_id).name} | row._asdict() for row in rows])
 
 
 def fuse(

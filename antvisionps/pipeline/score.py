@@ -67,14 +67,15 @@ def score(
             budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
             ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-        summary = write_metrics(folder, scored, truth, draws)
-        write_image_counts(large, scored, truth)
+        counts = {name: of.matches.counts() for name, of in scored.items()}
+        summary = write_metrics(folder, scored, counts, truth, draws)
+        write_image_counts(large, counts, truth)
         read = {name: read_confidence(fused) for name, fused in systems.items()}
         confidence, sureness = ({name: pair[place] for name, pair in read.items()} for place in (0, 1))
         write_lrp(folder, scored, confidence, truth)
         write_reliability(folder, ends.reliabilities() | segment_reliabilities(scored, confidence))
         write_coverage(folder, scored, sureness, truth.categories)
-        write_slices(folder, params.score, slices, scored, truth.categories)
+        write_slices(folder, params.score, slices, counts, truth.categories)
         write_ends(folder, ends, truth.categories)
         write_curves(large, ends)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)

@@ -1,7 +1,7 @@
 """The tables that stage `score` writes of the segments of the fused systems; docs/metrics.md has their columns."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
-from antvisionps.evaluation.panoptic_quality import SegmentMatches, total_counts
+from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
 from antvisionps.evaluation.reliability import (
     CALIBRATION_COLUMNS,
     RELIABILITY_COLUMNS,
@@ -46,22 +46,24 @@ from antvisionps.params.fusion import Score
 from antvisionps.predictions.fused_files import SEGMENTS, RowsByImage
 from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, Summary, per_image_schema
 
+Counts = Mapping[str, Sequence[MatchCounts]]
+"""System → of each image."""
+
 BOUNDARY = "boundary_"
 """What the names of the files of boundary PQ begin with."""
 
 
 def write_metrics(
-    folder: Path, scores: Mapping[str, SegmentScores], truth: PanopticDataset, draws: np.ndarray
+    folder: Path, scores: Mapping[str, SegmentScores], counts: Counts, truth: PanopticDataset, draws: np.ndarray
 ) -> Summary:
     """Writes all metrics of segments and returns what panoptic.json holds; `draws` are the bootstrap's."""
     categories = truth.categories
-    summary = _write_quality(folder, "", {name: of.matches for name, of in scores.items()}, truth)
+    summary = _write_quality(folder, "", {name: of.matches for name, of in scores.items()}, counts, truth)
     boundary = {name: of.boundary for name, of in scores.items() if of.boundary is not None}
-    _write_quality(folder, BOUNDARY, boundary, truth)
+    _write_quality(folder, BOUNDARY, boundary, {name: of.counts() for name, of in boundary.items()}, truth)
     errors = {name: of.errors for name, of in scores.items()}
     write_csv(folder / "error_kinds.csv", ERROR_COLUMNS, error_rows(errors, categories))
     write_csv(folder / "error_kinds_per_class.csv", CLASS_ERROR_COLUMNS, class_error_rows(errors, categories))
-    counts = {name: of.matches.counts() for name, of in scores.items()}
     write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, interval_rows(counts, categories, draws))
     return summary
 
@@ -123,20 +125,19 @@ def write_reliability(folder: Path, reliabilities: Mapping[tuple[str, str], Reli
     write_csv(folder / "calibration_error.csv", CALIBRATION_COLUMNS, calibration_rows(reliabilities))
 
 
-def write_slices(
-    folder: Path, settings: Score, slices: Slices, scores: Mapping[str, SegmentScores], categories: CategorySet
-) -> None:
+def write_slices(folder: Path, settings: Score, slices: Slices, counts: Counts, categories: CategorySet) -> None:
     """slices.csv and slice_means.csv, empty without slices."""
-    counts = {name: of.matches.counts() for name, of in scores.items()}
     drawn = {"samples": settings.bootstrap_samples, "seed": settings.seed}
     rows = list(slice_rows(counts, slices, categories, **drawn))
     write_csv(folder / "slices.csv", SLICE_COLUMNS, rows)
     write_csv(folder / "slice_means.csv", SLICE_MEAN_COLUMNS, slice_mean_rows(rows))
 
 
-def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], truth: PanopticDataset) -> Summary:
+def _write_quality(
+    folder: Path, prefix: str, matches: Mapping[str, SegmentMatches], counts: Counts, truth: PanopticDataset
+) -> Summary:
     """panoptic.json, per_class.csv and per_size.csv; returns what the first holds."""
-    totals = {name: total_counts(of_system.counts()) for name, of_system in matches.items()}
+    totals = {name: total_counts(of_system) for name, of_system in counts.items()}
     summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
     (folder / f"{prefix}panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_csv(folder / f"{prefix}per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
@@ -144,10 +145,9 @@ def _write_quality(folder: Path, prefix: str, matches: Mapping[str, SegmentMatch
     return summary
 
 
-def write_image_counts(folder: Path, scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> None:
+def write_image_counts(folder: Path, counts: Counts, truth: PanopticDataset) -> None:
     """per_image.parquet. Images have the data set's own ids, so where these are text the column is."""
     source_ids = [image.source_id for image in truth.images]
     schema = per_image_schema(text_ids=isinstance(source_ids[0], str))
-    counts = {name: of.matches.counts() for name, of in scores.items()}
     table = pa.concat_tables(pa.table(columns, schema=schema) for columns in image_columns(counts, source_ids))
     pq.write_table(table, folder / IMAGE_COUNTS_FILE, compression="zstd", write_page_checksum=True)

@@ -97,7 +97,7 @@ class RowsByImage:
             self.table = file.read()
         for name in table.schema.names:
             self._refuse_wrong_values(name, self.table[name], fused)
-        self._image_ids = _to_numpy(self.table["image_id"])
+        self._image_ids = self.table["image_id"].to_numpy()
         if (np.diff(self._image_ids) < 0).any():
             raise self._refusal("expected ascending image ids")
         if table is SEGMENTS:
@@ -111,7 +111,7 @@ class RowsByImage:
     def numbers(self, name: str) -> np.ndarray:
         """(rows,) of a column of numbers; NaN for null, which only columns of floats may have."""
         column = self.table[name]
-        return _to_numpy(column.fill_null(float("nan")) if column.null_count else column)
+        return (column.fill_null(float("nan")) if column.null_count else column).to_numpy()
 
     def _refuse_wrong_values(self, name: str, column: pa.ChunkedArray, fused: PanopticDataset) -> None:
         if column.null_count and name not in NULLABLE:
@@ -126,7 +126,7 @@ class RowsByImage:
             for segment in image.segments
         ]
         columns = ("image_id", "segment_id", "category_id", "area_px")
-        found = np.stack([_to_numpy(self.table[name]).astype(np.int64) for name in columns], axis=1)
+        found = np.stack([self.table[name].to_numpy().astype(np.int64) for name in columns], axis=1)
         if not np.array_equal(found, np.array(expected, dtype=np.int64).reshape(-1, 4)):
             raise self._refusal(f"expected the segments of {fused.annotations}, got others")
         is_thing = np.isin(found[:, 2], list(fused.categories.thing_ids))
@@ -143,7 +143,7 @@ def _wrong_values(name: str, column: pa.ChunkedArray, fused: PanopticDataset) ->
         return [end for end in set(column.to_pylist()) if not end]
     if name == "reason":
         return sorted(set(column.to_pylist()) - set(RejectReason))
-    values = _to_numpy(column)
+    values = column.to_numpy()
     if name == "image_id":
         is_possible = np.isin(values, [image.image_id for image in fused.images])
     elif name == "category_id":
@@ -151,8 +151,3 @@ def _wrong_values(name: str, column: pa.ChunkedArray, fused: PanopticDataset) ->
     else:
         is_possible = (values >= 0) & (values <= (1 if name in {"score", "probability"} else MAX_AREA_PX))
     return values[~is_possible].tolist()
-
-
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers without a null. By DLPack, as Arrow's `to_numpy` imports pandas, which takes longer than the reading."""
-    return np.from_dlpack(column.combine_chunks())
