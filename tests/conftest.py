@@ -14,6 +14,9 @@ from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
+# Git and DVC commit in the tests' own repositories, on machines where nobody told git a name.
+os.environ |= {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+
 LONGEST_FIRST = (
     *("test_pipeline.py", "test_many_processes.py"),  # which make dvc_run and tiny_run, beside each other
     *("test_whole_batch.py", "test_loop.py", "test_table_1.py", "test_check.py"),  # need neither

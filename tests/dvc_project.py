@@ -57,9 +57,8 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def commit(folder: Path) -> None:
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for arguments in (["add", "--all"], ["commit", "--quiet", "--no-verify", "--message", "State"]):
-        subprocess.run([*git, *arguments], cwd=folder, check=True)
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
 
 
 def stages_run(output: str) -> list[str]:

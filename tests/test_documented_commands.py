@@ -93,8 +93,7 @@ def shown(*start: str, whole: bool | None = None) -> list:
 def tiny(dvc_run, tmp_path_factory) -> Path:
     """A project whose DAG has run in this commit and the one before it, v1 and v2."""
     folder = shutil.copytree(dvc_run, tmp_path_factory.mktemp("documented") / "project", symlinks=True)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "Same"], cwd=folder, check=True)
+    subprocess.run(["git", "commit", "--quiet", "--allow-empty", "--message", "Same"], cwd=folder, check=True)
     for tag in ("v1", "v2"):
         subprocess.run(["git", "tag", tag], cwd=folder, check=True)
     return folder
@@ -105,9 +104,6 @@ def project(tiny, monkeypatch):
     monkeypatch.chdir(tiny)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "test")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
     return tiny
 
 

@@ -83,8 +83,7 @@ def test_a_changed_param_of_the_fusion_does_not_explain_other_weights(project):
 def test_without_git_or_results_in_head_there_is_nothing_to_compare_with(project, tmp_path, monkeypatch):
     train_otherwise(project)
     subprocess.run(["git", "rm", "--quiet", "-r", "--cached", "metrics", "dvc.lock"], check=True)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run([*git, "commit", "--quiet", "-m", "None"], check=True)
+    subprocess.run(["git", "commit", "--quiet", "-m", "None"], check=True)
     assert foreign_baseline(project) == ""
     shutil.rmtree(project / ".git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -92,5 +91,6 @@ def test_without_git_or_results_in_head_there_is_nothing_to_compare_with(project
 
 
 def test_make_repro_ends_in_the_results():
-    planned = subprocess.run(["make", "-n", "repro"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "-n", "repro"]
+    planned = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert planned.splitlines()[-1] == "antvisionps results metrics/panoptic.json"

@@ -12,8 +12,7 @@ PARAMS = "fuse:\n  min_score: {score}\n  systems: [e_ups, fusion]\nruntime: {{wo
 
 
 def git(folder, *words):
-    command = ["git", "-c", "user.name=n", "-c", "user.email=e@x", *words]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def commit(folder, *, score, pq, workers=1):
