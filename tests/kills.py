@@ -188,8 +188,6 @@ def shrink_further(path: Path) -> None:
     """Three ends, of which two share a frozen backbone, and worker processes."""
     yaml = YAML()
     params = yaml.load(path)
-    params["ends"] = ["e_ups", "lwl_htc", "hrnet_aspp"]
-    params["train_hrnet_aspp"]["members"] = ["base"]
     params["predict"] |= {"separate_ends": ["hrnet_aspp"], "shared_backbone": [{"first": "e_ups", "second": "lwl_htc"}]}
     for network in (params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]):
         network["backbone"] |= {"frozen_stages": 4, "frozen_norm": True}

@@ -107,7 +107,8 @@ def main():
     with stage_processes(launcher=launcher, processes=2, device="cpu", cpu_threads=1):
         if what == "fail" and os.environ["RANK"] == "1":
             raise DataError("photo.png: no photo")
-        if what == "wait":
+        if what == "wait" and os.environ["RANK"] == "1":
+            open("both", "w").close()
             time.sleep(120)
         torch.distributed.all_reduce(torch.ones(1))
 
@@ -225,8 +226,20 @@ def test_an_error_of_a_slurm_task_is_told_once_and_ends_the_job(tmp_path):
     assert re.search(rf"the processes did not find one another: .* port: {port}, .*address already in use", error)
 
 
-def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_that_was_not(slurm_project, trained):
-    """Begun by torchrun, ended by SLURM."""
+@pytest.mark.usefixtures("slurm")
+def test_a_slurm_task_that_is_killed_ends_the_job(tmp_path):
+    job = submit(tmp_path, program(tmp_path, "slurm", "wait"))
+    wait_for(lambda: (tmp_path / "both").exists(), lambda: exit_status(job) is not None, "two processes")
+    second_task(job).kill()
+    ran = finish_job(tmp_path, job)
+    # Where srun stops the other one, its status is SIGTERM's, whether that one noticed before or not.
+    assert re.search("was killed by SIGKILL|the 2 processes lost one another|ended with status -15", fail(ran))
+    assert "task 1: Killed" in ran.stderr
+
+
+def test_a_training_that_is_killed_under_torchrun_ends_under_slurm_in_the_weights_of_one_that_was_not(
+    slurm_project, trained
+):
     project = slurm_project
     change(project, **TRAINING)
     change(project, runtime={"launcher": "pytorch", "processes": 2})
@@ -237,15 +250,5 @@ def test_a_training_whose_processes_are_killed_goes_on_to_the_weights_of_one_tha
     assert not (project / "out").exists()
 
     change(project, runtime={"launcher": "slurm", "processes": 1})
-    before = checkpoints(project)
-    job = submit(project, command_of(TRAIN))
-    wait_for(lambda: checkpoints(project) - before != set(), lambda: exit_status(job) is not None, "a checkpoint")
-    second_task(job).kill()
-    ran = finish_job(project, job)
-    # Where srun stops the other one, its status is SIGTERM's, whether that one noticed before or not.
-    assert re.search("was killed by SIGKILL|the 2 processes lost one another|ended with status -15", fail(ran))
-    assert "task 1: Killed" in ran.stderr
-    assert not (project / "out").exists()
-
     succeed(run_job(project, command_of(TRAIN)))
     assert_trained_alike(project, trained)

@@ -26,6 +26,7 @@ def project(tmp_path, monkeypatch) -> Path:
     yaml = YAML(typ="safe")
     params = yaml.load(PROJECT / "params.yaml")
     shrink(params)
+    params["ends"], params["train_hrnet_aspp"]["members"] = [*PAIR.values()], []
     params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR]}
     params["predict"] |= {"short_sides_px": [64, 96], "flip": True}
     yaml.dump(params, tmp_path / "params.yaml")
