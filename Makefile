@@ -22,7 +22,7 @@ export MMCV_WITH_OPS := 0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup repro test chromium slurm lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
+.PHONY: help setup repro test chromium slurm loggers lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -47,7 +47,7 @@ endif
 	dvc repro
 	antvisionps results metrics/panoptic.json
 
-test: setup chromium slurm lint types ## Lint, check types, run the tests
+test: setup chromium slurm loggers lint types ## Lint, check types, run the tests
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # $(call debian,PACKAGES,TESTS) installs Debian's packages for those tests. Where it cannot, only CI stops.
@@ -62,6 +62,13 @@ chromium: ## Install Debian's Chromium for the tests of the report page, unless 
 
 slurm: ## Install Debian's SLURM for the tests of its jobs, unless there is one (10 s)
 	@if ! PATH="$$PATH:/usr/sbin" which munged slurmctld slurmd srun >/dev/null; then $(call debian,munge slurm-wlm,SLURM jobs); fi
+
+LOGGERS := $(VENV)/loggers
+loggers: $(LOGGERS)/.done ## Install what the tests of runtime.loggers need, apart from the other packages (15 s)
+
+$(LOGGERS)/.done: requirements-loggers.lock | setup
+	python -m pip install --disable-pip-version-check --no-input --quiet --no-deps --upgrade --target $(LOGGERS) --requirement $<
+	@touch $@
 
 lint: setup ## Check style and format
 	ruff check .

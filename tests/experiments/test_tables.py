@@ -1,6 +1,8 @@
 """Which changes of the params make the rows of the tables."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from dvc.utils.hydra import apply_overrides
@@ -13,29 +15,31 @@ PROJECT = Path(__file__).parents[2]
 PAPER, BUILT_IN, FACADES = (PROJECT / "profiles" / f"{name}.yaml" for name in ("coco_paper", "built_in", "facades"))
 
 
-def changed(profile: Path, changes: tuple[str, ...], folder: Path) -> Params:
+@cache
+def changed(profile: Path, changes: tuple[str, ...]) -> Params:
     """The params as `dvc exp run -S` leaves them."""
-    params = folder / "params.yaml"
-    params.write_text(compose(profile))
-    apply_overrides(params, list(changes))
-    return load_params(params)
+    with TemporaryDirectory() as folder:
+        params = Path(folder, "params.yaml")
+        params.write_text(compose(profile))
+        apply_overrides(params, list(changes))
+        return load_params(params)
 
 
 def table_on(profile, name):
     return TABLES[name](load_params(profile))
 
 
-def params_of_rows(profile, name, folder):
+def params_of_rows(profile, name):
     params = load_params(profile)
-    return [changed(profile, changes_of(row, params, seed=None), folder) for row in TABLES[name](params).rows]
+    return [changed(profile, changes_of(row, params, seed=None)) for row in TABLES[name](params).rows]
 
 
 @pytest.mark.parametrize("profile", [PAPER, BUILT_IN, FACADES], ids=lambda path: path.stem)
 @pytest.mark.parametrize("name", TABLES)
-def test_every_row_makes_valid_params_that_predict_the_rows_ends_alone(profile, name, tmp_path):
+def test_every_row_makes_valid_params_that_predict_the_rows_ends_alone(profile, name):
     before = load_params(profile)
     rows = table_on(profile, name).rows
-    for row, params in zip(rows, params_of_rows(profile, name, tmp_path), strict=True):
+    for row, params in zip(rows, params_of_rows(profile, name), strict=True):
         assert params.ends == params.predict.separate_ends == row.ends
         assert row.system in params.fuse.systems
         assert params.prepare == before.prepare
@@ -43,9 +47,9 @@ def test_every_row_makes_valid_params_that_predict_the_rows_ends_alone(profile, 
     assert len({row.label for row in rows}) == len({(row.label, row.changes) for row in rows})
 
 
-def test_on_the_papers_profile_a_row_of_table_1_is_the_member_of_that_name(tmp_path):
+def test_on_the_papers_profile_a_row_of_table_1_is_the_member_of_that_name():
     assert not table_on(PAPER, "1").left_out
-    *single, ensemble = params_of_rows(PAPER, "1", tmp_path)
+    *single, ensemble = params_of_rows(PAPER, "1")
     members = [name for params in single for name in params.train_e_ups.members]
     own = [f"r101_dcn{v}" for v in ("", "_bfp", "_lsh", "_bfp_lsh")]
     assert members == own + [f"se154{v}" for v in ("", "_lsh", "_bfp", "_bfp_lsh")]
@@ -54,16 +58,16 @@ def test_on_the_papers_profile_a_row_of_table_1_is_the_member_of_that_name(tmp_p
     assert ensemble.predict.member_weights["e_ups"] == weights
 
 
-def test_the_papers_networks_stay_what_they_are(tmp_path):
+def test_the_papers_networks_stay_what_they_are():
     before = load_params(PAPER)
-    for after in params_of_rows(PAPER, "1", tmp_path) + params_of_rows(PAPER, "3", tmp_path):
+    for after in params_of_rows(PAPER, "1") + params_of_rows(PAPER, "3"):
         assert after.train_e_ups.networks == before.train_e_ups.networks
         assert after.train_lwl_htc == before.train_lwl_htc
 
 
-def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network(tmp_path):
+def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network():
     table = table_on(BUILT_IN, "1")
-    networks = [params.train_e_ups.networks["base"] for params in params_of_rows(BUILT_IN, "1", tmp_path)]
+    networks = [params.train_e_ups.networks["base"] for params in params_of_rows(BUILT_IN, "1")]
     levels_and_headers = [(n.balanced_pyramid_level, n.location_sensitive_header) for n in networks]
     assert levels_and_headers[:4] == [(None, False), (2, False), (None, True), (2, True)]
     names = [row.name.removeprefix("efficientnet_lite0 ") for row in table.rows]
@@ -73,8 +77,8 @@ def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network(tmp_path):
 
 
 @pytest.mark.parametrize(("profile", "plain_level", "dc_level"), [(PAPER, 1, 2), (BUILT_IN, 0, 0)])
-def test_table_2_switches_uncertainty_and_the_dc_head(profile, plain_level, dc_level, tmp_path):
-    networks = [params.train_lwl_htc.network for params in params_of_rows(profile, "2", tmp_path)]
+def test_table_2_switches_uncertainty_and_the_dc_head(profile, plain_level, dc_level):
+    networks = [params.train_lwl_htc.network for params in params_of_rows(profile, "2")]
     assert [(n.uncertainty, n.deformable_semantic_head, n.semantic_level) for n in networks] == [
         (None, None, plain_level),
         ("task", None, plain_level),
@@ -89,8 +93,8 @@ def test_table_3_is_one_experiment():
     assert [row.system for row in rows] == ["e_ups", "lwl_htc", "fusion"]
 
 
-def test_the_fusion_table_is_of_two_experiments_each_plain_calibrated_and_auto(tmp_path):
-    rows, params = table_on(FACADES, "fusion").rows, params_of_rows(FACADES, "fusion", tmp_path)
+def test_the_fusion_table_is_of_two_experiments_each_plain_calibrated_and_auto():
+    rows, params = table_on(FACADES, "fusion").rows, params_of_rows(FACADES, "fusion")
     assert len({(row.label, row.changes) for row in rows}) == 6
     assert [one.fuse.method for one in params] == ["heuristic"] * 8 + ["auto"] * 4
     assert [one.fuse.calibrated for one in params][:8] == [False] * 4 + [True] * 4
@@ -101,10 +105,10 @@ def test_the_fusion_table_is_of_two_experiments_each_plain_calibrated_and_auto(t
 @pytest.mark.parametrize(
     ("name", "seeds"), [("1", (7, 2, 3)), ("2", (1, 7, 3)), ("3", (701, 702, 3)), ("fusion", (701, 702, 703))]
 )
-def test_a_seed_changes_all_trainings_and_nothing_else(name, seeds, tmp_path):
+def test_a_seed_changes_all_trainings_and_nothing_else(name, seeds):
     params = load_params(BUILT_IN)
     row = TABLES[name](params).rows[-1]
-    own, seeded = (changed(BUILT_IN, changes_of(row, params, seed=seed), tmp_path) for seed in (None, 7))
+    own, seeded = (changed(BUILT_IN, changes_of(row, params, seed=seed)) for seed in (None, 7))
     sections = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
     assert tuple(getattr(seeded, section).seed for section in sections) == seeds
     assert own.model_copy(update={section: getattr(seeded, section) for section in sections}) == seeded

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 
 import pytest
@@ -10,8 +11,20 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loggers import open_loggers
 from tests.models.training.test_loop import loss_curve
 from tests.models.training.test_loop import run as run_in_folder
+from tests.tiny_run import PROJECT
 
 run = run_in_folder
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Lets the tools' packages be imported from the folder in which `make loggers` puts them."""
+    folder = PROJECT / ".venv" / "loggers"
+    if not folder.exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no packages of loggers here; `make loggers` installs them"
+        )
+    monkeypatch.syspath_prepend(folder)
 
 
 def read_tensorboard(folder):
@@ -67,9 +80,9 @@ READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "wandb": read
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize("logger", READERS)
 def test_a_logger_has_dvclives_curves(logger, run, tmp_path, monkeypatch):
-    pytest.importorskip(logger)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
     loggers = open_loggers([logger], name="test", folder=tmp_path / "logs")
@@ -79,8 +92,8 @@ def test_a_logger_has_dvclives_curves(logger, run, tmp_path, monkeypatch):
     assert [*curves["learning_rate"]] == [2, 4]
 
 
+@pytest.mark.usefixtures("packages")
 def test_loggers_change_no_weights(run, tmp_path):
-    pytest.importorskip("tensorboard")
     loggers = open_loggers(["tensorboard"], name="test", folder=tmp_path / "logs")
     with_logger, without = run("with", loggers=loggers), run("without")
     assert all(with_logger[name].equal(without[name]) for name in without)
