@@ -20,7 +20,7 @@ from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.heuristic import choose_candidates, fuse_image
 from antvisionps.fusion.system import FusionSettings, average_weighted, join, load_kernels
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.rle import encode_masks
+from antvisionps.panoptic.gt_instances import visible_instances
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.params.whole import FUSION_SYSTEM, Params
@@ -131,10 +131,12 @@ def _open_counting(
 
 
 def _gt_instances(gt: GtImage, categories: CategorySet) -> ImageInstances:
+    things = [segment for segment in gt.image.segments if segment.category_id in categories.thing_ids]
+    rles = visible_instances(gt.segment_ids, gt.image, categories).rles
     rows = [
-        (thing.category_id, 1.0, thing.bbox_xywh, encode_masks((gt.segment_ids == thing.segment_id)[None])[0])
-        for thing in gt.image.segments
-        if thing.category_id in categories.thing_ids and not thing.is_crowd
+        (thing.category_id, 1.0, thing.bbox_xywh, rle)
+        for thing, rle in zip(things, rles, strict=True)
+        if not thing.is_crowd
     ]
     return ImageInstances.of(gt.image, rows)
 
