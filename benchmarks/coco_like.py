@@ -1,4 +1,4 @@
-"""A val split and the caches of two ends that look like COCO's to everything after `predict`.
+"""A split and the caches of two ends that look like COCO's to everything after `predict`.
 
 480 x 640 px, 80 thing and 53 stuff categories. Truth: 4 stuff regions and 8 things an image, their sizes spread as
 COCO's. Each end: 100 instances an image, some 9 of them above a score of 0.5, with wavy outlines; probabilities at
@@ -19,7 +19,7 @@ from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import find_runs, write_runs
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
-from antvisionps.panoptic.splits import MANIFEST, runs_path
+from antvisionps.panoptic.splits import MANIFEST, SplitName, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
@@ -47,14 +47,14 @@ class Scene:
     semantics: dict[str, ImageSemantics]
 
 
-def write_coco_like(root: Path, *, images: int, distinct: int) -> None:
+def write_coco_like(root: Path, *, images: int, distinct: int, split: SplitName = "val") -> None:
     """Fills prepared/, predictions/ and routing/ below `root`; only `distinct` images differ."""
     rng = np.random.default_rng(0)
     scenes = [make_scene(rng) for _ in range(min(distinct, images))]
-    _write_prepared(root / "prepared", scenes, images)
+    _write_prepared(root / "prepared", scenes, images, split)
     for end in STRIDE_OF_END:
-        header = CacheHeader(end, "val", "benchmark", CATEGORIES, "benchmark")
-        folder = root / "predictions" / end / "val"
+        header = CacheHeader(end, split, "benchmark", CATEGORIES, "benchmark")
+        folder = root / "predictions" / end / split
         open_instances = InstancesWriter(folder / INSTANCES_FILE, header)
         with open_instances as instances, SemanticWriter(folder / SEMANTIC_FILE, header) as semantics:
             for index in range(images):
@@ -175,8 +175,8 @@ def _predict_semantics(rng: np.random.Generator, class_map: np.ndarray, stride: 
     )
 
 
-def _write_prepared(folder: Path, scenes: list[Scene], images: int) -> None:
-    maps = folder / "panoptic_val"
+def _write_prepared(folder: Path, scenes: list[Scene], images: int, split: SplitName) -> None:
+    maps = folder / f"panoptic_{split}"
     maps.mkdir(parents=True)
     described = [measure_segments(s.segment_ids, category_ids=s.category_of_segment) for s in scenes]
     for index in range(images):
@@ -189,12 +189,12 @@ def _write_prepared(folder: Path, scenes: list[Scene], images: int) -> None:
     with write_runs(runs_path(folder)) as write:
         for index in range(images):
             write(runs[index % len(runs)])
-    val = [
+    listed = [
         PanopticImage(n, f"{n:012d}.jpg", _png_name(n), HEIGHT, WIDTH, described[n % len(described)])
         for n in range(images)
     ]
-    write_panoptic_json(folder / "val.json", categories=CATEGORIES, images=val)
-    splits = {"val": {"images": images, "images_dir": "val", "panoptic_dir": "panoptic_val"}}
+    write_panoptic_json(folder / f"{split}.json", categories=CATEGORIES, images=listed)
+    splits = {split: {"images": images, "images_dir": split, "panoptic_dir": maps.name}}
     manifest = {"fingerprint": "benchmark", "categories": CATEGORIES.to_json(), "root": None, "splits": splits}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 

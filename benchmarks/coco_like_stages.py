@@ -13,14 +13,15 @@ from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
 MIN_STUFF_AREA_PX = 4096
+READ = ("prepared", "predictions", "routing", "calibration")
+"""What all stages after calibrate read."""
 
 
-def write_params(root: Path, *, systems: Sequence[str], workers: int, **score: int) -> None:
-    """ROOT/params.yaml: the built-in ones of two ends, these systems by the heuristic, COCO's smallest stuff segment
-    and no pictures."""
+def write_params(root: Path, *, systems: Sequence[str], workers: int, method: str = "heuristic", **score: int) -> None:
+    """ROOT/params.yaml: the built-in ones of two ends, these systems, COCO's smallest stuff segment and no pictures."""
     yaml = YAML(typ="safe")
     document = yaml.load(PROJECT / "params.yaml")
-    document["fuse"] |= {"method": "heuristic", "systems": list(systems), "min_stuff_area_px": MIN_STUFF_AREA_PX}
+    document["fuse"] |= {"method": method, "systems": list(systems), "min_stuff_area_px": MIN_STUFF_AREA_PX}
     document["ends"], document["predict"]["separate_ends"] = ["e_ups", "lwl_htc"], ["e_ups", "lwl_htc"]
     document["train_hrnet_aspp"]["members"] = []
     document["score"] |= {"overlay_images": 0, **score}
@@ -35,10 +36,9 @@ def apart(write: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         pool.submit(write, *arguments, **named).result()
 
 
-def run_stage(name: str, root: Path, *options: Any) -> None:
-    """`stages/NAME.py` with the folders below `root` that all stages after predict read, and with these options."""
-    places = {"params": root / "params.yaml"}
-    places |= {name: root / name for name in ("prepared", "predictions", "routing", "calibration")}
+def run_stage(name: str, root: Path, *options: Any, read: Sequence[str] = READ) -> None:
+    """`stages/NAME.py` with the folders below `root` that it reads, and with these options."""
+    places = {"params": root / "params.yaml"} | {folder: root / folder for folder in read}
     words = [word for name, place in places.items() for word in (f"--{name}", place)]
     command = [sys.executable, PROJECT / "stages" / f"{name}.py", *words, *options]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}

@@ -34,17 +34,25 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         root = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not (root / "metrics" / "error_budget.csv").exists():
-            apart(write_sources, root, arguments.images, arguments.distinct)
-            write_params(root, systems=SYSTEMS, workers=arguments.workers, bootstrap_samples=50)
-            run_stage("fuse", root, "--out", root / "fused")
-            run_stage("score", root, *score_options(root))
+            write_scored(root, arguments.images, arguments.distinct, workers=arguments.workers)
         begin = time.perf_counter()
-        places = {"models": "models", "fused": "fused", "metrics": "metrics", "out": "report"}
-        run_stage("report", root, *(word for name, of in places.items() for word in (f"--{name}", root / of)))
+        report(root)
         print_row("stage report, s", time.perf_counter() - begin)
         print_sizes(root / "report", arguments.images)
         for name, value in drive(root / "report", arguments.images).items():
             print_row(name, value)
+
+
+def write_scored(root: Path, images: int, distinct: int, *, workers: int) -> None:
+    apart(write_sources, root, images, distinct)
+    write_params(root, systems=SYSTEMS, workers=workers, bootstrap_samples=50)
+    run_stage("fuse", root, "--out", root / "fused")
+    run_stage("score", root, *score_options(root))
+
+
+def report(root: Path) -> None:
+    places = {name: name for name in ("models", "fused", "metrics", "scores")} | {"out": "report"}
+    run_stage("report", root, *(word for name, of in places.items() for word in (f"--{name}", root / of)))
 
 
 def print_row(name: str, value: float) -> None:
