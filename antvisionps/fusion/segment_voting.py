@@ -138,16 +138,15 @@ def stuff_features(fused: FusedImage, average: SemanticAverage, categories: Cate
 
 def fuse_by_probability(
     joined: JoinedInstances,
+    features: Mapping[str, SegmentFeatures],
     average: SemanticAverage,
     *,
     acceptance: Acceptance,
-    ends: Sequence[str],
     categories: CategorySet,
     semantic_end: str,
     rules: HeuristicRules,
 ) -> FusedImage:
-    """The panoptic map of one image by steps 2 to 4. Of the rules it takes the overlap."""
-    features = thing_features(joined, average, ends=ends, categories=categories)
+    """The panoptic map of one image by steps 2 to 4, from its `thing_features`. Of the rules it takes the overlap."""
     calibrated = calibrate_scores(joined, features, acceptance.things)
     least = acceptance.min_probabilities
     fused = paste_accepted(

@@ -10,7 +10,7 @@ from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
-from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability
+from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability, thing_features
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.fusion.temperature import temper
 from antvisionps.panoptic.categories import CategorySet
@@ -149,11 +149,12 @@ def fuse_average(
             rules=settings.rules,
         )
     elif settings.acceptance is not None:
+        ends = list(settings.weight_of_end)
         fused = fuse_by_probability(
             joined,
+            thing_features(joined, average, ends=ends, categories=categories),
             average,
             acceptance=settings.acceptance,
-            ends=list(settings.weight_of_end),
             categories=categories,
             semantic_end=semantic_end,
             rules=settings.rules,

@@ -10,8 +10,8 @@ where all have mask probabilities, unless the heuristic is better by more than t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from antvisionps.fusion.segment_voting import (
     PasteBy,
     SegmentFeatures,
     calibrate_scores,
+    fuse_by_probability,
     paste_accepted,
     stuff_features,
     thing_features,
@@ -45,12 +46,12 @@ from antvisionps.fusion.voting_document import AutoRules, ChoiceOfEnds, VotingDo
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.pipeline.heldout_pixels import HeldoutPixels, open_pixels
-from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
+from antvisionps.pipeline.try_settings import GtImage, PredictionsReader
 from antvisionps.predictions.split_caches import SplitCaches
 
 FOLDS = 5
-PASSES = 4
-"""Over the images, for each choice."""
+PASSES = 3
+"""Over the images, for each choice and way to paste; one more for each choice."""
 
 Labelled = tuple[SegmentFeatures, np.ndarray]
 """Segments of an image, and which of them match a true one, (N,) bool."""
@@ -104,15 +105,18 @@ def calibrate_auto(
     """Fits and measures each choice of the ends; prints them, and returns the one to take."""
     choices = choices_of_ends(ends, caches)
     category_ids = caches.dataset.categories.category_ids.tolist()
-    with progress(description=f"calibrate {system}", total=1 + PASSES * (len(choices) + 1), unit="pass") as bar:
+    with progress(
+        description=f"calibrate {system}", total=1 + (1 + PASSES) * len(choices) + PASSES, unit="pass"
+    ) as bar:
         heldout = HeldoutFits(caches, workers, fold_images(len(caches.dataset.images)), bar.update)
         pixels = HeldoutPixels.join(heldout.map(open_pixels, sorted(ends), rules.temperature_of_end))
         settings = [rules.settings(pixels.weights(chosen)) for chosen in choices]
-        fitted = [_fit_and_count(each, "heuristic", heldout) for each in settings]
+        things = [fit_things(each, heldout) for each in settings]
+        fitted = [_fit_and_count(*each, "heuristic", heldout) for each in zip(settings, things, strict=True)]
         rows, taken = choose_ends(choices, [counts for _, counts in fitted], category_ids)
         acceptance = fitted[taken][0]
         if not pixels.without_mask_probs.intersection(choices[taken]):
-            by_head = _fit_and_count(settings[taken], "panoptic_head", heldout)
+            by_head = _fit_and_count(settings[taken], things[taken], "panoptic_head", heldout)
             rows.append(compare(choices[taken], "panoptic_head", by_head[1], fitted[0][1], category_ids))
             of_heuristic = compare(choices[taken], "heuristic", fitted[taken][1], by_head[1], category_ids)
             acceptance = acceptance if leads(of_heuristic) else by_head[0]
@@ -190,34 +194,47 @@ def _pq(counts: Sequence[MatchCounts], category_ids: Sequence[int]) -> float:
     return 0.0 if np.isnan(quality) else quality
 
 
+@dataclass(frozen=True)
+class FittedThings:
+    """Of each image, by its position, the features of its joined instances; of each fit the things' regression."""
+
+    features: Sequence[Mapping[str, SegmentFeatures]]
+    models: Sequence[QualityModel]
+
+
+def fit_things(settings: FusionSettings, heldout: HeldoutFits) -> FittedThings:
+    """The regressions on all candidates."""
+    thing_ids = [category.category_id for category in heldout.caches.dataset.categories.things]
+    found = heldout.map(_open_collecting, settings)
+    nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), np.zeros((0, 2 * len(settings.weight_of_end) + 3)))
+    labelled = [(SegmentFeatures.join([nothing, *features.values()]), right) for features, right in found]
+    models = [_fit(heldout.of_fit(fit, labelled), thing_ids) for fit in range(len(heldout.seen))]
+    return FittedThings([features for features, _ in found], models)
+
+
 def _fit_and_count(
-    settings: FusionSettings, paste_by: PasteBy, heldout: HeldoutFits
+    settings: FusionSettings, things: FittedThings, paste_by: PasteBy, heldout: HeldoutFits
 ) -> tuple[Acceptance, list[MatchCounts]]:
     """What is fitted on all images; the counts of each image by the fit that does not see it."""
-    accepted, *of_folds = fit_acceptances(settings, paste_by, heldout)
-    tried = [replace(settings, acceptance=of_fold) for of_fold in of_folds]
-    counts: list[MatchCounts] = []
-    if tried:
-        by_fit = count_by_each(tried, heldout.caches, heldout.images, workers=heldout.workers, description=None)
-        unseen_by = np.argmin(heldout.seen[1:], axis=0).tolist()
-        counts = [by_fit[fit][position] for position, fit in enumerate(unseen_by)]
-    heldout.on_pass()
-    return accepted, counts
+    accepted, *of_folds = fit_acceptances(settings, things, paste_by, heldout)
+    unseen_by = np.argmin(heldout.seen[1:], axis=0) if of_folds else []
+    of_image = [of_folds[fold] for fold in unseen_by]
+    return accepted, heldout.map(_open_counting, settings, things.features, of_image) if of_folds else []
 
 
-def fit_acceptances(settings: FusionSettings, paste_by: PasteBy, heldout: HeldoutFits) -> list[Acceptance]:
-    """Of each fit. First the things' regression on all candidates; then their least probabilities on those that are
-    pasted if all may enter; then the same of the stuff that is left."""
+def fit_acceptances(
+    settings: FusionSettings, things: FittedThings, paste_by: PasteBy, heldout: HeldoutFits
+) -> list[Acceptance]:
+    """Of each fit. First the things' least probabilities on those that are pasted if all may enter; then regression and
+    least probabilities of the stuff that is left."""
     categories = heldout.caches.dataset.categories
     thing_ids, stuff_ids = ([c.category_id for c in group] for group in (categories.things, categories.stuff))
-    found = heldout.map(_open_collecting, settings)
-    things = [_fit(heldout.of_fit(fit, found), thing_ids) for fit in range(len(heldout.seen))]
-    pasted = heldout.map(_open_pasting, settings, paste_by, things, heldout.seen)
+    pasted = heldout.map(_open_pasting, settings, things, paste_by, heldout.seen)
     least = [
         least_probabilities(*_join_pairs([of[fit] for of in heldout.of_fit(fit, pasted)]), _of(n_gt, thing_ids))
         for fit, n_gt in enumerate(heldout.n_gt)
     ]
-    left = heldout.map(_open_adding_stuff, settings, paste_by, list(zip(things, least, strict=True)), heldout.seen)
+    left = heldout.map(_open_adding_stuff, settings, things, paste_by, least, heldout.seen)
     acceptances = []
     for fit, n_gt in enumerate(heldout.n_gt):
         parts = [of_image[fit] for of_image in heldout.of_fit(fit, left)]
@@ -226,7 +243,7 @@ def fit_acceptances(settings: FusionSettings, paste_by: PasteBy, heldout: Heldou
         least_stuff = least_probabilities(probs, segments.category_ids, _of(n_gt, stuff_ids))
         least_of_all = least[fit] | least_stuff
         acceptances.append(
-            Acceptance(paste_by=paste_by, things=things[fit], stuff=stuff, min_probabilities=least_of_all)
+            Acceptance(paste_by=paste_by, things=things.models[fit], stuff=stuff, min_probabilities=least_of_all)
         )
     return acceptances
 
@@ -252,58 +269,67 @@ class _ImageWork:
     def __init__(self, caches: SplitCaches, settings: FusionSettings) -> None:
         self.dataset, self.settings = caches.dataset, settings
         self.reader = PredictionsReader.open(caches, [settings])
+        self.semantic_end = semantic_end(self.reader.semantics, settings)
 
     def read(self, position: int) -> None:
-        image, categories = self.dataset.images[position], self.dataset.categories
-        found, planes = self.reader.read(image.image_id)
+        found, planes = self.reader.read(self.dataset.images[position].image_id)
         self.joined = join(found, self.settings)
-        self.average = average_weighted(planes, categories=categories, settings=self.settings)
-        ends = list(self.settings.weight_of_end)
-        self.features = thing_features(self.joined, self.average, ends=ends, categories=categories)
+        self.average = average_weighted(planes, categories=self.dataset.categories, settings=self.settings)
 
-    def paste(self, things: QualityModel, least: dict[int, float], paste_by: PasteBy) -> FusedImage:
+    def features(self) -> dict[str, SegmentFeatures]:
+        ends = list(self.settings.weight_of_end)
+        return thing_features(self.joined, self.average, ends=ends, categories=self.dataset.categories)
+
+    def paste(
+        self,
+        features: Mapping[str, SegmentFeatures],
+        things: QualityModel,
+        least: Mapping[int, float],
+        paste_by: PasteBy,
+    ) -> FusedImage:
         return paste_accepted(
-            calibrate_scores(self.joined, self.features, things),
+            calibrate_scores(self.joined, features, things),
             self.average,
             paste_by=paste_by,
             least=least,
             categories=self.dataset.categories,
-            semantic_end=semantic_end(self.reader.semantics, self.settings),
+            semantic_end=self.semantic_end,
             rules=self.settings.rules,
         )
 
 
-def _open_collecting(caches: SplitCaches, settings: FusionSettings) -> Callable[[int], Labelled]:
+def _open_collecting(
+    caches: SplitCaches, settings: FusionSettings
+) -> Callable[[int], tuple[dict[str, SegmentFeatures], np.ndarray]]:
     work = _ImageWork(caches, settings)
-    no_features = np.zeros((0, 2 * len(settings.weight_of_end) + 3))
 
-    def collect(position: int) -> Labelled:
+    def collect(position: int) -> tuple[dict[str, SegmentFeatures], np.ndarray]:
         work.read(position)
         image = caches.dataset.images[position]
         gt_ids = caches.dataset.load_segment_ids(image)
         joined = work.joined.instances.values()
         best = [pair for one in joined for pair in best_gt_segments(one, gt_ids=gt_ids, gt=image.segments)]
         gt = [position if iou > MATCH_IOU else None for position, iou in best]
-        right = found_first(gt, [score for one in joined for score in one.scores.tolist()])
-        nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), no_features)
-        return SegmentFeatures.join([nothing, *work.features.values()]), right
+        return work.features(), found_first(gt, [score for one in joined for score in one.scores.tolist()])
 
     return collect
 
 
 def _open_pasting(
-    caches: SplitCaches, settings: FusionSettings, paste_by: PasteBy, things: Sequence[QualityModel], seen: np.ndarray
+    caches: SplitCaches, settings: FusionSettings, things: FittedThings, paste_by: PasteBy, seen: np.ndarray
 ) -> Callable[[int], list[tuple[np.ndarray, np.ndarray] | None]]:
     work = _ImageWork(caches, settings)
     all_enter = dict.fromkeys(caches.dataset.categories.thing_ids, 0.0)
 
-    def paste(model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
-        pasted = [segment for segment in work.paste(model, all_enter, paste_by).segments if segment.score is not None]
+    def paste(position: int, model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
+        fused = work.paste(things.features[position], model, all_enter, paste_by)
+        pasted = [segment for segment in fused.segments if segment.score is not None]
         return np.array([s.score for s in pasted], float), np.array([s.category_id for s in pasted], np.int64)
 
     def paste_by_each(position: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
         work.read(position)
-        return [paste(model) if is_seen else None for model, is_seen in zip(things, seen[:, position], strict=True)]
+        fits = zip(things.models, seen[:, position], strict=True)
+        return [paste(position, model) if is_seen else None for model, is_seen in fits]
 
     return paste_by_each
 
@@ -311,14 +337,14 @@ def _open_pasting(
 def _open_adding_stuff(
     caches: SplitCaches,
     settings: FusionSettings,
+    things: FittedThings,
     paste_by: PasteBy,
-    fits: Sequence[tuple[QualityModel, dict[int, float]]],
+    least: Sequence[dict[int, float]],
     seen: np.ndarray,
 ) -> Callable[[int], list[Labelled | None]]:
     work, categories = _ImageWork(caches, settings), caches.dataset.categories
 
-    def add_stuff(gt: GtImage, things: QualityModel, least: dict[int, float]) -> Labelled:
-        fused = work.paste(things, least, paste_by)
+    def add_stuff(gt: GtImage, fused: FusedImage) -> Labelled:
         matches = match_segments(
             gt_runs=gt.runs,
             gt=[gt.image.segments],
@@ -333,6 +359,35 @@ def _open_adding_stuff(
     def add_by_each(position: int) -> list[Labelled | None]:
         work.read(position)
         gt = GtImage.load(caches.dataset, caches.dataset.images[position])
-        return [add_stuff(gt, *fit) if is_seen else None for fit, is_seen in zip(fits, seen[:, position], strict=True)]
+        features = things.features[position]
+        return [
+            add_stuff(gt, work.paste(features, model, of_fit, paste_by)) if is_seen else None
+            for model, of_fit, is_seen in zip(things.models, least, seen[:, position], strict=True)
+        ]
 
     return add_by_each
+
+
+def _open_counting(
+    caches: SplitCaches,
+    settings: FusionSettings,
+    features: Sequence[Mapping[str, SegmentFeatures]],
+    acceptances: Sequence[Acceptance],
+) -> Callable[[int], MatchCounts]:
+    """Features and acceptances are of the images, by position."""
+    work = _ImageWork(caches, settings)
+
+    def count(position: int) -> MatchCounts:
+        work.read(position)
+        fused = fuse_by_probability(
+            work.joined,
+            features[position],
+            work.average,
+            acceptance=acceptances[position],
+            categories=caches.dataset.categories,
+            semantic_end=work.semantic_end,
+            rules=settings.rules,
+        )
+        return GtImage.load(caches.dataset, caches.dataset.images[position]).count(fused)
+
+    return count
