@@ -60,21 +60,36 @@ def panoptic_argmax(
         channel[rows, columns][logit > best[rows, columns]] = 256 + index
         np.maximum(best[rows, columns], logit, out=best[rows, columns])
         np.maximum(claimed[rows, columns], thing, out=claimed[rows, columns])
-    thing_planes = [plane for class_index, plane in plane_of_class.items() if class_index < things]
-    channel[np.max([nothing, *thing_planes], axis=0) - claimed > best] = UNKNOWN
+    best_thing = nothing
+    for class_index, plane in plane_of_class.items():
+        if class_index < things:
+            np.maximum(best_thing, plane, out=best_thing)
+    channel[best_thing - claimed > best] = UNKNOWN
     return channel
 
 
 def _resize_into_box(
     mask_logits: np.ndarray, box_xywh: np.ndarray, *, hw: tuple[int, int]
 ) -> tuple[slice, slice, np.ndarray]:
+    """The rows and columns of the box on the image, and the logits there."""
+    left, top, right, bottom = _whole_pixels(box_xywh)
+    resized = cv2.resize(mask_logits, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    rows, columns = _on_image(box_xywh, hw)
+    return rows, columns, resized[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+def _whole_pixels(box_xywh: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the box, widened to whole pixels, one at least."""
     left, top = np.floor(box_xywh[:2]).astype(int).tolist()
     right, bottom = np.ceil(box_xywh[:2] + box_xywh[2:]).astype(int).tolist()
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
-    resized = cv2.resize(mask_logits, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _on_image(box_xywh: np.ndarray, hw: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of the widened box that lie on the image."""
+    left, top, right, bottom = _whole_pixels(box_xywh)
     y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = max(y0, min(bottom, hw[0])), max(x0, min(right, hw[1]))
-    return slice(y0, y1), slice(x0, x1), resized[y0 - top : y1 - top, x0 - left : x1 - left]
+    return slice(y0, max(y0, min(bottom, hw[0]))), slice(x0, max(x0, min(right, hw[1])))
 
 
 def mask_probs_to_logits(mask_probs: np.ndarray) -> np.ndarray:
@@ -169,14 +184,15 @@ def _give_regions(
     instance_ids = np.full(channel.shape, VOID_SEGMENT_ID, dtype=np.int32)
     pasted, rejected = [], []
     for index, candidate in enumerate(candidates):
-        region = channel == 256 + index
-        votes = np.bincount(class_map[region], minlength=things + 1)
+        box = _on_image(candidate.source.boxes_xywh[candidate.index], channel.shape)
+        region = channel[box] == 256 + index
+        votes = np.bincount(class_map[box][region], minlength=things + 1)
         if votes.sum() == 0:
             rejected.append(candidate.reject(RejectReason.EMPTY, free_px=0))
         elif votes[things:].max() >= MIN_STUFF_SHARE * votes.sum():
-            channel[region] = things + int(votes[things:].argmax())
+            channel[box][region] = things + int(votes[things:].argmax())
             rejected.append(candidate.reject(RejectReason.OUTVOTED, free_px=int(votes.sum())))
         else:
             pasted.append(candidate)
-            instance_ids[region] = len(pasted)
+            instance_ids[box][region] = len(pasted)
     return instance_ids, pasted, rejected
