@@ -1,6 +1,7 @@
 """How other tools name the images of a split: by id or by the photo's file name."""
 
 from collections import Counter
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from antvisionps.core.errors import PredictionsError
@@ -14,10 +15,17 @@ class ImageFinder:
     """The images of a split by what may stand as a result's `image_id`."""
 
     def __init__(self, dataset: PanopticDataset) -> None:
+        self._dataset = dataset
         self._by_id = {image.source_id: image for image in dataset.images}
-        self._by_photo = base_names(dataset)
-        # A name that is another image's number leaves a doubt.
-        self._by_name = {
+
+    @cached_property
+    def _by_photo(self) -> dict[str, PanopticImage]:
+        return base_names(self._dataset)
+
+    @cached_property
+    def _by_name(self) -> dict[str, PanopticImage]:
+        """Without names that are another image's number."""
+        return {
             name: image
             for name, image in self._by_photo.items()
             if not name.isdecimal() or self._by_id.get(int(name), image) is image
