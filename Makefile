@@ -7,6 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.setup-done
+# What only the tests need. Stages do not see it: torch's companions import more the more there is.
+TESTS := $(VENV)/tests
+WITH_TESTS := PYTHONPATH=$(CURDIR)/$(TESTS)
 
 # dvc.yaml calls `python`: the environment's own comes first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -22,7 +25,7 @@ export MMCV_WITH_OPS := 0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup repro test chromium slurm loggers lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
+.PHONY: help setup repro test test-setup chromium slurm lint format types clean ablation-e-ups ablation-lwl-htc fusion-table table1 table2 table3
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -47,8 +50,8 @@ endif
 	dvc repro
 	antvisionps results metrics/panoptic.json
 
-test: setup chromium slurm loggers lint types ## Lint, check types, run the tests
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test: test-setup chromium slurm lint types ## Lint, check types, run the tests
+	$(WITH_TESTS) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # $(call debian,PACKAGES,TESTS) installs Debian's packages for those tests. Where it cannot, only CI stops.
 debian = echo "Installing $(1) for the tests of $(2)"; \
@@ -63,23 +66,23 @@ chromium: ## Install Debian's Chromium for the tests of the report page, unless 
 slurm: ## Install Debian's SLURM for the tests of its jobs, unless there is one (10 s)
 	@if ! PATH="$$PATH:/usr/sbin" which munged slurmctld slurmd srun >/dev/null; then $(call debian,munge slurm-wlm,SLURM jobs); fi
 
-LOGGERS := $(VENV)/loggers
-loggers: $(LOGGERS)/.done ## Install what the tests of runtime.loggers need, apart from the other packages (15 s)
+test-setup: $(TESTS)/.done ## Install what only the tests need, apart from the other packages (1 min)
 
-$(LOGGERS)/.done: requirements-loggers.lock | setup
-	@{ python -m pip install --disable-pip-version-check --no-input --quiet --no-deps --upgrade --target $(LOGGERS) --requirement $< && touch $@; } \
-	|| { echo "The loggers' packages cannot be installed here: their tests are skipped" >&2; [ -z "$(CI)" ]; }
+$(TESTS)/.done: requirements-test.lock $(READY)
+	python -m pip install --disable-pip-version-check --no-input --quiet --no-compile --no-deps --upgrade --target $(TESTS) --requirement $<
+	python -m compileall -q -j 0 -x '/tests?/' $(TESTS) >/dev/null || true
+	@touch $@
 
-lint: setup ## Check style and format
-	ruff check .
-	ruff format --check .
+lint: test-setup ## Check style and format
+	$(WITH_TESTS) python -m ruff check .
+	$(WITH_TESTS) python -m ruff format --check .
 
-format: setup ## Fix style and format
-	ruff check --fix .
-	ruff format .
+format: test-setup ## Fix style and format
+	$(WITH_TESTS) python -m ruff check --fix .
+	$(WITH_TESTS) python -m ruff format .
 
-types: setup ## Check types
-	mypy
+types: test-setup ## Check types
+	$(WITH_TESTS) python -m mypy
 
 ablation-e-ups: setup ## Train E-UPS without and with BFP and LSH, 3 seeds each, into docs/ablations.md (resumable)
 	antvisionps table 1 --seeds 1 2 3 --out docs/ablations.md

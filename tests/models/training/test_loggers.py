@@ -16,17 +16,6 @@ from tests.tiny_run import PROJECT
 run = run_in_folder
 
 
-@pytest.fixture
-def packages(monkeypatch):
-    """Lets the tools' packages be imported from the folder in which `make loggers` puts them."""
-    folder = PROJECT / ".venv" / "loggers"
-    if not (folder / ".done").exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            "no packages of loggers here; `make loggers` installs them"
-        )
-    monkeypatch.syspath_prepend(folder)
-
-
 def read_tensorboard(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -80,7 +69,6 @@ READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "wandb": read
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
-@pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize("logger", READERS)
 def test_a_logger_has_dvclives_curves(logger, run, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -92,7 +80,6 @@ def test_a_logger_has_dvclives_curves(logger, run, tmp_path, monkeypatch):
     assert [*curves["learning_rate"]] == [2, 4]
 
 
-@pytest.mark.usefixtures("packages")
 def test_loggers_change_no_weights(run, tmp_path):
     loggers = open_loggers(["tensorboard"], name="test", folder=tmp_path / "logs")
     with_logger, without = run("with", loggers=loggers), run("without")
