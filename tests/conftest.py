@@ -14,6 +14,8 @@ from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
+# Programs that tests start import what a user's would, without the folder of the tests' packages.
+os.environ.pop("PYTHONPATH", None)
 # Git and DVC commit in the tests' own repositories, on machines where nobody told git a name.
 os.environ |= {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 

@@ -32,11 +32,10 @@ PURPOSE_OF_EXTRA = {
     "notebooks": "only `plot` and `to_pandas` in notebooks need it",
     "loggers": "only runtime.loggers needs it",
     "cluster": "only runtime.backend dask needs it",
-    "dev": "only the tests need it",
 }
-OPTIONAL = ("dev", "figures", "notebooks", "loggers", "cluster")
-NOT_LOCKED = ("loggers",)
-"""The tools of others, which are many packages."""
+OPTIONAL = ("figures", "notebooks", "loggers", "cluster")
+NOT_LOCKED = ("notebooks", "loggers")
+"""Packages that make each start of a stage longer wherever they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,8 @@ def _packages(project_root: Path) -> Iterator[Finding]:
     yield Finding("ok", "antvisionps", metadata.version("antvisionps"))
     for requirement in requirements:
         extra = _extra_of(requirement)
+        if extra == "dev":
+            continue
         purpose = PURPOSE_OF_EXTRA.get(extra, "everything needs it")
         severity: Severity = "note" if extra in OPTIONAL else "wrong"
         remedy = _install_command(project_root, extra)
@@ -84,10 +85,10 @@ def _packages(project_root: Path) -> Iterator[Finding]:
 
 
 def _extra_of(requirement: Requirement) -> str:
-    """The extra that asks for it, "" for the base install."""
+    """The extra that asks for it: "" for the base install, dev for what no other does."""
     if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
         return ""
-    return next((extra for extra in PURPOSE_OF_EXTRA if requirement.marker.evaluate({"extra": extra})), "")
+    return next((extra for extra in PURPOSE_OF_EXTRA if requirement.marker.evaluate({"extra": extra})), "dev")
 
 
 def _is_installed(name: str) -> bool:

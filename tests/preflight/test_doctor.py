@@ -45,14 +45,16 @@ def test_without_a_lock_the_remedy_names_the_extra(without_torch, tmp_path):
     assert findings(tmp_path)["torch"].remedy == f"{sys.executable} -m pip install 'antvisionps[models]'"
 
 
-def test_a_version_out_of_range_is_wrong_and_a_missing_package_of_the_tests_is_a_note(monkeypatch, without_torch):
-    required = ["numpy>=99", "no-such-oracle>=1; extra == 'dev'"]
+def test_a_version_out_of_range_is_wrong_and_a_package_of_the_tests_is_nobodys_concern(monkeypatch, without_torch):
+    required = ["numpy>=99", "no-such-logger>=1; extra == 'loggers'", "no-such-oracle>=1; extra == 'dev'"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: required)
     found = findings()
     assert found["numpy"].severity == "wrong"
     assert "expected >=99" in found["numpy"].message
-    oracle = found["no-such-oracle"]
-    assert (oracle.severity, oracle.message) == ("note", "missing; only the tests need it")
+    logger = found["no-such-logger"]
+    assert (logger.severity, logger.message) == ("note", "missing; only runtime.loggers needs it")
+    assert logger.remedy == f"{sys.executable} -m pip install 'antvisionps[loggers]'"
+    assert "no-such-oracle" not in found
 
 
 def test_a_package_that_is_not_installed_itself_is_told(monkeypatch, without_torch):

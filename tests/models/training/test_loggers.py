@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import struct
 
 import pytest
@@ -11,7 +10,6 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.training.loggers import open_loggers
 from tests.models.training.test_loop import loss_curve
 from tests.models.training.test_loop import run as run_in_folder
-from tests.tiny_run import PROJECT
 
 run = run_in_folder
 
