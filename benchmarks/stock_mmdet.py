@@ -128,7 +128,7 @@ def main() -> None:
     params = load_params(arguments.params)
     device = select_device(params.runtime.device, cpu_threads=params.runtime.cpu_threads)
     training = params.train_e_ups if arguments.end == "e_ups" else params.train_lwl_htc
-    ours = params.train_e_ups.networks[params.train_e_ups.members[0]] if arguments.end == "e_ups" else training.network
+    ours = training.networks[training.members[0]]
     network = {key: ours.model_dump(mode="json")[key] for key in SIZES}
     folder = arguments.models / "base"
     fingerprint = dataset_fingerprint(arguments.prepared)

@@ -151,7 +151,7 @@ def build(variant: str, *, rois_per_image: int | None = None) -> Any:
     torch.manual_seed(0)
     params = load_params(PROFILE)
     if variant in HTC_ORDER:
-        model = build_cascade(variant, paper_settings(params.train_lwl_htc.network, rois_per_image))
+        model = build_cascade(variant, paper_settings(params.train_lwl_htc.networks["base"], rois_per_image))
     elif variant == STOCK:
         settings = paper_settings(params.train_e_ups.networks["r101_dcn"], rois_per_image)
         settings["backbone"]["deformable"] = False
@@ -211,7 +211,7 @@ def print_predicting(sizes: Sequence[Batch], *, device: torch.device, photos: in
 def predicting_end(end: str, backbone: str, *, proposals: int) -> Any:
     """An end of the profile on a plain ResNet of random weights."""
     params = load_params(PROFILE)
-    networks = {"e_ups": params.train_e_ups.networks["r50"], "lwl_htc": params.train_lwl_htc.network}
+    networks = {"e_ups": params.train_e_ups.networks["r50"], "lwl_htc": params.train_lwl_htc.networks["base"]}
     settings = paper_settings(networks[end], None)
     settings["backbone"] |= {"name": backbone, "deformable": False}
     settings["test_proposals"] = proposals

@@ -1,4 +1,4 @@
-"""Stage `train_lwl_htc`: the LWL-HTC network on the train split."""
+"""Stage `train_lwl_htc@member`: one network of the LWL-HTC ensemble on the train split."""
 
 from antvisionps.core.stage import run_stage, stage_parser
 from antvisionps.models.lwl_htc.network import build_lwl_htc
@@ -11,15 +11,17 @@ from antvisionps.params.training import TrainLwlHtc
 
 
 def main() -> None:
-    options = stage_parser(__doc__, "prepared", "work", "out").parse_args()
+    parser = stage_parser(__doc__, "prepared", "work", "out")
+    parser.add_argument("--member", required=True, help="one of train_lwl_htc.members")
+    options = parser.parse_args()
     settings = load_section(options.params, "train_lwl_htc", TrainLwlHtc)
     runtime = load_section(options.params, "runtime", Runtime)
     train_on_train_split(
         options,
         end="lwl_htc",
         build=build_lwl_htc,
-        network=settings.network.architecture(),
-        load_from=settings.network.load_from,
+        network=settings.network(options.member),
+        load_from=settings.load_from(options.member),
         settings=TrainingSettings(**settings.keyword_arguments()),
         measure=measure,
         **runtime.training_arguments(),

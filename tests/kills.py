@@ -43,9 +43,9 @@ class Stage(NamedTuple):
     outs: tuple[str, ...]
 
 
-def training(stage: str, end: str, member: str = "") -> Stage:
+def training(end: str) -> Stage:
     out = f"data/models/{end}/base"
-    return Stage(stage, f"{member} {PREPARED} --work data/unfinished/{end}/base --out {out}", (out,))
+    return Stage(f"train_{end}", f"--member base {PREPARED} --work data/unfinished/{end}/base --out {out}", (out,))
 
 
 def prediction(end: str, split: str) -> Stage:
@@ -61,9 +61,9 @@ def shared_prediction(split: str) -> Stage:
 
 STAGES = (
     Stage("prepare", "--out data/prepared", ("data/prepared",)),
-    training("train_e_ups", "e_ups", "--member base"),
-    training("train_lwl_htc", "lwl_htc"),
-    training("train_hrnet_aspp", "hrnet_aspp", "--member base"),
+    training("e_ups"),
+    training("lwl_htc"),
+    training("hrnet_aspp"),
     shared_prediction("heldout"),
     shared_prediction("val"),
     prediction("hrnet_aspp", "heldout"),
@@ -189,7 +189,7 @@ def shrink_further(path: Path) -> None:
     yaml = YAML()
     params = yaml.load(path)
     params["predict"] |= {"separate_ends": ["hrnet_aspp"], "shared_backbone": [{"first": "e_ups", "second": "lwl_htc"}]}
-    for network in (params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]):
+    for network in (params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["networks"]["base"]):
         network["backbone"] |= {"frozen_stages": 4, "frozen_norm": True}
     params["runtime"] |= {"workers": 2, "loader_workers": 1}
     yaml.dump(params, path)

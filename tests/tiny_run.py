@@ -32,7 +32,7 @@ def shrink(params: dict[str, Any]) -> None:
     params["fuse"]["method"] = "heuristic"
     params["prepare"]["scenes"] |= {"train_images": 9, "val_images": 4, "height_px": 64, "width_px": 80}
     params["prepare"] |= {"heldout_images": 3, "monitor_images": 2}
-    networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["network"]
+    networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["networks"]["base"]
     for network in networks:
         network |= TINY_NETWORK
     networks[1].update({"deformable_semantic_head": None, "uncertainty": None})
@@ -57,7 +57,7 @@ def commands() -> list[str]:
     lines = [
         "prepare --out data/prepared",
         f"train_e_ups --member base {prepared} --work data/unfinished/e_ups/base --out data/models/e_ups/base",
-        f"train_lwl_htc {prepared} --work data/unfinished/lwl_htc/base --out data/models/lwl_htc/base",
+        f"train_lwl_htc --member base {prepared} --work data/unfinished/lwl_htc/base --out data/models/lwl_htc/base",
         f"train_hrnet_aspp --member base {prepared} --work data/unfinished/hrnet --out data/models/hrnet_aspp/base",
     ]
     for end in ENDS:

@@ -111,11 +111,12 @@ def table_1(params: Params) -> Table:
 
 
 def table_2(params: Params) -> Table:
-    backbone = params.train_lwl_htc.network.backbone.name
+    member = params.train_lwl_htc.members[0]
+    backbone = params.train_lwl_htc.networks[member].backbone.name
     rows = []
     for variant, changes, report in _LWL_HTC_ROWS:
         at_level = (HTC_LEVEL,) if _has_report_networks(params) and NO_DC_HEAD in changes else ()
-        of_network = tuple(f"train_lwl_htc.network.{change}" for change in (*changes, *at_level))
+        of_network = tuple(f"train_lwl_htc.networks.{member}.{change}" for change in (*changes, *at_level))
         rows.append(
             Row(f"{backbone} {variant}", _label("table2", variant), ("lwl_htc",), of_network, "lwl_htc", report)
         )

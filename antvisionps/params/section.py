@@ -44,6 +44,7 @@ RENAMED = {
     for end in ("e_ups", "lwl_htc", "hrnet_aspp")
     for key in ("autocast", "accumulated_batches")
 } | {
+    "train_lwl_htc.network": "train_lwl_htc.networks.base, beside train_lwl_htc.members, as every end has them",
     "fuse.routing": "fuse.instance_ensemble; write best_of_class for best_ap, best_overall for single",
     "fuse.method.fusion": "fuse.method, one for all systems, and fuse.methods, a table of exceptions",
 }

@@ -22,16 +22,12 @@ from antvisionps.params.section import (
     Section,
     Seed,
     load_section,
-    refuse_empty,
     refuse_repeats,
 )
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Norm = Literal["gn", "syncbn"]
 Layers = Annotated[int, Field(ge=1, le=100)]
-
-ONLY_MEMBER = "base"
-"""Name of the network of an end that is no ensemble."""
 
 
 class Backbone(Section):
@@ -116,7 +112,7 @@ class EUpsMember(EUpsNetwork, Start):
 
 
 class LwlHtcMember(LwlHtcNetwork, Start):
-    """The network of LWL-HTC that is trained."""
+    """A network of LWL-HTC that is trained."""
 
 
 class HrnetAsppMember(HrnetAsppNetwork, Start):
@@ -178,6 +174,11 @@ class Augmentation(Section):
 
 
 class Training(Section):
+    """Each of the networks that are averaged has settings of its own; the rest is common to all. Without members an end
+    is not trained."""
+
+    members: tuple[Name, ...]
+    networks: dict[Name, Any]
     seed: Seed
     schedule: Schedule
     optimizer: Optimizer
@@ -197,24 +198,17 @@ class Training(Section):
             )
         return self
 
-    def keyword_arguments(self) -> dict[str, Any]:
-        """What training any network of this end is called with, as plain values."""
-        return self.model_dump(mode="json", include=set(Training.model_fields))
-
-
-class Ensemble(Training):
-    """Each of the networks that are averaged has settings of its own; the rest is common to all."""
-
-    members: tuple[Name, ...]
-    networks: dict[Name, Any]
-
     @model_validator(mode="after")
-    def _members_are_described(self) -> Ensemble:
+    def _members_are_described(self) -> Training:
         refuse_repeats("members", self.members)
         missing = [name for name in self.members if name not in self.networks]
         if missing:
             raise ValueError(f"members lists {missing}, but networks describes only {sorted(self.networks)}")
         return self
+
+    def keyword_arguments(self) -> dict[str, Any]:
+        """What training any network of this end is called with, as plain values."""
+        return self.model_dump(mode="json", exclude={"members", "networks"})
 
     def network(self, member: str) -> dict[str, Any]:
         """What the member's network is built with, as plain values. Raises ParamsError on an unknown one."""
@@ -230,24 +224,17 @@ class Ensemble(Training):
         return self.networks[member]
 
 
-class TrainEUps(Ensemble):
+class TrainEUps(Training):
     networks: dict[Name, EUpsMember]
     optimizer: DetectorOptimizer
 
-    @model_validator(mode="after")
-    def _has_members(self) -> TrainEUps:
-        refuse_empty("members", self.members)
-        return self
-
 
 class TrainLwlHtc(Training):
-    network: LwlHtcMember
+    networks: dict[Name, LwlHtcMember]
     optimizer: LwlHtcOptimizer
 
 
-class TrainHrnetAspp(Ensemble):
-    """Without members, this end is not trained."""
-
+class TrainHrnetAspp(Training):
     networks: dict[Name, HrnetAsppMember]
 
     @model_validator(mode="after")
@@ -281,13 +268,8 @@ TRAINING_OF_END: dict[str, type[Training]] = {"e_ups": TrainEUps, "lwl_htc": Tra
 """The ends that are trained here, each with its section `train_END`."""
 
 
-def members_of(training: Training) -> tuple[str, ...]:
-    """Names of the networks that are trained for an end."""
-    return training.members if isinstance(training, Ensemble) else (ONLY_MEMBER,)
-
-
 def load_members(path: Path, end: str) -> tuple[str, ...]:
     """Names of the networks that params.yaml trains for the end. Raises ParamsError on an end without a training."""
     if end not in TRAINING_OF_END:
         raise ParamsError(f"--end {end}: expected one of {list(TRAINING_OF_END)}, which are trained here")
-    return members_of(load_section(path, f"train_{end}", TRAINING_OF_END[end]))
+    return load_section(path, f"train_{end}", TRAINING_OF_END[end]).members

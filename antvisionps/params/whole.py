@@ -15,7 +15,7 @@ from antvisionps.params.prepare import Prepare
 from antvisionps.params.profiles import read_params
 from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import Name, Section, check, refuse_empty, refuse_repeats, refuse_zeros
-from antvisionps.params.training import ONLY_MEMBER, TRAINING_OF_END, TrainEUps, TrainHrnetAspp, TrainLwlHtc, members_of
+from antvisionps.params.training import TRAINING_OF_END, TrainEUps, TrainHrnetAspp, TrainLwlHtc
 
 FUSION_SYSTEM = "fusion"
 """Name of the system that takes all ends; every other system is the end it is named after."""
@@ -64,7 +64,7 @@ class Params(Section):
 
     def weight_of_member(self, end: str) -> dict[str, float]:
         """How much each of the end's networks counts, in the order in which they are listed."""
-        members = members_of(getattr(self, f"train_{end}")) if end in TRAINING_OF_END else (ONLY_MEMBER,)
+        members = getattr(self, f"train_{end}").members if end in TRAINING_OF_END else ()
         return self.predict.weight_of_member(end, members)
 
     @model_validator(mode="after")
@@ -74,10 +74,11 @@ class Params(Section):
             refuse_repeats(place, names)
         if FUSION_SYSTEM in self.all_ends:
             raise ValueError(f"an end cannot be called {FUSION_SYSTEM}: that is the system of all ends")
-        if "hrnet_aspp" in self.ends and not self.train_hrnet_aspp.members:
-            raise ValueError(
-                "ends lists hrnet_aspp, but train_hrnet_aspp.members is empty; list there what to train, as [base]"
-            )
+        for end in set(self.ends) & set(TRAINING_OF_END):
+            if not getattr(self, f"train_{end}").members:
+                raise ValueError(
+                    f"ends lists {end}, but train_{end}.members is empty; list there what to train, as [base]"
+                )
         if trained := [name for name in self.import_end.ends if name in TRAINING_OF_END]:
             raise ValueError(
                 f"import_end.ends lists {trained[0]}, the name of an end that is trained here; choose another"
@@ -102,7 +103,7 @@ class Params(Section):
             return
         for name in TRAINING_OF_END:
             training = getattr(self, f"train_{name}")
-            if members_of(training) and training.evaluate_interval is not None:
+            if training.members and training.evaluate_interval is not None:
                 raise ValueError(
                     f"train_{name}.evaluate_interval is {training.evaluate_interval}, but prepare.monitor_images is 0, "
                     "so that there is nothing to evaluate on; raise monitor_images, or set evaluate_interval to null"

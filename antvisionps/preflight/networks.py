@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import get_torchvision_models
 
 from antvisionps.models.blocks.backbones import EFFICIENTNET, RESNET_DEPTHS, TIMM_NAMES, TIMM_PREFIX
 from antvisionps.models.blocks.backbones import packaged_efficientnet_weights as packaged_weights
-from antvisionps.params.training import Ensemble, Training
+from antvisionps.params.training import Training
 from antvisionps.params.whole import Params
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -39,15 +39,10 @@ class TrainedNetwork:
 
 def networks_of(params: Params) -> Iterator[TrainedNetwork]:
     """Every network that `ends` trains, end by end."""
-    sections: dict[str, Training] = {"e_ups": params.train_e_ups, "hrnet_aspp": params.train_hrnet_aspp}
     for end in params.ends:
-        section = sections.get(end, params.train_lwl_htc)
-        described = (
-            {member: (section.network(member), section.load_from(member)) for member in section.members}
-            if isinstance(section, Ensemble)
-            else {"base": (params.train_lwl_htc.network.architecture(), params.train_lwl_htc.network.load_from)}
-        )
-        for member, (settings, load_from) in described.items():
+        section: Training = getattr(params, f"train_{end}")
+        for member in section.members:
+            settings, load_from = section.network(member), section.load_from(member)
             backbone = _backbone(settings["backbone"]) if load_from is None else None
             yield TrainedNetwork(end, member, settings, section, load_from, backbone)
 

@@ -44,7 +44,7 @@ LEAST_ITERATIONS_FRAC = 0.3
 TRAINED = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
 NETWORKS = {
     "train_e_ups": ("train_e_ups.networks.base", "train_e_ups.networks.bfp_lsh"),
-    "train_lwl_htc": ("train_lwl_htc.network",),
+    "train_lwl_htc": ("train_lwl_htc.networks.base",),
 }
 """The ends that find instances → the keys of the built-in run's networks."""
 

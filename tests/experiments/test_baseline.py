@@ -36,7 +36,7 @@ def train_otherwise(project: Path) -> None:
     """What a run leaves behind on a machine that trains other weights."""
     yaml = YAML()
     lock = yaml.load(project / "dvc.lock")
-    lock["stages"]["train_lwl_htc"]["outs"][0]["md5"] = "0" * 32 + ".dir"
+    lock["stages"]["train_lwl_htc@base"]["outs"][0]["md5"] = "0" * 32 + ".dir"
     yaml.dump(lock, project / "dvc.lock")
     (project / "metrics" / "panoptic.json").write_text(SUMMARY % 41)
 
@@ -56,7 +56,7 @@ def test_another_machines_results_are_told_until_a_commit_makes_the_run_the_base
     train_otherwise(project)
     cli.main(["results", "metrics/panoptic.json"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("warning: HEAD's results are another machine's: train_lwl_htc gave something else there ")
+    assert last.startswith("warning: HEAD's results are another machine's: train_lwl_htc@base gave something else there ")
     assert last.endswith(f"to compare with your own run, {COMMIT}")
     commit(project)
     cli.main(["results", "metrics/panoptic.json"])
@@ -76,7 +76,7 @@ def test_a_changed_param_or_code_explains_other_metrics(project):
 def test_a_changed_param_of_the_fusion_does_not_explain_other_weights(project):
     train_otherwise(project)
     set_param(project)
-    assert "another machine's: train_lwl_htc gave" in foreign_baseline(project)
+    assert "another machine's: train_lwl_htc@base gave" in foreign_baseline(project)
     assert f"run `make repro` without your changes, then {COMMIT}" in foreign_baseline(project)
 
 

@@ -78,7 +78,7 @@ def test_elsewhere_a_row_of_table_1_changes_the_profiles_own_network():
 
 @pytest.mark.parametrize(("profile", "plain_level", "dc_level"), [(PAPER, 1, 2), (BUILT_IN, 0, 0)])
 def test_table_2_switches_uncertainty_and_the_dc_head(profile, plain_level, dc_level):
-    networks = [params.train_lwl_htc.network for params in params_of_rows(profile, "2")]
+    networks = [params.train_lwl_htc.networks["base"] for params in params_of_rows(profile, "2")]
     assert [(n.uncertainty, n.deformable_semantic_head, n.semantic_level) for n in networks] == [
         (None, None, plain_level),
         ("task", None, plain_level),

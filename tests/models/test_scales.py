@@ -22,7 +22,7 @@ PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NO_DC_HEAD = {"deformable_semantic_head": None, "uncertainty": None}
 PLAIN = {
     "e_ups": PARAMS.train_e_ups.network("base"),
-    "lwl_htc": PARAMS.train_lwl_htc.network.architecture() | NO_DC_HEAD,
+    "lwl_htc": PARAMS.train_lwl_htc.network("base") | NO_DC_HEAD,
 }
 FULL_WEIGHTS = {"roi_semantic_loss_weight": 1.0, "panoptic_loss_weight": 1.0, "unknown_frac": 0.0}
 BFP, LSH = {"balanced_pyramid_level": 2}, {"location_sensitive_header": True}

@@ -63,8 +63,8 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("predict.short_sides_px", [128, 10**9], r"predict\.short_sides_px\.1: .*less than or equal to 16384"),
         ("predict.max_instances", 10**18, r"predict\.max_instances: .*less than or equal to 100000"),
         ("train_e_ups.networks.base.load_from", 3, r"networks\.base\.load_from: .*string, got 3"),
-        ("train_lwl_htc.network.load_from", ..., r"network\.load_from: Field required"),
-        ("train_lwl_htc.network.fpn_channels", 10**9, r"fpn_channels: .*less than or equal to 4096"),
+        ("train_lwl_htc.networks.base.load_from", ..., r"networks\.base\.load_from: Field required"),
+        ("train_lwl_htc.networks.base.fpn_channels", 10**9, r"fpn_channels: .*less than or equal to 4096"),
         ("train_e_ups.optimizer.learning_rate", 3e38, r"learning_rate: .*less than or equal to 1000000"),
         ("fuse.min_stuff_area_px", 2**40, r"fuse\.min_stuff_area_px: .*less than or equal to 1000000000"),
         ("fuse.semantic_weights", {"e_ups": 1e300}, r"semantic_weights\.e_ups: .*less than or equal to 1000000"),
@@ -107,13 +107,14 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         ("fuse.semantic_weights", {"e_ups": 1.0, "hrnet": 1.0}, r"has \['hrnet'\]; expected only names of"),
         ("predict.member_weights.mine", {}, r"predict\.member_weights has \['mine'\]; expected only names of"),
         ("predict.member_weights.e_ups", {"big": 1.0}, r"e_ups has \['big'\]; expected only names of \['base', 'bfp"),
+        ("train_lwl_htc.members", [], r"ends lists lwl_htc, but train_lwl_htc\.members is empty"),
         ("train_hrnet_aspp.members", [], r"ends lists hrnet_aspp, but train_hrnet_aspp\.members is empty"),
         ("train_hrnet_aspp.members", ["big"], r"aspp: .*members lists \['big'\], but networks describes only"),
         ("train_hrnet_aspp.networks.base.backbone.width", 20, r"width: .*18, 30, 32, 40, 44, 48 or 64, got 20"),
         ("train_hrnet_aspp.networks.base.aspp_rates", [0, 6], r"aspp_rates\.0: .*greater than or equal to 1, got 0"),
         ("train_hrnet_aspp.networks.base.hard_pixel_frac", 0.0, r"hard_pixel_frac: .*greater than 0, got 0"),
         ("fuse.min_score", float("nan"), r"fuse\.min_score: .*finite"),
-        ("train_lwl_htc.network.semantic_level", 5, r"network\.semantic_level: .*less than or equal to 4, got 5"),
+        ("train_lwl_htc.networks.base.semantic_level", 5, r"base\.semantic_level: .*less than or equal to 4, got 5"),
         ("predict.member_weights.e_ups", {"base": 0.0, "bfp_lsh": 0.0}, r"predict\.member_weights\.e_ups are all zero"),
         ("predict.member_weights.lwl_htc", {"big": 1.0}, r"\['big'\]; expected only names of \['base'\]"),
         ("predict.separate_ends", ["e_ups"], r"list \['e_ups'\]; expected each of ends \['e_ups', 'lwl_htc', 'hrn"),
@@ -155,8 +156,9 @@ def test_the_best_weights_need_an_evaluation():
 
 
 def test_htcs_own_semantic_branch_has_no_level_4():
-    branch = {"train_lwl_htc.network.deformable_semantic_head": None, "train_lwl_htc.network.semantic_level": 4}
-    with pytest.raises(ParamsError, match=r"network: .*semantic_level is 4; expected 0 to 3"):
+    base = "train_lwl_htc.networks.base"
+    branch = {f"{base}.deformable_semantic_head": None, f"{base}.semantic_level": 4}
+    with pytest.raises(ParamsError, match=r"networks\.base: .*semantic_level is 4; expected 0 to 3"):
         load_params(BUILT_IN, changes=branch)
 
 
@@ -230,6 +232,7 @@ def test_the_members_of_an_end_are_those_that_are_trained(edited):
     [
         ("train_e_ups.memory.autocast", "bfloat16", "train_e_ups.optimizer.autocast"),
         ("train_hrnet_aspp.memory.accumulated_batches", 2, "train_hrnet_aspp.optimizer.accumulated_batches"),
+        ("train_lwl_htc.network", {"fpn_channels": 48}, "train_lwl_htc.networks.base, beside train_lwl_htc.members"),
         ("fuse.routing", "single", "fuse.instance_ensemble; write best_of_class for best_ap, best_overall for single"),
         ("fuse.method", {"fusion": "heuristic"}, "fuse.method, one for all systems, and fuse.methods"),
     ],

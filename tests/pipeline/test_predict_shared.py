@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch) -> Path:
     params["predict"] |= {"separate_ends": [], "shared_backbone": [PAIR]}
     params["predict"] |= {"short_sides_px": [64, 96], "flip": True}
     yaml.dump(params, tmp_path / "params.yaml")
-    networks = {"e_ups": params["train_e_ups"]["networks"]["base"], "lwl_htc": params["train_lwl_htc"]["network"]}
+    networks = {end: params[f"train_{end}"]["networks"]["base"] for end in ("e_ups", "lwl_htc")}
     sizes = {"train_images": 3, "val_images": 2, "height": 64, "width": 80}
     prepare_scenes(tmp_path / "data" / "prepared", seed=1, heldout_images=1, workers=1, **sizes)
     categories = open_split(tmp_path / "data" / "prepared", "val").categories

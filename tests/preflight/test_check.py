@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_built_fails_the_check_and_the_others_are_tried
     def break_it(params):
         params["ends"] = params["predict"]["separate_ends"] = ["e_ups", "lwl_htc"]
         params["train_e_ups"]["networks"]["base"]["backbone"]["name"] = "vgg"
-        params["train_lwl_htc"]["network"]["load_from"] = "nowhere.pth"
+        params["train_lwl_htc"]["networks"]["base"]["load_from"] = "nowhere.pth"
         params["ends"].append("hrnet_aspp")
 
     status, out = check(tiny_params, break_it)

@@ -127,12 +127,12 @@ def values_of():
 
 def test_what_a_data_set_is_like_gives_what_was_chosen_by_hand_for_it(values_of):
     values = values_of(STREET)
-    for end, network in (("train_e_ups", "networks.base"), ("train_lwl_htc", "network")):
+    for end in ("train_e_ups", "train_lwl_htc"):
         assert values[f"{end}.augmentation.short_sides_px"] == [192, 224, 256]
         assert values[f"{end}.augmentation.max_long_side_px"] == 384
-        assert values[f"{end}.{network}.train_proposals"] == 200
-        assert values[f"{end}.{network}.rois_per_image"] == 128
-        assert values[f"{end}.{network}.anchor_scale"] == 4.0
+        assert values[f"{end}.networks.base.train_proposals"] == 200
+        assert values[f"{end}.networks.base.rois_per_image"] == 128
+        assert values[f"{end}.networks.base.anchor_scale"] == 4.0
     assert (values["predict.short_sides_px"], values["predict.max_long_side_px"]) == ([224], 384)
     assert (values["predict.max_instances"], values["predict.max_proposals"]) == (150, 300)
     assert values["fuse.min_stuff_area_px"] == values["calibrate.min_stuff_area_px"] == 2048
@@ -155,7 +155,7 @@ def test_what_a_data_set_is_like_gives_what_was_chosen_by_hand_for_it(values_of)
         ({"box_side_frac": 0.4}, "train_e_ups.networks.base.anchor_scale", 8.0),
         ({"box_side_frac": 0.01}, "train_e_ups.networks.base.anchor_scale", 2.0),
         ({"things_per_image": np.array([2, 3])}, "predict.max_instances", 100),
-        ({"things_per_image": np.array([2, 3])}, "train_lwl_htc.network.rois_per_image", 32),
+        ({"things_per_image": np.array([2, 3])}, "train_lwl_htc.networks.base.rois_per_image", 32),
     ],
 )
 def test_other_data_give_other_values(values_of, change, key, value):
