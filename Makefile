@@ -18,6 +18,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Nothing here reports home.
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Each stage is a program of its own, which starts sooner from bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 # Never compile mmcv's operators: torchvision serves them.
 export MMCV_WITH_OPS := 0
 
