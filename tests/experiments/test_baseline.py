@@ -56,7 +56,7 @@ def test_another_machines_results_are_told_until_a_commit_makes_the_run_the_base
     train_otherwise(project)
     cli.main(["results", "metrics/panoptic.json"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("warning: HEAD's results are another machine's: train_lwl_htc@base gave something else there ")
+    assert last.startswith("warning: HEAD's results are another machine's: train_lwl_htc@base gave something else")
     assert last.endswith(f"to compare with your own run, {COMMIT}")
     commit(project)
     cli.main(["results", "metrics/panoptic.json"])
