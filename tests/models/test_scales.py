@@ -20,10 +20,7 @@ from tests.models.conftest import batch_of, losses_of
 NUM_THINGS, NUM_CLASSES = len(SCENE_CATEGORIES.things), len(SCENE_CATEGORIES)
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NO_DC_HEAD = {"deformable_semantic_head": None, "uncertainty": None}
-PLAIN = {
-    "e_ups": PARAMS.train_e_ups.network("base"),
-    "lwl_htc": PARAMS.train_lwl_htc.network("base") | NO_DC_HEAD,
-}
+PLAIN = {"e_ups": PARAMS.train_e_ups.network("base"), "lwl_htc": PARAMS.train_lwl_htc.network("base") | NO_DC_HEAD}
 FULL_WEIGHTS = {"roi_semantic_loss_weight": 1.0, "panoptic_loss_weight": 1.0, "unknown_frac": 0.0}
 BFP, LSH = {"balanced_pyramid_level": 2}, {"location_sensitive_header": True}
 DC, PER_LEVEL = {"deformable_semantic_head": "shared"}, {"deformable_semantic_head": "per_level"}
