@@ -7,6 +7,8 @@ stuff.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -27,49 +29,62 @@ MAX_MASK_LOGIT = float(np.log(509))
 """Of a mask probability within half an 8-bit step of 0 or 1."""
 
 
+@dataclass(frozen=True, eq=False)
+class SemanticLogits:
+    """(H, W) float32 logits of each class that is listed, of the best stuff and of the best thing, 0 where none is
+    listed; and (H, W) int32, the best stuff's class index, of which the first wins a tie."""
+
+    plane_of_class: Mapping[int, np.ndarray]
+    best_stuff: np.ndarray
+    stuff_class: np.ndarray
+    best_thing: np.ndarray
+
+    @classmethod
+    def of(cls, logits: np.ndarray, class_indices: np.ndarray, *, things: int) -> "SemanticLogits":
+        """`logits` (K, H, W) of classes `class_indices` (K,), of which those below `things` are things."""
+        plane_of_class = dict(zip(class_indices.tolist(), logits, strict=True))
+        nothing = np.zeros(logits.shape[1:], dtype=np.float32)
+        best_stuff, best_thing = np.full_like(nothing, -np.inf), nothing.copy()
+        stuff_class = np.full(nothing.shape, things, dtype=np.int32)
+        for class_index in sorted({things, *plane_of_class}):
+            plane = plane_of_class.get(class_index, nothing)
+            if class_index < things:
+                np.maximum(best_thing, plane, out=best_thing)
+            else:
+                stuff_class[plane > best_stuff] = class_index
+                np.maximum(best_stuff, plane, out=best_stuff)
+        return cls(plane_of_class, best_stuff, stuff_class, best_thing)
+
+
+@lru_cache(maxsize=1)  # `calibrate` fuses each image by many fits
+def _logits_of(semantics: SemanticAverage, things: int) -> SemanticLogits:
+    return SemanticLogits.of(semantics.logits(), semantics.class_indices, things=things)
+
+
 def panoptic_argmax(
-    semantic_logits: np.ndarray,
-    class_indices: np.ndarray,
-    *,
-    things: int,
-    boxes_xywh: np.ndarray,
-    instance_classes: np.ndarray,
-    mask_logits: np.ndarray,
+    semantics: SemanticLogits, *, boxes_xywh: np.ndarray, instance_classes: np.ndarray, mask_logits: np.ndarray
 ) -> np.ndarray:
     """(H, W) int32 channels: a stuff class index; 256 + n for instance n; UNKNOWN.
 
-    semantic_logits (K, H, W) of classes class_indices (K,), of which those below `things` are things; the logit of a
-    class not listed is 0 everywhere · boxes_xywh (N, 4) in pixels, widened to whole ones · instance_classes (N,) ·
-    mask_logits (N, h, w), resized bilinearly into the boxes. The first channel wins a tie: stuff in class order, then
-    instances, then unknown. Without listed stuff the best stuff logit is 0, of the first stuff class.
+    boxes_xywh (N, 4) in pixels, widened to whole ones · instance_classes (N,) · mask_logits (N, h, w), resized
+    bilinearly into the boxes. The first channel wins a tie: stuff, then instances, then unknown.
     """
-    _, height, width = semantic_logits.shape
-    nothing = np.zeros((height, width), dtype=np.float32)
-    plane_of_class = dict(zip(class_indices.tolist(), semantic_logits, strict=True))
-    best = np.full((height, width), -np.inf, dtype=np.float32)
-    channel = np.full((height, width), things, dtype=np.int32)
-    for class_index in sorted({things, *plane_of_class} - set(range(things))):
-        plane = plane_of_class.get(class_index, nothing)
-        channel[plane > best] = class_index
-        np.maximum(best, plane, out=best)
-    claimed = np.zeros_like(nothing)
+    best, channel = semantics.best_stuff.copy(), semantics.stuff_class.copy()
+    nothing = np.zeros_like(best)
+    claimed = nothing.copy()
     for index, (box, class_index) in enumerate(zip(boxes_xywh, instance_classes.tolist(), strict=True)):
-        rows, columns, mask = _resize_into_box(mask_logits[index], box, hw=(height, width))
-        thing = plane_of_class.get(class_index, nothing)[rows, columns]
+        rows, columns, mask = _resize_into_box(mask_logits[index], box, hw=best.shape)
+        thing = semantics.plane_of_class.get(class_index, nothing)[rows, columns]
         logit = thing + mask
         channel[rows, columns][logit > best[rows, columns]] = 256 + index
         np.maximum(best[rows, columns], logit, out=best[rows, columns])
         np.maximum(claimed[rows, columns], thing, out=claimed[rows, columns])
-    best_thing = nothing
-    for class_index, plane in plane_of_class.items():
-        if class_index < things:
-            np.maximum(best_thing, plane, out=best_thing)
-    channel[best_thing - claimed > best] = UNKNOWN
+    channel[semantics.best_thing - claimed > best] = UNKNOWN
     return channel
 
 
 def _resize_into_box(
-    mask_logits: np.ndarray, box_xywh: np.ndarray, *, hw: tuple[int, int]
+    mask_logits: np.ndarray, box_xywh: np.ndarray, *, hw: tuple[int, ...]
 ) -> tuple[slice, slice, np.ndarray]:
     """The rows and columns of the box on the image, and the logits there."""
     left, top, right, bottom = _whole_pixels(box_xywh)
@@ -116,9 +131,7 @@ def fuse_image_by_head(
     candidates, rejected = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
     kept, overlapping = _drop_overlapping(candidates, class_map.shape, rules.max_overlap_frac)
     channel = panoptic_argmax(
-        semantics.logits(),
-        semantics.class_indices,
-        things=len(categories.things),
+        _logits_of(semantics, len(categories.things)),
         boxes_xywh=np.array([c.source.boxes_xywh[c.index] for c in kept], dtype=np.float64).reshape(-1, 4),
         instance_classes=np.array([categories.class_index(c.category_id) for c in kept], dtype=np.int64),
         mask_logits=_mask_logits(kept),

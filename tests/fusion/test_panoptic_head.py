@@ -5,7 +5,13 @@ import pytest
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
-from antvisionps.fusion.panoptic_head import UNKNOWN, fuse_image_by_head, mask_probs_to_logits, panoptic_argmax
+from antvisionps.fusion.panoptic_head import (
+    UNKNOWN,
+    SemanticLogits,
+    fuse_image_by_head,
+    mask_probs_to_logits,
+    panoptic_argmax,
+)
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.predictions.semantic import ImageSemantics
@@ -63,7 +69,7 @@ def test_each_pixel_goes_to_the_largest_of_all_channels():
     for _ in range(8):
         semantic_logits, class_indices, boxes, classes, mask_logits = given = random_channels(rng)
         of_instances = {"boxes_xywh": boxes, "instance_classes": classes, "mask_logits": mask_logits}
-        channel = panoptic_argmax(semantic_logits, class_indices, things=THINGS, **of_instances)
+        channel = panoptic_argmax(SemanticLogits.of(semantic_logits, class_indices, things=THINGS), **of_instances)
         for y, x in np.ndindex(channel.shape):
             channels = slow_logits(*given, y, x)
             best = max(logit for _, logit in channels)
