@@ -11,15 +11,15 @@ from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.split_caches import SplitCaches
 
-Matches = dict[str, dict[int, ImageMatches]]
-"""End → category_id → its matches in an image."""
+Matches = dict[str, ImageMatches]
+"""End → its matches in an image."""
 
 
 def match_instances(
     caches: SplitCaches, ends: Sequence[str], *, workers: Workers, description: str
-) -> dict[str, list[dict[int, ImageMatches]]]:
-    """End → for each image category_id → its matches with the truth; of the ends that have instances."""
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
+) -> dict[str, list[ImageMatches]]:
+    """End → its matches with the truth in each image; of the ends that have instances."""
+    matches: dict[str, list[ImageMatches]] = {}
     open_work = partial(_open_loading, caches, ends)
     for of_image in map_images(open_work, caches.dataset.images, workers=workers, description=description):
         for end, of_end in of_image.items():

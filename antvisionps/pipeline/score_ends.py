@@ -16,8 +16,10 @@ from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.average_precision import (
     RECALL_POINTS,
     CategoryAP,
+    CategoryMatches,
     ImageMatches,
-    class_average_precision,
+    average_precision,
+    matches_of_categories,
     precision_at_recall,
 )
 from antvisionps.evaluation.disagreement import (
@@ -66,7 +68,7 @@ NO_ENDS = EndsQuality({}, {}, {}, {}, {}, None)
 
 def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
     open_work = partial(_open_measuring, caches, ends)
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
+    matches: dict[str, list[ImageMatches]] = {}
     semantics: dict[str, list[Reliability]] = {}
     differences: list[DisagreementCounts] = []
     for of_image, reliabilities, difference in map_images(
@@ -78,17 +80,18 @@ def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) 
         for end, reliability in reliabilities.items():
             semantics.setdefault(end, []).append(reliability)
     thing_ids = [category.category_id for category in caches.dataset.categories.things]
+    of_ends = {end: matches_of_categories(images, category_ids=thing_ids) for end, images in matches.items()}
     return EndsQuality(
-        {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
-        {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
-        {end: _lrp_of_classes(images, thing_ids) for end, images in matches.items()},
+        {end: {key: average_precision(of) for key, of in of_end.items()} for end, of_end in of_ends.items()},
+        {end: {key: precision_at_recall(of)[0] for key, of in of_end.items()} for end, of_end in of_ends.items()},
+        {end: _lrp_of_classes(of_end) for end, of_end in of_ends.items()},
         {end: Reliability.total([*map(instance_reliability, images)]) for end, images in matches.items()},
         {end: Reliability.total(parts) for end, parts in semantics.items()},
         DisagreementCounts.total(differences) if differences else None,
     )
 
 
-_Measured = tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability], DisagreementCounts | None]
+_Measured = tuple[dict[str, ImageMatches], dict[str, Reliability], DisagreementCounts | None]
 """Of an image, what EndsQuality has of all."""
 
 
@@ -109,19 +112,11 @@ def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[Panop
     return measure
 
 
-def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> np.ndarray:
-    return precision_at_recall(_of_category(images, category_id))[0]
-
-
-def _lrp_of_classes(images: Sequence[Mapping[int, ImageMatches]], category_ids: Sequence[int]) -> SystemLrp:
+def _lrp_of_classes(matches: Mapping[int, CategoryMatches]) -> SystemLrp:
     """Of those that have a true or a predicted instance."""
-    of_class = {key: detection_lrp(_of_category(images, key)) for key in category_ids}
+    of_class = {key: detection_lrp(of_category) for key, of_category in matches.items()}
     known = {key: found for key, found in of_class.items() if not math.isnan(found[0].lrp)}
     return SystemLrp({key: plain for key, (plain, _) in known.items()}, {key: best for key, (_, best) in known.items()})
-
-
-def _of_category(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> list[ImageMatches]:
-    return [of_image[category_id] for of_image in images if category_id in of_image]
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:
