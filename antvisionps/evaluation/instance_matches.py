@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from antvisionps.evaluation.average_precision import ImageMatches, match_image
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
@@ -32,11 +33,16 @@ def _open_loading(caches: SplitCaches, ends: Sequence[str]) -> Callable[[Panopti
     return lambda image: match(image, None if dataset.instances else dataset.load_segment_ids(image))
 
 
+def open_annotated(dataset: PanopticDataset) -> GtInstancesReader | None:
+    """The true instances of a split that has them in a file."""
+    return None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
+
+
 def open_matching(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage, np.ndarray | None], Matches]:
     """What matches an image, given its (height, width) true segment ids unless its true instances are in a file."""
     dataset = caches.dataset
     readers = caches.open_instances(ends)
-    annotated = None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
+    annotated = open_annotated(dataset)
 
     def true_instances(image: PanopticImage, segment_ids: np.ndarray | None) -> GtInstances:
         if annotated is not None:
