@@ -27,129 +27,145 @@ class CategoryAP:
 
 @dataclass(frozen=True, eq=False)
 class ImageMatches:
-    """The D detections of one category in one image: scores (D,), matched and ignored (10, D) bool; ious (D,) with what
-    each is matched to at IoU 0.5, 0 where that is nothing or a crowd."""
+    """The D detections of one image that count, by category, of each best score first: category_ids and scores (D,),
+    matched and ignored (10, D) bool; ious (D,) with what each is matched to at IoU 0.5, 0 where that is nothing or a
+    crowd. n_gt: category_id → true instances without crowds, of the annotated categories."""
 
+    category_ids: np.ndarray
     scores: np.ndarray
     matched: np.ndarray
     ignored: np.ndarray
-    n_gt: int
+    ious: np.ndarray
+    n_gt: Mapping[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryMatches:
+    """The D detections of one category in N images, image by image: n_gt (N,); images (D,), the place of the image that
+    each is from, and what ImageMatches has of them."""
+
+    n_gt: np.ndarray
+    images: np.ndarray
+    scores: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
     ious: np.ndarray
 
 
-def class_average_precision(
-    images: Iterable[Mapping[int, ImageMatches]], *, category_ids: Sequence[int]
-) -> dict[int, CategoryAP]:
-    """category_id → AP, of what `match_image` says of each image in ascending image_id (which orders equal scores)."""
-    matches: dict[int, list[ImageMatches]] = {category_id: [] for category_id in category_ids}
-    for of_image in images:
-        for category_id, of_category in of_image.items():
-            matches[category_id].append(of_category)
-    return {category_id: average_precision(of_category) for category_id, of_category in matches.items()}
-
-
-def match_image(predicted: ImageInstances, gt: GtInstances) -> dict[int, ImageMatches]:
-    """category_id → matches, of the categories that are predicted or annotated. Raises CacheError on a bad mask."""
-    _ = predicted.runs  # checks the masks; pycocotools does not, and never comes back from some
-    order = np.lexsort((-predicted.scores, predicted.category_ids))
-    present = np.union1d(predicted.category_ids, gt.category_ids)
-    bounds = (np.searchsorted(predicted.category_ids[order], present, side) for side in ("left", "right"))
+def matches_of_categories(images: Sequence[ImageMatches], *, category_ids: Sequence[int]) -> dict[int, CategoryMatches]:
+    """category_id → its matches in the images, which are in ascending image_id: this orders equal scores."""
+    found = np.concatenate([image.category_ids for image in images])
+    order = np.argsort(found, kind="stable")
+    columns = [np.repeat(np.arange(len(images)), [len(image.scores) for image in images])]
+    for name in ("scores", "matched", "ignored", "ious"):
+        columns += [np.concatenate([getattr(image, name) for image in images], axis=-1)]
+    bounds = (np.searchsorted(found[order], category_ids, side).tolist() for side in ("left", "right"))
     return {
-        category_id: _match_category(predicted, gt, category_id, order[first:stop][:MAX_DETECTIONS])
-        for category_id, first, stop in zip(present.tolist(), *(bound.tolist() for bound in bounds), strict=True)
+        category_id: CategoryMatches(
+            np.array([image.n_gt.get(category_id, 0) for image in images]),
+            *(column[..., order[first:stop]] for column in columns),
+        )
+        for category_id, first, stop in zip(category_ids, *bounds, strict=True)
     }
 
 
-def _match_category(predicted: ImageInstances, gt: GtInstances, category_id: int, found: np.ndarray) -> ImageMatches:
-    """`found` are the places of the category's detections, best score first."""
-    if category_id not in gt.category_ids:  # as most that are predicted
-        nothing = np.zeros((len(IOU_THRESHOLDS), len(found)), dtype=bool)
-        return ImageMatches(predicted.scores[found], nothing, nothing, 0, np.zeros(len(found)))
-    annotated = np.flatnonzero(gt.category_ids == category_id)
-    is_crowd = gt.is_crowd[annotated]
+def class_average_precision(images: Iterable[ImageMatches], *, category_ids: Sequence[int]) -> dict[int, CategoryAP]:
+    """category_id → AP, of what `match_image` says of each image in ascending image_id."""
+    of_categories = matches_of_categories([*images], category_ids=category_ids)
+    return {category_id: average_precision(matches) for category_id, matches in of_categories.items()}
+
+
+def match_image(predicted: ImageInstances, gt: GtInstances) -> ImageMatches:
+    """The matches of all categories. Raises CacheError on a bad mask of one that is annotated."""
+    order = np.lexsort((-predicted.scores, predicted.category_ids))
+    found = predicted.category_ids[order]
+    order = order[np.arange(len(order)) - np.searchsorted(found, found) < MAX_DETECTIONS]
+    found = predicted.category_ids[order]
+    _ = predicted.parse(order[np.isin(found, gt.category_ids)].tolist())  # pycocotools never comes back from some
+    matched = np.zeros((len(IOU_THRESHOLDS), len(order)), dtype=bool)
+    ignored, ious, n_gt = np.zeros_like(matched), np.zeros(len(order)), {}
+    for category_id in np.unique(gt.category_ids).tolist():
+        annotated = np.flatnonzero(gt.category_ids == category_id)
+        is_crowd = gt.is_crowd[annotated]
+        own = slice(*np.searchsorted(found, [category_id, category_id + 1]))
+        all_ious = _mask_ious(predicted, order[own], gt, annotated)
+        matched[:, own], ignored[:, own], ious[own] = _match_detections(all_ious, is_crowd)
+        n_gt[category_id] = int(np.count_nonzero(~is_crowd))
+    return ImageMatches(found, predicted.scores[order], matched, ignored, ious, n_gt)
+
+
+def _mask_ious(predicted: ImageInstances, found: np.ndarray, gt: GtInstances, annotated: np.ndarray) -> np.ndarray:
+    """(D, G) float64; with a crowd it is the intersection over the detection's area."""
+    if not len(found):
+        return np.zeros((0, len(annotated)))
     size = [predicted.height, predicted.width]
-    ious = np.zeros((len(found), len(annotated)))
-    if ious.size:
-        ious = coco_mask.iou(
-            [{"size": size, "counts": predicted.rles[index]} for index in found],
-            [{"size": size, "counts": gt.rles[index]} for index in annotated],
-            is_crowd.astype(np.uint8).tolist(),
-        )
-    return match_detections(predicted.scores[found], ious, is_crowd)
+    ious: np.ndarray = coco_mask.iou(
+        [{"size": size, "counts": predicted.rles[index]} for index in found],
+        [{"size": size, "counts": gt.rles[index]} for index in annotated],
+        gt.is_crowd[annotated].astype(np.uint8).tolist(),
+    )
+    return ious
 
 
-def match_detections(scores: np.ndarray, ious: np.ndarray, is_crowd: np.ndarray) -> ImageMatches:
-    """Greedy matching, best score first, at all IoU thresholds at once.
+def _match_detections(ious: np.ndarray, is_crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`matched`, `ignored` and `ious` of ImageMatches by greedy matching, best score first, at all thresholds at once.
 
-    scores (D,) descending · ious (D, G), to a crowd intersection over the detection's area · is_crowd (G,) bool. A
-    detection takes the free instance of the largest IoU (the last one on a tie), and only if there is none a crowd; a
-    crowd takes any number of detections, which are then ignored: neither right nor wrong.
+    ious (D, G) of detections of descending score · is_crowd (G,) bool. A detection takes the free instance of the
+    largest IoU (the last one on a tie), and only if there is none a crowd; a crowd takes any number of detections,
+    which are then ignored: neither right nor wrong.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
-    matched = np.zeros((len(thresholds), len(scores)), dtype=bool)
-    ignored = np.zeros_like(matched)
-    crowd_iou = ious[:, is_crowd].max(axis=1, initial=0.0)
+    matched, match_ious = np.zeros((len(thresholds), len(ious)), dtype=bool), np.zeros(len(ious))
     single_ious = ious[:, ~is_crowd]
-    match_ious = np.zeros(len(scores))
     is_free = np.ones((len(thresholds), single_ious.shape[1]), dtype=bool)
-    for detection, iou_row in enumerate(single_ious):
-        if iou_row.max(initial=0.0) >= thresholds[0]:
-            eligible = np.where(is_free & (iou_row >= thresholds[:, None]), iou_row, -1.0)
-            last_best = eligible.shape[1] - 1 - eligible[:, ::-1].argmax(axis=1)
-            takes = eligible[np.arange(len(thresholds)), last_best] >= 0
-            matched[takes, detection] = True
-            match_ious[detection] = iou_row[last_best[0]] if takes[0] else 0.0
-            is_free[takes, last_best[takes]] = False
-        in_crowd = ~matched[:, detection] & (crowd_iou[detection] >= thresholds)
-        matched[in_crowd, detection] = True
-        ignored[in_crowd, detection] = True
-    return ImageMatches(scores, matched, ignored, int(np.count_nonzero(~is_crowd)), match_ious)
+    for detection in np.flatnonzero(single_ious.max(axis=1, initial=0.0) >= thresholds[0]).tolist():
+        iou_row = single_ious[detection]
+        eligible = np.where(is_free & (iou_row >= thresholds[:, None]), iou_row, -1.0)
+        last_best = eligible.shape[1] - 1 - eligible[:, ::-1].argmax(axis=1)
+        takes = eligible[np.arange(len(thresholds)), last_best] >= 0
+        matched[takes, detection] = True
+        match_ious[detection] = iou_row[last_best[0]] if takes[0] else 0.0
+        is_free[takes, last_best[takes]] = False
+    ignored = ~matched & (ious[:, is_crowd].max(axis=1, initial=0.0) >= thresholds[:, None])
+    return matched | ignored, ignored, match_ious
 
 
-def average_precision(images: Sequence[ImageMatches]) -> CategoryAP:
-    """AP of one category from its matches in all images, in ascending image_id."""
-    n_gt = sum(image.n_gt for image in images)
+def average_precision(matches: CategoryMatches) -> CategoryAP:
+    n_gt = int(matches.n_gt.sum())
     if n_gt == 0:
         return CategoryAP(float("nan"), float("nan"), 0)
-    per_threshold = precision_at_recall(images).mean(axis=1)
+    per_threshold = precision_at_recall(matches).mean(axis=1)
     return CategoryAP(float(per_threshold.mean()), float(per_threshold[0]), n_gt)
 
 
-def precision_at_recall(images: Sequence[ImageMatches]) -> np.ndarray:
-    """(10, 101) the interpolated precision of one category at each IoU threshold and recall point, from its matches in
-    all images, in ascending image_id; NaN without ground truth."""
-    n_gt = sum(image.n_gt for image in images)
+def precision_at_recall(matches: CategoryMatches) -> np.ndarray:
+    """(10, 101) the interpolated precision at each IoU threshold and recall point; NaN without ground truth."""
+    n_gt = int(matches.n_gt.sum())
     if n_gt == 0:
         return np.full((len(IOU_THRESHOLDS), len(RECALL_POINTS)), np.nan)
-    order = _best_first(images)
-    matched = np.concatenate([image.matched for image in images], axis=1)[:, order]
-    counted = ~np.concatenate([image.ignored for image in images], axis=1)[:, order]
-    return _interpolate(matched & counted, ~matched & counted, n_gt)
+    right, wrong, _ = _best_first(matches)
+    return _interpolate(right, wrong, n_gt)
 
 
-def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarray) -> np.ndarray:
-    """(samples,) AP of one category, when image i counts draws[:, i] times; NaN in a sample without ground truth.
+def resampled_average_precision(matches: CategoryMatches, draws: np.ndarray) -> np.ndarray:
+    """(samples,) AP, when image i counts draws[:, i] times; NaN in a sample without ground truth.
 
     Equal scores within an image that counts several times stand together, not image after image.
     """
     found = np.full(len(draws), np.nan)
-    if not images:
-        return found
-    order = _best_first(images)
-    image_of = np.repeat(np.arange(len(images)), [len(image.scores) for image in images])[order]
-    matched = np.concatenate([image.matched for image in images], axis=1)[:, order]
-    counted = ~np.concatenate([image.ignored for image in images], axis=1)[:, order]
-    n_gt = draws @ np.array([image.n_gt for image in images])
+    right, wrong, image_of = _best_first(matches)
+    n_gt = draws @ matches.n_gt
     for sample in np.flatnonzero(n_gt).tolist():
         times = draws[sample, image_of]
-        found[sample] = (
-            _interpolate((matched & counted) * times, (~matched & counted) * times, n_gt[sample]).mean(axis=1).mean()
-        )
+        found[sample] = _interpolate(right * times, wrong * times, n_gt[sample]).mean(axis=1).mean()
     return found
 
 
-def _best_first(images: Sequence[ImageMatches]) -> np.ndarray:
-    return np.argsort(-np.concatenate([image.scores for image in images]), kind="stable")
+def _best_first(matches: CategoryMatches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether detections are right, (10, D), whether they are wrong, (10, D), and the image of each, (D,)."""
+    order = np.argsort(-matches.scores, kind="stable")
+    matched, counted = matches.matched[:, order], ~matches.ignored[:, order]
+    return matched & counted, ~matched & counted, matches.images[order]
 
 
 def _interpolate(right: np.ndarray, wrong: np.ndarray, n_gt: int) -> np.ndarray:

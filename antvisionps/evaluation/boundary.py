@@ -17,6 +17,7 @@ import numpy as np
 
 from antvisionps.evaluation.segment_overlaps import SegmentOverlaps
 from antvisionps.panoptic.segment_runs import SegmentRuns
+from antvisionps.panoptic.segments import run_starts
 
 DILATION_FRAC = 0.02
 """d as a part of the image's diagonal (Cheng et al. 2021, section 4.2)."""
@@ -77,8 +78,10 @@ def _draw_bands(indices: np.ndarray, *, inside: int) -> np.ndarray:
 
 def _band_ious(gt: np.ndarray, predicted: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """`shape`, of each true (row) and predicted (column) label; 0 of void and of inside."""
-    pairs = gt.astype(np.intp) * shape[1] + predicted
-    shared_px = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    starts = run_starts(gt, predicted)
+    gt_labels, predicted_labels = (labels.ravel()[starts].astype(np.intp) for labels in (gt, predicted))
+    lengths = np.diff(starts, append=gt.size)
+    shared_px = np.bincount(gt_labels * shape[1] + predicted_labels, lengths, shape[0] * shape[1]).reshape(shape)
     gt_px, predicted_px = shared_px.sum(axis=1), shared_px.sum(axis=0)
     union = gt_px[:, None] + (predicted_px - shared_px[0]) - shared_px
     ious = np.zeros(shape)

@@ -6,20 +6,21 @@ from functools import partial
 import numpy as np
 
 from antvisionps.evaluation.average_precision import ImageMatches, match_image
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.split_caches import SplitCaches
 
-Matches = dict[str, dict[int, ImageMatches]]
-"""End → category_id → its matches in an image."""
+Matches = dict[str, ImageMatches]
+"""End → its matches in an image."""
 
 
 def match_instances(
     caches: SplitCaches, ends: Sequence[str], *, workers: Workers, description: str
-) -> dict[str, list[dict[int, ImageMatches]]]:
-    """End → for each image category_id → its matches with the truth; of the ends that have instances."""
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
+) -> dict[str, list[ImageMatches]]:
+    """End → its matches with the truth in each image; of the ends that have instances."""
+    matches: dict[str, list[ImageMatches]] = {}
     open_work = partial(_open_loading, caches, ends)
     for of_image in map_images(open_work, caches.dataset.images, workers=workers, description=description):
         for end, of_end in of_image.items():
@@ -32,11 +33,16 @@ def _open_loading(caches: SplitCaches, ends: Sequence[str]) -> Callable[[Panopti
     return lambda image: match(image, None if dataset.instances else dataset.load_segment_ids(image))
 
 
+def open_annotated(dataset: PanopticDataset) -> GtInstancesReader | None:
+    """The true instances of a split that has them in a file."""
+    return None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
+
+
 def open_matching(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage, np.ndarray | None], Matches]:
     """What matches an image, given its (height, width) true segment ids unless its true instances are in a file."""
     dataset = caches.dataset
     readers = caches.open_instances(ends)
-    annotated = None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
+    annotated = open_annotated(dataset)
 
     def true_instances(image: PanopticImage, segment_ids: np.ndarray | None) -> GtInstances:
         if annotated is not None:

@@ -12,13 +12,13 @@ vanishes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from antvisionps.evaluation.average_precision import ImageMatches
+from antvisionps.evaluation.average_precision import CategoryMatches
 from antvisionps.evaluation.panoptic_quality import MATCH_IOU, MatchCounts, SegmentMatches, total_counts
 
 NAN = float("nan")
@@ -84,23 +84,14 @@ def optimal_lrp(*, scores: np.ndarray, ious: np.ndarray, wrong_scores: np.ndarra
     return OptimalLrp(lrp_error(tp, fp, n_gt - tp, tp - float(lost[best])), float(thresholds[best]))
 
 
-def detection_lrp(images: Sequence[ImageMatches]) -> tuple[Lrp, OptimalLrp]:
+def detection_lrp(matches: CategoryMatches) -> tuple[Lrp, OptimalLrp]:
     """Of one category's instances, as AP50 matches them: of all, and the optimum. One on a crowd does not count."""
-    scores, ious, wrong_scores = (
-        np.concatenate([np.zeros(0), *of_images])
-        for of_images in (
-            [image.scores[_is_match(image)] for image in images],
-            [image.ious[_is_match(image)] for image in images],
-            [image.scores[~image.matched[0]] for image in images],
-        )
-    )
-    missed = sum(image.n_gt for image in images) - len(scores)
+    is_match = matches.matched[0] & ~matches.ignored[0]
+    scores, ious = matches.scores[is_match].astype(np.float64), matches.ious[is_match]
+    wrong_scores = matches.scores[~matches.matched[0]].astype(np.float64)
+    missed = int(matches.n_gt.sum()) - len(scores)
     as_it_is = lrp_error(len(scores), len(wrong_scores), missed, float(ious.sum()))
     return as_it_is, optimal_lrp(scores=scores, ious=ious, wrong_scores=wrong_scores, missed=missed)
-
-
-def _is_match(image: ImageMatches) -> np.ndarray:
-    return image.matched[0] & ~image.ignored[0]
 
 
 def _quotient(part: float, whole: float) -> float:

@@ -55,12 +55,11 @@ class Reliability:
         return float(np.abs(self.right - self.confidence_sum).sum() / all_of_them)
 
 
-def instance_reliability(of_image: Mapping[int, ImageMatches]) -> Reliability:
-    """Of the scores of an end's instances in an image, category_id → matches: one is right if it is matched at IoU 0.5
-    as AP50 matches; one on a crowd does not count."""
-    scores = [found.scores[~found.ignored[0]] for found in of_image.values()]
-    is_right = [found.matched[0][~found.ignored[0]] for found in of_image.values()]
-    return Reliability.of(np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, bool), *is_right]))
+def instance_reliability(matches: ImageMatches) -> Reliability:
+    """Of the scores of an end's instances in an image: one is right if it is matched at IoU 0.5 as AP50 matches; one on
+    a crowd does not count."""
+    counts = ~matches.ignored[0]
+    return Reliability.of(matches.scores[counts].astype(np.float64), matches.matched[0][counts])
 
 
 def reliability_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator[list[object]]:

@@ -6,9 +6,8 @@ under the heuristic, whatever the system's method, and calibrated only where sys
 the first row says where that is not what was fused. No result of it is used anywhere: it looks at the truth of val.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,14 @@ from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.heuristic import choose_candidates, fuse_image
 from antvisionps.fusion.system import FusionSettings, average_weighted, join, load_kernels
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.gt_instances import visible_instances
-from antvisionps.panoptic.segments import PanopticImage, class_index_map
-from antvisionps.parallel.images import Workers, map_images
+from antvisionps.panoptic.gt_instances import GtInstances
+from antvisionps.panoptic.segments import class_index_map
+from antvisionps.parallel.images import Workers
 from antvisionps.params.whole import FUSION_SYSTEM, Params
 from antvisionps.pipeline.settings import system_settings
-from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, count_by_each
+from antvisionps.pipeline.try_settings import GtImage, count_by_each
 from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
 
 BUDGET_FILE = "error_budget.csv"
@@ -37,10 +37,20 @@ TRUE_SEMANTICS, TRUE_INSTANCES = "true semantics", "true instances"
 PERFECT_ROUTING, PERFECT_ORDER = "perfect routing", "perfect order"
 
 
-def error_budget(
+@dataclass(frozen=True)
+class ErrorBudget:
+    """What is counted: the system of all ends by the heuristic, and routed perfectly; `first` names the row of the
+    former."""
+
+    first: str
+    settings: FusionSettings
+    perfectly_routed: FusionSettings
+
+
+def plan_budget(
     params: Params, caches: SplitCaches, *, routing: Path, calibration: Path, workers: Workers
-) -> dict[str, MatchCounts]:
-    """Perfect part → counts of the system of all ends on the caches' split."""
+) -> ErrorBudget:
+    """Looks for the perfect routing on the caches' split, in a pass that takes all from one end after another."""
     is_auto = params.fuse.method_of(FUSION_SYSTEM) == "auto"
     is_fitted = FUSION_SYSTEM in params.fuse.systems and not is_auto  # stage calibrate fits those alone
     plain = params.fuse.model_copy(update={"calibrated": False, "order": "score"})
@@ -53,17 +63,14 @@ def error_budget(
     unlike = [BY_THE_HEURISTIC] if is_auto or settings.method != "heuristic" else []
     if fitted.fuse != params.fuse:
         unlike.append(NOT_CALIBRATED)
-    counts = count_budget(caches, settings, workers=workers)
-    return {", ".join(unlike) or AS_FUSED: counts.pop(AS_FUSED), **counts}
-
-
-def count_budget(caches: SplitCaches, settings: FusionSettings, *, workers: Workers) -> dict[str, MatchCounts]:
-    """Perfect part → counts. Routing is looked for in a first pass that takes all from one end after another."""
     load_kernels()
     settings = replace(settings, method="heuristic")
     routed = _route_perfectly(caches, replace(settings, union=None), workers=workers)
-    open_work = partial(_open_counting, caches, settings, routed)
-    images = list(map_images(open_work, caches.dataset.images, workers=workers, description="error budget"))
+    return ErrorBudget(", ".join(unlike) or AS_FUSED, settings, routed)
+
+
+def total_budget(images: Sequence[Mapping[str, MatchCounts]]) -> dict[str, MatchCounts]:
+    """Perfect part → counts of all images."""
     return {name: total_counts([image[name] for image in images]) for name in images[0]}
 
 
@@ -87,55 +94,52 @@ def _route_perfectly(caches: SplitCaches, settings: FusionSettings, *, workers: 
     return replace(settings, end_of_category=best_end)
 
 
-def _open_counting(
-    caches: SplitCaches, settings: FusionSettings, perfectly_routed: FusionSettings
-) -> Callable[[PanopticImage], dict[str, MatchCounts]]:
-    categories = caches.dataset.categories
-    reader = PredictionsReader.open(caches, [settings])
-    rules = settings.rules
+def count_budget(
+    budget: ErrorBudget,
+    gt: GtImage,
+    visible: GtInstances,
+    instances: Mapping[str, ImageInstances],
+    semantics: Mapping[str, ImageSemantics],
+    categories: CategorySet,
+) -> dict[str, MatchCounts]:
+    """Perfect part → counts of an image, from the instances that are visible in its true map and end → predictions."""
+    settings, rules = budget.settings, budget.settings.rules
     sure_of_stuff = replace(settings, rules=replace(rules, min_stuff_confidence=0.0))
     no_limits = replace(rules, min_score=0.0, min_scores={}, max_nms_iou=None, on_top=frozenset())
     unlimited = replace(settings, end_of_category=None, rules=no_limits)
+    average = average_weighted(semantics, categories=categories, settings=settings)
+    joined = join(instances, settings).instances
+    gt_instances = _gt_instances(gt, visible, categories)
+    gt_classes = class_index_map(gt.segment_ids, gt.image, categories)
 
-    def count(image: PanopticImage) -> dict[str, MatchCounts]:
-        gt = GtImage.load(caches.dataset, image)
-        found, planes = reader.read(image.image_id)
-        average = average_weighted(planes, categories=categories, settings=settings)
-        joined = join(found, settings).instances
-        gt_instances = _gt_instances(gt, categories)
-        gt_classes = class_index_map(gt.segment_ids, image, categories)
+    def fuse(
+        pasted: Mapping[str, ImageInstances], by: FusionSettings, class_map: np.ndarray | None = None
+    ) -> MatchCounts:
+        fused = fuse_image(
+            pasted,
+            average.class_map() if class_map is None else class_map,
+            categories=categories,
+            end_of_category=by.end_of_category,
+            semantic_end="",
+            rules=by.rules,
+            confidence=average.confidence() if by.rules.min_stuff_confidence > 0 else None,
+        )
+        return gt.count(fused)
 
-        def fuse(
-            instances: Mapping[str, ImageInstances], by: FusionSettings, class_map: np.ndarray | None = None
-        ) -> MatchCounts:
-            fused = fuse_image(
-                instances,
-                average.class_map() if class_map is None else class_map,
-                categories=categories,
-                end_of_category=by.end_of_category,
-                semantic_end="",
-                rules=by.rules,
-                confidence=average.confidence() if by.rules.min_stuff_confidence > 0 else None,
-            )
-            return gt.count(fused)
-
-        return {
-            AS_FUSED: fuse(joined, settings),
-            TRUE_SEMANTICS: fuse(joined, sure_of_stuff, gt_classes),
-            TRUE_INSTANCES: fuse({"": gt_instances}, unlimited),
-            PERFECT_ROUTING: fuse(found, perfectly_routed),
-            PERFECT_ORDER: fuse(_score_by_iou(joined, gt_instances, settings), unlimited),
-        }
-
-    return count
+    return {
+        budget.first: fuse(joined, settings),
+        TRUE_SEMANTICS: fuse(joined, sure_of_stuff, gt_classes),
+        TRUE_INSTANCES: fuse({"": gt_instances}, unlimited),
+        PERFECT_ROUTING: fuse(instances, budget.perfectly_routed),
+        PERFECT_ORDER: fuse(_score_by_iou(joined, gt_instances, settings), unlimited),
+    }
 
 
-def _gt_instances(gt: GtImage, categories: CategorySet) -> ImageInstances:
+def _gt_instances(gt: GtImage, visible: GtInstances, categories: CategorySet) -> ImageInstances:
     things = [segment for segment in gt.image.segments if segment.category_id in categories.thing_ids]
-    rles = visible_instances(gt.segment_ids, gt.image, categories).rles
     rows = [
         (thing.category_id, 1.0, thing.bbox_xywh, rle)
-        for thing, rle in zip(things, rles, strict=True)
+        for thing, rle in zip(things, visible.rles, strict=True)
         if not thing.is_crowd
     ]
     return ImageInstances.of(gt.image, rows)

@@ -1,7 +1,7 @@
 """What stage `evaluate_heldout` does: mask AP of every end on held-out images, and which end has which category."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.evaluation.average_precision import (
     CategoryAP,
-    ImageMatches,
-    class_average_precision,
+    CategoryMatches,
+    average_precision,
+    matches_of_categories,
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
@@ -46,9 +47,10 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
     settings = params.evaluate_heldout
     dataset = caches.dataset
     with open_workers(**params.runtime.worker_arguments()) as workers:
-        matches = match_instances(caches, params.all_ends, workers=workers, description="match heldout")
+        of_images = match_instances(caches, params.all_ends, workers=workers, description="match heldout")
     thing_ids = [category.category_id for category in dataset.categories.things]
-    ap = {end: class_average_precision(of_end, category_ids=thing_ids) for end, of_end in matches.items()}
+    matches = {end: matches_of_categories(of_end, category_ids=thing_ids) for end, of_end in of_images.items()}
+    ap = {end: {key: average_precision(of) for key, of in of_end.items()} for end, of_end in matches.items()}
     mean_over_ious = {end: {category_id: row.ap for category_id, row in of_end.items()} for end, of_end in ap.items()}
     n_gt = {category_id: row.n_gt for of_end in ap.values() for category_id, row in of_end.items()}
     routes = route_categories(mean_over_ious, n_gt=n_gt, min_heldout_instances=settings.min_heldout_instances)
@@ -65,18 +67,14 @@ def _measure_lead(
     category_id: int,
     end: str,
     ap: Mapping[str, Mapping[int, float]],
-    matches: Mapping[str, Sequence[Mapping[int, ImageMatches]]],
+    matches: Mapping[str, Mapping[int, CategoryMatches]],
     draws: np.ndarray,
 ) -> Lead | None:
     """By how much the end leads in this category, with a bootstrap over images; both ends see the same samples."""
     other = runner_up(end, {name: of_category[category_id] for name, of_category in ap.items()})
     if other is None:
         return None
-    samples = []
-    for name in (end, other):
-        present = [index for index, of_image in enumerate(matches[name]) if category_id in of_image]
-        of_category = [matches[name][index][category_id] for index in present]
-        samples.append(resampled_average_precision(of_category, draws[:, present]))
+    samples = [resampled_average_precision(matches[name][category_id], draws) for name in (end, other)]
     low, high = percentile_interval(samples[0] - samples[1])
     return Lead(other, ap[end][category_id] - ap[other][category_id], low, high)
 

@@ -15,9 +15,9 @@ from antvisionps.panoptic.slices import read_slices
 from antvisionps.panoptic.splits import runs_path
 from antvisionps.parallel.images import Workers, map_images, open_workers
 from antvisionps.params.whole import Params
-from antvisionps.pipeline.error_budget import BUDGET_FILE, error_budget, write_budget
+from antvisionps.pipeline.error_budget import BUDGET_FILE, write_budget
 from antvisionps.pipeline.ignored import describe_ignored
-from antvisionps.pipeline.score_ends import NO_ENDS, measure_ends, write_curves, write_ends
+from antvisionps.pipeline.score_ends import NO_ENDS, write_curves, write_ends
 from antvisionps.pipeline.score_files import (
     read_confidence,
     segment_reliabilities,
@@ -28,6 +28,7 @@ from antvisionps.pipeline.score_files import (
     write_reliability,
     write_slices,
 )
+from antvisionps.pipeline.score_predictions import measure_predictions
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
@@ -64,8 +65,9 @@ def score(
             scored = score_systems(
                 truth, systems, prepared=prepared, with_boundary=params.score.boundary_pq, workers=workers
             )
-            budget = error_budget(params, caches, **places, workers=workers) if with_budget else {}
-            ends = measure_ends(caches, params.all_ends, workers=workers) if with_budget else NO_ENDS
+            budget, ends = (
+                measure_predictions(params, caches, **places, workers=workers) if with_budget else ({}, NO_ENDS)
+            )
         draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
         counts = {name: of.matches.counts() for name, of in scored.items()}
         summary = write_metrics(folder, scored, counts, truth, draws)

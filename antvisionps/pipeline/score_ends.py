@@ -3,9 +3,8 @@ how reliable scores and probabilities are."""
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,11 @@ from antvisionps.core.csv_files import write_csv
 from antvisionps.evaluation.average_precision import (
     RECALL_POINTS,
     CategoryAP,
+    CategoryMatches,
     ImageMatches,
-    class_average_precision,
+    average_precision,
+    match_image,
+    matches_of_categories,
     precision_at_recall,
 )
 from antvisionps.evaluation.disagreement import (
@@ -26,15 +28,15 @@ from antvisionps.evaluation.disagreement import (
     disagreement,
     disagreement_rows,
 )
-from antvisionps.evaluation.instance_matches import open_matching
 from antvisionps.evaluation.lrp import SystemLrp, detection_lrp
 from antvisionps.evaluation.reliability import Reliability, instance_reliability
 from antvisionps.evaluation.score_rows import CLASS_LRP_COLUMNS, class_lrp_rows
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.segments import PanopticImage
-from antvisionps.parallel.images import Workers, map_images
-from antvisionps.predictions.split_caches import SplitCaches
+from antvisionps.panoptic.gt_instances import GtInstances
+from antvisionps.pipeline.try_settings import GtImage
+from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.report.score_tables import CURVES_FILE, CURVES_SCHEMA
 
 AP_COLUMNS = ("category", "end", "AP", "AP50", "n_gt")
@@ -64,64 +66,49 @@ class EndsQuality:
 NO_ENDS = EndsQuality({}, {}, {}, {}, {}, None)
 
 
-def measure_ends(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> EndsQuality:
-    open_work = partial(_open_measuring, caches, ends)
-    matches: dict[str, list[dict[int, ImageMatches]]] = {}
-    semantics: dict[str, list[Reliability]] = {}
-    differences: list[DisagreementCounts] = []
-    for of_image, reliabilities, difference in map_images(
-        open_work, caches.dataset.images, workers=workers, description="ends"
-    ):
-        differences += [] if difference is None else [difference]
-        for end, of_end in of_image.items():
-            matches.setdefault(end, []).append(of_end)
-        for end, reliability in reliabilities.items():
-            semantics.setdefault(end, []).append(reliability)
-    thing_ids = [category.category_id for category in caches.dataset.categories.things]
-    return EndsQuality(
-        {end: class_average_precision(images, category_ids=thing_ids) for end, images in matches.items()},
-        {end: {key: _precision_at_half(images, key) for key in thing_ids} for end, images in matches.items()},
-        {end: _lrp_of_classes(images, thing_ids) for end, images in matches.items()},
-        {end: Reliability.total([*map(instance_reliability, images)]) for end, images in matches.items()},
-        {end: Reliability.total(parts) for end, parts in semantics.items()},
-        DisagreementCounts.total(differences) if differences else None,
-    )
-
-
-_Measured = tuple[dict[str, dict[int, ImageMatches]], dict[str, Reliability], DisagreementCounts | None]
+MeasuredEnds = tuple[dict[str, ImageMatches], dict[str, Reliability], DisagreementCounts | None]
 """Of an image, what EndsQuality has of all."""
 
 
-def _open_measuring(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], _Measured]:
-    match, dataset = open_matching(caches, ends), caches.dataset
-    readers, categories = caches.open_semantics(ends), caches.dataset.categories
-
-    def measure(image: PanopticImage) -> _Measured:
-        gt_ids = dataset.load_segment_ids(image)
-        planes = {end: reader.read(image.image_id) for end, reader in readers.items()}
-        reliabilities = {end: semantic_reliability(of, gt_ids, image, categories) for end, of in planes.items()}
-        difference = None
-        if len(planes) > 1:
-            found = disagreement([*planes.values()], categories, grid="coarsest")
-            difference = DisagreementCounts.of(found, gt_ids, image, categories)
-        return match(image, gt_ids), reliabilities, difference
-
-    return measure
-
-
-def _precision_at_half(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> np.ndarray:
-    return precision_at_recall(_of_category(images, category_id))[0]
+def measure_ends(
+    gt: GtImage,
+    gt_instances: GtInstances,
+    instances: Mapping[str, ImageInstances],
+    semantics: Mapping[str, ImageSemantics],
+    categories: CategorySet,
+) -> MeasuredEnds:
+    """Of an image, from its true instances and end → predictions."""
+    matches = {end: match_image(found, gt_instances) for end, found in instances.items()}
+    of_map = (gt.segment_ids, gt.image, categories)
+    reliabilities = {end: semantic_reliability(planes, *of_map) for end, planes in semantics.items()}
+    if len(semantics) < 2:
+        return matches, reliabilities, None
+    found = disagreement([*semantics.values()], categories, grid="coarsest")
+    return matches, reliabilities, DisagreementCounts.of(found, *of_map)
 
 
-def _lrp_of_classes(images: Sequence[Mapping[int, ImageMatches]], category_ids: Sequence[int]) -> SystemLrp:
+def total_ends(images: Sequence[MeasuredEnds], categories: CategorySet) -> EndsQuality:
+    matches, semantics, differences = zip(*images, strict=True)
+    thing_ids = [category.category_id for category in categories.things]
+    of_ends = {
+        end: matches_of_categories([of_image[end] for of_image in matches], category_ids=thing_ids)
+        for end in matches[0]
+    }
+    return EndsQuality(
+        {end: {key: average_precision(of) for key, of in of_end.items()} for end, of_end in of_ends.items()},
+        {end: {key: precision_at_recall(of)[0] for key, of in of_end.items()} for end, of_end in of_ends.items()},
+        {end: _lrp_of_classes(of_end) for end, of_end in of_ends.items()},
+        {end: Reliability.total([instance_reliability(of_image[end]) for of_image in matches]) for end in of_ends},
+        {end: Reliability.total([of_image[end] for of_image in semantics]) for end in semantics[0]},
+        DisagreementCounts.total(differences) if differences[0] else None,
+    )
+
+
+def _lrp_of_classes(matches: Mapping[int, CategoryMatches]) -> SystemLrp:
     """Of those that have a true or a predicted instance."""
-    of_class = {key: detection_lrp(_of_category(images, key)) for key in category_ids}
+    of_class = {key: detection_lrp(of_category) for key, of_category in matches.items()}
     known = {key: found for key, found in of_class.items() if not math.isnan(found[0].lrp)}
     return SystemLrp({key: plain for key, (plain, _) in known.items()}, {key: best for key, (_, best) in known.items()})
-
-
-def _of_category(images: Sequence[Mapping[int, ImageMatches]], category_id: int) -> list[ImageMatches]:
-    return [of_image[category_id] for of_image in images if category_id in of_image]
 
 
 def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> None:

@@ -15,6 +15,7 @@ from antvisionps.evaluation.average_precision import (
     average_precision,
     class_average_precision,
     match_image,
+    matches_of_categories,
     precision_at_recall,
     resampled_average_precision,
 )
@@ -32,6 +33,11 @@ def annotate(rows, hw=(3, 4)):
         encode_masks(masks) if rows else [],
         np.array([is_crowd for _, is_crowd, _ in rows], bool),
     )
+
+
+def of_category(images, category_id):
+    """What the images' detections of a category match; `found` is one that has none."""
+    return matches_of_categories([match_image(found(), annotate([])), *images], category_ids=[category_id])[category_id]
 
 
 def evaluate(images, category_ids=CATEGORY_IDS):
@@ -68,7 +74,7 @@ def test_a_mask_that_is_not_what_the_cache_says_is_refused_before_it_is_compared
 
 
 def test_no_image_has_no_ap():
-    assert np.isnan(average_precision([]).ap)
+    assert np.isnan(average_precision(of_category([], 1)).ap)
 
 
 def coco_evaluation(images, category_ids=CATEGORY_IDS):
@@ -145,9 +151,9 @@ def test_ap_is_that_of_cocoeval():
 def test_precision_by_recall_is_that_of_cocoeval():
     rng = np.random.default_rng(1)
     images = [random_image(rng, image_id) for image_id in range(1, 20)]
+    matches = matches_of_categories([match_image(*pair) for pair in images], category_ids=CATEGORY_IDS)
     for category_id, expected in coco_precision(images).items():
-        of_category = [found[category_id] for found in (match_image(*pair) for pair in images) if category_id in found]
-        precision = precision_at_recall(of_category)
+        precision = precision_at_recall(matches[category_id])
         np.testing.assert_allclose(np.where(np.isnan(precision), -1, precision), expected, rtol=0, atol=1e-12)
 
 
@@ -164,13 +170,11 @@ def test_a_resampled_ap_is_that_of_the_images_that_were_drawn():
     rng = np.random.default_rng(0)
     of_images = [match_image(*random_image(rng, image_id)) for image_id in range(15)]
     matches = [
-        replace(of_image[1], scores=np.sort(rng.random(len(of_image[1].scores)))[::-1])  # no two are equal
+        replace(of_image, scores=np.sort(rng.random(len(of_image.scores)))[::-1])  # no two are equal
         for of_image in of_images
-        if 1 in of_image
     ]
     draws = np.stack([rng.multinomial(len(matches), np.full(len(matches), 1 / len(matches))) for _ in range(20)])
-    values = resampled_average_precision(matches, draws)
+    values = resampled_average_precision(matches_of_categories(matches, category_ids=[1])[1], draws)
     for times, value in zip(draws.tolist(), values, strict=True):
         drawn = [image for image, count in zip(matches, times, strict=True) for _ in range(count)]
-        assert value == pytest.approx(average_precision(drawn).ap, nan_ok=True)
-    assert np.isnan(resampled_average_precision([], draws[:, :0])).all()
+        assert value == pytest.approx(class_average_precision(drawn, category_ids=[1])[1].ap, nan_ok=True)

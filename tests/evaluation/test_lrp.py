@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from antvisionps.evaluation.average_precision import match_image
+from antvisionps.evaluation.average_precision import match_image, matches_of_categories
 from antvisionps.evaluation.lrp import Lrp, class_lrp, detection_lrp, lrp_error, mean_lrp, optimal_lrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts
-from tests.evaluation.test_average_precision import CATEGORY_IDS, coco_evaluation, random_image
+from tests.evaluation.test_average_precision import CATEGORY_IDS, coco_evaluation, of_category, random_image
 
 
 def slow_optimum(scores, ious, wrong_scores, missed):
@@ -44,7 +44,7 @@ def test_of_instances_it_is_the_formula_on_cocoevals_matches():
     rng = np.random.default_rng(2)
     images = [random_image(rng, image_id) for image_id in range(1, 31)]
     evaluation = coco_evaluation(images)
-    of_images = [match_image(*pair) for pair in images]
+    matches = matches_of_categories([match_image(*pair) for pair in images], category_ids=CATEGORY_IDS)
     for category_id in CATEGORY_IDS[:2]:  # the third has no true instance
         scores, ious, wrong, missed = [], [], [], 0
         for found in evaluation.evalImgs:
@@ -61,7 +61,7 @@ def test_of_instances_it_is_the_formula_on_cocoevals_matches():
                         missed -= 1
                 else:
                     wrong.append(score)
-        as_it_is, optimum = detection_lrp([of[category_id] for of in of_images if category_id in of])
+        as_it_is, optimum = detection_lrp(matches[category_id])
         total = len(scores) + len(wrong) + missed
         expected = (sum((1 - iou) / 0.5 for iou in ious) + len(wrong) + missed) / total
         assert as_it_is.lrp == pytest.approx(expected)
@@ -72,7 +72,7 @@ def test_of_instances_it_is_the_formula_on_cocoevals_matches():
 
 
 def test_without_instances_there_is_nothing_to_measure():
-    as_it_is, optimum = detection_lrp([])
+    as_it_is, optimum = detection_lrp(of_category([], 1))
     assert all(map(math.isnan, (*as_it_is, *optimum.error, optimum.min_score)))
 
 
