@@ -131,10 +131,9 @@ def _common_runs(gt: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.
     ends = np.concatenate([np.cumsum(gt, dtype=np.int64), np.cumsum(predicted, dtype=np.int64)])
     order = np.argsort(ends, kind="stable")[:-1]  # the last two end together, where the pixels do
     lengths = np.diff(ends[order], prepend=0)
-    # Where a true run ends, as many true ones have ended before as its index says; the rest were predicted ones.
-    ended = np.arange(len(order))
-    gt_run = np.where(order < len(gt), order, ended - (order - len(gt)))
-    return gt_run, ended - gt_run, lengths
+    # A run's index is how many runs of its map have ended before.
+    gt_run = np.append(0, np.cumsum(order[:-1] < len(gt)))
+    return gt_run, np.arange(len(order)) - gt_run, lengths
 
 
 def sum_at(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ or its id.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,15 @@ class LabelTable:
         """The category of a label in a semantic map; None for void, which is a label of VOID_LABELS without one."""
         if label in VOID_LABELS and label not in self.stuff:
             return None
-        return self.category_id(label, is_thing=None if self.things == self.stuff else False, where=where)
+        return self.category_id(label, is_thing=None if self._is_one_table else False, where=where)
+
+    @cached_property
+    def _is_one_table(self) -> bool:
+        return self.things == self.stuff
 
     def _tables(self, is_thing: bool | None) -> list[Mapping[int, int | str]]:
         if is_thing is None:
-            return [self.things] if self.things == self.stuff else [self.things, self.stuff]
+            return [self.things] if self._is_one_table else [self.things, self.stuff]
         return [self.things if is_thing else self.stuff]
 
     def _look_up(self, table: Mapping[int, int | str], label: object, where: str) -> int:

@@ -72,12 +72,12 @@ def map_images(
     what an item raises, and WorkersError when processes are lost.
     """
     processes = workers if isinstance(workers, int) else workers.processes()
-    chunk = max(1, min(_MAX_CHUNK, len(items) // (processes * _CHUNKS_PER_WORKER)))
+    images = [images_of_item(item) for item in items]
+    chunk = max(1, min(_MAX_CHUNK // max([1, *images]), len(items) // (processes * _CHUNKS_PER_WORKER)))
     if isinstance(workers, int):
         results = _map_on_processes(open_work, items, processes=min(processes, -(-len(items) // chunk)), chunk=chunk)
     else:
         results = workers.map_chunks(partial(_open_on_cluster, open_work), items, chunk=chunk)
-    images = [images_of_item(item) for item in items]
     with closing(results), progress(description=description, total=sum(images), unit="image") as bar:
         for result, of_item in zip(results, images, strict=True):
             bar.update(of_item)
