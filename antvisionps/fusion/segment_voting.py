@@ -2,7 +2,8 @@
 
 1. The instances of all ends are grouped by category and IoU, and each group's masks are averaged (`mask_union`).
 2. A regression fitted on held-out images turns what is known of a group into its probability: the score of each end, or
-   that it found nothing there; how well the members agree; its area; what the averaged semantics say of its pixels.
+   that it found nothing there; how well the members agree; its area; what the averaged semantics say of its pixels; how
+   much it overlaps with a better one, whose copy it may be.
 3. The instances that reach the least probability of their category are pasted: by the heuristic, the most probable
    first, or by UPSNet's panoptic head, whose argmax settles who has a pixel that several claim.
 4. Each stuff segment that is left gets a probability from its area and the semantics; one below the least probability
@@ -63,13 +64,18 @@ def thing_features(
     joined: JoinedInstances, average: SemanticAverage, *, ends: Sequence[str], categories: CategorySet
 ) -> dict[str, SegmentFeatures]:
     """Of the instances under each name of `joined`: for each end the logit of its score and 1, or 0 and 0; the log of
-    the area as a part of the image; the logit of the mean averaged probability of the category; the agreement."""
-    features = {}
+    the area as a part of the image; the logit of the mean averaged probability of the category; the agreement; the
+    overlap with a better one of the category. They are `thing_feature_count`."""
+    features, overlap = {}, _overlap_with_better(joined.instances)
     for name, image in joined.instances.items():
         groups = joined.members[name]
-        parts = [_scores_of_ends(groups, ends), _measures(image, average, categories), _agreement(groups)]
-        features[name] = SegmentFeatures(image.category_ids.astype(np.int64), np.hstack(parts))
+        of_groups = _scores_of_ends(groups, ends), _measures(image, average, categories), _agreement(groups)
+        features[name] = SegmentFeatures(image.category_ids.astype(np.int64), np.hstack([*of_groups, overlap[name]]))
     return features
+
+
+def thing_feature_count(ends: int) -> int:
+    return 2 * ends + 4
 
 
 def _scores_of_ends(groups: Sequence[Sequence[Candidate]], ends: Sequence[str]) -> np.ndarray:
@@ -108,6 +114,21 @@ def _agreement(groups: Sequence[Sequence[Candidate]]) -> np.ndarray:
             ious = coco_mask.iou(rles, rles, [0] * len(rles))
             values[row] = ious[np.triu_indices(len(group), 1)].mean()
     return values
+
+
+def _overlap_with_better(instances: Mapping[str, ImageInstances]) -> dict[str, np.ndarray]:
+    """name → (N, 1): the largest IoU of each mask with one of its category and a better score, 0 without such."""
+    images = [image for image in instances.values() if len(image)]
+    values = np.zeros((0, 1))
+    if images:
+        rles = [{"size": [image.height, image.width], "counts": rle} for image in images for rle in image.rles]
+        ious = coco_mask.iou(rles, rles, [0] * len(rles))
+        scores = np.concatenate([image.scores for image in images])
+        category_ids = np.concatenate([image.category_ids for image in images])
+        is_better = (scores > scores[:, None]) & (category_ids == category_ids[:, None])
+        values = np.where(is_better, ious, 0).max(axis=1, keepdims=True)
+    stops = np.cumsum([len(image) for image in instances.values()])
+    return dict(zip(instances, np.split(values, stops[:-1]), strict=True))
 
 
 def calibrate_scores(

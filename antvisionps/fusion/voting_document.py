@@ -11,7 +11,7 @@ from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.mask_union import UnionRules
-from antvisionps.fusion.segment_voting import Acceptance, PasteBy
+from antvisionps.fusion.segment_voting import Acceptance, PasteBy, thing_feature_count
 from antvisionps.fusion.semantic_average import AverageOf
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
@@ -80,7 +80,7 @@ def _misfit(document: VotingDocument, categories: CategorySet, ends: set[str]) -
     accepted = document.acceptance
     stuff_ids = {category.category_id for category in categories.stuff}
     expected = (
-        (accepted.things, categories.thing_ids, 2 * len(document.ends) + 3, "things"),
+        (accepted.things, categories.thing_ids, thing_feature_count(len(document.ends)), "things"),
         (accepted.stuff, stuff_ids, 2, "stuff"),
     )
     for model, category_ids, features, name in expected:

@@ -39,6 +39,7 @@ from antvisionps.fusion.segment_voting import (
     fuse_by_probability,
     paste_accepted,
     stuff_features,
+    thing_feature_count,
     thing_features,
 )
 from antvisionps.fusion.system import FusionSettings, average_weighted, join, semantic_end
@@ -206,7 +207,8 @@ def fit_things(settings: FusionSettings, heldout: HeldoutFits) -> FittedThings:
     """The regressions on all candidates."""
     thing_ids = [category.category_id for category in heldout.caches.dataset.categories.things]
     found = heldout.map(_open_collecting, settings)
-    nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), np.zeros((0, 2 * len(settings.weight_of_end) + 3)))
+    width = thing_feature_count(len(settings.weight_of_end))
+    nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), np.zeros((0, width)))
     labelled = [(SegmentFeatures.join([nothing, *features.values()]), right) for features, right in found]
     models = [_fit(heldout.of_fit(fit, labelled), thing_ids) for fit in range(len(heldout.seen))]
     return FittedThings([features for features, _ in found], models)

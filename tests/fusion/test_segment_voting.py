@@ -11,7 +11,7 @@ from antvisionps.fusion.mask_union import UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.fusion.segment_quality import QualityModel
-from antvisionps.fusion.segment_voting import Acceptance, stuff_features, thing_features
+from antvisionps.fusion.segment_voting import Acceptance, stuff_features, thing_feature_count, thing_features
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.fusion.system import FusionSettings, fuse_predictions
 from antvisionps.predictions.schema import MASK_PROBS_SIZE
@@ -57,7 +57,7 @@ def model(features, category_ids, *, weight=1.0):
 def settings(ends, *, least=0.0, paste_by="heuristic"):
     acceptance = Acceptance(
         paste_by=paste_by,
-        things=model(2 * len(ends) + 3, [CAT, DOG]),
+        things=model(thing_feature_count(len(ends)), [CAT, DOG]),
         stuff=model(2, [SKY, SEA]),
         min_probabilities=dict.fromkeys([CAT, DOG, SKY, SEA], 0.0) | (least if isinstance(least, dict) else {}),
     )
@@ -106,6 +106,11 @@ def test_features_of_things_are_those_of_their_definition(seed):
     joined = join_instances(instances, UnionRules(dict.fromkeys(ends, 1.0), 0.3))
     features = thing_features(joined, average, ends=ends, categories=CATEGORIES)
     assert any("+" in name for name in features)
+    everything = [
+        (float(score), category_id, decoded(rle))
+        for image in joined.instances.values()
+        for score, category_id, rle in zip(image.scores, image.category_ids, image.rles, strict=True)
+    ]
     for name, image in joined.instances.items():
         for row, group in enumerate(joined.members[name]):
             assert name == "+".join(member.end for member in group)
@@ -117,6 +122,12 @@ def test_features_of_things_are_those_of_their_definition(seed):
             masks = [decoded(member.source.rles[member.index]) for member in group]
             ious = [(a & b).sum() / (a | b).sum() for a, b in itertools.combinations(masks, 2)]
             expected += [sum(ious) / len(ious) if ious else 0]
+            better = [
+                (mask & other).sum() / (mask | other).sum()
+                for score, category_id, other in everything
+                if score > image.scores[row] and category_id == image.category_ids[row]
+            ]
+            expected += [max(better, default=0)]
             np.testing.assert_allclose(features[name].values[row], expected, rtol=2e-3, atol=2e-3)
 
 
@@ -193,7 +204,11 @@ def test_the_head_pastes_what_it_makes_of_the_instances_that_reach_their_least_p
     average = average_semantics(list(planes.values()), weights=[1], categories=CATEGORIES, average_of="probabilities")
     features = thing_features(join_instances(instances, UnionRules({"end4": 1.0}, 0.5)), average, ends=["end4"],
                               categories=CATEGORIES)["end4"]  # fmt: skip
-    probs = model(5, [CAT, DOG]).probabilities(features.values, features.category_ids).astype(np.float32)
+    probs = (
+        model(thing_feature_count(1), [CAT, DOG])
+        .probabilities(features.values, features.category_ids)
+        .astype(np.float32)
+    )
     alive = np.flatnonzero(probs >= least[CAT])
     assert 0 < len(alive) < len(probs)
     reached = replace(instances["end4"].take(alive.tolist()), scores=probs[alive])
