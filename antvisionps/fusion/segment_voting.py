@@ -118,16 +118,18 @@ def _agreement(groups: Sequence[Sequence[Candidate]]) -> np.ndarray:
 
 def _overlap_with_better(instances: Mapping[str, ImageInstances]) -> dict[str, np.ndarray]:
     """name → (N, 1): the largest IoU of each mask with one of its category and a better score, 0 without such."""
-    images = [image for image in instances.values() if len(image)]
-    values = np.zeros((0, 1))
-    if images:
-        rles = [{"size": [image.height, image.width], "counts": rle} for image in images for rle in image.rles]
-        ious = coco_mask.iou(rles, rles, [0] * len(rles))
-        scores = np.concatenate([image.scores for image in images])
-        category_ids = np.concatenate([image.category_ids for image in images])
-        is_better = (scores > scores[:, None]) & (category_ids == category_ids[:, None])
-        values = np.where(is_better, ious, 0).max(axis=1, keepdims=True)
-    stops = np.cumsum([len(image) for image in instances.values()])
+    images = instances.values()
+    rles = [{"size": [image.height, image.width], "counts": rle} for image in images for rle in image.rles]
+    scores = np.array([score for image in images for score in image.scores.tolist()])
+    category_ids = np.array([category_id for image in images for category_id in image.category_ids.tolist()])
+    values = np.zeros((len(rles), 1))
+    for category_id in np.unique(category_ids):
+        places = np.flatnonzero(category_ids == category_id)
+        own = [rles[place] for place in places]
+        is_better = scores[places] > scores[places, None]
+        ious = coco_mask.iou(own, own, [0] * len(own))
+        values[places] = np.where(is_better, ious, 0).max(axis=1, keepdims=True)
+    stops = np.cumsum([len(image) for image in images])
     return dict(zip(instances, np.split(values, stops[:-1]), strict=True))
 
 
