@@ -14,6 +14,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -129,8 +130,8 @@ def _overlap_with_better(instances: Mapping[str, ImageInstances]) -> dict[str, n
         is_better = scores[places] > scores[places, None]
         ious = coco_mask.iou(own, own, [0] * len(own))
         values[places] = np.where(is_better, ious, 0).max(axis=1, keepdims=True)
-    stops = np.cumsum([len(image) for image in images])
-    return dict(zip(instances, np.split(values, stops[:-1]), strict=True))
+    bounds = pairwise(np.cumsum([0, *map(len, images)]).tolist())
+    return {name: values[first:stop] for name, (first, stop) in zip(instances, bounds, strict=True)}
 
 
 def calibrate_scores(

@@ -131,6 +131,15 @@ def test_features_of_things_are_those_of_their_definition(seed):
             np.testing.assert_allclose(features[name].values[row], expected, rtol=2e-3, atol=2e-3)
 
 
+def test_without_instances_there_are_no_features():
+    _, planes = ends_of(0)
+    average = average_semantics(list(planes.values()), weights=[1], categories=CATEGORIES, average_of="probabilities")
+    for instances, expected in (({}, {}), ({"end0": found(hw=HW)}, {"end0": (0, thing_feature_count(1))})):
+        joined = join_instances(instances, UnionRules({"end0": 1.0}, 0.5))
+        features = thing_features(joined, average, ends=["end0"], categories=CATEGORIES)
+        assert {name: of_end.values.shape for name, of_end in features.items()} == expected
+
+
 def test_stuff_is_left_out_below_its_probability_and_nothing_else_changes():
     instances, planes = ends_of(0, 1)
     whole = fuse(instances, planes)
