@@ -15,6 +15,7 @@ from antvisionps.core import atomic, locks
 from antvisionps.core.atomic import atomic_file, atomic_folder, refuse_unwritable, unfinished
 from antvisionps.core.errors import OutputError
 from antvisionps.core.os_errors import explain
+from tests.programs import TEST_PACKAGES
 
 WRITER = """
 import sys, time
@@ -94,7 +95,8 @@ write(Path(sys.argv[1]))
 """,
     )
     write(out, "old")
-    killed = subprocess.run([sys.executable, "-c", code, str(out)], check=False)
+    environment = os.environ | {"PYTHONPATH": TEST_PACKAGES}
+    killed = subprocess.run([sys.executable, "-c", code, str(out)], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert out.exists() == (moment == 1)
     with pytest.raises(ZeroDivisionError), atomic_folder(out):

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import nbformat
@@ -25,6 +24,7 @@ from antvisionps.panoptic.splits import open_split
 from antvisionps.report.overlays import draw_panoptic
 from tests.drawing import category_set
 from tests.pipeline.workspace import PROJECT
+from tests.programs import TEST_PACKAGES
 
 NOTEBOOK = PROJECT / "docs" / "notebook.ipynb"
 
@@ -148,7 +148,7 @@ def test_images_of_caches_are_fused_as_their_arrays_are(image, done):
 
 
 def test_the_notebook_of_the_docs_runs(done, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(nbformat.__file__).parents[1]))  # the kernel is a program of its own
+    monkeypatch.setenv("PYTHONPATH", TEST_PACKAGES)  # the kernel is a program of its own
     (tmp_path / "data").symlink_to(done.root)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)

@@ -13,6 +13,7 @@ import pytest
 from antvisionps.core.errors import CacheError, WorkersError
 from antvisionps.parallel import images as parallel
 from antvisionps.parallel.images import map_images, open_workers
+from tests.programs import TEST_PACKAGES
 
 
 @pytest.fixture(params=[1, 2, "dask"])
@@ -133,5 +134,7 @@ def test_processes_work_after_opencv_has_used_threads():
         "time.sleep(1)  # until the threads wait\n"
         "print(*map_images(open_threads, [0, 1, 2, 3], workers=2, description=None), cv2.getNumThreads())\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    environment = os.environ | {"PYTHONPATH": TEST_PACKAGES}
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.split() == ["1", "1", "1", "1", "4"]

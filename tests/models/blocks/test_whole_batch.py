@@ -15,6 +15,7 @@ from antvisionps.models.training import loading
 from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
 from tests.models import first_step
 from tests.models.conftest import batch_of, losses_of
+from tests.programs import TEST_PACKAGES
 
 PROJECT = Path(__file__).parents[3]
 
@@ -26,7 +27,7 @@ def two_processes(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
         [*command, str(PROJECT / "tests" / "models" / "first_step.py"), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), TEST_PACKAGES]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
