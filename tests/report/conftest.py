@@ -283,9 +283,15 @@ class Tab:
         self.base = base
         self.problems: list[str] = []
         self.requested: list[str] = []
-        for event, name in (("console", "text"), ("pageerror", "message"), ("requestfailed", "url")):
-            self.page.on(event, lambda what, name=name: self.problems.append(getattr(what, name)))
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(error.message))
+        self.page.on("requestfailed", self._note_failure)
         self.page.on("request", lambda request: self.requested.append(request.url))
+
+    def _note_failure(self, request) -> None:
+        # A picture that is still on its way when the test leaves the page is "aborted"; a missing one is "not found".
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"{request.url}: {request.failure}")
 
     def go(self, fragment: str, ready: str = "html[data-ready]") -> Page:
         self.page.goto("about:blank")  # another fragment alone would not load the page anew
