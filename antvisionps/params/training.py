@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from antvisionps.core.documents import Fraction, explain_first
 from antvisionps.core.errors import ParamsError
@@ -173,9 +173,19 @@ class Augmentation(Section):
     photometric: Annotated[float, Field(ge=0, lt=1)]
 
 
+BASE = "base"
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    """The changes, and of tables what they leave as it is in base."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    return base | {key: _merge(base.get(key), value) for key, value in changes.items()}
+
+
 class Training(Section):
-    """Each of the networks that are averaged has settings of its own; the rest is common to all. Without members an end
-    is not trained."""
+    """Each of the networks that are averaged has settings of its own; the rest is common to all. Beside the network
+    `base` the others list what differs from it. Without members an end is not trained."""
 
     members: tuple[Name, ...]
     networks: dict[Name, Any]
@@ -188,6 +198,18 @@ class Training(Section):
     curve_interval: Positive
     evaluate_interval: Positive | None
     keep: Literal["last", "best"]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _others_are_completed(cls, section: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        networks = section.get("networks") if isinstance(section, dict) else None
+        if not isinstance(networks, dict):
+            return check(section)
+        if BASE not in networks:
+            raise ValueError(f"networks describes only {sorted(networks)}; expected {BASE}, from which the others differ")
+        base = networks[BASE]
+        check({**section, "members": (), "networks": {BASE: base}})  # so that what is wrong in base is told once
+        return check({**section, "networks": {name: _merge(base, own) for name, own in networks.items()}})
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Training:

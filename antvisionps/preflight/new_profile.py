@@ -42,11 +42,8 @@ LEAST_ITERATIONS_FRAC = 0.3
 """Of street.yaml's, however few the photos."""
 
 TRAINED = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
-NETWORKS = {
-    "train_e_ups": ("train_e_ups.networks.base", "train_e_ups.networks.bfp_lsh"),
-    "train_lwl_htc": ("train_lwl_htc.networks.base",),
-}
-"""The ends that find instances → the keys of the built-in run's networks."""
+NETWORKS = {section: f"{section}.networks.base" for section in ("train_e_ups", "train_lwl_htc")}
+"""The ends that find instances → the key of what their networks have in common."""
 
 MEMBERSHIP = ("ends", "predict.separate_ends")
 """Which ends there are, beside the members of each."""
@@ -167,7 +164,7 @@ def anchor_scale(found: Survey) -> float:
 
 def _anchors(found: Survey) -> Iterator[tuple[str, Setting]]:
     side_px = found.box_side_frac * input_side_px(found)
-    for network in chain.from_iterable(NETWORKS.values()):
+    for network in NETWORKS.values():
         yield f"{network}.anchor_scale", Setting(anchor_scale(found), f"half of all things are below {side_px:.0f} px")
 
 
@@ -176,9 +173,8 @@ def _instances(found: Survey) -> Iterator[tuple[str, Setting]]:
     rois = int(min(128, max(32, 2 ** math.ceil(math.log2(max(4 * usual, 1))))))
     for section, least in (("train_e_ups", 64), ("train_lwl_htc", 32)):
         reason = f"a quarter of them are of things, of which an image has {usual:.0f}"
-        for network in NETWORKS[section]:
-            yield f"{network}.rois_per_image", Setting(max(least, rois), reason)
-            yield f"{network}.train_proposals", Setting(200 if rois == 128 else 128)
+        yield f"{NETWORKS[section]}.rois_per_image", Setting(max(least, rois), reason)
+        yield f"{NETWORKS[section]}.train_proposals", Setting(200 if rois == 128 else 128)
     instances = int(min(300, max(100, 50 * math.ceil(1.5 * many / 50))))
     yield "predict.max_instances", Setting(instances, f"one image in a hundred has over {many:.0f} things")
     yield "predict.max_proposals", Setting(max(128, 2 * instances) if instances > 100 else 128)

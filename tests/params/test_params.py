@@ -208,7 +208,7 @@ def test_tables_hold_exceptions():
         "fuse.methods": {"fusion": "panoptic_head"},
         "fuse.semantic_weights.lwl_htc": 0.5,
         "fuse.semantic_weights.hrnet_aspp": 2.0,
-        "train_e_ups.networks.big": read_params(BUILT_IN)["train_e_ups"]["networks"]["base"],
+        "train_e_ups.networks.big": {"fpn_channels": 64},
         "train_e_ups.members": ["big", "base"],
         "predict.member_weights.e_ups": {"base": 0.25},
     }
@@ -248,6 +248,35 @@ def test_an_old_key_is_one_error_that_names_the_new_one(edited, place, value, ne
     if section == "train_e_ups":
         with pytest.raises(ParamsError, match=expected):
             load_members(path, "e_ups")
+
+
+def test_a_network_lists_what_differs_from_base():
+    own = {"backbone": {"name": "resnet50", "deformable": True}, "semantic_channels": [64]}
+    changes = {"train_e_ups.networks.big": own, "train_e_ups.networks.base.mask_convs": 3}
+    ensemble = load_params(BUILT_IN, changes=changes).train_e_ups
+    base, big = ensemble.network("base"), ensemble.network("big")
+    assert base["mask_convs"] == 3
+    assert big == base | {"backbone": base["backbone"] | own["backbone"], "semantic_channels": [64]}
+    assert big["backbone"]["weights"] == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        ("networks.base.mask_convs", 0, r"train_e_ups\.networks\.base\.mask_convs: .*greater than or equal to 1, got 0"),
+        ("networks.bfp_lsh.mask_convs", 0, r"networks\.bfp_lsh\.mask_convs: .*greater than or equal to 1, got 0"),
+        ("networks.bfp_lsh.speed", 1, r"networks\.bfp_lsh\.speed: unknown key"),
+        ("networks.bfp_lsh", 1, r"networks\.bfp_lsh: .*got 1"),
+        ("networks.base", 1, r"networks\.base: .*got 1"),
+        ("networks.base", ..., r"train_e_ups: networks describes only \['bfp_lsh'\]; expected base, from which"),
+        ("networks", 1, r"networks: .*got 1"),
+        ("networks", ..., r"networks: Field required"),
+    ],
+)
+def test_what_is_wrong_in_a_network_is_told_once(edited, place, value, complaint):
+    with pytest.raises(ParamsError, match=complaint) as refused:
+        load_params(edited(f"train_e_ups.{place}", value))
+    assert str(refused.value).count("\n") == 0
 
 
 def test_a_member_that_nobody_described_is_refused():

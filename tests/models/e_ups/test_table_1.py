@@ -39,7 +39,8 @@ def test_the_profile_describes_table_1_and_the_ensemble():
         name: (n.backbone.name, n.backbone.deformable, n.balanced_pyramid_level, n.location_sensitive_header)
         for name, n in PAPER.networks.items()
     }
-    assert found == TABLE_1 | {"r50": ("resnet50", False, None, False)}
+    upsnet = ("resnet50", False, None, False)
+    assert found == TABLE_1 | {"base": upsnet, "r50": upsnet}
     assert PAPER.members == ("r50", "r101_dcn", "r101_dcn_bfp_lsh", "se154_lsh")
 
 
