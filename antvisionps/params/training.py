@@ -206,7 +206,9 @@ class Training(Section):
         if not isinstance(networks, dict):
             return check(section)
         if BASE not in networks:
-            raise ValueError(f"networks describes only {sorted(networks)}; expected {BASE}, from which the others differ")
+            raise ValueError(
+                f"networks describes only {sorted(networks)}; expected {BASE}, from which the others differ"
+            )
         base = networks[BASE]
         check({**section, "members": (), "networks": {BASE: base}})  # so that what is wrong in base is told once
         return check({**section, "networks": {name: _merge(base, own) for name, own in networks.items()}})

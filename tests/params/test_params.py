@@ -263,7 +263,11 @@ def test_a_network_lists_what_differs_from_base():
 @pytest.mark.parametrize(
     ("place", "value", "complaint"),
     [
-        ("networks.base.mask_convs", 0, r"train_e_ups\.networks\.base\.mask_convs: .*greater than or equal to 1, got 0"),
+        (
+            "networks.base.mask_convs",
+            0,
+            r"train_e_ups\.networks\.base\.mask_convs: .*greater than or equal to 1, got 0",
+        ),
         ("networks.bfp_lsh.mask_convs", 0, r"networks\.bfp_lsh\.mask_convs: .*greater than or equal to 1, got 0"),
         ("networks.bfp_lsh.speed", 1, r"networks\.bfp_lsh\.speed: unknown key"),
         ("networks.bfp_lsh", 1, r"networks\.bfp_lsh: .*got 1"),
