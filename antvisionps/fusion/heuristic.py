@@ -74,12 +74,13 @@ def coco_segments(fused: Iterable[FusedSegment]) -> tuple[Segment, ...]:
 @dataclass(frozen=True, eq=False)
 class FusedImage:
     """A map of (height, width) as its runs · segments in ascending id, which counts from 1 · the candidates that were
-    rejected."""
+    rejected · `doubt` (height, width) float32 from 0 to 1, where it was asked for."""
 
     hw: tuple[int, int]
     runs: SegmentRuns
     segments: tuple[FusedSegment, ...]
     rejected: RejectedCandidates
+    doubt: np.ndarray | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.hw))

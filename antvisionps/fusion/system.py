@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from antvisionps.fusion.doubt import pixel_doubt
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
@@ -25,7 +26,7 @@ class FusionSettings:
     """`weight_of_end`: whose predictions, and how much their semantics count · `average_of`: what of the semantics is
     averaged · `end_of_category`: whose instances of each category are taken; None: everybody's · `union`: how
     everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to · `temperature_of_end`: of the
-    semantics, 1 of an end that is not there."""
+    semantics, 1 of an end that is not there · `with_doubt`: whether the map has that of each pixel."""
 
     method: Method
     rules: HeuristicRules
@@ -35,6 +36,7 @@ class FusionSettings:
     union: UnionRules | None
     acceptance: Acceptance | None = None
     temperature_of_end: Mapping[str, float] = field(default_factory=dict)
+    with_doubt: bool = False
 
     @property
     def needs_mask_probs(self) -> bool:
@@ -170,4 +172,5 @@ def fuse_average(
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
     rejected = RejectedCandidates.join([joined.rejected, joined.at_their_ends(fused.rejected)])
-    return replace(fused, rejected=rejected)
+    doubt = pixel_doubt(fused, average, categories) if settings.with_doubt else None
+    return replace(fused, rejected=rejected, doubt=doubt)

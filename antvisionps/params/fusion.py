@@ -59,6 +59,7 @@ class Fuse(FusionChoices):
     order: Literal["score", "learned"]
     semantic_weights: dict[Name, Weight]
     calibrated: bool
+    doubt: bool
 
     @model_validator(mode="after")
     def _dvc_can_sort(self) -> Self:

@@ -69,6 +69,7 @@ class EnsembleSettings(Document):
     min_stuff_confidence: Fraction | None = None
     min_scores: dict[str | int, Fraction] = Field(default_factory=dict)
     min_heldout_instances: NonNegative = 10
+    doubt: bool = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> EnsembleSettings:
@@ -108,6 +109,7 @@ class EnsembleSettings(Document):
             union=UnionRules(full_weights(self.instance_weights, models), self.min_joined_iou)
             if self.instances == "union"
             else None,
+            with_doubt=self.doubt,
         )
 
     def _model_of_category(self, models: list[str], categories: CategorySet) -> dict[int, str] | None:
@@ -186,7 +188,7 @@ def fuse(
     if not semantics.keys() & fusion.semantic_ends():
         semantics[fusion.semantic_ends()[0]] = no_semantics(image, known)
     fused = fuse_predictions(instances, semantics, categories=known, settings=fusion)
-    return FusedPhoto(fused.hw, fused.runs, fused.segments, fused.rejected, known, photo)
+    return FusedPhoto(fused.hw, fused.runs, fused.segments, fused.rejected, known, photo, doubt=fused.doubt)
 
 
 def read_categories(categories: CategorySet | str | PathLike[str] | list[dict[str, Any]]) -> CategorySet:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ from antvisionps.params.whole import Params
 from antvisionps.pipeline.ignored import describe_ignored
 from antvisionps.pipeline.settings import system_settings
 from antvisionps.pipeline.try_settings import PredictionsReader
-from antvisionps.predictions.fused_files import CANDIDATES, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS
+from antvisionps.predictions.fused_files import CANDIDATES, DOUBT_FOLDER, PANOPTIC_FILE, PANOPTIC_FOLDER, SEGMENTS
 from antvisionps.predictions.split_caches import SplitCaches
 
 IMAGES_PER_ROW_GROUP = 1024
@@ -54,8 +55,10 @@ def fuse(
     """Writes the maps of each system to its folder, all in one pass over the caches."""
     dataset = caches.dataset
     load_kernels()
-    for folder in folders.values():
+    for system, folder in folders.items():
         (folder / PANOPTIC_FOLDER).mkdir(parents=True)
+        if settings[system].with_doubt:
+            (folder / DOUBT_FOLDER).mkdir()
     open_work = partial(_open_fusing, folders, settings, caches)
     with ExitStack() as files:
         writers = {system: _SystemWriter(folder, files) for system, folder in folders.items()}
@@ -86,7 +89,10 @@ def _open_fusing(
         for system, fused in fused_by.items():
             png = encode_runs(fused.runs.lengths, fused.runs.segment_indices, width=image.width)
             (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
-        return fused_by
+            if fused.doubt is not None:
+                png = cv2.imencode(".png", np.rint(255 * fused.doubt).astype(np.uint8))[1].tobytes()
+                (folders[system] / DOUBT_FOLDER / _file_name(image)).write_bytes(png)
+        return {system: replace(fused, doubt=None) for system, fused in fused_by.items()}
 
     return fuse_and_write
 

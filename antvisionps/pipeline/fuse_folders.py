@@ -69,7 +69,8 @@ def fuse_folders(
         imported = folder / ".imported"
         caches = _import_all(parts, imported, fusion)
         if "heldout" in caches:
-            fusion = _calibrate(chosen, fusion, caches["heldout"], workers=workers, to=folder / CALIBRATION)
+            found = _calibrate(chosen, fusion, caches["heldout"], workers=workers, to=folder / CALIBRATION)
+            fusion = replace(found, with_doubt=chosen.doubt)
         fuse_caches({SYSTEM: folder}, settings={SYSTEM: fusion}, caches=caches["val"], workers=workers)
         shutil.rmtree(imported)
     return len(parts["val"].dataset.images)

@@ -31,7 +31,7 @@ def system_settings(
     """
     params.refuse_unknown_system(system)
     settings = _system_settings(system, params, categories=categories, routing=routing, calibration=calibration)
-    return replace(settings, temperature_of_end=read_temperatures(calibration))
+    return replace(settings, temperature_of_end=read_temperatures(calibration), with_doubt=params.fuse.doubt)
 
 
 def _system_settings(

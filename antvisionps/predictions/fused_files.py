@@ -13,6 +13,8 @@ from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
+DOUBT_FOLDER = "doubt"
+"""8-bit PNGs beside the maps, of the same names; only where `fuse.doubt` asks for them."""
 
 MAX_AREA_PX = 2**31 - 1
 

@@ -1,5 +1,6 @@
 """What each choice of section fuse does to the maps."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -7,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
@@ -203,3 +206,19 @@ def test_an_end_whose_semantics_weigh_nothing_is_not_seen_in_them(done, tmp_path
     maps = bytes_below(fused / "fusion" / "panoptic")
     assert maps == bytes_below(fused / "lwl_htc" / "panoptic")
     assert maps != bytes_below(done.fuse(tmp_path / "both", "fusion", min_score=1.0) / "fusion" / "panoptic")
+
+
+def test_doubt_lies_beside_the_maps_where_it_is_asked_for_and_changes_nothing_else(done, tmp_path):
+    doubted = done.fuse(tmp_path / "fused", *SYSTEMS, doubt=True)
+    for system in SYSTEMS:
+        pictures = {path.name: path.read_bytes() for path in (doubted / system / "doubt").iterdir()}
+        assert pictures.keys() == {path.name for path in (done.fused / system / "panoptic").iterdir()}
+        ids = {
+            path.name: decode_segment_ids(path.read_bytes()) for path in (done.fused / system / "panoptic").iterdir()
+        }
+        for name, png in pictures.items():
+            grey = np.array(Image.open(io.BytesIO(png)))
+            assert (grey.dtype, grey.shape) == (np.uint8, ids[name].shape)
+            assert (grey[ids[name] == 0] == 255).all()
+        shutil.rmtree(doubted / system / "doubt")
+    assert bytes_below(doubted) == bytes_below(done.fused)
