@@ -2,7 +2,7 @@
 in an image, all areas, crowds ignored. Equal to pycocotools' COCOeval, from which the order of every tie is taken.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,6 @@ def matches_of_categories(images: Sequence[ImageMatches], *, category_ids: Seque
         )
         for category_id, first, stop in zip(category_ids, *bounds, strict=True)
     }
-
-
-def class_average_precision(images: Iterable[ImageMatches], *, category_ids: Sequence[int]) -> dict[int, CategoryAP]:
-    """category_id → AP, of what `match_image` says of each image in ascending image_id."""
-    of_categories = matches_of_categories([*images], category_ids=category_ids)
-    return {category_id: average_precision(matches) for category_id, matches in of_categories.items()}
 
 
 def match_image(predicted: ImageInstances, gt: GtInstances) -> ImageMatches:

@@ -13,7 +13,6 @@ from antvisionps.core.errors import CacheError
 from antvisionps.evaluation.average_precision import (
     GtInstances,
     average_precision,
-    class_average_precision,
     match_image,
     matches_of_categories,
     precision_at_recall,
@@ -41,7 +40,9 @@ def of_category(images, category_id):
 
 
 def evaluate(images, category_ids=CATEGORY_IDS):
-    return class_average_precision((match_image(*pair) for pair in images), category_ids=category_ids)
+    """category_id → AP, of pairs of instances and truth."""
+    of_categories = matches_of_categories([match_image(*pair) for pair in images], category_ids=category_ids)
+    return {category_id: average_precision(matches) for category_id, matches in of_categories.items()}
 
 
 LEFT, RIGHT = draw("##.. ##.. ##.."), draw("..## ..## ..##")
@@ -177,4 +178,6 @@ def test_a_resampled_ap_is_that_of_the_images_that_were_drawn():
     values = resampled_average_precision(matches_of_categories(matches, category_ids=[1])[1], draws)
     for times, value in zip(draws.tolist(), values, strict=True):
         drawn = [image for image, count in zip(matches, times, strict=True) for _ in range(count)]
-        assert value == pytest.approx(class_average_precision(drawn, category_ids=[1])[1].ap, nan_ok=True)
+        assert value == pytest.approx(
+            average_precision(matches_of_categories(drawn, category_ids=[1])[1]).ap, nan_ok=True
+        )

@@ -13,9 +13,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from antvisionps.evaluation.average_precision import class_average_precision, match_image
 from antvisionps.panoptic.gt_instances import visible_instances
 from tests.drawing import draw_box
+from tests.evaluation.test_average_precision import evaluate
 from tests.interchange.two_masks import HW, thing_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
@@ -102,13 +102,11 @@ def pycocotools_ap(truth, rows):
 
 
 def our_ap(dataset, cached):
-    matches = [
-        match_image(
-            cached[image.image_id][0], visible_instances(dataset.load_segment_ids(image), image, dataset.categories)
-        )
+    pairs = [
+        (cached[image.image_id][0], visible_instances(dataset.load_segment_ids(image), image, dataset.categories))
         for image in dataset.images
     ]
-    found = class_average_precision(matches, category_ids=[one.category_id for one in dataset.categories.things])
+    found = evaluate(pairs, [one.category_id for one in dataset.categories.things])
     return {key: one.ap if one.n_gt else -1 for key, one in found.items()}
 
 

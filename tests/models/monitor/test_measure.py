@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from antvisionps.evaluation.average_precision import class_average_precision, match_image
 from antvisionps.evaluation.panoptic_quality import class_quality, group_quality, total_counts
 from antvisionps.evaluation.panoptic_quality import count_matches as count_by_runs
 from antvisionps.fusion.heuristic import HeuristicRules, fuse_image
@@ -24,7 +23,7 @@ from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import draw_box, found
-from tests.evaluation.test_average_precision import CATEGORY_IDS, random_image
+from tests.evaluation.test_average_precision import CATEGORY_IDS, evaluate, random_image
 from tests.evaluation.test_counts_of_many_maps import IDS, KINDS, random_pair
 from tests.models.conftest import NETWORKS, build
 
@@ -66,7 +65,7 @@ def test_ap_is_that_of_the_heldout_evaluation():
             )
             for predicted, gt in images
         ]
-        of_class = class_average_precision((match_image(*pair) for pair in images), category_ids=CATEGORY_IDS)
+        of_class = evaluate(images)
         annotated = [one.ap for one in of_class.values() if one.n_gt]
         assert mask_ap(masks, CATEGORY_IDS) == pytest.approx(np.mean(annotated), abs=1e-12)
         assert mask_ap([replace(one, found=[]) for one in masks], CATEGORY_IDS) == 0
