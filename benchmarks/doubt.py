@@ -39,7 +39,7 @@ def count_by_doubt(prepared: Path, folder: Path) -> tuple[np.ndarray, np.ndarray
     """(LEVELS,) how many labelled pixels of val have each doubt, and how many of those are wrong."""
     truth = open_split(prepared, "val")
     fused = open_fused(folder, truth)
-    pixels, wrong = np.zeros(LEVELS), np.zeros(LEVELS)
+    pixels, wrong = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
     pairs = zip(truth.images, fused.images, strict=True)
     for gt_image, image in progress(pairs, description="doubt", total=len(truth.images), unit="image"):
         doubt = cv2.imread(str(folder / DOUBT_FOLDER / image.panoptic_file_name), cv2.IMREAD_GRAYSCALE)
