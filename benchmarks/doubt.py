@@ -9,14 +9,13 @@ and what part of all such pixels they hold. A doubt without meaning holds as lar
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.panoptic.splits import open_split
-from antvisionps.predictions.fused_files import DOUBT_FOLDER, open_fused
+from antvisionps.predictions.fused_files import open_fused, read_doubt
 
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 LEVELS = 256
@@ -42,9 +41,7 @@ def count_by_doubt(prepared: Path, folder: Path) -> tuple[np.ndarray, np.ndarray
     pixels, wrong = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
     pairs = zip(truth.images, fused.images, strict=True)
     for gt_image, image in progress(pairs, description="doubt", total=len(truth.images), unit="image"):
-        doubt = cv2.imread(str(folder / DOUBT_FOLDER / image.panoptic_file_name), cv2.IMREAD_GRAYSCALE)
-        if doubt is None:
-            raise SystemExit(f"{folder / DOUBT_FOLDER}: no picture of {image.file_name}; fuse with fuse.doubt=true")
+        doubt = read_doubt(fused, image)
         gt = class_index_map(truth.load_segment_ids(gt_image), gt_image, truth.categories)
         found = class_index_map(fused.load_segment_ids(image), image, fused.categories)
         is_labelled = gt != VOID_CLASS_INDEX

@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from antvisionps.core.errors import CacheError, DataError, clipped
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.segments import PanopticImage
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
 DOUBT_FOLDER = "doubt"
@@ -87,6 +89,24 @@ def open_fused(folder: Path, truth: PanopticDataset) -> PanopticDataset:
     if fused.categories != truth.categories:
         raise DataError(f"{fused.annotations}: expected the categories of {truth.annotations}; {REMEDY}")
     return fused
+
+
+def has_doubt(fused: PanopticDataset) -> bool:
+    """Whether stage fuse wrote the doubt of the maps."""
+    return (fused.annotations.parent / DOUBT_FOLDER).is_dir()
+
+
+def read_doubt(fused: PanopticDataset, image: PanopticImage) -> np.ndarray:
+    """(H, W) uint8 of one of the maps, 0 sure to 255. Raises CacheError where there is none, or of another size."""
+    path = fused.annotations.parent / DOUBT_FOLDER / image.panoptic_file_name
+    doubt = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    if doubt is None or doubt.shape != (image.height, image.width):
+        found = "none" if doubt is None else "{}x{}".format(*doubt.shape[::-1])
+        raise CacheError(
+            f"{path}: expected a picture of {image.width}x{image.height}, got {found}; run `dvc repro fuse` with "
+            "fuse.doubt: true"
+        )
+    return doubt
 
 
 class RowsByImage:

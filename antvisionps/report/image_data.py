@@ -24,7 +24,7 @@ from antvisionps.fusion.semantic_average import semantic_class_map
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
-from antvisionps.predictions.fused_files import CANDIDATES, REMEDY, SEGMENTS, RowsByImage
+from antvisionps.predictions.fused_files import CANDIDATES, REMEDY, SEGMENTS, RowsByImage, has_doubt, read_doubt
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
@@ -33,7 +33,8 @@ from antvisionps.report.reliability import WrongOf, open_wrong_of_ends, wrong_se
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
-DISAGREEMENT_LEVELS = 10
+LEVELS = 10
+"""In which the page shows what has a degree: disagreement and doubt."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
                 "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
                 "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.gt],
                 "rejected": [_rejected(row, categories) for row in rejected],
+                "doubt": _doubt_runs(fused, described),
             }
             tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
             if sources.ends:
@@ -275,11 +277,16 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
 def _disagreement_runs(
     planes: Sequence[ImageSemantics], image: PanopticImage, categories: CategorySet
 ) -> list[int] | None:
-    """Runs of 0 to DISAGREEMENT_LEVELS, how much the ends' semantics differ; None with less than two ends' ones."""
+    """Runs of 0 to LEVELS, how much the ends' semantics differ; None with less than two ends' ones."""
     if len(planes) < 2:
         return None
     of_pixels = disagreement(planes, categories, grid="finest").at_pixels((image.height, image.width))
-    return runs(np.rint(DISAGREEMENT_LEVELS * of_pixels).astype(np.int32))
+    return runs(np.rint(LEVELS * of_pixels).astype(np.int32))
+
+
+def _doubt_runs(fused: PanopticDataset, image: PanopticImage) -> list[int] | None:
+    """Runs of 0 to LEVELS, how doubtful the pixels of the map are; None where the system has no doubt."""
+    return runs(np.rint(LEVELS / 255 * read_doubt(fused, image)).astype(np.int32)) if has_doubt(fused) else None
 
 
 def _instances(

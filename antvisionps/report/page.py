@@ -30,6 +30,7 @@ from antvisionps.evaluation.panoptic_quality import SIZES
 from antvisionps.evaluation.segment_outcomes import OUTCOMES
 from antvisionps.panoptic.slices import Slices
 from antvisionps.parallel.images import Workers, map_images
+from antvisionps.predictions.fused_files import has_doubt
 from antvisionps.report.confusion import Confusion, write_confusion_csv
 from antvisionps.report.image_data import UNEXPLAINED, ImageData, ReportSources, open_image_data, photo_jpeg
 from antvisionps.report.overview_data import (
@@ -102,6 +103,7 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
         "mapped": list(sources.mapped),
         "ends": list(sources.ends),
         "kinds": sources.kinds,
+        "doubt": any(map(has_doubt, sources.mapped.values())),
         "sizes": [[name, low] for name, (low, _) in SIZES.items()],
         "outcomes": [*OUTCOMES, UNEXPLAINED],
     }

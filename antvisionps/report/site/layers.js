@@ -28,8 +28,8 @@ const REJECTED = {
   area: "too small",
 };
 
-// From the ends say the same, which is clear, to each is sure of another class.
-const DISAGREEMENT_COLORS = [null, ...Array.from({ length: 10 }, (_, level) => [255, 215 - 20 * level, 60 - 6 * level])];
+// Of disagreement and doubt: from none, which is clear, to complete.
+const DEGREE_COLORS = [null, ...Array.from({ length: 10 }, (_, level) => [255, 215 - 20 * level, 60 - 6 * level])];
 
 // In the order of the keys 1 to 9. `system` and `errors` follow the chosen system; a comparison has those of all runs.
 function layerKeys(overview) {
@@ -42,6 +42,7 @@ function layerKeys(overview) {
     "errors",
     ...overview.ends.flatMap((end) => overview.kinds[end].map((kind) => `${kind}:${end}`)),
     ...(overview.ends.filter((end) => overview.kinds[end].includes("semantic")).length > 1 ? ["disagreement"] : []),
+    ...(overview.doubt ? ["doubt"] : []),
   ];
 }
 
@@ -56,6 +57,7 @@ function layerName(key, system) {
     instances: `${end} instances`,
     semantic: `${end} semantics`,
     disagreement: "disagreement of ends",
+    doubt: `doubt of ${system}`,
   }[kind];
 }
 
@@ -263,9 +265,18 @@ function imageLayers(overview, image, data, state) {
       return (
         data.disagreement && {
           values: decoded(key, data.disagreement),
-          colors: DISAGREEMENT_COLORS,
+          colors: DEGREE_COLORS,
           isGraded: true,
           describe: (value) => ({ title: `the ends' semantics differ by ${10 * value} %`, lines: [] }),
+        }
+      );
+    if (kind === "doubt")
+      return (
+        system.doubt && {
+          values: decoded(key, system.doubt),
+          colors: DEGREE_COLORS,
+          isGraded: true,
+          describe: (value) => ({ title: `doubt ${10 * value} %`, lines: [] }),
         }
       );
     if (kind === "instances") {

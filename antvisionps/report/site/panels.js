@@ -5,7 +5,12 @@ const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.5;
 const NO_LAYER = "none"; // as `layers` in the address: the reader hid them all
 const OVERLAID = ["photo", "truth", "system"];
-const NOTHING_AT = { truth: "void", system: "void: nothing predicted", disagreement: "the ends' semantics agree" };
+const NOTHING_AT = {
+  truth: "void",
+  system: "void: nothing predicted",
+  disagreement: "the ends' semantics agree",
+  doubt: "no doubt",
+};
 const ON_A_PHONE = ["photo", "truth", "system", "errors"]; // of a comparison all
 
 const inAddress = (key) => key.replaceAll(",", "%2C"); // names of runs may have commas, which part layers there
