@@ -14,6 +14,16 @@ from tests.report.conftest import HEIGHT, TRUTH, WIDTH
 from tests.report.test_page import pixel, point_at
 
 
+def assert_graded(page, layer, name, *, color, in_words):
+    """Clear in the left half, of that colour in the right one."""
+    assert pixel(page, layer, 5, 5)[3] == 0
+    assert pixel(page, layer, 20, 5) == color
+    for x, words in zip((5, 20), in_words, strict=True):
+        point_at(page, layer, x, 5)
+        expect(page.locator("#tooltip b")).to_have_text(words)
+    assert page.locator(f"canvas[data-layer='{layer}']").get_attribute("aria-label") == name
+
+
 def test_where_the_ends_differ_is_coloured_and_says_how_much(opened, small_report, tmp_path):
     path = small_report.root / "predictions" / "hrnet" / "val" / SEMANTIC_FILE
     with SemanticReader(path) as reader:
@@ -24,13 +34,8 @@ def test_where_the_ends_differ_is_coloured_and_says_how_much(opened, small_repor
             planes[:, :, 16:] = planes[[1, 2, 0], :, 16:]  # sure of other classes in the right half
             writer.write(replace(image, planes=planes))
     page = opened("image/12?layers=disagreement", base=small_report.write(tmp_path / "report").as_uri())
-    assert pixel(page, "disagreement", 5, 5)[3] == 0
-    assert pixel(page, "disagreement", 20, 5) == (255, 35, 6, 255)
-    point_at(page, "disagreement", 20, 5)
-    expect(page.locator("#tooltip b")).to_have_text("the ends' semantics differ by 100 %")
-    point_at(page, "disagreement", 5, 5)
-    expect(page.locator("#tooltip b")).to_have_text("the ends' semantics agree")
-    assert page.locator("canvas[data-layer='disagreement']").get_attribute("aria-label") == "disagreement of ends"
+    in_words = ("the ends' semantics agree", "the ends' semantics differ by 100 %")
+    assert_graded(page, "disagreement", "disagreement of ends", color=(255, 35, 6, 255), in_words=in_words)
 
 
 def write_doubt(small_report, system):
@@ -47,13 +52,8 @@ def write_doubt(small_report, system):
 def test_how_doubtful_a_map_is_shows_where_the_system_says_it(opened, small_report, tmp_path):
     write_doubt(small_report, "fusion")
     page = opened("image/12?layers=doubt&system=fusion", base=small_report.write(tmp_path / "report").as_uri())
-    assert pixel(page, "doubt", 5, 5)[3] == 0
-    assert pixel(page, "doubt", 20, 5) == (255, 155, 42, 255)
-    point_at(page, "doubt", 20, 5)
-    expect(page.locator("#tooltip b")).to_have_text("doubt 40 %")
-    point_at(page, "doubt", 5, 5)
-    expect(page.locator("#tooltip b")).to_have_text("no doubt")
-    assert page.locator("canvas[data-layer='doubt']").get_attribute("aria-label") == "doubt of fusion"
+    in_words = ("no doubt", "doubt 40 %")
+    assert_graded(page, "doubt", "doubt of fusion", color=(255, 155, 42, 255), in_words=in_words)
     page.keyboard.press("s")
     expect(page.locator("canvas[data-layer='doubt']")).to_have_count(0)
 

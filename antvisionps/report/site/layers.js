@@ -225,6 +225,18 @@ function imageLayers(overview, image, data, state) {
 
   const classesOf = (segments) => [null, ...segments.map((segment) => segment.class)];
 
+  // Of what has a degree, in ten steps; without runs there is no layer.
+  function gradedLayer(key, runs, titleOf) {
+    return (
+      runs && {
+        values: decoded(key, runs),
+        colors: DEGREE_COLORS,
+        isGraded: true,
+        describe: (value) => ({ title: titleOf(10 * value), lines: [] }),
+      }
+    );
+  }
+
   function makeLayer(key) {
     const [own, layers] = resolve(key);
     if (layers !== self) return layers.layer(own);
@@ -262,23 +274,8 @@ function imageLayers(overview, image, data, state) {
       );
     }
     if (kind === "disagreement")
-      return (
-        data.disagreement && {
-          values: decoded(key, data.disagreement),
-          colors: DEGREE_COLORS,
-          isGraded: true,
-          describe: (value) => ({ title: `the ends' semantics differ by ${10 * value} %`, lines: [] }),
-        }
-      );
-    if (kind === "doubt")
-      return (
-        system.doubt && {
-          values: decoded(key, system.doubt),
-          colors: DEGREE_COLORS,
-          isGraded: true,
-          describe: (value) => ({ title: `doubt ${10 * value} %`, lines: [] }),
-        }
-      );
+      return gradedLayer(key, data.disagreement, (percent) => `the ends' semantics differ by ${percent} %`);
+    if (kind === "doubt") return gradedLayer(key, system.doubt, (percent) => `doubt ${percent} %`);
     if (kind === "instances") {
       const listed = data.ends[end].instances;
       return (
