@@ -59,6 +59,12 @@ def test_two_models_in_memory_are_joined_and_every_segment_and_reject_has_its_so
     assert [(one.end, one.reason) for one in from_b.rejected if one.score] == [("a", "routed_away")]
 
 
+def test_doubt_is_of_the_pixels_category_where_no_segment_has_a_probability():
+    prediction = masks((1, 0.9, CAT)) | {"semantic": SKY_LEFT}
+    np.testing.assert_array_equal(fuse({"a": prediction}, doubt=True).doubt, CAT)  # no pixel's semantics say cat
+    assert fuse({"a": prediction}).doubt is None
+
+
 def test_thresholds_are_a_presets_unless_they_are_given():
     a = masks((1, 0.55, CAT)) | {"semantic": SKY_LEFT}
     alone = {"predictions": {"a": a}, "categories": CATEGORIES.to_json(), "hw": HW}
@@ -214,7 +220,11 @@ def test_method_auto_is_fitted_on_held_out_folders_as_by_the_stages(done, auto, 
         out=tmp_path / "out",
         calibrate_on=(heldout.annotations, heldout.panoptic_dir, written["heldout"]),
         method="auto",
+        doubt=True,
     )
+    maps, doubt = (tmp_path / "out" / folder for folder in ("panoptic", "doubt"))
+    assert sorted(path.name for path in doubt.iterdir()) == sorted(path.name for path in maps.iterdir())
+    shutil.rmtree(doubt)
     calibration = (auto / "calibration" / "fusion.json").read_bytes()
     expected = bytes_below(auto / "fused" / "fusion") | {Path("calibration.json"): calibration}
     assert bytes_below(tmp_path / "out") == expected
