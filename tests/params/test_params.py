@@ -78,7 +78,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         (
             "prepare.monitor_images",
             0,
-            r"train_e_ups\.evaluate_interval is 125, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
+            r"train_e_ups\.evaluate_interval is 70, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
         ),
         ("train_lwl_htc.evaluate_interval", 0, r"evaluate_interval: .*greater than or equal to 1, got 0"),
         ("train_lwl_htc.keep", "first", r"train_lwl_htc\.keep: .*'last' or 'best', got 'first'"),
@@ -166,7 +166,7 @@ def test_without_monitor_images_nothing_that_is_trained_may_be_evaluated():
     off = {"prepare.monitor_images": 0} | {f"train_{end}.evaluate_interval": None for end in ("e_ups", "lwl_htc")}
     assert load_params(BUILT_IN, changes=off | NO_HRNET_ASPP).train_hrnet_aspp.evaluate_interval is not None
     with pytest.raises(
-        ParamsError, match=r"train_hrnet_aspp\.evaluate_interval is 50, but prepare\.monitor_images is 0"
+        ParamsError, match=r"train_hrnet_aspp\.evaluate_interval is 60, but prepare\.monitor_images is 0"
     ):
         load_params(BUILT_IN, changes=off)
 
