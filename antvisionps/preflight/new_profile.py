@@ -38,6 +38,9 @@ FEW_HELDOUT = 20
 STREET_PHOTOS = 369
 """Those that street.yaml trains on."""
 
+SMALL_PHOTO_ITERATIONS = 250
+"""Of photos as small as the built-in scenes, which this brings close to what they reach."""
+
 LEAST_ITERATIONS_FRAC = 0.3
 """Of street.yaml's, however few the photos."""
 
@@ -186,8 +189,11 @@ def takes_small_batches(found: Survey) -> bool:
 
 def _photos(found: Survey, street: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
     """What street.yaml has for photos that are too large for the built-in batches, and as many iterations as this
-    number of photos is worth."""
+    number of photos is worth; for small ones more iterations than the built-in run has."""
     if not takes_small_batches(found):
+        for section in NETWORKS:
+            reason = "the built-in run has fewer, to end within minutes"
+            yield f"{section}.schedule.iterations", Setting(SMALL_PHOTO_ITERATIONS, reason)
         return
     for key, value in street.items():
         if key.split(".")[0] in (*TRAINED, "fuse") or key in MEMBERSHIP:

@@ -176,7 +176,8 @@ def test_what_photos_want_of_training_and_fusion_is_street_yamls(values_of):
     assert [values[one] for one in ("ends", "predict.separate_ends")] == [["e_ups", "lwl_htc"]] * 2
     assert "fuse.method" not in values
     assert small["fuse.method"] == "heuristic"
-    assert not {key, "fuse.method"} & values_of(built_in_sized).keys()
+    assert "fuse.method" not in values_of(built_in_sized)
+    assert values_of(built_in_sized)[key] > read_params(PROJECT / "params.yaml")["train_e_ups"]["schedule"]["iterations"]
 
 
 def test_only_what_differs_is_written_each_with_its_reason(project):
