@@ -177,7 +177,7 @@ def test_what_photos_want_of_training_and_fusion_is_street_yamls(values_of):
     assert "fuse.method" not in values
     assert small["fuse.method"] == "heuristic"
     assert "fuse.method" not in values_of(built_in_sized)
-    assert values_of(built_in_sized)[key] > read_params(PROJECT / "params.yaml")["train_e_ups"]["schedule"]["iterations"]
+    assert values_of(built_in_sized)[key] > load_params(PROJECT / "params.yaml").train_e_ups.schedule.iterations
 
 
 def test_only_what_differs_is_written_each_with_its_reason(project):
