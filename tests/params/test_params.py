@@ -326,8 +326,8 @@ ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     ("text", "complaint"),
     [
         (ALIASES, "its aliases stand for more than 100000 values"),
-        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("a: " + "{b: " * 5000 + "1" + "}" * 5000, "nested too deeply"),
+        ("a: " + "[" * 2000 + "]" * 2000, "nested too deeply"),
+        ("a: " + "{b: " * 2000 + "1" + "}" * 2000, "nested too deeply"),
         ("".join(f"{' ' * depth}a:\n" for depth in range(2000)), "nested too deeply"),
         (f"a: {'9' * 5000}", "Exceeds the limit"),
         ("a: 2020-99-99", "month must be in"),
