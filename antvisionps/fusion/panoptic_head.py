@@ -6,6 +6,7 @@ falls to unknown is void. An instance whose region is by half or more one stuff 
 stuff.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -173,20 +174,25 @@ def _drop_overlapping(
     candidates: list[Candidate], hw: tuple[int, ...], max_overlap_frac: float
 ) -> tuple[list[Candidate], list[RejectedCandidate]]:
     """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac."""
-    canvas_of: dict[int, np.ndarray] = {}
+    count = Counter(candidate.category_id for candidate in candidates)
+    with_rivals = [candidate for candidate in candidates if count[candidate.category_id] > 1]
+    crop_of = dict(zip(map(id, with_rivals), crop_masks(with_rivals), strict=True))
+    canvas_of: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(hw[::-1], dtype=bool))
     kept, rejected = [], []
-    for candidate, (left, top, mask) in zip(candidates, crop_masks(candidates), strict=True):
+    for candidate in candidates:
         if candidate.area_px == 0:
             rejected.append(candidate.reject(RejectReason.EMPTY, free_px=0))
-            continue
-        canvas = canvas_of.setdefault(candidate.category_id, np.zeros(hw[::-1], dtype=bool))
-        window = canvas[left : left + mask.shape[0], top : top + mask.shape[1]]
-        taken_px = int(np.count_nonzero(mask & window))
-        if taken_px / candidate.area_px > max_overlap_frac:
-            rejected.append(candidate.reject(RejectReason.OVERLAP_FRAC, free_px=candidate.area_px - taken_px))
-        else:
-            window |= mask
+        elif id(candidate) not in crop_of:
             kept.append(candidate)
+        else:
+            left, top, mask = crop_of[id(candidate)]
+            window = canvas_of[candidate.category_id][left : left + mask.shape[0], top : top + mask.shape[1]]
+            taken_px = int(np.count_nonzero(mask & window))
+            if taken_px / candidate.area_px > max_overlap_frac:
+                rejected.append(candidate.reject(RejectReason.OVERLAP_FRAC, free_px=candidate.area_px - taken_px))
+            else:
+                window |= mask
+                kept.append(candidate)
     return kept, rejected
 
 

@@ -95,8 +95,8 @@ def _measures(image: ImageInstances, average: SemanticAverage, categories: Categ
     values = np.zeros((len(image), 2))
     for index, category_id in enumerate(image.category_ids.tolist()):
         left, top, mask = image.runs.crop(index)
-        plane = average.probabilities(categories.class_index(category_id))
-        on_mask = plane[top : top + mask.shape[1], left : left + mask.shape[0]].T[mask]
+        rows, columns = slice(top, top + mask.shape[1]), slice(left, left + mask.shape[0])
+        on_mask = average.probabilities_in(categories.class_index(category_id), rows, columns).T[mask]
         values[index] = len(on_mask), on_mask.mean(dtype=np.float64) if len(on_mask) else 0.0
     return _log_and_logit(values, average)
 

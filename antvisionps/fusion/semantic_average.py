@@ -165,10 +165,14 @@ class SemanticAverage:
     def probabilities(self, class_index: int) -> np.ndarray:
         """(height, width) float32 in 0 to 1: the average probability of a class, interpolated."""
         if class_index not in self._probabilities:
-            places = np.flatnonzero(self.class_indices == class_index)
-            plane = self.sums[places[0]] if len(places) else np.zeros(self.grid.shape, dtype=np.float32)
-            self._probabilities[class_index] = self._at_pixels(plane / np.float32(self.total))
+            self._probabilities[class_index] = self.probabilities_in(class_index, slice(None), slice(None))
         return self._probabilities[class_index]
+
+    def probabilities_in(self, class_index: int, rows: slice, columns: slice) -> np.ndarray:
+        """The same of some rows and columns alone."""
+        places = np.flatnonzero(self.class_indices == class_index)
+        plane = self.sums[places[0]] if len(places) else np.zeros(self.grid.shape, dtype=np.float32)
+        return self._at_pixels(plane / np.float32(self.total), rows, columns)
 
     @cached_property
     def _probabilities(self) -> dict[int, np.ndarray]:
@@ -188,10 +192,17 @@ class SemanticAverage:
         probs = np.maximum(self.sums / np.float32(self.total), floor)
         return np.stack([self._at_pixels(plane) for plane in np.log(probs / floor)])
 
-    def _at_pixels(self, plane: np.ndarray) -> np.ndarray:
+    def _at_pixels(self, plane: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         hw = (self.height, self.width)
-        at_pixels = _WeightedPlanes.of([plane[None]], [[0]], weights=[1], sources=[self.grid], grid=_Grid(hw, hw))
-        return at_pixels.sum(classes=1)[0]
+        whole = _WeightedPlanes.of([plane[None]], [[0]], weights=[1], sources=[self.grid], grid=_Grid(hw, hw))
+        window = whole._replace(
+            is_on_grid=np.zeros(1, dtype=bool),  # of a window the kernel interpolates at whole cells, too
+            rows_around=np.ascontiguousarray(whole.rows_around[..., rows]),
+            row_fracs=np.ascontiguousarray(whole.row_fracs[..., rows]),
+            columns_around=np.ascontiguousarray(whole.columns_around[..., columns]),
+            column_fracs=np.ascontiguousarray(whole.column_fracs[..., columns]),
+        )
+        return window.sum(classes=1)[0]
 
 
 def average_semantics(
