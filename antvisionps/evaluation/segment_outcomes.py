@@ -10,7 +10,7 @@ from antvisionps.evaluation.panoptic_quality import match_overlaps
 from antvisionps.evaluation.segment_overlaps import ListedSegments, SegmentOverlaps
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segment_runs import find_runs
-from antvisionps.panoptic.segments import Segment
+from antvisionps.panoptic.segments import Segment, map_ids
 from antvisionps.predictions.instances import ImageInstances
 
 MATCHED, IGNORED = "matched", "ignored"
@@ -146,10 +146,8 @@ def best_gt_segments(
 
     Whole masks, as the end found them, before any fusion; IoUs as in PQ. (None, 0) without such a segment.
     """
-    position_of_id = np.zeros(int(gt_ids.max(initial=0)) + 1, dtype=np.uint16)
-    for position, segment in enumerate(gt, start=1):
-        position_of_id[segment.segment_id] = position
-    positions = position_of_id[gt_ids]
+    position_of_id = {segment.segment_id: position for position, segment in enumerate(gt, start=1)}
+    positions = map_ids(gt_ids, position_of_id, np.uint16, otherwise=0)
     area = np.array([segment.area_px for segment in gt], dtype=np.int64)
     crowd = np.array([segment.is_crowd for segment in gt], dtype=bool)
     category = np.array([segment.category_id for segment in gt], dtype=np.int64)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.ids import ImageId, number_ids
 
 UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH = -1, (-1, -1, -1, -1)
@@ -66,13 +66,19 @@ def given_ids(images: Sequence[PanopticImage]) -> tuple[ImageId, ...] | None:
 
 def class_index_map(segment_ids: np.ndarray, image: PanopticImage, categories: CategorySet) -> np.ndarray:
     """(H, W) uint8 class indices, VOID_CLASS_INDEX where void. A crowd's pixels have its class."""
-    # Stored one higher, so that the ids nobody lists (0 in fresh memory) wrap around to 255 = VOID_CLASS_INDEX. Fresh
-    # memory costs nothing until touched, so a table over all ids up to the largest beats a search.
-    one_higher = np.zeros(int(segment_ids.max(initial=0)) + 1, dtype=np.uint8)
-    for segment in image.segments:
-        if segment.segment_id < len(one_higher):
-            one_higher[segment.segment_id] = categories.class_index(segment.category_id) + 1
-    return one_higher[segment_ids] - np.uint8(1)
+    class_of_id = {segment.segment_id: categories.class_index(segment.category_id) for segment in image.segments}
+    return map_ids(segment_ids, class_of_id, np.uint8, otherwise=VOID_CLASS_INDEX)
+
+
+def map_ids(
+    segment_ids: np.ndarray, value_of_id: Mapping[int, int], dtype: type[np.integer], *, otherwise: int
+) -> np.ndarray:
+    """(H, W) the value of each pixel's segment id, `otherwise` where the id has none."""
+    listed, values = np.array([*sorted(value_of_id.items()), (-1, otherwise)]).T
+    lengths, ids = run_lengths(segment_ids)
+    place = np.searchsorted(listed[:-1], ids)
+    of_run = np.where(listed[place] == ids, values[place], otherwise).astype(dtype)
+    return np.repeat(of_run, lengths).reshape(segment_ids.shape)
 
 
 def measure_segments(
