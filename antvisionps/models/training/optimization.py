@@ -36,7 +36,7 @@ def optim_wrapper(
     `accumulated_batches` are averaged before each step. Raises ModelError on autocast without a CUDA device.
     """
     optimizer: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-    optimizer |= {"type": "SGD", "momentum": momentum} if kind == "sgd" else {"type": "AdamW"}
+    optimizer |= {"type": "SGD", "momentum": momentum} if kind == "sgd" else {"type": "AdamW", "fused": True}
     return {
         **_precision(autocast),
         "optimizer": optimizer,
