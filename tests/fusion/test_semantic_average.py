@@ -180,6 +180,21 @@ def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
     assert logits[3] - logits[2] == pytest.approx(np.log(4), abs=1e-5)
 
 
+def test_probabilities_are_those_of_the_literal_formula_in_any_window():
+    rng = np.random.default_rng(2)
+    on_grid = semantics(rng.integers(0, 256, (3, 6, 7)), hw=(6, 7), stride=1)
+    for ends in ([on_grid], *(random_ends(rng, 2) for _ in range(6))):
+        average = average_of_ends(*ends)
+        of_class = slow_averages(ends, [1.0] * len(ends), "probabilities") / 255
+        rows, columns = (
+            slice(first, first + 1 + size // 3) for first, size in zip((2, 1), of_class.shape[1:], strict=True)
+        )
+        for class_index, expected in enumerate(of_class):
+            whole = average.probabilities(class_index)
+            np.testing.assert_allclose(whole, expected, atol=1e-4)
+            np.testing.assert_array_equal(average.probabilities_in(class_index, rows, columns), whole[rows, columns])
+
+
 def test_an_average_can_be_pickled():
     rng = np.random.default_rng(0)
     ends = [semantics(rng.integers(0, 99, (4, size, size))) for size in (5, 9)]

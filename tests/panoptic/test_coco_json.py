@@ -50,6 +50,15 @@ def test_class_index_map_puts_things_first_and_void_at_255():
     np.testing.assert_array_equal(semantic, expected)
 
 
+@pytest.mark.parametrize("listed", [(), (70_000,), (5, 300, 16_777_215)])
+def test_ids_that_no_segment_has_are_void_in_class_index_map(listed):
+    segment_ids = segment_map(SCENE)
+    measured = measure_segments(segment_ids, category_ids=CATEGORY_ID)
+    image = PanopticImage(1, "a", "a", 4, 6, tuple(s for s in measured if s.segment_id in listed))
+    is_void = class_index_map(segment_ids, image, CATEGORIES) == VOID_CLASS_INDEX
+    np.testing.assert_array_equal(is_void, ~np.isin(segment_ids, listed))
+
+
 def test_measured_segments_have_area_box_and_crowd():
     assert measure_segments(segment_map(SCENE), category_ids=CATEGORY_ID, crowd_ids=CROWD_IDS) == (
         Segment(5, 4, 8, (0, 0, 6, 3), is_crowd=False),
