@@ -82,70 +82,107 @@ class ImageData:
 
 def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
     """Opens all files and returns what assembles the data of the image at an index."""
-    truth, categories = sources.truth, sources.truth.categories
-    instances_readers = sources.caches.open_instances(sources.ends) if sources.caches else {}
-    semantic_readers = sources.caches.open_semantics(sources.ends) if sources.caches else {}
-    rows_of = {
-        system: [RowsByImage(fused.annotations.parent, table, fused) for table in (SEGMENTS, CANDIDATES)]
-        for system, fused in sources.mapped.items()
-    }
-    wrong_of_ends = open_wrong_of_ends(sources.caches, sources.ends) if sources.caches else None
+    return _PageFiles(sources).assemble
 
-    def assemble(index: int) -> ImageData:
-        image = truth.images[index]
-        gt_ids = truth.load_segment_ids(image)
-        found = {end: reader.read(image.image_id) for end, reader in instances_readers.items()}
-        planes = {end: reader.read(image.image_id) for end, reader in semantic_readers.items()}
-        systems, tally, confused = {}, {}, {}
-        wrong = wrong_of_ends(image, gt_ids, planes) if wrong_of_ends else {}
-        for system, fused in sources.fused.items():
-            if fused is None:
-                tally[system] = tally_counts(sources.counts[system][index], categories)
-                continue
-            described = fused.images[index]
-            predicted_ids = fused.load_segment_ids(described)
-            outcomes = explain_segments(
-                gt_ids=gt_ids,
-                gt=image.segments,
-                predicted_ids=predicted_ids,
-                predicted=described.segments,
-                categories=categories,
+
+@dataclass(frozen=True, eq=False)
+class _OfSystem:
+    """What the page shows of an image by one system, and what is counted of it; `wrong` is None without ends."""
+
+    page: Json
+    tally: list[list[float]]
+    confused: np.ndarray
+    wrong: np.ndarray | None
+
+
+class _PageFiles:
+    """The files that the page is of, opened."""
+
+    def __init__(self, sources: ReportSources) -> None:
+        self.sources, self.categories = sources, sources.truth.categories
+        caches, ends = sources.caches, sources.ends
+        self.instances = caches.open_instances(ends) if caches else {}
+        self.semantics = caches.open_semantics(ends) if caches else {}
+        self.wrong_of_ends = open_wrong_of_ends(caches, ends) if caches else None
+        self.rows_of = {
+            system: [RowsByImage(fused.annotations.parent, table, fused) for table in (SEGMENTS, CANDIDATES)]
+            for system, fused in sources.mapped.items()
+        }
+
+    def assemble(self, index: int) -> ImageData:
+        image = self.sources.truth.images[index]
+        gt_ids = self.sources.truth.load_segment_ids(image)
+        found = {end: reader.read(image.image_id) for end, reader in self.instances.items()}
+        planes = {end: reader.read(image.image_id) for end, reader in self.semantics.items()}
+        systems = {
+            system: self._of_system(system, fused, index, gt_ids, found)
+            for system, fused in self.sources.mapped.items()
+        }
+        tally = {
+            system: (
+                systems[system].tally
+                if system in systems
+                else tally_counts(self.sources.counts[system][index], self.categories)
             )
-            segments, rejected = (rows.read(image.image_id) for rows in rows_of[system])
-            if sources.ends:
-                _refuse_unknown_ends([*segments, *rejected], sources.ends, f"{system}, image {image.image_id}")
-                _refuse_absent_instances(rejected, found, system, image.image_id)
-            systems[system] = {
-                "map": index_runs(predicted_ids, described.segments),
-                "segments": _predicted_segments(described.segments, segments, outcomes, image, categories),
-                "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.gt],
-                "rejected": [_rejected(row, categories) for row in rejected],
-                "doubt": _doubt_runs(fused, described),
-            }
-            tally[system] = tally_outcomes(image.segments, described.segments, outcomes, categories)
-            if sources.ends:
-                score_of = {row["segment_id"]: row["score"] for row in segments}
-                scores = [score_of[segment.segment_id] for segment in described.segments]
-                wrong[f"{system}/segments"] = wrong_segments(scores, outcomes.predicted)
-            segments_confused = confused_segments(image.segments, described.segments, outcomes, categories)
-            confused[system] = np.stack([outcomes.confused_px, segments_confused])
+            for system in self.sources.fused
+        }
+        wrong = self.wrong_of_ends(image, gt_ids, planes) if self.wrong_of_ends else {}
         page = {
             "id": image.image_id,
-            "disagreement": _disagreement_runs([*planes.values()], image, categories),
+            "disagreement": _disagreement_runs([*planes.values()], image, self.categories),
             "map": index_runs(gt_ids, image.segments),
-            "segments": [_described(segment, categories) | {"crowd": segment.is_crowd} for segment in image.segments],
-            "systems": systems,
+            "segments": [
+                _described(segment, self.categories) | {"crowd": segment.is_crowd} for segment in image.segments
+            ],
+            "systems": {system: of.page for system, of in systems.items()},
             "ends": {
                 end: {
-                    "semantic": _semantic_runs(planes.get(end), categories),
-                    "instances": _instances(found.get(end), gt_ids, image.segments, categories),
+                    "semantic": _semantic_runs(planes.get(end), self.categories),
+                    "instances": _instances(found.get(end), gt_ids, image.segments, self.categories),
                 }
-                for end in sources.ends
+                for end in self.sources.ends
             },
         }
-        return ImageData(page, tally, confused, wrong)
+        return ImageData(
+            page,
+            tally,
+            {system: of.confused for system, of in systems.items()},
+            wrong | {f"{system}/segments": of.wrong for system, of in systems.items() if of.wrong is not None},
+        )
 
-    return assemble
+    def _of_system(
+        self, system: str, fused: PanopticDataset, index: int, gt_ids: np.ndarray, found: Mapping[str, ImageInstances]
+    ) -> _OfSystem:
+        image, described, ends = self.sources.truth.images[index], fused.images[index], self.sources.ends
+        predicted_ids = fused.load_segment_ids(described)
+        outcomes = explain_segments(
+            gt_ids=gt_ids,
+            gt=image.segments,
+            predicted_ids=predicted_ids,
+            predicted=described.segments,
+            categories=self.categories,
+        )
+        segments, rejected = (rows.read(image.image_id) for rows in self.rows_of[system])
+        wrong = None
+        if ends:
+            _refuse_unknown_ends([*segments, *rejected], ends, f"{system}, image {image.image_id}")
+            _refuse_absent_instances(rejected, found, system, image.image_id)
+            score_of = {row["segment_id"]: row["score"] for row in segments}
+            wrong = wrong_segments([score_of[s.segment_id] for s in described.segments], outcomes.predicted)
+        page = {
+            "map": index_runs(predicted_ids, described.segments),
+            "segments": _predicted_segments(described.segments, segments, outcomes, image, self.categories),
+            "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.gt],
+            "rejected": [_rejected(row, self.categories) for row in rejected],
+            "doubt": _doubt_runs(fused, described),
+        }
+        segments_confused = confused_segments(image.segments, described.segments, outcomes, self.categories)
+        return _OfSystem(
+            page,
+            tally_outcomes(image.segments, described.segments, outcomes, self.categories),
+            np.stack([outcomes.confused_px, segments_confused]),
+            wrong,
+        )
 
 
 def _refuse_unknown_ends(rows: Sequence[Mapping[str, Any]], ends: Sequence[str], where: str) -> None:
