@@ -173,7 +173,8 @@ def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:
 def _drop_overlapping(
     candidates: list[Candidate], hw: tuple[int, ...], max_overlap_frac: float
 ) -> tuple[list[Candidate], list[RejectedCandidate]]:
-    """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac."""
+    """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac.
+    A mask that has its category to itself is not decoded."""
     count = Counter(candidate.category_id for candidate in candidates)
     with_rivals = [candidate for candidate in candidates if count[candidate.category_id] > 1]
     crop_of = dict(zip(map(id, with_rivals), crop_masks(with_rivals), strict=True))

@@ -196,7 +196,7 @@ class SemanticAverage:
         hw = (self.height, self.width)
         whole = _WeightedPlanes.of([plane[None]], [[0]], weights=[1], sources=[self.grid], grid=_Grid(hw, hw))
         window = whole._replace(
-            is_on_grid=np.zeros(1, dtype=bool),  # of a window the kernel interpolates at whole cells, too
+            is_on_grid=np.zeros(1, dtype=bool),  # has the kernel read from the four below where the window lies
             rows_around=np.ascontiguousarray(whole.rows_around[..., rows]),
             row_fracs=np.ascontiguousarray(whole.row_fracs[..., rows]),
             columns_around=np.ascontiguousarray(whole.columns_around[..., columns]),
