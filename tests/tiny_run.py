@@ -42,7 +42,13 @@ def shrink(params: dict[str, Any]) -> None:
         params[end]["schedule"] |= {"iterations": 8, "batch_size": 2, "warmup_iterations": 2}
         params[end]["augmentation"] |= {"short_sides_px": [64], "max_long_side_px": 96}
         params[end] |= {"curve_interval": 2, "evaluate_interval": 4}
-    params["predict"] |= {"short_sides_px": [64], "max_long_side_px": 96, "max_proposals": 24, "min_score": 0.0}
+    params["predict"] |= {
+        "short_sides_px": [64],
+        "max_long_side_px": 96,
+        "max_proposals": 24,
+        "min_score": 0.0,
+        "flip": False,
+    }
     params["evaluate_heldout"]["bootstrap_samples"] = 20
     params["calibrate"] |= {"min_score": 0.05, "min_stuff_area_px": 16}
     params["fuse"] |= {"min_score": 0.08, "min_stuff_area_px": 16}
