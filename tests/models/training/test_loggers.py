@@ -50,8 +50,10 @@ def read_records(path):
 
 
 def read_wandb(folder):
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
+    wandb.teardown()  # as at a program's exit: waits until its service has written the file
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     curves = {}
     for data in read_records(path):
