@@ -161,9 +161,10 @@ def main() -> None:
         categories=dataset.categories,
         weights_sha256=weights_sha256([folder]),
     )
-    end = EndNetworks([model.to(device).eval()], [1.0])
+    end = EndNetworks([model.to(device).eval()], [1.0], params.predict.max_proposals)
     cache = CacheToFill(end, header, arguments.predictions / arguments.end / "val")
-    fill_caches(dataset, [cache], PredictionSettings(**params.predict.keyword_arguments()))
+    how = PredictionSettings(**params.predict.keyword_arguments())
+    fill_caches(dataset, [cache], how, work_dir=arguments.work)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from antvisionps.params.training import load_members, network_problem
 
 
 def main() -> None:
-    parser = stage_parser(__doc__, "prepared", "models", "out")
+    parser = stage_parser(__doc__, "prepared", "models", "work", "out")
     parser.add_argument("--end", required=True, help="one of ends")
     parser.add_argument("--split", required=True, choices=("heldout", "val"))
     arguments = parser.parse_args()
@@ -32,7 +32,8 @@ def main() -> None:
             models_dir=arguments.models,
             out_dir=arguments.out,
         )
-        fill_caches(dataset, [opened], PredictionSettings(**settings.keyword_arguments()))
+        how = PredictionSettings(**settings.keyword_arguments())
+        fill_caches(dataset, [opened], how, work_dir=arguments.work)
 
 
 if __name__ == "__main__":

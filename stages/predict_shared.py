@@ -13,7 +13,7 @@ from antvisionps.params.training import load_members, network_problem
 
 
 def main() -> None:
-    parser = stage_parser(__doc__, "prepared", "models", "predictions")
+    parser = stage_parser(__doc__, "prepared", "models", "work", "predictions")
     parser.add_argument("--ends", nargs=2, required=True, help="two of ends, trained on one frozen backbone")
     parser.add_argument("--split", required=True, choices=("heldout", "val"))
     arguments = parser.parse_args()
@@ -37,7 +37,8 @@ def main() -> None:
             for end in arguments.ends
         ]
         share_backbone([cache.end for cache in opened], num_views=settings.num_views)
-        fill_caches(dataset, opened, PredictionSettings(**settings.keyword_arguments()))
+        how = PredictionSettings(**settings.keyword_arguments())
+        fill_caches(dataset, opened, how, work_dir=arguments.work)
 
 
 if __name__ == "__main__":

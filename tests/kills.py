@@ -31,6 +31,7 @@ from antvisionps.predictions.schema import CacheIdentity
 from tests.dvc_project import checksums, commit, copy_project, environment
 
 PREPARED = "--prepared data/prepared"
+UNFINISHED = "--work data/unfinished/predictions"
 CACHED = f"{PREPARED} --predictions data/predictions --routing data/routing"
 FUSED = f"{CACHED} --calibration data/calibration --fused data/fused"
 LONGEST_S = 300
@@ -50,11 +51,12 @@ def training(end: str) -> Stage:
 
 def prediction(end: str, split: str) -> Stage:
     out = f"data/predictions/{end}/{split}"
-    return Stage("predict", f"--end {end} --split {split} {PREPARED} --models data/models/{end} --out {out}", (out,))
+    places = f"{PREPARED} --models data/models/{end} {UNFINISHED} --out {out}"
+    return Stage("predict", f"--end {end} --split {split} {places}", (out,))
 
 
 def shared_prediction(split: str) -> Stage:
-    places = f"{PREPARED} --models data/models --predictions data/predictions"
+    places = f"{PREPARED} --models data/models {UNFINISHED} --predictions data/predictions"
     outs = tuple(f"data/predictions/{end}/{split}" for end in ("e_ups", "lwl_htc"))
     return Stage("predict_shared", f"--ends e_ups lwl_htc --split {split} {places}", outs)
 

@@ -69,7 +69,8 @@ def commands() -> list[str]:
     for end in ENDS:
         for split in ("heldout", "val"):
             out = f"data/predictions/{end}/{split}"
-            lines.append(f"predict --end {end} --split {split} {prepared} --models data/models/{end} --out {out}")
+            places = f"{prepared} --models data/models/{end} --work data/unfinished/predictions --out {out}"
+            lines.append(f"predict --end {end} --split {split} {places}")
     lines.append(f"evaluate_heldout {prepared} --predictions data/predictions --out data/routing")
     lines.append(f"calibrate {cached} --out data/calibration")
     lines.append(f"fuse {cached} --calibration data/calibration --out data/fused")

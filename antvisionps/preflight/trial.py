@@ -144,7 +144,7 @@ def take_steps(
 
 
 def _predict(model: Any, hw: tuple[int, int], categories: CategorySet, predict: Predict, num_photos: int) -> float:
-    end = EndNetworks([model.eval()], [1.0])
+    end = EndNetworks([model.eval()], [1.0], predict.max_proposals)
     settings = PredictionSettings(
         **{**predict.keyword_arguments(), "short_sides_px": [min(hw)], "max_long_side_px": max(hw)}
     )

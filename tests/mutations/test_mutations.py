@@ -164,7 +164,8 @@ def command_of(stage: str, root: Path) -> list[str]:
         ]
     if stage == "predict":
         end = ["--end", "hrnet_aspp", "--split", "heldout", "--models", str(data / "models" / "hrnet_aspp")]
-        return [*reads, *end, "--params", str(root / "params.yaml"), "--out", str(root / "out" / "x")]
+        places = ["--work", str(root / "unfinished"), "--out", str(root / "out" / "x")]
+        return [*reads, *end, "--params", str(root / "params.yaml"), *places]
     folders = {
         "evaluate_heldout": ("predictions",),
         "calibrate": ("predictions", "routing"),

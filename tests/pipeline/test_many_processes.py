@@ -19,7 +19,7 @@ import pytest
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
 from tests.slurm_cluster import missing_packages, slurm_cluster
 
-PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --out cache"
+PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --work work --out cache"
 TRAIN = "train_e_ups --member base --prepared data/prepared --work work --out out"
 TRAINING = {  # all that could meet DDP
     "train_e_ups": {

@@ -91,7 +91,7 @@ def test_a_stage_killed_by_force_leaves_no_result_and_gives_the_same_bytes_when_
     """test_many_processes.py has a training."""
     folder = shutil.copytree(dvc_run, tmp_path / "killed", symlinks=True)
     again, out = ("repro", "--single-item", "--force", "predict@e_ups-val"), "data/predictions/e_ups/val"
-    kill(folder, *again, once="data/predictions/e_ups/.val.unfinished/*")
+    kill(folder, *again, once="data/unfinished/predictions/*/0/e_ups/.*")
     assert not (folder / out).exists()
     assert stages_run(dvc(folder, *again)) == ["predict@e_ups-val"]
     assert checksums(folder / out) == checksums(dvc_run / out)

@@ -52,7 +52,8 @@ def run_stage(name: str, *options: str) -> None:
     """What the stage's script does, in this process."""
     script = str(PROJECT / "stages" / f"{name}.py")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [script, "--prepared", "data/prepared", "--split", "val", *options])
+        common = ["--prepared", "data/prepared", "--split", "val", "--work", "unfinished"]
+        patch.setattr("sys.argv", [script, *common, *options])
         runpy.run_path(script, run_name="stage")["main"]()
 
 

@@ -26,10 +26,12 @@ BUILDERS: dict[str, Callable[..., BaseModel]] = {
 
 @dataclass(frozen=True)
 class EndNetworks:
-    """The networks of an end, how much each counts, and the folders that they come from."""
+    """The networks of an end, how much each counts, how many proposals of an image they score, and the folders that
+    they come from."""
 
     networks: Sequence[Any]
     weights: Sequence[float]
+    max_proposals: int
     folders: Sequence[Path] = ()
 
     @property
@@ -68,7 +70,7 @@ def open_networks(
         network = _build(described, test_proposals=max_proposals)
         load_weights(folder, network)
         networks.append(network.to(device).eval())
-    return EndNetworks(networks, list(member_weights.values()), folders)
+    return EndNetworks(networks, list(member_weights.values()), max_proposals, folders)
 
 
 def _build(described: Network, *, test_proposals: int) -> BaseModel:

@@ -1,8 +1,10 @@
 """From the networks of ends to their filled caches."""
 
+import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,24 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
 
-from antvisionps.core.atomic import atomic_folder, unfinished
+from antvisionps.core.atomic import atomic_folder, sole_writer, unfinished
 from antvisionps.core.progress import progress
 from antvisionps.models.inference.end_networks import EndNetworks, open_networks
 from antvisionps.models.inference.predict_photo import predict_photo
 from antvisionps.models.inference.views import PredictionSettings
+from antvisionps.models.training.run_digest import run_digest
 from antvisionps.models.training.weights import weights_sha256
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.segments import given_ids
+from antvisionps.panoptic.segments import PanopticImage, given_ids
+from antvisionps.predictions.blocks import is_whole, merge_blocks
 from antvisionps.predictions.cache_file import CacheReader, CacheWriter
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
-from antvisionps.predictions.parts import merge_parts, part_path
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
+
+IMAGES_PER_BLOCK = 8
+"""What an interruption costs each process at most."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class CacheToFill:
     def folder(self) -> Path:
         """Where the cache is written, until it is whole."""
         return unfinished(self.out_dir)
+
+    @property
+    def files(self) -> dict[str, tuple[type[CacheReader[Any]], Callable[[Path, CacheHeader], CacheWriter[Any]]]]:
+        """The names of its files, and what reads and writes each."""
+        files: dict[str, Any] = {SEMANTIC_FILE: (SemanticReader, SemanticWriter)}
+        if self.end.has_instances:
+            files[INSTANCES_FILE] = (InstancesReader, InstancesWriter)
+        return files
 
 
 def open_end(
@@ -74,72 +88,115 @@ def open_end(
     return CacheToFill(opened, header, out_dir)
 
 
-def fill_caches(dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings) -> None:
-    """Predicts every image of a split and writes both files of each cache, whole or not at all; the ends see an image
+def fill_caches(
+    dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings, *, work_dir: Path
+) -> None:
+    """Predicts every image of a split and writes the files of each cache, whole or not at all; the ends see an image
     one after another.
 
-    An end of semantics alone gets no file of instances, which is how readers know. Of several processes each predicts
-    its share of the images and writes parts, which the first then merges; the files are those of one process.
+    An end of semantics alone gets no file of instances, which is how readers know. Images are predicted in blocks, of
+    which several processes take their shares, and which the first then merges: the files are the same for any number of
+    processes. Blocks that an interrupted run of the same networks, settings and code left in `work_dir` are kept.
     """
-    rank, processes = get_dist_info()
-    with ExitStack() as folders:
+    rank, _ = get_dist_info()
+    run_dir = work_dir / _digest_of_run(caches, settings)
+    blocks = _blocks(dataset.images, run_dir)
+    with ExitStack() as locked:
         if rank == 0:
-            for cache in caches:
-                folders.enter_context(atomic_folder(cache.out_dir))
-        barrier()
-        _predict_images(dataset, caches, settings)
-        barrier()
-        if rank == 0 and processes > 1:
-            for reader, writer in _files(caches):
-                parts = [part_path(writer.path, number) for number in range(processes)]
-                with writer:
-                    merge_parts(parts, reader, writer, [image.image_id for image in dataset.images])
-                for part in parts:
-                    part.unlink()
+            locked.enter_context(sole_writer(run_dir))
+        with ExitStack() as folders:
+            if rank == 0:
+                for cache in caches:
+                    folders.enter_context(atomic_folder(cache.out_dir))
+            barrier()
+            _predict_blocks(dataset, caches, settings, blocks)
+            barrier()
+            if rank == 0:
+                _merge_files(caches, blocks)
+        if rank == 0:
+            shutil.rmtree(run_dir)
 
 
-def _predict_images(dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings) -> None:
-    """This process's share of the images, every `processes`-th, into the caches or its parts of them."""
+def _digest_of_run(caches: Sequence[CacheToFill], settings: PredictionSettings) -> str:
+    ends = [[cache.header.to_metadata(), list(cache.end.weights), cache.end.max_proposals] for cache in caches]
+    return run_digest([ends, asdict(settings)])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some images, and the folder that keeps what the ends say of them."""
+
+    folder: Path
+    images: Sequence[PanopticImage]
+
+    @property
+    def image_ids(self) -> list[int]:
+        return [image.image_id for image in self.images]
+
+    def path(self, cache: CacheToFill, file_name: str) -> Path:
+        return self.folder / cache.header.end / file_name
+
+    def is_whole(self, caches: Sequence[CacheToFill]) -> bool:
+        return all(
+            is_whole(self.path(cache, name), reader, header=cache.header, image_ids=self.image_ids)
+            for cache in caches
+            for name, (reader, _) in cache.files.items()
+        )
+
+
+def _blocks(images: Sequence[PanopticImage], run_dir: Path) -> list[_Block]:
+    """All images of the split, in ascending id, so that every process has some."""
+    _, processes = get_dist_info()
+    size = max(1, min(IMAGES_PER_BLOCK, math.ceil(len(images) / processes)))
+    return [_Block(run_dir / str(first), images[first : first + size]) for first in range(0, len(images), size)]
+
+
+def _predict_blocks(
+    dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings, blocks: Sequence[_Block]
+) -> None:
+    """This process's share of the blocks, every `processes`-th, but for those that are there."""
     rank, processes = get_dist_info()
-    images = dataset.images[rank::processes]
+    own = blocks[rank::processes]
+    left = [block for block in own if not block.is_whole(caches)]
+    total, missing = (sum(len(block.images) for block in some) for some in (own, left))
     description = f"predict {', '.join(cache.header.end for cache in caches)} {caches[0].header.split}"
     if processes > 1:
         description += f", process 1 of {processes}"
-    with ExitStack() as opened:
-        fillers = [opened.enter_context(_open_filler(dataset.categories, cache, settings)) for cache in caches]
-        for image in progress(images, description=description, total=len(images), unit="image", disable=rank > 0):
-            photo = dataset.load_photo(image)
-            for fill in fillers:
-                fill(photo, image.image_id)
+    with progress(description=description, total=total, initial=total - missing, unit="image", disable=rank > 0) as bar:
+        for block in left:
+            with ExitStack() as opened:
+                fillers = [
+                    opened.enter_context(_open_filler(dataset.categories, cache, settings, block)) for cache in caches
+                ]
+                for image in block.images:
+                    photo = dataset.load_photo(image)
+                    for fill in fillers:
+                        fill(photo, image.image_id)
+                    bar.update()
 
 
-def _files(caches: Sequence[CacheToFill]) -> Iterator[tuple[type[CacheReader[Any]], CacheWriter[Any]]]:
-    """What reads and what writes each cache file, the latter not opened yet."""
+def _merge_files(caches: Sequence[CacheToFill], blocks: Sequence[_Block]) -> None:
     for cache in caches:
-        yield SemanticReader, SemanticWriter(cache.folder / SEMANTIC_FILE, cache.header)
-        if cache.end.has_instances:
-            yield InstancesReader, InstancesWriter(cache.folder / INSTANCES_FILE, cache.header)
+        for name, (reader, writer) in cache.files.items():
+            with writer(cache.folder / name, cache.header) as whole:
+                merge_blocks({block.path(cache, name): block.image_ids for block in blocks}, reader, whole)
 
 
 @contextmanager
 def _open_filler(
-    categories: CategorySet, cache: CacheToFill, settings: PredictionSettings
+    categories: CategorySet, cache: CacheToFill, settings: PredictionSettings, block: _Block
 ) -> Iterator[Callable[[np.ndarray, int], None]]:
-    """Yields what predicts one photo, of that image id, into the cache, or this process's part of it."""
-    rank, processes = get_dist_info()
-    paths = [cache.folder / name for name in (SEMANTIC_FILE, INSTANCES_FILE)]
-    if processes > 1:
-        paths = [part_path(path, rank) for path in paths]
-    with ExitStack() as files:
-        semantics = files.enter_context(SemanticWriter(paths[0], cache.header))
-        instances = InstancesWriter(paths[1], cache.header)
-        if cache.end.has_instances:
-            files.enter_context(instances)
+    """Yields what predicts one photo, of that image id, into the cache's files of the block."""
+    with ExitStack() as opened:
+        writers = {
+            name: opened.enter_context(writer(block.path(cache, name), cache.header))
+            for name, (_, writer) in cache.files.items()
+        }
 
         def fill(photo: np.ndarray, image_id: int) -> None:
             found, classes = predict_photo(photo, cache.end, settings, image_id=image_id, categories=categories)
-            semantics.write(classes)
+            writers[SEMANTIC_FILE].write(classes)
             if found is not None:
-                instances.write(found)
+                writers[INSTANCES_FILE].write(found)
 
         yield fill

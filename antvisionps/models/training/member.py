@@ -1,7 +1,5 @@
 """One network of an end, from its settings to weights on disk."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import get_dist_info
 from mmengine.model import BaseModel
 
@@ -20,6 +17,7 @@ from antvisionps.models.training.detector_files import detector_sha256
 from antvisionps.models.training.kept_weights import Evaluate
 from antvisionps.models.training.loggers import open_loggers
 from antvisionps.models.training.loop import CURVES_DIR, train
+from antvisionps.models.training.run_digest import run_digest
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.start import announce_start
@@ -58,7 +56,7 @@ def train_member(
     described = {"end": end, "categories": dataset.categories.to_json(), "network": dict(network)} | classes
     rank, processes = get_dist_info()
     detector = None if load_from is None else detector_sha256(Path(load_from))
-    run_dir = work_dir / _digest_of_run([described, detector, asdict(settings), dataset_fingerprint, processes])
+    run_dir = work_dir / run_digest([described, detector, asdict(settings), dataset_fingerprint, processes])
     name, start = f"{end} {out_dir.name}", None
     if load_from is not None:
         network = {**network, "backbone": network["backbone"] | {"weights": None}}  # all of it is the file's
@@ -106,11 +104,3 @@ def refuse_unusable_dataset(dataset: PanopticDataset) -> None:
     for kind, categories in (("thing", dataset.categories.things), ("stuff", dataset.categories.stuff)):
         if not categories:
             raise ModelError(f"{dataset.annotations}: no {kind} category; the ends predict things and stuff together")
-
-
-def _digest_of_run(settings: Sequence[Any]) -> str:
-    """A name for a training: the same only for the same settings, data, torch and code of antvisionps.models."""
-    digest = hashlib.sha256(json.dumps([settings, torch.__version__], sort_keys=True).encode())
-    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]

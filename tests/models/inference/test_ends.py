@@ -18,7 +18,7 @@ from antvisionps.core.os_errors import explain
 from antvisionps.models.inference.end_networks import BUILDERS, open_networks
 from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
 from antvisionps.models.inference.masks import paste_mask
-from antvisionps.models.training import member
+from antvisionps.models.training import member, run_digest
 from antvisionps.models.training.member import train_member
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.training import network_problem
@@ -71,7 +71,7 @@ def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, datase
     assert not (trained / end / "unfinished").exists()
     header = CacheHeader(end, "val", "0" * 64, dataset.categories, "1" * 64)
     cache = CacheToFill(opened(trained / end, dataset), header, tmp_path)
-    fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0))
+    fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0), work_dir=tmp_path.parent / "unfinished")
     images = {image.image_id: (image.height, image.width) for image in dataset.images}
     with SemanticReader(tmp_path / SEMANTIC_FILE, expect=header, images=images) as reader:
         semantics = list(reader)
@@ -155,11 +155,11 @@ def test_a_change_of_any_code_of_the_networks_starts_a_training_anew(tmp_path, m
     for name in ("training", "blocks"):
         (models / name).mkdir(parents=True)
         (models / name / "module.py").write_text("x = 1")
-    monkeypatch.setattr(member, "__file__", str(models / "training" / "member.py"))
-    before = member._digest_of_run([])
-    assert member._digest_of_run([]) == before
+    monkeypatch.setattr(run_digest, "__file__", str(models / "training" / "run_digest.py"))
+    before = run_digest.run_digest([])
+    assert run_digest.run_digest([]) == before
     (models / "blocks" / "module.py").write_text("x = 2")
-    assert member._digest_of_run([]) != before
+    assert run_digest.run_digest([]) != before
 
 
 @pytest.mark.parametrize(
