@@ -47,9 +47,12 @@ class Plan:
         replace_section(path, f"{self.table.title} ({self.profile.stem})", "\n\n".join(paragraphs))
 
     def _budget(self) -> str:
-        row = max(self.table.rows, key=lambda row: len(row.ends))
-        params = self.experiments[self.table.rows.index(row)][0].params
-        schedules = {end: getattr(params, f"train_{end}").schedule for end in row.ends}
+        """Of each end that a row trains."""
+        schedules = {
+            end: getattr(of_row[0].params, f"train_{end}").schedule
+            for row, of_row in zip(self.table.rows, self.experiments, strict=True)
+            for end in row.ends
+        }
         return ", ".join(f"{end} {s.iterations} iterations of {s.batch_size} images" for end, s in schedules.items())
 
 

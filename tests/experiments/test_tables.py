@@ -7,7 +7,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from antvisionps.experiments.tables import TABLES, changes_of
+from antvisionps.experiments.dvc_experiments import Experiment
+from antvisionps.experiments.markdown import Result
+from antvisionps.experiments.run_tables import Plan
+from antvisionps.experiments.tables import TABLES, Row, Table, changes_of
 from antvisionps.params.profiles import compose
 from antvisionps.params.whole import Params, load_params
 
@@ -112,3 +115,14 @@ def test_a_seed_changes_all_trainings_and_nothing_else(name, seeds):
     sections = ("train_e_ups", "train_lwl_htc", "train_hrnet_aspp")
     assert tuple(getattr(seeded, section).seed for section in sections) == seeds
     assert own.model_copy(update={section: getattr(seeded, section) for section in sections}) == seeded
+
+
+def test_a_table_tells_the_iterations_of_every_end_that_one_of_its_rows_trains(tmp_path):
+    rows = [Row(end, end, (end,), (), end) for end in ("e_ups", "lwl_htc")]
+    params = changed(BUILT_IN, ("train_e_ups.schedule.iterations=70", "train_lwl_htc.schedule.iterations=90"))
+    experiments = [(Experiment(row.name, params, {}, ()),) for row in rows]
+    summary = {row.system: {group: {"PQ": 1.0} for group in ("All", "Things", "Stuff")} for row in rows}
+    results = [Result(row, [row.name], [summary]) for row in rows]
+    Plan(Table("Ends", rows), BUILT_IN, experiments).write(tmp_path / "table.md", results, ["command"])
+    written = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "e_ups 70 iterations of 4 images, lwl_htc 90 iterations of 4 images" in written
