@@ -18,7 +18,7 @@ CLOSED_PIPE = 141
 
 FOLDERS = {
     "prepared": "what stage prepare wrote",
-    "work": "folder of what is done, until all is",
+    "work": "folder that keeps what is done until the stage is finished",
     "models": "folder of trained networks",
     "predictions": "folder of all ends' caches",
     "routing": "what stage evaluate_heldout wrote",
