@@ -98,7 +98,7 @@ def predict(dataset: Any, categories: CategorySet, out_dir: Path) -> None:
     caches = []
     for end in ("e_ups", "hrnet_aspp"):
         header = CacheHeader(end, "val", "0" * 64, categories, "1" * 64)
-        caches.append(CacheToFill(EndNetworks([build_variant(end).eval()], [1.0], 20), header, out_dir / end))
+        caches.append(CacheToFill(EndNetworks([build_variant(end).eval()], [1.0], 30), header, out_dir / end))
     fill_caches(dataset, caches, replace(PREDICTION, min_score=0.0), work_dir=out_dir / "unfinished")
 
 

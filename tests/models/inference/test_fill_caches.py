@@ -9,6 +9,7 @@ import torch
 from antvisionps.models.inference import fill_caches as module
 from antvisionps.models.inference.end_networks import EndNetworks
 from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
+from antvisionps.models.inference.predict_photo import predict_photo
 from antvisionps.predictions.schema import CacheHeader
 from tests.dvc_project import checksums
 from tests.models.conftest import PREDICTION, build
@@ -31,7 +32,7 @@ def fill(dataset, tmp_path, monkeypatch):
             if len(seen) == at_most:
                 raise KeyboardInterrupt
             seen.append(end)
-            return module_predict_photo(photo, end, *args, **names)
+            return predict_photo(photo, end, *args, **names)
 
         caches = [
             CacheToFill(
@@ -42,7 +43,6 @@ def fill(dataset, tmp_path, monkeypatch):
             for end, network in networks.items()
         ]
         with monkeypatch.context() as patch:
-            module_predict_photo = module.predict_photo
             patch.setattr(module, "predict_photo", count)
             try:
                 fill_caches(dataset, caches, replace(PREDICTION, **settings), work_dir=tmp_path / "unfinished")
