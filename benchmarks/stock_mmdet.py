@@ -112,12 +112,11 @@ BUILDERS = {"e_ups": build_panoptic_fpn, "lwl_htc": build_htc}
 def main() -> None:
     # These need dvclive, which the memory benchmark does without.
     from antvisionps.models.inference.end_networks import EndNetworks
-    from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
+    from antvisionps.models.inference.fill_caches import fill_caches
     from antvisionps.models.inference.views import PredictionSettings
     from antvisionps.models.training.member import train_member
     from antvisionps.models.training.settings import TrainingSettings
-    from antvisionps.models.training.weights import load_weights, weights_sha256
-    from antvisionps.predictions.schema import CacheHeader
+    from antvisionps.models.training.weights import load_weights
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("params", "prepared", "work", "models", "predictions"):
@@ -154,17 +153,15 @@ def main() -> None:
         **network,
     )
     load_weights(folder, model)
-    header = CacheHeader(
-        end=arguments.end,
-        split="val",
+    end = EndNetworks([model.to(device).eval()], [1.0], params.predict.max_proposals, [folder])
+    fill_caches(
+        {arguments.end: end},
+        {"val": dataset},
+        PredictionSettings(**params.predict.keyword_arguments()),
         dataset_fingerprint=fingerprint,
-        categories=dataset.categories,
-        weights_sha256=weights_sha256([folder]),
+        work_dir=arguments.work,
+        predictions_dir=arguments.predictions,
     )
-    end = EndNetworks([model.to(device).eval()], [1.0], params.predict.max_proposals)
-    cache = CacheToFill(end, header, arguments.predictions / arguments.end / "val")
-    how = PredictionSettings(**params.predict.keyword_arguments())
-    fill_caches(dataset, [cache], how, work_dir=arguments.work)
 
 
 if __name__ == "__main__":

@@ -49,16 +49,9 @@ def training(end: str) -> Stage:
     return Stage(f"train_{end}", f"--member base {PREPARED} --work data/unfinished/{end}/base --out {out}", (out,))
 
 
-def prediction(end: str, split: str) -> Stage:
-    out = f"data/predictions/{end}/{split}"
-    places = f"{PREPARED} --models data/models/{end} {UNFINISHED} --out {out}"
-    return Stage("predict", f"--end {end} --split {split} {places}", (out,))
-
-
-def shared_prediction(split: str) -> Stage:
+def prediction(*ends: str) -> Stage:
     places = f"{PREPARED} --models data/models {UNFINISHED} --predictions data/predictions"
-    outs = tuple(f"data/predictions/{end}/{split}" for end in ("e_ups", "lwl_htc"))
-    return Stage("predict_shared", f"--ends e_ups lwl_htc --split {split} {places}", outs)
+    return Stage("predict", f"--ends {' '.join(ends)} {places}", tuple(f"data/predictions/{end}" for end in ends))
 
 
 STAGES = (
@@ -66,10 +59,8 @@ STAGES = (
     training("e_ups"),
     training("lwl_htc"),
     training("hrnet_aspp"),
-    shared_prediction("heldout"),
-    shared_prediction("val"),
-    prediction("hrnet_aspp", "heldout"),
-    prediction("hrnet_aspp", "val"),
+    prediction("e_ups", "lwl_htc"),
+    prediction("hrnet_aspp"),
     Stage(
         "import_end",
         f"--end mine --split val {PREPARED} --files exported --out imported/mine/val",
@@ -81,9 +72,6 @@ STAGES = (
     Stage("score", f"{FUSED} --out metrics --scores data/scores", ("metrics", "data/scores")),
     Stage("report", f"{FUSED} --models data/models --metrics metrics --scores data/scores --out report", ("report",)),
 )
-ONCE = {("predict_shared", "heldout"), ("predict", "heldout")}
-"""Not killed: the same code as on val."""
-
 OUTS_OF_DVC = ("data", "metrics", "report")
 
 WAYS = {
@@ -271,9 +259,8 @@ def main() -> None:
         print(f"undisturbed: {sum(seconds.values()):.0f} s in {len(STAGES)} stages", flush=True)
         seen = []
         for stage, whole_s in seconds.items():
-            if not any(stage.name == name and f"--split {split}" in stage.options for name, split in ONCE):
-                seen.append(kill_stage(project, stage, whole_s=whole_s, rounds=options.rounds))
-                print(seen[-1], flush=True)
+            seen.append(kill_stage(project, stage, whole_s=whole_s, rounds=options.rounds))
+            print(seen[-1], flush=True)
         seen.append(kill_dvc(project, whole_s=sum(seconds.values()), rounds=3 * options.rounds))
         print(seen[-1], flush=True)
     problems = [problem for one in seen for problem in one.problems]

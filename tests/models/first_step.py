@@ -16,12 +16,11 @@ from mmengine.model import MMDistributedDataParallel
 from antvisionps.models.blocks.two_stage import RandomSampler
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.inference.end_networks import EndNetworks
-from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
+from antvisionps.models.inference.fill_caches import fill_caches
 from antvisionps.models.training.optimization import save_memory
 from antvisionps.models.training.processes import stage_processes
 from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.predictions.schema import CacheHeader
 from tests.models.conftest import CATEGORIES, HEIGHT, NETWORK, PREDICTION, WIDTH, build, write_dataset
 
 BATCH_SIZE = 4
@@ -93,13 +92,12 @@ def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
     }
 
 
-def predict(dataset: Any, categories: CategorySet, out_dir: Path) -> None:
+def predict(dataset: Any, out_dir: Path) -> None:
     """The caches of two ends, of the same weights wherever it runs."""
-    caches = []
-    for end in ("e_ups", "hrnet_aspp"):
-        header = CacheHeader(end, "val", "0" * 64, categories, "1" * 64)
-        caches.append(CacheToFill(EndNetworks([build_variant(end).eval()], [1.0], 30), header, out_dir / end))
-    fill_caches(dataset, caches, replace(PREDICTION, min_score=0.0), work_dir=out_dir / "unfinished")
+    ends = {end: EndNetworks([build_variant(end).eval()], [1.0], 30) for end in ("e_ups", "hrnet_aspp")}
+    places = {"predictions_dir": out_dir, "work_dir": out_dir / "unfinished"}
+    settings = replace(PREDICTION, min_score=0.0)
+    fill_caches(ends, {"val": dataset}, settings, dataset_fingerprint="0" * 64, **places)
 
 
 def main() -> None:
@@ -117,7 +115,7 @@ def main() -> None:
         step = first_step(OF_TWO_SIZES, TrainingSamples(dataset, seed=5, batch_size=BATCH_SIZE // 2, **AUGMENTATION))
         if rank == 0:
             torch.save(step, folder / "two_sizes.pth")
-        predict(dataset, categories, folder / "predictions")
+        predict(dataset, folder / "predictions")
 
 
 if __name__ == "__main__":

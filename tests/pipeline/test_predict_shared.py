@@ -1,4 +1,4 @@
-"""Stage predict_shared beside stage predict, and that DVC makes either from the params."""
+"""Two ends in one pass beside each alone, and that DVC makes stages of either from the params."""
 
 import runpy
 import shutil
@@ -48,25 +48,25 @@ def project(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run_stage(name: str, *options: str) -> None:
+def predict(*ends: str, out: str) -> None:
     """What the stage's script does, in this process."""
-    script = str(PROJECT / "stages" / f"{name}.py")
+    script = str(PROJECT / "stages" / "predict.py")
+    places = ["--prepared", "data/prepared", "--models", "data/models", "--work", "unfinished", "--predictions", out]
     with pytest.MonkeyPatch.context() as patch:
-        common = ["--prepared", "data/prepared", "--split", "val", "--work", "unfinished"]
-        patch.setattr("sys.argv", [script, *common, *options])
+        patch.setattr("sys.argv", [script, *places, "--ends", *ends])
         runpy.run_path(script, run_name="stage")["main"]()
 
 
-def test_both_stages_write_the_same_caches_and_the_shared_one_computes_the_backbone_once_a_view(project, monkeypatch):
+def test_both_ways_write_the_same_caches_and_the_shared_one_computes_the_backbone_once_a_view(project, monkeypatch):
     passes = []
     forward = EfficientNetLite0.forward
     monkeypatch.setattr(EfficientNetLite0, "forward", lambda *args: passes.append(1) or forward(*args))
     for end in PAIR.values():
-        run_stage("predict", "--end", end, "--models", f"data/models/{end}", "--out", f"separate/{end}/val")
-    run_stage("predict_shared", "--ends", "e_ups", "lwl_htc", "--models", "data/models", "--predictions", "shared")
-    assert len(passes) == (2 + 1) * 4 * 2  # ends, views, images
+        predict(end, out="separate")
+    predict(*PAIR.values(), out="shared")
+    assert len(passes) == (2 + 1) * 4 * (1 + 2)  # ends, views, images
     shared = bytes_below(project / "shared")
-    assert len(shared) == 4
+    assert len(shared) == 8
     assert shared == bytes_below(project / "separate")
 
 
@@ -77,7 +77,6 @@ def test_dvc_makes_a_stage_of_each_separate_end_each_pair_and_each_imported_end(
     dvc(tmp_path, "init", "--no-scm", "--quiet")
     listed = dvc(tmp_path, "stage", "list").splitlines()
     rows = dict(line.split(maxsplit=1) for line in listed if line.startswith(("predict", "import_end")))
-    stages = {name for name in rows if name.endswith("-val")}
-    assert stages == {"predict@other-val", "predict_shared@pair0-val", "import_end@mine-val"}
-    outs = {out.strip(",") for name in stages for out in rows[name].split()}
-    assert {f"data/predictions/{end}/val" for end in ("other", "mine", *PAIR.values())} <= outs
+    assert rows.keys() == {"predict@other", "predict_shared@pair0", "import_end@mine-heldout", "import_end@mine-val"}
+    outs = {out.strip(",") for listed in rows.values() for out in listed.split()}
+    assert {f"data/predictions/{end}" for end in ("other", "mine/heldout", "mine/val", *PAIR.values())} <= outs

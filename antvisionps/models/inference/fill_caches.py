@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import barrier, get_dist_info
 
 from antvisionps.core.atomic import atomic_folder, sole_writer, unfinished
 from antvisionps.core.progress import progress
-from antvisionps.models.inference.end_networks import EndNetworks, open_networks
+from antvisionps.models.inference.end_networks import EndNetworks
 from antvisionps.models.inference.predict_photo import predict_photo
 from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.run_digest import run_digest
 from antvisionps.models.training.weights import weights_sha256
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, given_ids
 from antvisionps.predictions.blocks import is_whole, merge_blocks
@@ -32,94 +30,75 @@ IMAGES_PER_BLOCK = 8
 """What an interruption costs each process at most."""
 
 
-@dataclass(frozen=True)
-class CacheToFill:
-    """The networks that predict, what stands in the header of their cache, and its folder."""
-
-    end: EndNetworks
-    header: CacheHeader
-    out_dir: Path
-
-    @property
-    def folder(self) -> Path:
-        """Where the cache is written, until it is whole."""
-        return unfinished(self.out_dir)
-
-    @property
-    def files(self) -> dict[str, tuple[type[CacheReader[Any]], Callable[[Path, CacheHeader], CacheWriter[Any]]]]:
-        """The names of its files, and what reads and writes each."""
-        files: dict[str, Any] = {SEMANTIC_FILE: (SemanticReader, SemanticWriter)}
-        if self.end.has_instances:
-            files[INSTANCES_FILE] = (InstancesReader, InstancesWriter)
-        return files
-
-
-def open_end(
-    dataset: PanopticDataset,
-    *,
-    end: str,
-    split: str,
-    dataset_fingerprint: str,
-    member_weights: Mapping[str, float],
-    find_problem: Callable[[str, Mapping[str, Any]], str],
-    max_proposals: int,
-    device: torch.device,
-    models_dir: Path,
-    out_dir: Path,
-) -> CacheToFill:
-    """An end's trained members, which fill the cache in `out_dir`; raises what `open_networks` does."""
-    opened = open_networks(
-        models_dir,
-        member_weights,
-        end=end,
-        find_problem=find_problem,
-        categories=dataset.categories,
-        max_proposals=max_proposals,
-        device=device,
-    )
-    header = CacheHeader(
-        end=end,
-        split=split,
-        dataset_fingerprint=dataset_fingerprint,
-        categories=dataset.categories,
-        weights_sha256=weights_sha256(opened.folders),
-        given_ids=given_ids(dataset.images),
-    )
-    return CacheToFill(opened, header, out_dir)
-
-
 def fill_caches(
-    dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings, *, work_dir: Path
+    ends: Mapping[str, EndNetworks],
+    splits: Mapping[str, PanopticDataset],
+    settings: PredictionSettings,
+    *,
+    dataset_fingerprint: str,
+    work_dir: Path,
+    predictions_dir: Path,
 ) -> None:
-    """Predicts every image of a split and writes the files of each cache, whole or not at all; the ends see an image
-    one after another.
+    """Predicts every image of the splits into `predictions_dir`/end/split. An end's folder is written whole or not at
+    all; the ends see an image one after another.
 
     An end of semantics alone gets no file of instances, which is how readers know. Images are predicted in blocks, of
     which several processes take their shares, and which the first then merges: the files are the same for any number of
     processes. Blocks that an interrupted run of the same networks, settings and code left in `work_dir` are kept.
     """
     rank, _ = get_dist_info()
+    caches = {
+        split: [_Cache.of(end, networks, split, dataset, dataset_fingerprint) for end, networks in ends.items()]
+        for split, dataset in splits.items()
+    }
     run_dir = work_dir / _digest_of_run(caches, settings)
-    blocks = _blocks(dataset.images, run_dir)
+    blocks = {split: _blocks(dataset.images, run_dir / split) for split, dataset in splits.items()}
     with ExitStack() as locked:
         if rank == 0:
             locked.enter_context(sole_writer(run_dir))
         with ExitStack() as folders:
             if rank == 0:
-                for cache in caches:
-                    folders.enter_context(atomic_folder(cache.out_dir))
+                for end in ends:
+                    folders.enter_context(atomic_folder(predictions_dir / end))
             barrier()
-            _predict_blocks(dataset, caches, settings, blocks)
+            for split, dataset in splits.items():
+                _predict_blocks(dataset, caches[split], settings, blocks[split])
             barrier()
             if rank == 0:
-                _merge_files(caches, blocks)
+                for split in splits:
+                    _merge_blocks(caches[split], blocks[split], predictions_dir)
         if rank == 0:
             shutil.rmtree(run_dir)
 
 
-def _digest_of_run(caches: Sequence[CacheToFill], settings: PredictionSettings) -> str:
-    ends = [[cache.header.to_metadata(), list(cache.end.weights), cache.end.max_proposals] for cache in caches]
-    return run_digest([ends, asdict(settings)])
+@dataclass(frozen=True)
+class _Cache:
+    """The networks that predict, and what stands in the header of their cache."""
+
+    networks: EndNetworks
+    header: CacheHeader
+
+    @classmethod
+    def of(cls, end: str, networks: EndNetworks, split: str, dataset: PanopticDataset, fingerprint: str) -> "_Cache":
+        weights = weights_sha256(networks.folders)
+        header = CacheHeader(end, split, fingerprint, dataset.categories, weights, given_ids(dataset.images))
+        return cls(networks, header)
+
+    @property
+    def files(self) -> dict[str, tuple[type[CacheReader[Any]], Callable[[Path, CacheHeader], CacheWriter[Any]]]]:
+        """The names of its files, and what reads and writes each."""
+        files: dict[str, Any] = {SEMANTIC_FILE: (SemanticReader, SemanticWriter)}
+        if self.networks.has_instances:
+            files[INSTANCES_FILE] = (InstancesReader, InstancesWriter)
+        return files
+
+
+def _digest_of_run(caches: Mapping[str, Sequence[_Cache]], settings: PredictionSettings) -> str:
+    of_split = {
+        split: [[one.header.to_metadata(), list(one.networks.weights), one.networks.max_proposals] for one in ends]
+        for split, ends in caches.items()
+    }
+    return run_digest([of_split, asdict(settings)])
 
 
 @dataclass(frozen=True)
@@ -133,10 +112,10 @@ class _Block:
     def image_ids(self) -> list[int]:
         return [image.image_id for image in self.images]
 
-    def path(self, cache: CacheToFill, file_name: str) -> Path:
+    def path(self, cache: _Cache, file_name: str) -> Path:
         return self.folder / cache.header.end / file_name
 
-    def is_whole(self, caches: Sequence[CacheToFill]) -> bool:
+    def is_whole(self, caches: Sequence[_Cache]) -> bool:
         return all(
             is_whole(self.path(cache, name), reader, header=cache.header, image_ids=self.image_ids)
             for cache in caches
@@ -144,15 +123,15 @@ class _Block:
         )
 
 
-def _blocks(images: Sequence[PanopticImage], run_dir: Path) -> list[_Block]:
+def _blocks(images: Sequence[PanopticImage], folder: Path) -> list[_Block]:
     """All images of the split, in ascending id, so that every process has some."""
     _, processes = get_dist_info()
     size = max(1, min(IMAGES_PER_BLOCK, math.ceil(len(images) / processes)))
-    return [_Block(run_dir / str(first), images[first : first + size]) for first in range(0, len(images), size)]
+    return [_Block(folder / str(first), images[first : first + size]) for first in range(0, len(images), size)]
 
 
 def _predict_blocks(
-    dataset: PanopticDataset, caches: Sequence[CacheToFill], settings: PredictionSettings, blocks: Sequence[_Block]
+    dataset: PanopticDataset, caches: Sequence[_Cache], settings: PredictionSettings, blocks: Sequence[_Block]
 ) -> None:
     """This process's share of the blocks, every `processes`-th, but for those that are there."""
     rank, processes = get_dist_info()
@@ -165,9 +144,7 @@ def _predict_blocks(
     with progress(description=description, total=total, initial=total - missing, unit="image", disable=rank > 0) as bar:
         for block in left:
             with ExitStack() as opened:
-                fillers = [
-                    opened.enter_context(_open_filler(dataset.categories, cache, settings, block)) for cache in caches
-                ]
+                fillers = [opened.enter_context(_open_filler(cache, settings, block)) for cache in caches]
                 for image in block.images:
                     photo = dataset.load_photo(image)
                     for fill in fillers:
@@ -175,18 +152,20 @@ def _predict_blocks(
                     bar.update()
 
 
-def _merge_files(caches: Sequence[CacheToFill], blocks: Sequence[_Block]) -> None:
+def _merge_blocks(caches: Sequence[_Cache], blocks: Sequence[_Block], predictions_dir: Path) -> None:
     for cache in caches:
+        folder = unfinished(predictions_dir / cache.header.end) / cache.header.split
         for name, (reader, writer) in cache.files.items():
-            with writer(cache.folder / name, cache.header) as whole:
+            with writer(folder / name, cache.header) as whole:
                 merge_blocks({block.path(cache, name): block.image_ids for block in blocks}, reader, whole)
 
 
 @contextmanager
 def _open_filler(
-    categories: CategorySet, cache: CacheToFill, settings: PredictionSettings, block: _Block
+    cache: _Cache, settings: PredictionSettings, block: _Block
 ) -> Iterator[Callable[[np.ndarray, int], None]]:
     """Yields what predicts one photo, of that image id, into the cache's files of the block."""
+    categories = cache.header.categories
     with ExitStack() as opened:
         writers = {
             name: opened.enter_context(writer(block.path(cache, name), cache.header))
@@ -194,7 +173,7 @@ def _open_filler(
         }
 
         def fill(photo: np.ndarray, image_id: int) -> None:
-            found, classes = predict_photo(photo, cache.end, settings, image_id=image_id, categories=categories)
+            found, classes = predict_photo(photo, cache.networks, settings, image_id=image_id, categories=categories)
             writers[SEMANTIC_FILE].write(classes)
             if found is not None:
                 writers[INSTANCES_FILE].write(found)

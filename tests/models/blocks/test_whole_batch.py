@@ -84,9 +84,9 @@ def test_every_parameter_has_a_gradient_where_no_image_has_a_thing(variant, data
     assert not [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
 
 
-def test_the_caches_of_two_ends_are_those_of_one_process_to_the_last_byte(two_processes, dataset, categories, tmp_path):
-    first_step.predict(dataset, categories, tmp_path / "one")
-    for file in ("e_ups/instances.parquet", "e_ups/semantic.parquet", "hrnet_aspp/semantic.parquet"):
+def test_the_caches_of_two_ends_are_those_of_one_process_to_the_last_byte(two_processes, dataset, tmp_path):
+    first_step.predict(dataset, tmp_path / "one")
+    for file in ("e_ups/val/instances.parquet", "e_ups/val/semantic.parquet", "hrnet_aspp/val/semantic.parquet"):
         assert (two_processes / "predictions" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
     assert len([path for path in (two_processes / "predictions").rglob("*") if path.is_file()]) == 3
 

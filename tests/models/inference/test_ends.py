@@ -16,10 +16,11 @@ from antvisionps.core.atomic import sole_writer
 from antvisionps.core.errors import ModelError, OutputError
 from antvisionps.core.os_errors import explain
 from antvisionps.models.inference.end_networks import BUILDERS, open_networks
-from antvisionps.models.inference.fill_caches import CacheToFill, fill_caches
+from antvisionps.models.inference.fill_caches import fill_caches
 from antvisionps.models.inference.masks import paste_mask
 from antvisionps.models.training import member, run_digest
 from antvisionps.models.training.member import train_member
+from antvisionps.models.training.weights import weights_sha256
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.params.training import network_problem
 from antvisionps.predictions.instances import InstancesReader
@@ -69,19 +70,22 @@ def opened(models_dir, dataset):
 def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, dataset, tmp_path):
     assert sorted(path.name for path in (trained / end / "a").iterdir()) == ["curves", "network.json", "weights.pth"]
     assert not (trained / end / "unfinished").exists()
-    header = CacheHeader(end, "val", "0" * 64, dataset.categories, "1" * 64)
-    cache = CacheToFill(opened(trained / end, dataset), header, tmp_path)
-    fill_caches(dataset, [cache], replace(PREDICTION, min_score=0.0), work_dir=tmp_path.parent / "unfinished")
+    networks = opened(trained / end, dataset)
+    places = {"predictions_dir": tmp_path, "work_dir": tmp_path / "unfinished"}
+    settings = replace(PREDICTION, min_score=0.0)
+    fill_caches({end: networks}, {"val": dataset}, settings, dataset_fingerprint="0" * 64, **places)
+    cache = tmp_path / end / "val"
+    header = CacheHeader(end, "val", "0" * 64, dataset.categories, weights_sha256(networks.folders))
     images = {image.image_id: (image.height, image.width) for image in dataset.images}
-    with SemanticReader(tmp_path / SEMANTIC_FILE, expect=header, images=images) as reader:
+    with SemanticReader(cache / SEMANTIC_FILE, expect=header, images=images) as reader:
         semantics = list(reader)
     assert [s.image_id for s in semantics] == [1, 2, 3]
     # 8-bit rounding of up to four planes that summed to 255
     assert all(abs(s.planes.sum(axis=0, dtype=int) - 255).max() <= 2 for s in semantics)
     if end == "hrnet_aspp":
-        assert [path.name for path in tmp_path.iterdir()] == [SEMANTIC_FILE]
+        assert [path.name for path in cache.iterdir()] == [SEMANTIC_FILE]
         return
-    with InstancesReader(tmp_path / INSTANCES_FILE, expect=header, images=images) as reader:
+    with InstancesReader(cache / INSTANCES_FILE, expect=header, images=images) as reader:
         instances = list(reader)
     assert [i.image_id for i in instances] == [1, 2, 3]
     assert sum(len(i) for i in instances) > 0

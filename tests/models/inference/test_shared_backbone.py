@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from antvisionps.core.errors import ModelError
-from antvisionps.models.inference.end_networks import BUILDERS
-from antvisionps.models.inference.fill_caches import open_end
+from antvisionps.models.inference.end_networks import BUILDERS, EndNetworks, open_networks
 from antvisionps.models.inference.shared_backbone import RememberingBackbone, share_backbone
 from antvisionps.models.training.weights import save_weights
 from antvisionps.params.training import network_problem
@@ -39,19 +38,16 @@ def write(dataset, tmp_path):
 
 @pytest.fixture
 def open_ends(dataset, tmp_path):
-    def open_both(**members):
+    def open_both(**members) -> list[EndNetworks]:
         return [
-            open_end(
-                dataset,
+            open_networks(
+                tmp_path / "models" / end,
+                members.get(end, {"base": 1.0}),
                 end=end,
-                split="val",
-                dataset_fingerprint="0" * 64,
-                member_weights=members.get(end, {"base": 1.0}),
                 find_problem=network_problem,
+                categories=dataset.categories,
                 max_proposals=20,
                 device=torch.device("cpu"),
-                models_dir=tmp_path / "models" / end,
-                out_dir=tmp_path / "predictions" / end,
             )
             for end in ("e_ups", "lwl_htc")
         ]
@@ -59,19 +55,15 @@ def open_ends(dataset, tmp_path):
     return open_both
 
 
-def share(caches) -> None:
-    share_backbone([cache.end for cache in caches], num_views=1)
-
-
 def test_members_of_an_ensemble_with_that_backbone_share_it_and_the_others_keep_theirs(write, open_ends):
     write("e_ups", "small")
     write("e_ups", "other", name="resnet18", backbone_seed=5)
     write("e_ups", "again")
     write("lwl_htc")
-    shared = open_ends(e_ups={"other": 1.2, "small": 0.4, "again": 0.3})
-    share(shared)
-    other, small, again = (network.backbone for network in shared[0].end.networks)
-    assert small is again is shared[1].end.networks[0].backbone
+    e_ups, lwl_htc = open_ends(e_ups={"other": 1.2, "small": 0.4, "again": 0.3})
+    share_backbone([e_ups, lwl_htc], num_views=1)
+    other, small, again = (network.backbone for network in e_ups.networks)
+    assert small is again is lwl_htc.networks[0].backbone
     assert not isinstance(other, RememberingBackbone)
 
 
@@ -100,7 +92,7 @@ def test_backbones_that_differ_or_were_trained_are_refused_with_what_differs(wri
     write("e_ups", **one)
     write("lwl_htc", **other)
     with pytest.raises(ModelError, match=rf"models/lwl_htc/base: .*models/e_ups/base: {complaint}; .*separate_ends"):
-        share(open_ends())
+        share_backbone(open_ends(), num_views=1)
 
 
 def test_statistics_and_normalisation_that_differ_are_named(write, open_ends):
@@ -108,11 +100,11 @@ def test_statistics_and_normalisation_that_differ_are_named(write, open_ends):
     write("lwl_htc")
     for number, complaint in enumerate((r"backbone\.network\.bn1\.running_mean differs", r"mean of photos differs")):
         ends = open_ends()
-        network = ends[1].end.networks[0]
+        network = ends[1].networks[0]
         changed = (network.backbone.network.bn1.running_mean, network.data_preprocessor.mean)[number]
         changed += 1
         with pytest.raises(ModelError, match=complaint):
-            share(ends)
+            share_backbone(ends, num_views=1)
 
 
 @pytest.mark.parametrize("end", ["e_ups", "lwl_htc"])
