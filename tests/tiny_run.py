@@ -66,11 +66,8 @@ def commands() -> list[str]:
         f"train_lwl_htc --member base {prepared} --work data/unfinished/lwl_htc/base --out data/models/lwl_htc/base",
         f"train_hrnet_aspp --member base {prepared} --work data/unfinished/hrnet --out data/models/hrnet_aspp/base",
     ]
-    for end in ENDS:
-        for split in ("heldout", "val"):
-            out = f"data/predictions/{end}/{split}"
-            places = f"{prepared} --models data/models/{end} --work data/unfinished/predictions --out {out}"
-            lines.append(f"predict --end {end} --split {split} {places}")
+    places = f"{prepared} --models data/models --work data/unfinished/predictions --predictions data/predictions"
+    lines += [f"predict --ends {end} {places}" for end in ENDS]
     lines.append(f"evaluate_heldout {prepared} --predictions data/predictions --out data/routing")
     lines.append(f"calibrate {cached} --out data/calibration")
     lines.append(f"fuse {cached} --calibration data/calibration --out data/fused")

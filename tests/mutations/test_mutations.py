@@ -163,9 +163,9 @@ def command_of(stage: str, root: Path) -> list[str]:
             str(root / "out/x"),
         ]
     if stage == "predict":
-        end = ["--end", "hrnet_aspp", "--split", "heldout", "--models", str(data / "models" / "hrnet_aspp")]
-        places = ["--work", str(root / "unfinished"), "--out", str(root / "out" / "x")]
-        return [*reads, *end, "--params", str(root / "params.yaml"), *places]
+        reads += ["--ends", "hrnet_aspp", "--models", str(data / "models")]
+        places = ["--work", str(root / "unfinished"), "--predictions", str(root / "out")]
+        return [*reads, "--params", str(root / "params.yaml"), *places]
     folders = {
         "evaluate_heldout": ("predictions",),
         "calibrate": ("predictions", "routing"),

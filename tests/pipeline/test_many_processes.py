@@ -19,7 +19,7 @@ import pytest
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
 from tests.slurm_cluster import missing_packages, slurm_cluster
 
-PREDICT = "predict --end e_ups --split val --prepared data/prepared --models data/models/e_ups --work work --out cache"
+PREDICT = "predict --ends e_ups --prepared data/prepared --models data/models --work work --predictions cache"
 TRAIN = "train_e_ups --member base --prepared data/prepared --work work --out out"
 TRAINING = {  # all that could meet DDP
     "train_e_ups": {
@@ -212,9 +212,9 @@ def taken_port(port: int = 0) -> Iterator[str]:
 def test_tasks_of_a_slurm_job_predict_the_bytes_of_one_process(slurm_project, tiny_run):
     with taken_port(29500):  # where tasks meet that were told no port
         ran = run_job(slurm_project, command_of(PREDICT))
-    assert succeed(ran).stderr.count("process 1 of 2:   0%") == 1  # one bar begins
-    files = bytes_below(slurm_project / "cache")
-    assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups" / "val")
+    assert succeed(ran).stderr.count("process 1 of 2:   0%") == 2  # one bar a split begins
+    files = bytes_below(slurm_project / "cache" / "e_ups")
+    assert files == bytes_below(tiny_run / "data" / "predictions" / "e_ups")
     assert {path.name for path in files} == {"instances.parquet", "semantic.parquet"}
     assert not list(slurm_project.glob(".failures-*"))
 
