@@ -33,7 +33,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
     from antvisionps.pipeline.settings import system_settings
-    from antvisionps.pipeline.sweep import best, grid, refuse_idle, sweep
+    from antvisionps.pipeline.sweep import best, grid, refuse_idle, refuse_unfitted, sweep
     from antvisionps.predictions.split_caches import SplitCaches
     from antvisionps.report.sweep_report import COLORS, sweep_rows, sweep_svg
     from antvisionps.report.tables import print_table
@@ -42,7 +42,9 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     if args.plot is not None:
         refuse_unwritable(args.plot)
     points = grid(parse_sweeps(args.sweeps))
-    variants = [load_params(project_root / "params.yaml", changes=point) for point in points]
+    params_path = project_root / "params.yaml"
+    variants = [load_params(params_path, changes=point) for point in points]
+    refuse_unfitted(args.system, load_params(params_path), points, variants)
     caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())
     settings = [
         system_settings(

@@ -8,6 +8,7 @@ from antvisionps.evaluation.panoptic_quality import total_counts
 from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.parallel.images import Workers
+from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
 from antvisionps.pipeline.ignored import why_ignored
 from antvisionps.pipeline.try_settings import count_by_each
@@ -24,6 +25,21 @@ _REMEDY = "sweep other keys, or with fuse.method=heuristic fuse.preset=null fuse
 def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """Every combination of one value of each key; the last key changes fastest."""
     return [dict(zip(values_of_key, values, strict=True)) for values in itertools.product(*values_of_key.values())]
+
+
+def refuse_unfitted(system: str, params: Params, points: Sequence[Changes], variants: Sequence[Params]) -> None:
+    """Raises ParamsError if a point uses what stage calibrate found for `params` and changes what it was fitted to."""
+    for point, changed in zip(points, variants, strict=True):
+        fuse = changed.fuse
+        if not (fuse.method_of(system) == "auto" or fuse.calibrated or fuse.order == "learned"):
+            continue
+        for key, value in point.items():
+            name = _in_section(key)
+            if name in FusionChoices.model_fields and getattr(fuse, name) != getattr(params.fuse, name):
+                raise ParamsError(
+                    f"{key}={value} needs a new fit by stage calibrate, which `dvc exp run -S` makes; sweep other "
+                    "keys, or with fuse.method=heuristic fuse.calibrated=false fuse.order=score"
+                )
 
 
 def refuse_idle(points: Sequence[Changes], variants: Sequence[Params], settings: Sequence[FusionSettings]) -> None:

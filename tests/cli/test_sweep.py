@@ -84,6 +84,12 @@ def test_it_is_held_out_by_default_and_val_is_never_read(project, capsys):
         ("fuse.instance_ensemble=best_overall,best_of_class --system e_ups", "fuse alike: this system does not use it"),
         ("fuse.instance_weights.e_ups=2", "has no effect: only a union has weights of instances"),
         ("fuse.calibrated=true", "no readable calibration"),
+        (
+            "fuse.calibrated=true fuse.semantic_average=probabilities,log_probabilities",
+            "fuse.semantic_average=log_probabilities needs a new fit by stage calibrate, which `dvc exp run -S` makes",
+        ),
+        ("fuse.order=learned fuse.instance_weights.e_ups=2", "fuse.instance_weights.e_ups=2 needs a new fit"),
+        ("fuse.method=auto fuse.max_overlap_frac=0.3", "fuse.method=auto needs a new fit"),
     ],
 )
 @pytest.mark.usefixtures("project")
