@@ -5,23 +5,22 @@ each is its mask as run lengths. Format: https://cocodataset.org/#format-data.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from antvisionps.core.errors import DataError
 from antvisionps.core.json_files import iterate_json
 from antvisionps.core.progress import progress
 from antvisionps.core.skipped import SkippedRows
 from antvisionps.panoptic.categories import CategorySet, json_flag
+from antvisionps.panoptic.coco_json import parse_own_id, parse_value
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import Instance
-from antvisionps.panoptic.ids import ImageId, parse_category_id, parse_image_id, refuse_other_kind, whole_number
+from antvisionps.panoptic.ids import ImageId, parse_category_id, parse_image_id, whole_number
 from antvisionps.panoptic.polygons import encode_polygons, has_area, is_flat, non_empty
 from antvisionps.panoptic.rle import compress_counts
 from antvisionps.panoptic.segments import PanopticImage
-
-Value = TypeVar("Value")
 
 _REMEDY = "check prepare.instances in params.yaml: it names the instances of the same images, or is panoptic"
 
@@ -75,16 +74,16 @@ class _AnnotationReader:
 
     def add(self, row: Any) -> None:
         name = self._name(row)
-        image_id = _image_id(row, "image_id", self._hw_of, f"{self._path}: {name}")
+        image_id = parse_own_id(row, "image_id", self._hw_of, f"{self._path}: {name}")
         if image_id not in self._hw_of:
             self._skipped.add("annotations of images without panoptic annotation are skipped", f"image {image_id}")
             return
         name = f"{name} of image {image_id}"
         where = f"{self._path}: {name}"
-        category_id = _parse(row, "category_id", parse_category_id, where)
+        category_id = parse_value(row, "category_id", parse_category_id, where)
         if category_id not in self._category_ids:
             raise DataError(f"{where}: expected a category that is a thing, got {category_id}; remove or renumber it")
-        is_crowd = row.get("iscrowd") is not None and _parse(row, "iscrowd", json_flag, where)
+        is_crowd = row.get("iscrowd") is not None and parse_value(row, "iscrowd", json_flag, where)
         try:
             rle = self._encode(row.get("segmentation"), *self._hw_of[image_id], name)
         except ValueError as error:
@@ -116,7 +115,7 @@ class _AnnotationReader:
             )
         if row.get("id") is None:
             return f"annotation at position {self._num_rows - 1}"
-        annotation_id = _parse(row, "id", parse_image_id, f"{self._path}: an annotation")
+        annotation_id = parse_value(row, "id", parse_image_id, f"{self._path}: an annotation")
         if annotation_id in self._seen:
             raise DataError(f"{self._path}: annotation {annotation_id} is there twice; every one must be unique")
         self._seen.add(annotation_id)
@@ -154,12 +153,12 @@ def read_rows(path: Path, key: str, *, remedy: str) -> Iterator[Any]:
 
 def _check_image(path: Path, row: Any, images: Mapping[ImageId, PanopticImage]) -> ImageId:
     """Its id; its size has to be that of the panoptic annotations where it tells one."""
-    image_id = _image_id(row, "id", images, f"{path}: an image")
+    image_id = parse_own_id(row, "id", images, f"{path}: an image")
     image = images.get(image_id)
     if image is None:
         return image_id
     height, width = (
-        side if row.get(key) is None else _parse(row, key, whole_number, f"{path}: image {image_id}")
+        side if row.get(key) is None else parse_value(row, key, whole_number, f"{path}: image {image_id}")
         for key, side in (("height", image.height), ("width", image.width))
     )
     if (height, width) != (image.height, image.width):
@@ -171,26 +170,9 @@ def _check_image(path: Path, row: Any, images: Mapping[ImageId, PanopticImage]) 
 
 
 def _check_category(path: Path, row: Any, categories: CategorySet) -> None:
-    category_id = _parse(row, "id", parse_category_id, f"{path}: a category")
+    category_id = parse_value(row, "id", parse_category_id, f"{path}: a category")
     if category_id in categories and str(row.get("name")) != categories.by_id(category_id).name:
         raise DataError(
             f"{path}: category {category_id}: expected the name {categories.by_id(category_id).name!r} as in the "
             f"panoptic annotations, got {row.get('name')!r}; give both the same numbers"
         )
-
-
-def _image_id(row: Any, key: str, known: Collection[ImageId], where: str) -> ImageId:
-    image_id = _parse(row, key, parse_image_id, where)
-    try:
-        refuse_other_kind(image_id, known)
-    except ValueError as error:
-        raise DataError(f"{where}: {key} {error}") from error
-    return image_id
-
-
-def _parse(row: Any, key: str, parse: Callable[[Any], Value], where: str) -> Value:
-    """What `parse` makes of the value. Raises DataError where it is missing or `parse` raises ValueError."""
-    try:
-        return parse(row.get(key) if isinstance(row, dict) else None)
-    except ValueError as error:
-        raise DataError(f"{where}: {key}: {error}; correct it") from error

@@ -6,8 +6,7 @@ from functools import partial
 import numpy as np
 
 from antvisionps.evaluation.average_precision import ImageMatches, match_image
-from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.gt_instances import GtInstances, GtInstancesReader, visible_instances
+from antvisionps.panoptic.gt_instances import GtInstances, open_annotated, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.split_caches import SplitCaches
@@ -16,13 +15,11 @@ Matches = dict[str, ImageMatches]
 """End → its matches in an image."""
 
 
-def match_instances(
-    caches: SplitCaches, ends: Sequence[str], *, workers: Workers, description: str
-) -> dict[str, list[ImageMatches]]:
+def match_instances(caches: SplitCaches, ends: Sequence[str], *, workers: Workers) -> dict[str, list[ImageMatches]]:
     """End → its matches with the truth in each image; of the ends that have instances."""
     matches: dict[str, list[ImageMatches]] = {}
     open_work = partial(_open_loading, caches, ends)
-    for of_image in map_images(open_work, caches.dataset.images, workers=workers, description=description):
+    for of_image in map_images(open_work, caches.dataset.images, workers=workers, description="match heldout"):
         for end, of_end in of_image.items():
             matches.setdefault(end, []).append(of_end)
     return matches
@@ -31,11 +28,6 @@ def match_instances(
 def _open_loading(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], Matches]:
     match, dataset = open_matching(caches, ends), caches.dataset
     return lambda image: match(image, None if dataset.instances else dataset.load_segment_ids(image))
-
-
-def open_annotated(dataset: PanopticDataset) -> GtInstancesReader | None:
-    """The true instances of a split that has them in a file."""
-    return None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)
 
 
 def open_matching(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage, np.ndarray | None], Matches]:

@@ -59,7 +59,7 @@ class SemanticLogits:
 
 @lru_cache(maxsize=1)  # `calibrate` fuses each image by many fits
 def _logits_of(semantics: SemanticAverage, things: int) -> SemanticLogits:
-    return SemanticLogits.of(semantics.logits(), semantics.class_indices, things=things)
+    return SemanticLogits.of(semantics.logits, semantics.class_indices, things=things)
 
 
 def panoptic_argmax(
@@ -128,7 +128,7 @@ def fuse_image_by_head(
     Of the rules it takes the scores, the NMS, the overlap (within each category) and the area of stuff. Raises
     CacheError where instances have no mask probabilities.
     """
-    class_map = semantics.class_map()
+    class_map = semantics.class_map
     candidates, rejected = choose_candidates(instances, end_of_category=end_of_category, rules=rules)
     kept, overlapping = _drop_overlapping(candidates, class_map.shape, rules.max_overlap_frac)
     channel = panoptic_argmax(

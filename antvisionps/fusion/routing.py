@@ -92,20 +92,34 @@ def _route_by_ap(ap_of_end: Mapping[str, float], overall: str) -> Route:
     return Route(overall if overall in winners else winners[0], RoutingReason.TIE)
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """By how much AP an end leads the best of the others, and the 95 % interval of that; NaN where nobody knows."""
-
-    over: str
-    ap: float
-    low: float
-    high: float
-
-
 def runner_up(end: str, ap_of_end: Mapping[str, float]) -> str | None:
     """The best of the other ends, the first of equal ones; None without one."""
     others = [other for other in ap_of_end if other != end]
     return max(others, key=lambda other: -math.inf if math.isnan(ap_of_end[other]) else ap_of_end[other], default=None)
+
+
+_Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Lead(Document):
+    """By how much AP an end leads the best of the others, and the 95 % interval of that; None where nobody knows."""
+
+    over: str
+    AP: _Difference | None
+    low: _Difference | None
+    high: _Difference | None
+
+    @classmethod
+    def of(cls, over: str, *numbers: float) -> Lead:
+        """NaN is what nobody knows."""
+        ap, low, high = (None if math.isnan(number) else number for number in numbers)
+        return cls(over=over, AP=ap, low=low, high=high)
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> Lead:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}")
+        return self
 
 
 def routes_to_json(
@@ -126,36 +140,11 @@ def routes_to_json(
                 "name": categories.by_id(category_id).name,
                 "end": route.end,
                 "reason": str(route.reason),
-                "lead": _lead_to_json(leads.get(category_id)),
+                "lead": leads[category_id].model_dump() if category_id in leads else None,
             }
             for category_id, route in sorted(routes.items())
         ],
     }
-
-
-def _lead_to_json(lead: Lead | None) -> dict[str, Any] | None:
-    if lead is None:
-        return None
-    numbers = {"AP": lead.ap, "low": lead.low, "high": lead.high}
-    return {"over": lead.over} | {name: None if math.isnan(value) else value for name, value in numbers.items()}
-
-
-_Difference = Annotated[float, Field(ge=-1, le=1)]
-
-
-class LeadRow(Document):
-    """A Lead, with null where nobody knows."""
-
-    over: str
-    AP: _Difference | None
-    low: _Difference | None
-    high: _Difference | None
-
-    @model_validator(mode="after")
-    def _interval_is_one(self) -> LeadRow:
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"low is {self.low} and high is {self.high}")
-        return self
 
 
 class RouteRow(Document):
@@ -163,7 +152,7 @@ class RouteRow(Document):
     name: str
     end: str
     reason: RoutingReason
-    lead: LeadRow | None
+    lead: Lead | None
 
 
 class RoutingTable(Document):

@@ -183,7 +183,7 @@ def fuse_by_probability(
         rules=rules,
     )
     stuff = stuff_features(fused, average, categories)
-    return accept_stuff(fused, acceptance.stuff.probabilities(stuff.values, stuff.category_ids), acceptance, categories)
+    return accept_stuff(fused, acceptance.stuff.probabilities(stuff.values, stuff.category_ids), acceptance)
 
 
 def paste_accepted(
@@ -209,7 +209,7 @@ def paste_accepted(
         )
     return fuse_image(
         calibrated.instances,
-        average.class_map(),
+        average.class_map,
         categories=categories,
         end_of_category=None,
         semantic_end=semantic_end,
@@ -217,9 +217,7 @@ def paste_accepted(
     )
 
 
-def accept_stuff(
-    fused: FusedImage, probabilities: np.ndarray, acceptance: Acceptance, categories: CategorySet
-) -> FusedImage:
+def accept_stuff(fused: FusedImage, probabilities: np.ndarray, acceptance: Acceptance) -> FusedImage:
     """Step 4, from the probabilities of the stuff segments in ascending id. The probability of a thing is its score."""
     of_stuff = iter(probabilities.tolist())
     kept: list[FusedSegment] = []

@@ -140,12 +140,9 @@ class SemanticAverage:
         """(K, rows, columns) float32, `total` times the average probabilities."""
         return self.planes.sum(classes=len(self.class_indices))
 
+    @cached_property
     def class_map(self) -> np.ndarray:
         """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie."""
-        return self._class_map
-
-    @cached_property
-    def _class_map(self) -> np.ndarray:
         from antvisionps.fusion.semantic_kernels import argmax_of_planes
 
         rows, columns = (
@@ -178,16 +175,13 @@ class SemanticAverage:
     def _probabilities(self) -> dict[int, np.ndarray]:
         return {}
 
+    @cached_property
     def logits(self) -> np.ndarray:
         """(K, height, width) float32: log(p / floor) of the classes listed, interpolated; other classes are 0.
 
         The floor is FLOOR. Probabilities know their logits up to a constant at each pixel, and
         this one makes a class that the cache cannot tell from impossible 0, and a certain one 6.2.
         """
-        return self._logits
-
-    @cached_property
-    def _logits(self) -> np.ndarray:
         floor = np.float32(FLOOR)
         probs = np.maximum(self.sums / np.float32(self.total), floor)
         return np.stack([self._at_pixels(plane) for plane in np.log(probs / floor)])
@@ -228,13 +222,6 @@ def average_semantics(
         class_indices, planes = _weigh_planes(present, grid=grid, categories=categories)
         total = 255 * sum(weight for _, weight in present)
     return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
-
-
-def semantic_class_map(
-    ends: Sequence[ImageSemantics], *, weights: Sequence[float], categories: CategorySet, average_of: AverageOf
-) -> np.ndarray:
-    """The class map of `average_semantics`: the average resampled to the original pixels, and its argmax."""
-    return average_semantics(ends, weights=weights, categories=categories, average_of=average_of).class_map()
 
 
 def _grid(image: ImageSemantics) -> _Grid:

@@ -164,7 +164,7 @@ def fuse_average(
     else:
         fused = fuse_image(
             joined.instances,
-            average.class_map(),
+            average.class_map,
             categories=categories,
             end_of_category=settings.end_of_category,
             semantic_end=semantic_end,

@@ -245,7 +245,7 @@ class Semantic(Shown):
     @cached_property
     def class_map(self) -> np.ndarray:
         """(height, width) uint8 class indices at the original size, as the fusion takes them from this end alone."""
-        return self._average.class_map()
+        return self._average.class_map
 
     @cached_property
     def confidence(self) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from antvisionps.panoptic.ids import (
 from antvisionps.panoptic.png import MAX_SEGMENT_ID
 from antvisionps.panoptic.segments import UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH, PanopticImage, Segment
 
-MAX_PIXELS = 2**31 - 1
+MAX_AREA_PX = 2**31 - 1
 """Areas are kept in 32 bits."""
 
 _REMEDY = "check the paths in params.yaml, or fetch the file again"
@@ -137,10 +137,9 @@ def _rows_by_image(rows: list[Any], where: str) -> dict[ImageId, Any]:
     """The data set's own id → its row in `images`."""
     row_of: dict[ImageId, Any] = {}
     for position, row in enumerate(rows):
-        image_id = _parse(row, "id", parse_image_id, f"{where}: image at position {position}")
+        image_id = parse_own_id(row, "id", row_of, f"{where}: image at position {position}")
         if image_id in row_of:
             raise DataError(f"{where}: image id {image_id!r} appears twice; every one must be unique")
-        _refuse_other_kind(image_id, row_of, f"{where}: image at position {position}: id")
         row_of[image_id] = row
     if not row_of:
         raise DataError(f"{where}: expected at least one image, got none; this split is empty")
@@ -150,19 +149,11 @@ def _rows_by_image(rows: list[Any], where: str) -> dict[ImageId, Any]:
 def _annotations_by_image(rows: list[Any], row_of: Mapping[ImageId, Any], where: str) -> dict[ImageId, Any]:
     annotation_of: dict[ImageId, Any] = {}
     for position, row in enumerate(rows):
-        image_id = _parse(row, "image_id", parse_image_id, f"{where}: annotation {position}")
+        image_id = parse_own_id(row, "image_id", row_of, f"{where}: annotation {position}")
         if image_id in annotation_of:
             raise DataError(f"{where}: image {image_id} has two annotations; keep one")
-        _refuse_other_kind(image_id, row_of, f"{where}: annotation {position}: image_id")
         annotation_of[image_id] = row
     return annotation_of
-
-
-def _refuse_other_kind(image_id: ImageId, row_of: Mapping[ImageId, Any], where: str) -> None:
-    try:
-        refuse_other_kind(image_id, row_of)
-    except ValueError as error:
-        raise DataError(f"{where} {error}") from error
 
 
 def _leave_out_single(
@@ -192,17 +183,17 @@ def _parse_image(
     number: int, image_id: ImageId, row: Any, annotation: Any, parse_row: Callable[[Any, str], Segment], where: str
 ) -> PanopticImage:
     where = f"{where}: image {image_id}"
-    height, width = (_parse(row, key, whole_number, where) for key in ("height", "width"))
+    height, width = (parse_value(row, key, whole_number, where) for key in ("height", "width"))
     if height < 1 or width < 1:
         raise DataError(f"{where}: expected a height and width of at least 1, got {height}x{width}")
-    if height * width > MAX_PIXELS:
-        raise DataError(f"{where}: expected at most {MAX_PIXELS} pixels, got a height and width of {height}x{width}")
+    if height * width > MAX_AREA_PX:
+        raise DataError(f"{where}: expected at most {MAX_AREA_PX} pixels, got a height and width of {height}x{width}")
     segments = tuple(parse_row(info, where) for info in _field(annotation, "segments_info", list, where))
     refuse_duplicates((segment.segment_id for segment in segments), "segment id", where)
     return PanopticImage(
         image_id=number,
-        file_name=_parse(row, "file_name", one_line, where),
-        panoptic_file_name=_parse(annotation, "file_name", one_line, f"{where}: annotation"),
+        file_name=parse_value(row, "file_name", one_line, where),
+        panoptic_file_name=parse_value(annotation, "file_name", one_line, f"{where}: annotation"),
         height=height,
         width=width,
         segments=segments,
@@ -227,20 +218,20 @@ def parse_segment(row: Any, where: str, *, categories: CategorySet, is_foreign: 
 
 def _parse_partial_segment(row: Any, categories: CategorySet, where: str, is_foreign: bool) -> Segment:
     """A segment that lacks what its map tells. Raises DataError that says what is wrong with it."""
-    segment_id = _parse(row, "id", whole_number, f"{where}: a segment")
+    segment_id = parse_value(row, "id", whole_number, f"{where}: a segment")
     where = f"{where}: segment {segment_id}"
     if not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
         raise DataError(f"{where}: expected an id from 1 to {MAX_SEGMENT_ID} (0 is void); renumber it, PNG and JSON")
-    category_id = _parse(row, "category_id", parse_category_id, where)
+    category_id = parse_value(row, "category_id", parse_category_id, where)
     if category_id not in categories:
         raise DataError(f"{where}: unknown category {category_id}; `categories` does not list it")
     is_told = {key: not is_foreign or row.get(key) is not None for key in ("area", "bbox", "iscrowd")}
     return Segment(
         segment_id,
         category_id,
-        _parse(row, "area", _parse_area, where) if is_told["area"] else UNKNOWN_AREA_PX,
-        _parse(row, "bbox", _parse_bbox, where) if is_told["bbox"] else UNKNOWN_BBOX_XYWH,
-        is_told["iscrowd"] and _parse(row, "iscrowd", json_flag, where),
+        parse_value(row, "area", _parse_area, where) if is_told["area"] else UNKNOWN_AREA_PX,
+        parse_value(row, "bbox", _parse_bbox, where) if is_told["bbox"] else UNKNOWN_BBOX_XYWH,
+        is_told["iscrowd"] and parse_value(row, "iscrowd", json_flag, where),
     )
 
 
@@ -259,7 +250,17 @@ def _parse_bbox(value: object) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
-def _parse(row: Any, key: str, parse: Callable[[Any], Value], where: str) -> Value:
+def parse_own_id(row: Any, key: str, known: Collection[ImageId], where: str) -> ImageId:
+    """The data set's own id of an image. Raises DataError on none, and on text among numbers or the reverse."""
+    image_id = parse_value(row, key, parse_image_id, where)
+    try:
+        refuse_other_kind(image_id, known)
+    except ValueError as error:
+        raise DataError(f"{where}: {key} {error}") from error
+    return image_id
+
+
+def parse_value(row: Any, key: str, parse: Callable[[Any], Value], where: str) -> Value:
     """What `parse` makes of the value. Raises DataError where it is missing or `parse` raises ValueError."""
     value = row.get(key) if isinstance(row, dict) else None
     try:

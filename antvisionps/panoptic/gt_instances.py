@@ -20,6 +20,7 @@ from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 
@@ -116,3 +117,8 @@ class GtInstancesReader:
         if len({len(column) for column in columns}) > 1 or any(None in column for column in columns):
             raise DataError(f"{self._path}: image {image_id} has an instance without a category or mask; {REMEDY}")
         return GtInstances.of(list(zip(*columns, strict=True)))
+
+
+def open_annotated(dataset: PanopticDataset) -> GtInstancesReader | None:
+    """The true instances of a split that has them in a file."""
+    return None if dataset.instances is None else GtInstancesReader(dataset.instances, dataset.images)

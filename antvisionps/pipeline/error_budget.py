@@ -117,7 +117,7 @@ def count_budget(
     ) -> MatchCounts:
         fused = fuse_image(
             pasted,
-            average.class_map() if class_map is None else class_map,
+            average.class_map if class_map is None else class_map,
             categories=categories,
             end_of_category=by.end_of_category,
             semantic_end="",

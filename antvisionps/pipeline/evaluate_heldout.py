@@ -47,7 +47,7 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
     settings = params.evaluate_heldout
     dataset = caches.dataset
     with open_workers(**params.runtime.worker_arguments()) as workers:
-        of_images = match_instances(caches, params.all_ends, workers=workers, description="match heldout")
+        of_images = match_instances(caches, params.all_ends, workers=workers)
     thing_ids = [category.category_id for category in dataset.categories.things]
     matches = {end: matches_of_categories(of_end, category_ids=thing_ids) for end, of_end in of_images.items()}
     ap = {end: {key: average_precision(of) for key, of in of_end.items()} for end, of_end in matches.items()}
@@ -76,7 +76,7 @@ def _measure_lead(
         return None
     samples = [resampled_average_precision(matches[name][category_id], draws) for name in (end, other)]
     low, high = percentile_interval(samples[0] - samples[1])
-    return Lead(other, ap[end][category_id] - ap[other][category_id], low, high)
+    return Lead.of(other, ap[end][category_id] - ap[other][category_id], low, high)
 
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:

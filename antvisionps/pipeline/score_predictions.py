@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from antvisionps.evaluation.instance_matches import open_annotated
 from antvisionps.evaluation.panoptic_quality import MatchCounts
-from antvisionps.panoptic.gt_instances import visible_instances
+from antvisionps.panoptic.gt_instances import open_annotated, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.params.whole import Params

@@ -10,15 +10,13 @@ import pyarrow as pa
 
 from antvisionps.core.errors import CacheError, DataError, clipped
 from antvisionps.core.parquet_files import ParquetReader
-from antvisionps.panoptic.coco_json import read_panoptic
+from antvisionps.panoptic.coco_json import MAX_AREA_PX, read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage
 
 PANOPTIC_FILE, PANOPTIC_FOLDER = "panoptic.json", "panoptic"
 DOUBT_FOLDER = "doubt"
 """8-bit PNGs beside the maps, of the same names; only where `fuse.doubt` asks for them."""
-
-MAX_AREA_PX = 2**31 - 1
 
 
 class RejectReason(StrEnum):

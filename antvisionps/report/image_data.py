@@ -20,7 +20,7 @@ from antvisionps.evaluation.segment_outcomes import (
     confused_segments,
     explain_segments,
 )
-from antvisionps.fusion.semantic_average import semantic_class_map
+from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
@@ -306,7 +306,9 @@ def _semantic_runs(planes: ImageSemantics | None, categories: CategorySet) -> li
     if planes is None:
         return None
     return runs(
-        semantic_class_map([planes], weights=[1.0], average_of="probabilities", categories=categories).astype(np.int32)
+        average_semantics([planes], weights=[1.0], average_of="probabilities", categories=categories).class_map.astype(
+            np.int32
+        )
         + 1
     )
 

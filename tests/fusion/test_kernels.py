@@ -68,7 +68,7 @@ def test_what_is_left_out_of_the_argmax_changes_no_pixel():
         weights = rng.choice([0.3, 1.0, 2.0], len(ends))
         average_of = ("probabilities", "log_probabilities")[index // 2 % 2]
         average = average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of)
-        np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average), err_msg=str(index))
+        np.testing.assert_array_equal(average.class_map, argmax_by_numpy(average), err_msg=str(index))
 
 
 def test_each_step_between_the_cells_at_a_pixel_is_rounded():
@@ -76,7 +76,7 @@ def test_each_step_between_the_cells_at_a_pixel_is_rounded():
     planes = np.random.default_rng(0).integers(0, 8, (3, 40, 40), dtype=np.uint8)
     image = ImageSemantics(1, 120, 120, 40, 40, 1.0, np.array([1, 2, 3], np.int32), planes)
     average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
-    np.testing.assert_array_equal(average.class_map(), argmax_by_numpy(average))
+    np.testing.assert_array_equal(average.class_map, argmax_by_numpy(average))
 
 
 def test_a_class_that_only_rounding_puts_behind_another_can_win_the_tie():
@@ -89,7 +89,7 @@ def test_a_class_that_only_rounding_puts_behind_another_can_win_the_tie():
     assert (np.nextafter(average.sums[0], np.float32(999)) == average.sums[1]).all()
     expected = argmax_by_numpy(average)
     assert set(np.unique(expected)) == {0, 1}
-    np.testing.assert_array_equal(average.class_map(), expected)
+    np.testing.assert_array_equal(average.class_map, expected)
 
 
 def test_values_between_the_cells_of_a_coarser_grid_are_rounded_twice():

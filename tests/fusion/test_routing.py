@@ -86,7 +86,7 @@ def write_and_read(folder, document, ends):
 def test_routes_survive_json(tmp_path):
     ap = {"ups": {1: 0.4, 2: NAN}, "htc": {1: 0.3, 2: NAN}, "hrnet": {1: NAN, 2: NAN}}
     routes = route(ap, {1: 9, 2: 0})
-    table = routes_to_json(routes, ap=ap, categories=CATEGORIES, leads={1: Lead("htc", 0.1, -0.05, NAN)})
+    table = routes_to_json(routes, ap=ap, categories=CATEGORIES, leads={1: Lead.of("htc", 0.1, -0.05, NAN)})
     document = json.loads(json.dumps(table, allow_nan=False))
     assert document["mean_ap"] == {"ups": 0.4, "htc": 0.3, "hrnet": None}
     assert document["better_overall"] == "ups"

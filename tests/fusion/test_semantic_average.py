@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from antvisionps.fusion.semantic_average import average_semantics, semantic_class_map
+from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import category_set
 
@@ -18,7 +18,8 @@ def semantics(planes, *, category_ids=(10, 20, 5, 15), hw=(4, 4), input_hw=None,
 
 
 def class_map(*ends, weights=None, average_of="probabilities"):
-    return semantic_class_map(ends, weights=weights or [1.0] * len(ends), categories=CATEGORIES, average_of=average_of)
+    weights = weights or [1.0] * len(ends)
+    return average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of).class_map
 
 
 def average_of_ends(*ends, weights=None, average_of="probabilities"):
@@ -125,7 +126,7 @@ def test_the_map_agrees_with_the_literal_formula():
         weights = rng.uniform(0.2, 2, len(ends)).tolist()
         averages = slow_averages(ends, weights, average_of)
         average = average_of_ends(*ends, weights=weights, average_of=average_of)
-        found = average.class_map()
+        found = average.class_map
         on_grid = 255 / average.total * average.sums
         np.testing.assert_allclose(on_grid, slow_grid(ends, weights, average_of)[average.class_indices], atol=2e-2)
         second, best = np.sort(averages, axis=0)[-2:]
@@ -174,7 +175,7 @@ def test_confidence_is_the_largest_probability():
 def test_logits_are_zero_for_the_impossible_and_differ_by_the_log_of_the_odds():
     image = semantics([[[255]], [[0]], [[51]], [[204]]], hw=(1, 1), stride=1)
     average = average_of_ends(image)
-    logits = dict(zip(average.class_indices.tolist(), average.logits()[:, 0, 0].tolist(), strict=True))
+    logits = dict(zip(average.class_indices.tolist(), average.logits[:, 0, 0].tolist(), strict=True))
     assert logits[0] == pytest.approx(np.log(510), abs=1e-5)
     assert logits[1] == 0
     assert logits[3] - logits[2] == pytest.approx(np.log(4), abs=1e-5)
@@ -199,4 +200,4 @@ def test_an_average_can_be_pickled():
     rng = np.random.default_rng(0)
     ends = [semantics(rng.integers(0, 99, (4, size, size))) for size in (5, 9)]
     average = average_of_ends(*ends)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(average)).class_map(), class_map(*ends))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(average)).class_map, class_map(*ends))

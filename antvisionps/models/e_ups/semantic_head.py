@@ -68,10 +68,6 @@ class DeformableSemanticHead(BaseModule):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         return self.classifier(self.features(levels))
 
-    def loss(self, levels: Sequence[Tensor], samples: list[DetDataSample]) -> dict[str, Tensor]:
-        features = self.features(levels)
-        return self.losses(features, self.classifier(features), samples)
-
     def losses(self, features: Tensor, logits: Tensor, samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Weighted cross entropy at full resolution and inside ground-truth boxes, void left out."""
         truth = semantic_truth(samples)

@@ -12,7 +12,7 @@ from antvisionps.models.monitor.panoptic_map import draw_map
 from antvisionps.models.monitor.quality import Counts, ImageMasks, count_matches, mask_ap, panoptic_quality
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.gt_instances import GtInstancesReader, visible_instances
+from antvisionps.panoptic.gt_instances import GtInstancesReader, open_annotated, visible_instances
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segments import PanopticImage
 
@@ -45,8 +45,7 @@ def measure(
         max_instances=MAX_INSTANCES,
     )
     rank, processes = get_dist_info()
-    instances = dataset.instances
-    annotated = None if instances is None else GtInstancesReader(instances, dataset.images)
+    annotated = open_annotated(dataset)
     own = [_measure_image(network, dataset, image, annotated, settings) for image in dataset.images[rank::processes]]
     parts = all_gather_object(own)
     measured = [parts[place % processes][place // processes] for place in range(len(dataset.images))]

@@ -21,7 +21,7 @@ from antvisionps.models.blocks.resizing import resize_photo, resized_hw
 from antvisionps.models.training.settings import Augmentation
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.panoptic.gt_instances import GtInstancesReader
+from antvisionps.panoptic.gt_instances import GtInstancesReader, open_annotated
 from antvisionps.panoptic.rle import parse_runs
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 
@@ -110,8 +110,7 @@ class TrainingSamples(Dataset[Sample]):
         self, dataset: PanopticDataset, *, seed: int, batch_size: int = 1, **augmentation: Unpack[Augmentation]
     ) -> None:
         self._dataset = dataset
-        instances = dataset.instances
-        self._instances = None if instances is None else GtInstancesReader(instances, dataset.images)
+        self._instances = open_annotated(dataset)
         self._seed = seed
         self._batch_size = batch_size
         self._augmentation = augmentation

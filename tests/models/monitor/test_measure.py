@@ -106,7 +106,7 @@ def test_likeliest_classes_are_those_of_the_fusion(categories):
     for _ in range(5):
         prediction = random_prediction(rng)
         average = fused_semantics(prediction, categories)
-        differs = likeliest_classes(prediction) != average.class_map()
+        differs = likeliest_classes(prediction) != average.class_map
         at_pixels = np.sort(np.stack([average._at_pixels(plane) for plane in average.sums]), axis=0)
         is_tie = at_pixels[-1] - at_pixels[-2] < 1e-2  # of 255
         assert not (differs & ~is_tie).any()
