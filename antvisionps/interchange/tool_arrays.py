@@ -10,7 +10,12 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.letterbox import Padding
-from antvisionps.interchange.semantic_files import VOID_CATEGORY, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.semantic_files import (
+    VOID_CATEGORY,
+    one_hot_semantics,
+    refuse_other_size,
+    semantics_from_labels,
+)
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import compress_counts, encode_masks
 from antvisionps.panoptic.segments import PanopticImage
@@ -156,19 +161,6 @@ def semantics_from_array(
         )
     place = {} if padding is None else padding.place(array.shape[1:], where)
     return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels, **place)
-
-
-def semantics_from_labels(
-    label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str
-) -> ImageSemantics:
-    """Of an (H, W) map of labels, read as those of a label PNG. Raises PredictionsError on an unknown label."""
-    refuse_other_size(where, image, label_map.shape)
-    present, inverse = np.unique(label_map, return_inverse=True)
-    found = [labels.category_of_pixels(int(label), where=where) for label in present.tolist()]
-    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in found]
-    return one_hot_semantics(
-        np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)], image, labels.categories
-    )
 
 
 def semantics_from_scores(

@@ -27,13 +27,12 @@ from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
 from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
 from antvisionps.interchange.raw_queries import read_queries
-from antvisionps.interchange.semantic_files import refuse_other_size
+from antvisionps.interchange.semantic_files import refuse_other_size, semantics_from_labels
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
     no_instances,
     semantics_from_array,
-    semantics_from_labels,
     to_numpy,
     xyxy_to_xywh,
 )
