@@ -213,10 +213,9 @@ def _to_probs(scores: np.ndarray) -> np.ndarray:
 def plane_categories(plane_labels: Sequence[int], labels: LabelTable, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Category ids (K,) int32 of the planes of a category, and which those are (C,) bool: detectron2 has one of all
     things."""
-    is_thing = None if labels.things == labels.stuff else False
     kept = np.array([labels.stuff.get(int(label)) != THINGS_PLANE for label in plane_labels], dtype=bool)
     category_ids = [
-        labels.category_id(int(label), is_thing=is_thing, where=where)
+        labels.category_of_plane(int(label), where=where)
         for label, is_kept in zip(plane_labels, kept, strict=True)
         if is_kept
     ]
