@@ -93,10 +93,6 @@ def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def no_instances(image: PanopticImage) -> ImageInstances:
-    return ImageInstances.of(image, [])
-
-
 def no_semantics(image: PanopticImage, categories: CategorySet) -> ImageSemantics:
     """Void everywhere."""
     void = np.full((image.height, image.width), VOID_CATEGORY, dtype=np.int32)

@@ -31,13 +31,13 @@ from antvisionps.interchange.semantic_files import refuse_other_size, semantics_
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
-    no_instances,
     semantics_from_array,
     to_numpy,
     xyxy_to_xywh,
 )
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
 
 INSTANCE_OFFSET = 1000
 """A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
@@ -234,7 +234,7 @@ def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicte
     if result.boxes is not None and len(result.boxes) and result.masks is None:
         raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
     if result.masks is None:
-        return Predicted(no_instances(at.image), None)
+        return Predicted(ImageInstances.of(at.image, []), None)
     table = reader.table_of_names(result.names, where)
     return Predicted(
         instances_from_masks(
@@ -255,7 +255,7 @@ def _read_supervision(reader: ResultReader, result: Any, at: _Place) -> Predicte
         if getattr(result, name) is None and len(result):
             raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
     if not len(result):
-        return Predicted(no_instances(at.image), None)
+        return Predicted(ImageInstances.of(at.image, []), None)
     names = result.data.get("class_name") if reader.labels is None else None
     labels = result.class_id if names is None else names
     found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
