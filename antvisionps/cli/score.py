@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from antvisionps.cli.workers import add_workers_option, chosen_workers
 
 if TYPE_CHECKING:
     from antvisionps.evaluation.lrp import SegmentConfidence
@@ -56,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--per-image", type=Path, metavar="FILE", help="write the counts of each image and category as CSV, too"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add_workers_option(parser)
     parser.set_defaults(run=_score)
 
 
@@ -68,9 +69,8 @@ def _score(args: argparse.Namespace) -> None:
     from antvisionps.pipeline.score_results import read_confidence, score_results
 
     predictions = {name: tuple(files) for name, files in zip(_names(args.pred), args.pred, strict=True)}
-    workers = args.workers or len(os.sched_getaffinity(0))
     truth, scores = score_results(
-        tuple(args.gt), predictions, workers=workers, with_boundary=args.boundary, bar="score"
+        tuple(args.gt), predictions, workers=chosen_workers(args), with_boundary=args.boundary, bar="score"
     )
     slices = read_slices(args.slices, truth.images) if args.slices else {}
     counts = {name: of_name.matches.counts() for name, of_name in scores.items()}
