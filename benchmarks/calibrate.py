@@ -6,21 +6,19 @@ Two ends have 100 instances an image each.
 """
 
 import argparse
-import os
 import resource
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.coco_like import write_coco_like
-from benchmarks.coco_like_stages import READ, apart, run_stage, write_params
+from benchmarks.coco_like_stages import READ, add_options, apart, run_stage, write_params
+from benchmarks.cpu_time import cpu_s
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--distinct", type=int, default=100, help="images that differ; the rest repeat them")
-    parser.add_argument("--workers", type=int, default=2)
+    add_options(parser, images=500, distinct=100)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -31,11 +29,6 @@ def main() -> None:
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"{arguments.images} held-out images, {arguments.workers} workers: {time.perf_counter() - begin:.0f} s")
         print(f"CPU: {cpu_s() - cpu:.0f} s; the largest process: {largest:.0f} MiB")
-
-
-def cpu_s() -> float:
-    """Of the processes that were waited for."""
-    return sum(os.times()[2:4])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ CATEGORIES = CategorySet.from_json(
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in an image: its true map, its things as (category_id, outline), and what each end says."""
+    """What is in an image: its true map, the category of each segment of it, and what each end says."""
 
     segment_ids: np.ndarray
     category_of_segment: dict[int, int]

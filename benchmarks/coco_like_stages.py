@@ -1,5 +1,6 @@
 """Runs stages on what `write_coco_like` made below a folder, as DVC does: each in a process of its own."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +16,13 @@ PROJECT = Path(__file__).parents[1]
 MIN_STUFF_AREA_PX = 4096
 READ = ("prepared", "predictions", "routing", "calibration")
 """What all stages after calibrate read."""
+
+
+def add_options(parser: argparse.ArgumentParser, *, images: int, distinct: int) -> None:
+    """How many images `write_coco_like` makes, and processes that the stages have; the numbers are defaults."""
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--distinct", type=int, default=distinct, help="images that differ; the rest repeat them")
+    parser.add_argument("--workers", type=int, default=2)
 
 
 def write_params(root: Path, *, systems: Sequence[str], workers: int, method: str = "heuristic", **score: int) -> None:

@@ -43,7 +43,8 @@ from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.schema import SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, cache_paths, write_coco_like
-from benchmarks.coco_like_stages import apart, run_stage, score_options, write_params
+from benchmarks.coco_like_stages import add_options, apart, run_stage, score_options, write_params
+from benchmarks.cpu_time import cpu_s
 from benchmarks.plain_fusion import coco_results, plain_steps
 
 FLOOR = "floor: decode cache, write PNGs, read runs"
@@ -51,12 +52,10 @@ FLOOR = "floor: decode cache, write PNGs, read runs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=400)
+    add_options(parser, images=400, distinct=50)
     parser.add_argument("--fewer-images", type=int, default=100, help="images of the second timing of ours")
-    parser.add_argument("--distinct", type=int, default=50, help="images that differ; the rest repeat them")
     parser.add_argument("--plain-images", type=int, default=40, help="images that the plain way is timed on")
     parser.add_argument("--rounds", type=int, default=3, help="times that plain and ours are timed, in turns")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, help="keep the generated files here, and use those of an earlier run")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -116,11 +115,6 @@ def timed(run: Callable[[], Any], images: int) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), cpu_s()
     run()
     return 1000 * (time.perf_counter() - wall) / images, 1000 * (cpu_s() - cpu) / images
-
-
-def cpu_s() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def add(rows: dict[str, tuple[float, float]]) -> tuple[float, float]:

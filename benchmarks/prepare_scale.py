@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import measure_segments
 from antvisionps.params.profiles import compose
+from benchmarks.cpu_time import cpu_s
 
 PROJECT = Path(__file__).parents[1]
 COCO_IMAGES = (118287, 5000)
@@ -172,17 +173,12 @@ def run(project: Path, *command: str, ok: tuple[int, ...] = (0,)) -> str:
     """The seconds that the command took, by the clock and of all cores together."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
-    started, cpu = time.perf_counter(), _cpu_seconds()
+    started, cpu = time.perf_counter(), cpu_s()
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
+    seconds, cpu = time.perf_counter() - started, cpu_s() - cpu
     if done.returncode not in ok:
         raise SystemExit(f"{' '.join(command)}: {done.stdout}\n{done.stderr}")
     return f"{seconds:.1f} s, {cpu:.1f} s CPU"
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -19,16 +19,14 @@ import pyarrow.parquet as pq
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.coco_like import CATEGORIES, HEIGHT, STRIDE_OF_END, WIDTH, write_coco_like
-from benchmarks.coco_like_stages import apart, run_stage, score_options, write_params
+from benchmarks.coco_like_stages import add_options, apart, run_stage, score_options, write_params
 
 SYSTEMS = (*STRIDE_OF_END, "fusion")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--distinct", type=int, default=50, help="images that differ; the rest repeat them")
-    parser.add_argument("--workers", type=int, default=2)
+    add_options(parser, images=5000, distinct=50)
     parser.add_argument("--work", type=Path, help="keep the generated files here, and use those of an earlier run")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:

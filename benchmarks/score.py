@@ -32,6 +32,7 @@ from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.segments import measure_segments
 from antvisionps.pipeline.score_results import panoptic_quality
 from benchmarks.coco_like import CATEGORIES, HEIGHT, WIDTH, make_scene
+from benchmarks.cpu_time import cpu_s
 
 Way = Callable[[], float]
 
@@ -167,11 +168,6 @@ def end_processes() -> None:
     gc.collect()
     for process in multiprocessing.active_children():
         process.join()
-
-
-def cpu_s() -> float:
-    """Of this process and of those it has waited for."""
-    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from antvisionps.cli.workers import add_workers_option, chosen_workers
 
 if TYPE_CHECKING:
     from antvisionps.datasets.conversion.writing import SplitCounts
@@ -100,7 +101,7 @@ def _add_places(parser: argparse.ArgumentParser, **names: str) -> None:
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; a former result is replaced")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
+    add_workers_option(parser)
     parser.set_defaults(run=_convert)
 
 
@@ -108,7 +109,7 @@ def _convert(args: argparse.Namespace) -> None:
     """Options and places have the names of the parameters of the format's function."""
     from antvisionps.pipeline import convert
 
-    given = vars(args) | {"workers": args.workers or len(os.sched_getaffinity(0))}
+    given = vars(args) | {"workers": chosen_workers(args)}
     name = given.pop("format").replace("-", "_")
     del given["run"]
     if name == "to_coco":

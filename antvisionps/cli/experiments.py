@@ -22,7 +22,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
 
 
 def _experiments(args: argparse.Namespace, project_root: Path) -> None:
-    from antvisionps.experiments.listing import GROUPS, experiment_rows
+    from antvisionps.experiments.listing import experiment_rows
+    from antvisionps.report.pq_table import GROUP_OF_PQ
     from antvisionps.report.tables import print_json, print_table
 
     rows = experiment_rows(project_root, system=args.system)
@@ -33,5 +34,5 @@ def _experiments(args: argparse.Namespace, project_root: Path) -> None:
     if args.json:
         print_json(rows)
         return
-    formats = dict.fromkeys(GROUPS, ".1f") | {f"Δ {name}": "+.1f" for name in GROUPS}
+    formats = dict.fromkeys(GROUP_OF_PQ, ".1f") | {f"Δ {name}": "+.1f" for name in GROUP_OF_PQ}
     print_table("Experiments, percent (Th: things, St: stuff; Δ: to the commit begun on)", rows, formats, width=WIDTH)

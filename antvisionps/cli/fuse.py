@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from antvisionps.cli.workers import add_workers_option, chosen_workers
 from antvisionps.core.errors import ParamsError
 
 
@@ -51,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="[NAME=]DIR",
         help="a model's predictions of the held-out images; once for each model",
     )
-    fuse.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add_workers_option(fuse)
     fuse.set_defaults(run=_fuse)
 
 
@@ -71,7 +71,7 @@ def _fuse(args: argparse.Namespace) -> None:
         calibrate_on=(*args.calibrate_on, _name_folders(args.calibrate_pred, "--calibrate-pred"))
         if args.calibrate_on
         else None,
-        workers=args.workers or len(os.sched_getaffinity(0)),
+        workers=chosen_workers(args),
         **{"preset": args.preset} | _parse_settings(args.set),
     )
     print(f"{images} panoptic maps of {' + '.join(folders)}: {args.out / 'panoptic.json'}")

@@ -6,15 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antvisionps.core.errors import CacheError, DataError
+from antvisionps.core.errors import CacheError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from antvisionps.inspection.predictions import CachedPredictions
-
-VAL = "val"
-"""The split that systems are fused on."""
 
 FORMATS = {
     **dict.fromkeys(("score", "mean score", "mean probability", "confidence"), ".3f"),
@@ -99,14 +94,15 @@ def _instances(args: argparse.Namespace) -> None:
     from antvisionps.inspection.records import instance_records
 
     with _open_cache(args) as cache:
-        found = cache[image_id_of_text(args.image, cache.image_ids)].instances
+        image = cache[image_id_of_text(args.image, cache.image_ids)]
+        found = image.instances
         wanted = _category_ids(args.category, cache)
         fitting = [one for one in found if one.category.category_id in wanted and one.score >= args.min_score]
         shown = fitting[: args.limit]
         title = f"{args.end} {args.split}, image {args.image}: {len(shown)} of {len(found)} instances, in pixels"
         _print(args, title, instance_records(shown))
         if args.png:
-            write_picture(args.png, draw_instances(_photo(args, args.split), shown))
+            write_picture(args.png, draw_instances(image.photo, shown))
 
 
 def _semantic(args: argparse.Namespace) -> None:
@@ -136,10 +132,9 @@ def _fused(args: argparse.Namespace) -> None:
     from antvisionps.inspection.fused import open_fused_maps
     from antvisionps.inspection.pictures import write_picture
     from antvisionps.inspection.records import fused_records
-    from antvisionps.report.overlays import draw_panoptic
     from antvisionps.report.tables import print_json, print_table
 
-    maps = open_fused_maps(args.data / "fused" / args.system)
+    maps = open_fused_maps(args.data / "fused" / args.system, prepared=args.data / "prepared")
     image = maps[image_id_of_text(args.image, maps.image_ids)]
     void_frac = float((image.segment_ids == 0).mean())
     tables = fused_records(image)
@@ -152,9 +147,7 @@ def _fused(args: argparse.Namespace) -> None:
         if tables["quality"]:
             print_table("against the truth", tables["quality"], FORMATS)
     if args.png:
-        photo, described = _photo(args, VAL), image.image
-        picture = draw_panoptic(photo, image.segment_ids, described.segments, image.maps.categories)
-        write_picture(args.png, picture)
+        write_picture(args.png, image.picture())
 
 
 def _diff(args: argparse.Namespace) -> None:
@@ -179,21 +172,7 @@ def _diff(args: argparse.Namespace) -> None:
 def _open_cache(args: argparse.Namespace) -> CachedPredictions:
     from antvisionps.inspection.predictions import open_predictions
 
-    return open_predictions(args.data / "predictions" / args.end / args.split)
-
-
-def _photo(args: argparse.Namespace, split: str) -> np.ndarray:
-    from antvisionps.inspection.collection import image_id_of_text
-    from antvisionps.panoptic.splits import SPLITS, open_split
-
-    if split not in SPLITS:
-        raise DataError(f"split {split}: no photos; stage prepare makes {', '.join(SPLITS)}")
-    dataset = open_split(args.data / "prepared", split)
-    wanted = image_id_of_text(args.image, [image.source_id for image in dataset.images])
-    for image in dataset.images:
-        if image.source_id == wanted:
-            return dataset.load_photo(image)
-    raise DataError(f"{dataset.annotations}: no image {args.image}, so no photo; the predictions are of other data")
+    return open_predictions(args.data / "predictions" / args.end / args.split, prepared=args.data / "prepared")
 
 
 def _category_ids(names: list[str] | None, cache: CachedPredictions) -> set[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antvisionps.cli.workers import add_workers_option, chosen_workers
+
 if TYPE_CHECKING:
+    from antvisionps.evaluation.lrp import SegmentConfidence
     from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches
     from antvisionps.evaluation.segment_scores import SegmentScores
     from antvisionps.panoptic.dataset import PanopticDataset
@@ -55,20 +57,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--per-image", type=Path, metavar="FILE", help="write the counts of each image and category as CSV, too"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add_workers_option(parser)
     parser.set_defaults(run=_score)
 
 
 def _score(args: argparse.Namespace) -> None:
+    from antvisionps.evaluation.bootstrap import draw_images
     from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
     from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
     from antvisionps.panoptic.slices import read_slices
-    from antvisionps.pipeline.score_results import score_results
+    from antvisionps.pipeline.score_results import read_confidence, score_results
 
     predictions = {name: tuple(files) for name, files in zip(_names(args.pred), args.pred, strict=True)}
-    workers = args.workers or len(os.sched_getaffinity(0))
     truth, scores = score_results(
-        tuple(args.gt), predictions, workers=workers, with_boundary=args.boundary, bar="score"
+        tuple(args.gt), predictions, workers=chosen_workers(args), with_boundary=args.boundary, bar="score"
     )
     slices = read_slices(args.slices, truth.images) if args.slices else {}
     counts = {name: of_name.matches.counts() for name, of_name in scores.items()}
@@ -77,13 +79,16 @@ def _score(args: argparse.Namespace) -> None:
         boundary = {name: of_name.boundary for name, of_name in scores.items() if of_name.boundary is not None}
         found["boundary"] = _quality(boundary, truth)
     if args.intervals:
-        found["intervals"] = _records(INTERVAL_COLUMNS, interval_rows(counts, truth.categories, _draws(truth)))
+        draws = draw_images(len(truth.images), samples=SAMPLES, seed=SEED)
+        found["intervals"] = _records(INTERVAL_COLUMNS, interval_rows(counts, truth.categories, draws))
     if args.errors:
         found["errors"] = _errors(scores, truth)
-    if args.lrp:
-        found["lrp"] = _lrp(scores, truth, predictions)
-    if args.coverage:
-        found["coverage"] = _coverage(scores, truth, predictions)
+    if args.lrp or args.coverage:
+        confidence = {name: read_confidence(files, truth) for name, files in predictions.items()}
+        if args.lrp:
+            found["lrp"] = _lrp(scores, confidence, truth)
+        if args.coverage:
+            found["coverage"] = _coverage(scores, confidence, truth)
     if args.slices:
         rows = list(slice_rows(counts, slices, truth.categories, samples=SAMPLES, seed=SEED))
         found["slices"] = _records(SLICE_COLUMNS, rows)
@@ -114,27 +119,25 @@ def _errors(scores: Mapping[str, SegmentScores], truth: PanopticDataset) -> dict
     }
 
 
-def _lrp(scores: Mapping[str, SegmentScores], truth: PanopticDataset, predictions: Mapping[str, Any]) -> dict[str, Any]:
+def _lrp(
+    scores: Mapping[str, SegmentScores], confidence: Mapping[str, SegmentConfidence], truth: PanopticDataset
+) -> dict[str, Any]:
     from antvisionps.evaluation.lrp import SystemLrp
     from antvisionps.evaluation.score_rows import CLASS_LRP_COLUMNS, LRP_COLUMNS, class_lrp_rows, lrp_rows
-    from antvisionps.pipeline.score_results import read_confidence
 
-    errors = {
-        name: SystemLrp.of(of_name.matches, read_confidence(predictions[name], truth))
-        for name, of_name in scores.items()
-    }
+    errors = {name: SystemLrp.of(of_name.matches, confidence[name]) for name, of_name in scores.items()}
     return {
         "groups": _records(LRP_COLUMNS, lrp_rows(errors, truth.categories)),
         "classes": _records(CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories)),
     }
 
 
-def _coverage(scores: Mapping[str, SegmentScores], truth: PanopticDataset, predictions: Mapping[str, Any]) -> Any:
+def _coverage(
+    scores: Mapping[str, SegmentScores], confidence: Mapping[str, SegmentConfidence], truth: PanopticDataset
+) -> list[dict[str, Any]]:
     from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
-    from antvisionps.pipeline.score_results import read_confidence
 
     matches = {name: of_name.matches for name, of_name in scores.items()}
-    confidence = {name: read_confidence(predictions[name], truth) for name in scores}
     return _records(COVERAGE_COLUMNS, coverage_rows(matches, confidence, truth.categories))
 
 
@@ -145,12 +148,6 @@ def _names(predictions: Sequence[Sequence[Path]]) -> list[str]:
         if len({*names}) == len(names) and all(names):
             return names
     return [f"{position} {annotations}" for position, (annotations, _) in enumerate(predictions, start=1)]
-
-
-def _draws(truth: PanopticDataset) -> Any:
-    from antvisionps.evaluation.bootstrap import draw_images
-
-    return draw_images(len(truth.images), samples=SAMPLES, seed=SEED)
 
 
 def _records(columns: Sequence[str], rows: Any) -> list[dict[str, Any]]:

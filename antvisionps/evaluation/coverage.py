@@ -15,7 +15,7 @@ import numpy as np
 
 from antvisionps.evaluation.lrp import SegmentConfidence
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, class_quality, group_quality
-from antvisionps.evaluation.summary import groups
+from antvisionps.evaluation.summary import groups, in_percent
 from antvisionps.panoptic.categories import CategorySet
 
 COVERAGE_COLUMNS = ("group", "system", "coverage", "segments", "min_confidence", "PQ_kept", "PQ_mended")
@@ -98,8 +98,7 @@ def coverage_rows(
         for name, curve in curves.items():
             for coverage, segments, threshold, *counts in curve:
                 qualities = [group_quality(class_quality(of), category_ids) for of in counts]
-                quality = ["" if np.isnan(of.pq) else 100 * of.pq for of in qualities]
-                yield [group, name, coverage, segments, threshold, *quality]
+                yield [group, name, coverage, segments, threshold, *in_percent(of.pq for of in qualities)]
 
 
 def _curve(of: Coverage) -> Iterator[tuple[float, int, object, MatchCounts, MatchCounts]]:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from antvisionps.evaluation.average_precision import ImageMatches
+from antvisionps.evaluation.summary import in_percent
 
 BINS = 15
 """Of equal width, as in Guo et al. 2017; a confidence on an edge counts below it."""
@@ -74,5 +74,4 @@ def reliability_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator
 def calibration_rows(of_each: Mapping[tuple[str, str], Reliability]) -> Iterator[list[object]]:
     """The expected calibration error of each in percent, empty of nothing."""
     for (name, of), reliability in of_each.items():
-        error = reliability.expected_error()
-        yield [name, of, int(reliability.count.sum()), "" if math.isnan(error) else 100 * error]
+        yield [name, of, int(reliability.count.sum()), *in_percent([reliability.expected_error()])]

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from antvisionps.evaluation.panoptic_quality import (
     group_quality,
     total_counts,
 )
-from antvisionps.evaluation.summary import MEASURES, groups, percentages
+from antvisionps.evaluation.summary import MEASURES, groups, in_percent, percentages
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.ids import ImageId
 
@@ -75,7 +75,7 @@ def class_error_rows(errors: Mapping[str, ErrorCounts], categories: CategorySet)
 def _kind_rows(errors: ErrorCounts, category_ids: Collection[int]) -> Iterator[list[object]]:
     segments, pq_lost = errors.of_categories(category_ids)
     for kind, count, lost in zip(KINDS, segments.tolist(), pq_lost.tolist(), strict=True):
-        yield [kind.value, count, *_in_percent([lost])]
+        yield [kind.value, count, *in_percent([lost])]
 
 
 def lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
@@ -84,7 +84,7 @@ def lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterat
         for name, of_system in errors.items():
             plain = mean_lrp([of_system.as_it_is[key] for key in category_ids if key in of_system.as_it_is])
             optima = [of_system.optima[key].error for key in category_ids if key in of_system.optima]
-            yield [group, name, *_in_percent(plain), *_in_percent(mean_lrp(optima))]
+            yield [group, name, *in_percent(plain), *in_percent(mean_lrp(optima))]
 
 
 def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> Iterator[list[object]]:
@@ -95,13 +95,7 @@ def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> 
                 optimum = of_system.optima[category.category_id]
                 plain = of_system.as_it_is[category.category_id]
                 min_score = "" if math.isnan(optimum.min_score) else optimum.min_score
-                yield [category.name, name, *_in_percent(plain), *_in_percent(optimum.error), min_score]
-
-
-def _in_percent(values: Iterable[float]) -> Iterator[object]:
-    """Empty where there is nothing to measure."""
-    for value in values:
-        yield "" if math.isnan(value) else 100 * value
+                yield [category.name, name, *in_percent(plain), *in_percent(optimum.error), min_score]
 
 
 def interval_rows(
@@ -124,7 +118,7 @@ def interval_rows(
 
 def _with_interval(once_and_samples: np.ndarray) -> Iterator[object]:
     """The first value and the interval of the others, in percent; empty where there is nothing to measure."""
-    yield from _in_percent((float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])))
+    yield from in_percent((float(once_and_samples[0]), *percentile_interval(once_and_samples[1:])))
 
 
 def image_columns(

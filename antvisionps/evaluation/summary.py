@@ -1,6 +1,7 @@
 """PQ, SQ and RQ in percent: of all categories, of things and of stuff."""
 
 import math
+from collections.abc import Iterable, Iterator
 
 from antvisionps.evaluation.panoptic_quality import MatchCounts, Quality, class_quality, group_quality
 from antvisionps.panoptic.categories import CategorySet
@@ -18,6 +19,12 @@ def percentages(quality: Quality) -> dict[str, float | None]:
     """PQ, SQ, RQ times 100; None where there is no category to measure."""
     values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
     return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
+
+
+def in_percent(values: Iterable[float]) -> Iterator[object]:
+    """Cells of a table: the values times 100; empty where there is nothing to measure."""
+    for value in values:
+        yield "" if math.isnan(value) else 100 * value
 
 
 def summarize(counts: MatchCounts, categories: CategorySet) -> dict[str, dict[str, float | None]]:

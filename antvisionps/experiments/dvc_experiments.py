@@ -28,10 +28,9 @@ from antvisionps.core.programs import dvc, experiment_ref, git
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.section import parse, read_text
 from antvisionps.params.whole import Params, load_params
-from antvisionps.pipeline.paths import read_pipeline_paths
+from antvisionps.pipeline.paths import METRICS, PARAMS, read_pipeline_paths
 
 LAST_STAGE = "score"
-METRICS = "metrics/panoptic.json"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class ExperimentClone:
         _remove_stale_locks(self.folder)
         git(self.folder, "checkout", "--quiet", "--force", "--detach", self.commit)
         git(self.folder, "clean", "--quiet", "--force", "-d")
-        (self.folder / "params.yaml").write_text(compose(profile), encoding="utf-8")
+        (self.folder / PARAMS).write_text(compose(profile), encoding="utf-8")
         (self.folder / "dvc.lock").unlink(missing_ok=True)
         paths = read_pipeline_paths(self.folder)
         for path in (paths.models, paths.predictions, paths.routing, paths.calibration, paths.fused):

@@ -13,9 +13,9 @@ from antvisionps.core.errors import AntVisionPSError, DataError
 from antvisionps.core.programs import git
 from antvisionps.params.changes import param_changes
 from antvisionps.params.section import parse
+from antvisionps.pipeline.paths import METRICS, PARAMS
+from antvisionps.report.pq_table import GROUP_OF_PQ, pq_difference
 
-PARAMS, METRICS = "params.yaml", "metrics/panoptic.json"
-GROUPS = {"PQ": "All", "PQTh": "Things", "PQSt": "Stuff"}
 MOST_CHANGES, LONGEST_CHANGE = 12, 100
 _REF = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
@@ -81,23 +81,19 @@ def _parsed(where: str, params: str, metrics: str) -> Run:
 
 def _row(name: str, base: str, run: Run, before: Run | None, system: str | None) -> Json:
     now = _figures(run[1], system)
-    then = _figures(before[1], system) if before else dict.fromkeys(GROUPS)
+    then = _figures(before[1], system) if before else dict.fromkeys(GROUP_OF_PQ)
     changed = param_changes(run[0], before[0]) if before else []
     return (
         {"run": name, "on": base, "changed params": _listed(changed)}
         | now
-        | {f"Δ {measure}": _difference(now[measure], then[measure]) for measure in GROUPS}
+        | {f"Δ {measure}": pq_difference(now[measure], then[measure]) for measure in GROUP_OF_PQ}
     )
 
 
 def _figures(summary: Mapping[str, Any], system: str | None) -> dict[str, float | None]:
     shown = system or next(reversed(list(summary)), "")
     of_groups = summary.get(shown, {})
-    return {measure: of_groups.get(group, {}).get("PQ") for measure, group in GROUPS.items()}
-
-
-def _difference(now: float | None, then: float | None) -> float | None:
-    return None if now is None or then is None else now - then
+    return {measure: of_groups.get(group, {}).get("PQ") for measure, group in GROUP_OF_PQ.items()}
 
 
 def _listed(changes: Sequence[str]) -> str:

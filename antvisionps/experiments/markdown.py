@@ -10,9 +10,7 @@ from typing import Any
 from antvisionps.core.atomic import atomic_file
 from antvisionps.experiments.tables import Figures, Row
 from antvisionps.params.whole import FUSION_SYSTEM
-
-GROUPS = {"PQ": "All", "PQTh": "Things", "PQSt": "Stuff"}
-"""Columns, and the groups of metrics/panoptic.json."""
+from antvisionps.report.pq_table import GROUP_OF_PQ
 
 NONE, NOT_RUN = "–", "not run yet"
 
@@ -40,7 +38,7 @@ class Result:
 def table(results: Sequence[Result]) -> str:
     """A line a row: mean ± standard deviation over the seeds; columns that would be empty are left out."""
     columns = {"": [result.row.name for result in results]}
-    for name, group in GROUPS.items():
+    for name, group in GROUP_OF_PQ.items():
         empty = NOT_RUN if name == "PQ" else NONE
         columns[name] = [_mean_and_spread(result.pq(group), empty) for result in results]
     if any(len(result.experiments) > 1 for result in results):
@@ -77,7 +75,7 @@ def _of_each_seed(result: Result) -> str:
 def _difference(result: Result) -> str:
     """Ours less the report's, of what the report has."""
     report = result.row.report
-    ours = [statistics.mean(pq) for group in GROUPS.values() if (pq := result.pq(group))]
+    ours = [statistics.mean(pq) for group in GROUP_OF_PQ.values() if (pq := result.pq(group))]
     if report is None or not ours:
         return NONE
     parts = [None if theirs is None else mine - theirs for mine, theirs in zip(ours, report, strict=True)]

@@ -25,6 +25,7 @@ from antvisionps.inspection.revisions import fetch_revision
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.segments import class_index_map
 from antvisionps.predictions.fused_files import PANOPTIC_FILE
+from antvisionps.report.pq_table import pq_difference
 
 Comparison = tuple[list[Record], list[Record]]
 """A record of each category, and one of each image, `changed` or not; what changed most comes first."""
@@ -208,8 +209,7 @@ def _beside(name: str, values: Sequence[Any], known: bool = True) -> Record:
 
 def _with_change(name: str, values: Sequence[float | None]) -> Record:
     before, after = values
-    change = None if before is None or after is None else after - before
-    return {**_beside(name, values), f"{name} B-A": change}
+    return {**_beside(name, values), f"{name} B-A": pq_difference(after, before)}
 
 
 def _common_image_ids(a: ImagesById[Any], b: ImagesById[Any]) -> Iterable[ImageId]:

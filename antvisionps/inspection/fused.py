@@ -1,7 +1,9 @@
 """The panoptic maps of one system as a lazy collection, with the source of segments and reasons of rejections:
 
-from antvisionps.inspection.fused import open_fused_maps
-maps = open_fused_maps("data/fused/fusion")
+    from antvisionps.inspection.fused import open_fused_maps
+    maps = open_fused_maps("data/fused/fusion")
+
+`maps[12]` is that of the image whose id is 12. PNGs and tables are read when touched.
 """
 
 from __future__ import annotations

@@ -12,11 +12,9 @@ from antvisionps.evaluation.panoptic_quality import MatchCounts
 from antvisionps.inspection.image_scores import read_image_counts
 from antvisionps.inspection.revisions import commit_of, fetch_revision
 from antvisionps.panoptic.ids import ImageId
-from antvisionps.pipeline.paths import read_pipeline_paths
+from antvisionps.pipeline.paths import METRICS, PARAMS, read_pipeline_paths
 from antvisionps.predictions.fused_files import PANOPTIC_FILE
 from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, REMEDY, read_summary
-
-PARAMS, SUMMARY = Path("params.yaml"), Path("metrics/panoptic.json")
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,21 @@ def _open(name: str, project: Path, system: str | None, into: Path) -> RunFiles:
         return _open_folder(name, Path(name), system)
     into.mkdir()
     commit = commit_of(name, project)
-    for path in (PARAMS, SUMMARY):
-        (into / path).parent.mkdir(exist_ok=True)
-        (into / path).write_text(_committed(project, commit, path, name), encoding="utf-8")
-    shown, paths = _chosen(system, into / SUMMARY, name), read_pipeline_paths(project)
+    params = _committed(project, commit, PARAMS, name)
+    summary = into / METRICS
+    summary.parent.mkdir()
+    summary.write_text(_committed(project, commit, METRICS, name), encoding="utf-8")
+    shown, paths = _chosen(system, summary, name), read_pipeline_paths(project)
     counts = fetch_revision(paths.scores / IMAGE_COUNTS_FILE, rev=commit, into=into)
     try:
         fused = fetch_revision(paths.fused / shown, rev=commit, into=into)
     except CacheError:
         fused = None
-    return _described(name, shown, counts, fused, (into / PARAMS).read_text(encoding="utf-8"), commit)
+    return _described(name, shown, counts, fused, params, commit)
 
 
 def _open_folder(name: str, folder: Path, system: str | None) -> RunFiles:
-    shown, paths = _chosen(system, folder / SUMMARY, name), read_pipeline_paths(folder)
+    shown, paths = _chosen(system, folder / METRICS, name), read_pipeline_paths(folder)
     fused = paths.fused / shown
     has_maps = (fused / PANOPTIC_FILE).is_file()
     params = (folder / PARAMS).read_text(encoding="utf-8")
@@ -88,7 +87,7 @@ def _chosen(system: str | None, summary: Path, name: str) -> str:
     return system
 
 
-def _committed(project: Path, commit: str, path: Path, name: str) -> str:
+def _committed(project: Path, commit: str, path: str, name: str) -> str:
     try:
         return git(project, "show", f"{commit}:./{path}") + "\n"
     except AntVisionPSError as error:

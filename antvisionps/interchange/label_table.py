@@ -66,15 +66,23 @@ class LabelTable:
         """The category of a label in a semantic map; None for void, which is a label of VOID_LABELS without one."""
         if label in VOID_LABELS and label not in self.stuff:
             return None
-        return self.category_id(label, is_thing=None if self._is_one_table else False, where=where)
+        return self.category_of_plane(label, where=where)
+
+    def category_of_plane(self, label: Any, *, where: str) -> int:
+        """The category of a label among classes of pixels: where things have a table of their own, a stuff category.
+
+        Raises PredictionsError as `category_id` does.
+        """
+        return self.category_id(label, is_thing=None if self.is_one_table else False, where=where)
 
     @cached_property
-    def _is_one_table(self) -> bool:
+    def is_one_table(self) -> bool:
+        """Whether things and stuff share their labels."""
         return self.things == self.stuff
 
     def _tables(self, is_thing: bool | None) -> list[Mapping[int, int | str]]:
         if is_thing is None:
-            return [self.things] if self._is_one_table else [self.things, self.stuff]
+            return [self.things] if self.is_one_table else [self.things, self.stuff]
         return [self.things if is_thing else self.stuff]
 
     def _look_up(self, table: Mapping[int, int | str], label: object, where: str) -> int:

@@ -35,8 +35,7 @@ def read_probabilities(path: Path, image: PanopticImage, labels: LabelTable) -> 
             f"{plane_labels.shape}"
         )
     _refuse_other_than_probabilities(path, probs)
-    is_thing = None if labels.things == labels.stuff else False
-    category_ids = [labels.category_id(label, is_thing=is_thing, where=str(path)) for label in plane_labels.tolist()]
+    category_ids = [labels.category_of_plane(label, where=str(path)) for label in plane_labels.tolist()]
     input_hw, stride = _grid(path, arrays)
     place: dict[str, Any] = {
         "image_id": image.image_id,

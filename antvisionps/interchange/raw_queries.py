@@ -50,7 +50,7 @@ def read_queries(
             f"{class_logits.shape} and {mask_logits.shape}"
         )
     void = class_logits.shape[1] - 1
-    if void in labels.stuff and labels.things == labels.stuff and void - 1 in labels.stuff:
+    if void in labels.stuff and labels.is_one_table and void - 1 in labels.stuff:
         raise PredictionsError(
             f"{where}: class logits have {void + 1} columns, and label {void} is a category; expected a last column of "
             "no object"

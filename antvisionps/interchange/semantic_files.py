@@ -54,6 +54,18 @@ def write_semantic_files(folder: Path, images: Iterable[ImageSemantics], *, data
         )
 
 
+def semantics_from_labels(
+    label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str
+) -> ImageSemantics:
+    """Of an (H, W) map of labels. Raises PredictionsError on another size and on an unknown label."""
+    refuse_other_size(where, image, label_map.shape)
+    present, inverse = np.unique(label_map, return_inverse=True)
+    category_ids = [labels.category_of_pixels(int(label), where=where) for label in present.tolist()]
+    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in category_ids]
+    category_map = np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)]
+    return one_hot_semantics(category_map, image, labels.categories)
+
+
 def one_hot_semantics(category_map: np.ndarray, image: PanopticImage, categories: CategorySet) -> ImageSemantics:
     """Semantics that are sure of (H, W) category ids, VOID_CATEGORY where void, on a grid of the photo's own pixels."""
     present = {int(category_id) for category_id in np.unique(category_map)} - {VOID_CATEGORY}
@@ -133,11 +145,7 @@ def files_by_image(folder: Path, dataset: PanopticDataset, suffixes: Sequence[st
 
 def _read_labels_png(path: Path, image: PanopticImage, labels: LabelTable) -> ImageSemantics:
     label_map, _ = load_png(path, image, decode_labels)
-    present, inverse = np.unique(label_map, return_inverse=True)
-    category_ids = [labels.category_of_pixels(label, where=str(path)) for label in present.tolist()]
-    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in category_ids]
-    category_map = np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)]
-    return one_hot_semantics(category_map, image, labels.categories)
+    return semantics_from_labels(label_map, image, labels, str(path))
 
 
 READERS: dict[str, Callable[[Path, PanopticImage, LabelTable], ImageSemantics]] = {

@@ -10,7 +10,12 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.letterbox import Padding
-from antvisionps.interchange.semantic_files import VOID_CATEGORY, one_hot_semantics, refuse_other_size
+from antvisionps.interchange.semantic_files import (
+    VOID_CATEGORY,
+    one_hot_semantics,
+    refuse_other_size,
+    semantics_from_labels,
+)
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import compress_counts, encode_masks
 from antvisionps.panoptic.segments import PanopticImage
@@ -88,10 +93,6 @@ def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def no_instances(image: PanopticImage) -> ImageInstances:
-    return ImageInstances.of(image, [])
-
-
 def no_semantics(image: PanopticImage, categories: CategorySet) -> ImageSemantics:
     """Void everywhere."""
     void = np.full((image.height, image.width), VOID_CATEGORY, dtype=np.int32)
@@ -158,19 +159,6 @@ def semantics_from_array(
     return semantics_from_scores(array, image, labels, where, plane_labels=plane_labels, **place)
 
 
-def semantics_from_labels(
-    label_map: np.ndarray, image: PanopticImage, labels: LabelTable, where: str
-) -> ImageSemantics:
-    """Of an (H, W) map of labels, read as those of a label PNG. Raises PredictionsError on an unknown label."""
-    refuse_other_size(where, image, label_map.shape)
-    present, inverse = np.unique(label_map, return_inverse=True)
-    found = [labels.category_of_pixels(int(label), where=where) for label in present.tolist()]
-    listed = [VOID_CATEGORY if category_id is None else category_id for category_id in found]
-    return one_hot_semantics(
-        np.array(listed, dtype=np.int32)[inverse.reshape(label_map.shape)], image, labels.categories
-    )
-
-
 def semantics_from_scores(
     scores: np.ndarray,
     image: PanopticImage,
@@ -221,10 +209,9 @@ def _to_probs(scores: np.ndarray) -> np.ndarray:
 def plane_categories(plane_labels: Sequence[int], labels: LabelTable, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Category ids (K,) int32 of the planes of a category, and which those are (C,) bool: detectron2 has one of all
     things."""
-    is_thing = None if labels.things == labels.stuff else False
     kept = np.array([labels.stuff.get(int(label)) != THINGS_PLANE for label in plane_labels], dtype=bool)
     category_ids = [
-        labels.category_id(int(label), is_thing=is_thing, where=where)
+        labels.category_of_plane(int(label), where=where)
         for label, is_kept in zip(plane_labels, kept, strict=True)
         if is_kept
     ]

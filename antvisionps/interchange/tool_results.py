@@ -17,7 +17,7 @@ semantics from its class scores, else its labels, else all segments of that map.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,18 +27,17 @@ from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
 from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
 from antvisionps.interchange.raw_queries import read_queries
-from antvisionps.interchange.semantic_files import refuse_other_size
+from antvisionps.interchange.semantic_files import refuse_other_size, semantics_from_labels
 from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
-    no_instances,
     semantics_from_array,
-    semantics_from_labels,
     to_numpy,
     xyxy_to_xywh,
 )
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
 
 INSTANCE_OFFSET = 1000
 """A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
@@ -72,7 +71,7 @@ class ResultReader:
             return join_results([self.read(one, image, padding=padding) for one in result], image, where)
         for is_of, read in _READERS:
             if is_of(result):
-                return read(self, result, image, where, padding)
+                return read(self, result, _Place(image, where, padding))
         raise PredictionsError(
             f"{where}: a result of an unknown kind, {type(result).__name__}; give a dict of masks, scores and "
             "category_ids"
@@ -90,7 +89,15 @@ class ResultReader:
         return make_label_table(names, self.categories, where=where) if self.labels is None else self.labels
 
 
-Read = Callable[[ResultReader, Any, PanopticImage, str, Padding | None], Predicted]
+class _Place(NamedTuple):
+    """The image that a result is of, what errors call it, and the padding of the tool's input."""
+
+    image: PanopticImage
+    where: str
+    padding: Padding | None
+
+
+Read = Callable[[ResultReader, Any, _Place], Predicted]
 
 
 def _has(*names: str) -> Callable[[Any], bool]:
@@ -118,34 +125,28 @@ def _is_panoptic_seg(result: Any) -> bool:
     )
 
 
-def _read_queries(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
+def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     classes = to_numpy(_value(result, "class_queries_logits", "pred_logits"))
     masks = to_numpy(_value(result, "masks_queries_logits", "pred_masks"))
     if classes.ndim == 3 and masks.ndim == 4 and len(classes) == len(masks) == 1:
         classes, masks = classes[0], masks[0]
-    return read_queries(classes, masks, image, reader.table, f"{where}: raw queries", padding=padding)
+    return read_queries(classes, masks, at.image, reader.table, f"{at.where}: raw queries", padding=at.padding)
 
 
-def _read_segments_info(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    return _of_segments(reader, result["segmentation"], result["segments_info"], image=image, where=where)
+def _read_segments_info(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    return _of_segments(reader, result["segmentation"], result["segments_info"], at=at)
 
 
-def _read_panoptic_seg(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    return _of_segments(reader, *result, image=image, where=where)
+def _read_panoptic_seg(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    return _of_segments(reader, *result, at=at)
 
 
-def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, image: PanopticImage, where: str) -> Predicted:
-    where = f"{where}: segments_info"
+def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, at: _Place) -> Predicted:
+    where = f"{at.where}: segments_info"
     segment_ids = to_numpy(segment_ids)
-    refuse_other_size(where, image, segment_ids.shape)
+    refuse_other_size(where, at.image, segment_ids.shape)
     segments = parse_segments([_named_as_coco(row) for row in rows or []], reader.table, where)
-    return Predicted(*convert_segments(segment_ids.astype(np.int64), segments, image, reader.table, where))
+    return Predicted(*convert_segments(segment_ids.astype(np.int64), segments, at.image, reader.table, where))
 
 
 def _named_as_coco(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,23 +154,19 @@ def _named_as_coco(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
 
 
-def _read_detectron2(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
+def _read_detectron2(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     found, panoptic = result.get("instances"), result.get("panoptic_seg")
-    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, image=image, where=where)
-    instances = whole.instances if found is None else _read_instances(reader, found, image, where, padding).instances
+    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, at=at)
+    instances = whole.instances if found is None else _read_instances(reader, found, at).instances
     scores = result.get("sem_seg")
     if scores is None:
         return Predicted(instances, whole.semantics)
-    where = f"{where}: sem_seg"
-    return Predicted(instances, semantics_from_array(to_numpy(scores), image, reader.table, where))
+    where = f"{at.where}: sem_seg"
+    return Predicted(instances, semantics_from_array(to_numpy(scores), at.image, reader.table, where))
 
 
-def _read_instances(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    where = f"{where}: detectron2's Instances"
+def _read_instances(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    where = f"{at.where}: detectron2's Instances"
     found = result.get_fields()
     if "pred_masks" not in found:
         raise PredictionsError(f"{where}: no pred_masks; a panoptic map needs masks")
@@ -180,7 +177,7 @@ def _read_instances(
             getattr(found["pred_masks"], "tensor", found["pred_masks"]),
             found["scores"],
             category_ids,
-            image,
+            at.image,
             where,
             boxes_xywh=None if boxes is None else xyxy_to_xywh(boxes.tensor),
         ),
@@ -188,39 +185,38 @@ def _read_instances(
     )
 
 
-def _read_mmdet(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
+def _read_mmdet(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     instances, semantics = None, None
     panoptic = _value(result, "pred_panoptic_seg")
     if panoptic is not None:
-        instances, semantics = _of_mmdet_map(reader, to_numpy(_value(panoptic, "sem_seg"))[0], image, where)
+        instances, semantics = _of_mmdet_map(reader, to_numpy(_value(panoptic, "sem_seg"))[0], at)
     found = _value(result, "pred_instances")
     if found is not None:
-        where_found = f"{where}: pred_instances"
+        where_found = f"{at.where}: pred_instances"
         if missing := [name for name in ("masks", "scores", "labels") if name not in found]:
             raise PredictionsError(f"{where_found}: no {missing[0]}; a panoptic map needs masks, scores and labels")
         instances = instances_from_masks(
             _value(found, "masks"),
             _value(found, "scores"),
             reader.thing_ids(_value(found, "labels"), where_found),
-            image,
+            at.image,
             where_found,
             boxes_xywh=xyxy_to_xywh(_value(found, "bboxes")) if "bboxes" in found else None,
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        semantics = semantics_from_array(to_numpy(_value(scores, "data")), image, reader.table, f"{where}: seg_logits")
+        array = to_numpy(_value(scores, "data"))
+        semantics = semantics_from_array(array, at.image, reader.table, f"{at.where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
-        semantics = semantics_from_labels(label_map, image, reader.table, f"{where}: pred_sem_seg")
+        semantics = semantics_from_labels(label_map, at.image, reader.table, f"{at.where}: pred_sem_seg")
     return Predicted(instances, semantics)
 
 
-def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, image: PanopticImage, where: str) -> Predicted:
+def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, at: _Place) -> Predicted:
     """A label behind the last of the table, or MMDET_IGNORED, is void."""
-    where = f"{where}: pred_panoptic_seg"
-    refuse_other_size(where, image, panoptic.shape)
+    where = f"{at.where}: pred_panoptic_seg"
+    refuse_other_size(where, at.image, panoptic.shape)
     known = reader.table.things.keys() | reader.table.stuff.keys()
     void_labels = {MMDET_IGNORED, max(known) + 1} - known
     segment_ids = np.where(np.isin(panoptic % INSTANCE_OFFSET, list(void_labels)), -1, panoptic).astype(np.int64)
@@ -229,25 +225,23 @@ def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, image: PanopticIma
         for segment_id in np.unique(segment_ids[segment_ids >= 0]).tolist()
     ]
     segments = parse_segments(rows, reader.table, where)
-    return Predicted(*convert_segments(segment_ids, segments, image, reader.table, where))
+    return Predicted(*convert_segments(segment_ids, segments, at.image, reader.table, where))
 
 
-def _read_ultralytics(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    where = f"{where}: Ultralytics' Results"
-    refuse_other_size(where, image, tuple(result.orig_shape))
+def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    where = f"{at.where}: Ultralytics' Results"
+    refuse_other_size(where, at.image, tuple(result.orig_shape))
     if result.boxes is not None and len(result.boxes) and result.masks is None:
         raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
     if result.masks is None:
-        return Predicted(no_instances(image), None)
+        return Predicted(ImageInstances.of(at.image, []), None)
     table = reader.table_of_names(result.names, where)
     return Predicted(
         instances_from_masks(
-            undo_letterbox(to_numpy(result.masks.data), (image.height, image.width)),
+            undo_letterbox(to_numpy(result.masks.data), (at.image.height, at.image.width)),
             result.boxes.conf,
             [table.category_id(label, is_thing=True, where=where) for label in to_numpy(result.boxes.cls).tolist()],
-            image,
+            at.image,
             where,
             boxes_xywh=xyxy_to_xywh(result.boxes.xyxy),
         ),
@@ -255,25 +249,21 @@ def _read_ultralytics(
     )
 
 
-def _read_supervision(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    where = f"{where}: supervision's Detections"
+def _read_supervision(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    where = f"{at.where}: supervision's Detections"
     for name in ("mask", "confidence", "class_id"):
         if getattr(result, name) is None and len(result):
             raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
     if not len(result):
-        return Predicted(no_instances(image), None)
+        return Predicted(ImageInstances.of(at.image, []), None)
     names = result.data.get("class_name") if reader.labels is None else None
     labels = result.class_id if names is None else names
     found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
-    return read_mask_dict(found | {"prompts" if names is not None else "labels": labels}, image, reader.table, where)
+    return read_mask_dict(found | {"prompts" if names is not None else "labels": labels}, at.image, reader.table, where)
 
 
-def _read_dict(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    return read_mask_dict(_as_mapping(result), image, reader.table, where, padding=padding)
+def _read_dict(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    return read_mask_dict(_as_mapping(result), at.image, reader.table, at.where, padding=at.padding)
 
 
 def _as_mapping(result: Any) -> Mapping[str, Any]:
@@ -284,24 +274,20 @@ def _as_mapping(result: Any) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _read_array(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    scores = semantics_from_array(to_numpy(result), image, reader.table, f"{where}: array", padding=padding)
+def _read_array(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    scores = semantics_from_array(to_numpy(result), at.image, reader.table, f"{at.where}: array", padding=at.padding)
     return Predicted(None, scores)
 
 
-def _read_cached(
-    reader: ResultReader, result: Any, image: PanopticImage, where: str, padding: Padding | None
-) -> Predicted:
-    where = f"{where}: {result!r}"
-    refuse_other_size(where, image, result.hw)
+def _read_cached(reader: ResultReader, result: Any, at: _Place) -> Predicted:
+    where = f"{at.where}: {result!r}"
+    refuse_other_size(where, at.image, result.hw)
     if result.cache.categories != reader.categories:
         raise PredictionsError(f"{where}: other categories than those to fuse; give a cache of the same data set")
     tables = result.cache.tables
     return Predicted(
-        replace(result.instance_arrays, image_id=image.image_id) if "instances" in tables else None,
-        replace(result.semantic.arrays, image_id=image.image_id) if "semantic" in tables else None,
+        replace(result.instance_arrays, image_id=at.image.image_id) if "instances" in tables else None,
+        replace(result.semantic.arrays, image_id=at.image.image_id) if "semantic" in tables else None,
     )
 
 

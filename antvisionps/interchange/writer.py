@@ -22,11 +22,11 @@ from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.letterbox import Padding
-from antvisionps.interchange.tool_arrays import Predicted, no_instances, no_semantics
+from antvisionps.interchange.tool_arrays import Predicted, no_semantics
 from antvisionps.interchange.tool_results import ResultReader, make_labels
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.segments import PanopticImage, given_ids
-from antvisionps.predictions.instances import InstancesWriter
+from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticWriter
 
@@ -109,7 +109,7 @@ class Writer(AbstractContextManager["Writer"]):
             for image in self._dataset.images:
                 found = self._spool.read(image)
                 if instances is not None:
-                    instances.write(found.instances or no_instances(image))
+                    instances.write(found.instances or ImageInstances.of(image, []))
                 if semantics is not None:
                     semantics.write(found.semantics or no_semantics(image, self._dataset.categories))
 

@@ -7,7 +7,6 @@ chosen on the other half: that PQ tells whether calibration helps on images that
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -17,7 +16,7 @@ import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.progress import progress
-from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, group_quality, total_counts
+from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
 from antvisionps.fusion.calibration import (
     Calibration,
     choose_min_scores,
@@ -38,7 +37,7 @@ from antvisionps.params.whole import Params
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
 from antvisionps.pipeline.fit_temperatures import fit_temperatures
 from antvisionps.pipeline.settings import plain_settings
-from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each
+from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each, pq_or_zero
 from antvisionps.predictions.split_caches import SplitCaches
 
 STEPS = 6
@@ -141,9 +140,7 @@ class HeldoutPQ:
 
     def pq(self, counts: MatchCounts) -> float:
         """Of all categories; 0 where there is nothing to measure."""
-        ids = self.caches.dataset.categories.category_ids.tolist()
-        quality = group_quality(class_quality(counts), ids).pq
-        return 0.0 if math.isnan(quality) else quality
+        return pq_or_zero(counts, self.caches.dataset.categories.category_ids.tolist())
 
     def gt_things(self, counts: MatchCounts) -> dict[int, int]:
         """category_id → how many true things of it the images show."""

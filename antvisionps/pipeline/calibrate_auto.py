@@ -20,14 +20,7 @@ import numpy as np
 
 from antvisionps.core.progress import progress
 from antvisionps.evaluation.bootstrap import jackknife_error
-from antvisionps.evaluation.panoptic_quality import (
-    MATCH_IOU,
-    MatchCounts,
-    class_quality,
-    group_quality,
-    match_segments,
-    total_counts,
-)
+from antvisionps.evaluation.panoptic_quality import MATCH_IOU, MatchCounts, match_segments, total_counts
 from antvisionps.evaluation.segment_outcomes import best_gt_segments
 from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.segment_quality import QualityModel, fit_quality, found_first, least_probabilities
@@ -47,7 +40,7 @@ from antvisionps.fusion.voting_document import AutoRules, ChoiceOfEnds, VotingDo
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.pipeline.heldout_pixels import HeldoutPixels, open_pixels
-from antvisionps.pipeline.try_settings import GtImage, PredictionsReader
+from antvisionps.pipeline.try_settings import GtImage, PredictionsReader, pq_or_zero
 from antvisionps.predictions.split_caches import SplitCaches
 
 FOLDS = 5
@@ -183,16 +176,12 @@ def compare(
     category_ids: Sequence[int],
 ) -> ChoiceOfEnds:
     """What the counts of the images tell of a choice, and of its difference to another, if there is one."""
-    pq = _pq(counts, category_ids) if len(counts) else None
+    pq = pq_or_zero(total_counts(counts), category_ids) if len(counts) else None
     lead = error = None
     if other is not None and pq is not None:
-        lead, error = pq - _pq(other, category_ids), jackknife_error(counts, other, category_ids)
+        lead = pq - pq_or_zero(total_counts(other), category_ids)
+        error = jackknife_error(counts, other, category_ids)
     return ChoiceOfEnds(ends=tuple(ends), paste_by=paste_by, heldout_pq=pq, lead=lead, standard_error=error)
-
-
-def _pq(counts: Sequence[MatchCounts], category_ids: Sequence[int]) -> float:
-    quality = group_quality(class_quality(total_counts(counts)), category_ids).pq
-    return 0.0 if np.isnan(quality) else quality
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from pathlib import Path
 from antvisionps.core.errors import ParamsError
 from antvisionps.params.section import parse, read_text
 
+PARAMS, METRICS = "params.yaml", "metrics/panoptic.json"
+"""What git keeps of a run: how it was made, and its panoptic quality."""
+
 
 @dataclass(frozen=True)
 class PipelinePaths:

@@ -121,9 +121,8 @@ def _open_scoring(
 
     def read(reader: SegmentRunsReader, dataset: PanopticDataset, group: int) -> SegmentMaps:
         images = images_of_group(dataset.images, group)
-        segments, sizes_hw = (
-            [*column] for column in zip(*((i.segments, (i.height, i.width)) for i in images), strict=True)
-        )
+        segments = [image.segments for image in images]
+        sizes_hw = [(image.height, image.width) for image in images]
         return SegmentMaps.of(reader.read(group), segments, sizes_hw=sizes_hw, with_bands=with_boundary)
 
     def score(group: int) -> list[SegmentScores]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from antvisionps.evaluation.panoptic_quality import MatchCounts, count_matches
+from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, count_matches, group_quality
 from antvisionps.fusion.heuristic import FusedImage, coco_segments
 from antvisionps.fusion.system import FusionSettings, fuse_by_each
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -81,6 +82,12 @@ def count_by_each(
     open_work = partial(_open_counting, settings, caches)
     of_images = map_images(open_work, images, workers=workers, description=description)
     return [list(of_settings) for of_settings in zip(*of_images, strict=True)]
+
+
+def pq_or_zero(counts: MatchCounts, category_ids: Collection[int]) -> float:
+    """PQ of these categories; 0 where there is nothing to measure."""
+    pq = group_quality(class_quality(counts), category_ids).pq
+    return 0.0 if math.isnan(pq) else pq
 
 
 def _open_counting(

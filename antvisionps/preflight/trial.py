@@ -30,7 +30,7 @@ from antvisionps.params.prediction import Predict
 from antvisionps.preflight.networks import TrainedNetwork
 
 FIRST_STEP_FRAC = 0.001
-"""Of the learning rate in the first step of a warm-up (`training._schedule`)."""
+"""Of the learning rate in the first step of a warm-up (`_learning_rates` of antvisionps/models/training/loop.py)."""
 
 NUM_BANDS, NUM_THINGS = 4, 16
 """Of stuff and of things in a random picture."""

@@ -1,12 +1,20 @@
 """The table of panoptic quality that people look at first."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from antvisionps.report.score_tables import Summary
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from antvisionps.report.tables import print_table
+
+if TYPE_CHECKING:
+    from antvisionps.report.score_tables import Summary
 
 SUFFIX_OF_GROUP = {"All": "", "Things": "Th", "Stuff": "St"}
 """How the field abbreviates: PQ, PQTh, PQSt."""
+
+GROUP_OF_PQ = {f"PQ{suffix}": group for group, suffix in SUFFIX_OF_GROUP.items()}
+"""PQ, PQTh, PQSt → the group of metrics/panoptic.json."""
 
 
 def print_pq(summary: Summary, ignored: str = "", *, of: str = "on val, ") -> None:
@@ -16,6 +24,11 @@ def print_pq(summary: Summary, ignored: str = "", *, of: str = "on val, ") -> No
     print_table(f"Panoptic quality {of}percent (Th: things, St: stuff)", rows, dict.fromkeys(names, ".1f"))
     if ignored:
         print(f"ignored: {ignored}")
+
+
+def pq_difference(now: float | None, then: float | None) -> float | None:
+    """`now` less `then`; None where one of them has nothing to measure."""
+    return None if now is None or then is None else now - then
 
 
 def _values(groups: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from antvisionps.report.pq_table import pq_difference
+
 BAR_WIDTH = 12
 BEST = " best"
 WIDTH_PX, HEIGHT_PX, MARGIN_PX = 760, 420, 56
@@ -38,7 +40,7 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
     Differences, as things and stuff lie much further apart than the points do.
     """
     first = pq[0]
-    gains = [{name: _difference(row[name], first[name]) for name in COLORS} for row in pq]
+    gains = [{name: pq_difference(row[name], first[name]) for name in COLORS} for row in pq]
     low, high = _range([row[name] for row in gains for name in COLORS])
     step = (WIDTH_PX - 2 * MARGIN_PX) / max(1, len(points) - 1)
 
@@ -79,10 +81,6 @@ def sweep_svg(points: Sequence[Mapping[str, object]], pq: Sequence[Pq], *, best:
 def _range(values: Sequence[float | None]) -> tuple[float, float]:
     known = [value for value in values if value is not None] or [0.0]
     return min(known), max(known)
-
-
-def _difference(value: float | None, first: float | None) -> float | None:
-    return None if value is None or first is None else value - first
 
 
 def _percent(value: float | None) -> str:
