@@ -6,7 +6,7 @@ fused.segment_ids, fused.segments, fused.rejected, fused.to_pandas(), fused.plot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -41,13 +41,16 @@ GREY = 128
 NO_IMAGE_ID = 0
 """An image in memory has no id; only messages name it."""
 
+UNION_MIN_SCORE_FRAC = 0.6
+"""Of the preset's min_score, what a union asks for: it lowers the score of what not all of its models found."""
+
 FITTED = ("max_nms_iou", "min_stuff_confidence", "min_scores")
 FITTED_BY_AUTO = (*FITTED, "min_score", "min_stuff_area_px", "instances", "instance_weights", "semantic_weights")
 """What a user cannot set where held-out images decide; the other settings are where the search begins."""
 
 
 class EnsembleSettings(Document):
-    """How models are fused; what is not given is the preset's.
+    """How models are fused; what is not given is the preset's, and in a union UNION_MIN_SCORE_FRAC of its min_score.
 
     `instances`: union joins those that several models found, all pastes everybody's, and a table {category: model}, by
     name or id, takes each category from one. `min_joined_iou`: masks of a category that overlap by more are joined; by
@@ -111,6 +114,16 @@ class EnsembleSettings(Document):
             else None,
             with_doubt=self.doubt,
         )
+
+    def with_union_min_score(self, fusion: FusionSettings, models: Iterable[str]) -> FusionSettings:
+        """These settings of `fusion` with the threshold of a union, where several of `models`, which have instances,
+        count in it and no threshold was given."""
+        if fusion.union is None or self.min_score is not None:
+            return fusion
+        if sum(fusion.union.weight_of_end[model] > 0 for model in models) < 2:
+            return fusion
+        rules = replace(fusion.rules, min_score=UNION_MIN_SCORE_FRAC * fusion.rules.min_score)
+        return replace(fusion, rules=rules)
 
     def _model_of_category(self, models: list[str], categories: CategorySet) -> dict[int, str] | None:
         if not isinstance(self.instances, dict):
@@ -187,6 +200,7 @@ def fuse(
         raise PredictionsError("no model has instances, and without them there is no panoptic map; add one that has")
     if not semantics.keys() & fusion.semantic_ends():
         semantics[fusion.semantic_ends()[0]] = no_semantics(image, known)
+    fusion = chosen.with_union_min_score(fusion, instances)
     fused = fuse_predictions(instances, semantics, categories=known, settings=fusion)
     return FusedPhoto(fused.hw, fused.runs, fused.segments, fused.rejected, known, photo, doubt=fused.doubt)
 

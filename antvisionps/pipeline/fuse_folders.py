@@ -27,7 +27,7 @@ from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate_and_validate, wr
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
 from antvisionps.pipeline.ensemble import EnsembleSettings
 from antvisionps.pipeline.fuse import fuse as fuse_caches
-from antvisionps.predictions.schema import SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
 from antvisionps.predictions.semantic import SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches, refuse_other_kinds
 
@@ -68,6 +68,8 @@ def fuse_folders(
     with atomic_folder(Path(out)) as folder:
         imported = folder / ".imported"
         caches = _import_all(parts, imported, fusion)
+        with_instances = [name for name in folders if (imported / name / "val" / INSTANCES_FILE).exists()]
+        fusion = chosen.with_union_min_score(fusion, with_instances)
         if "heldout" in caches:
             found = _calibrate(chosen, fusion, caches["heldout"], workers=workers, to=folder / CALIBRATION)
             fusion = replace(found, with_doubt=chosen.doubt)

@@ -76,6 +76,25 @@ def test_thresholds_are_a_presets_unless_they_are_given():
     assert [one.category_id for one in antvisionps.fuse(**alone, min_stuff_area_px=12).segments] == [1, 8]
 
 
+def test_a_union_asks_for_a_lower_score_by_default_as_it_lowers_what_one_model_found_alone():
+    far = draw("...... ...... ...### ...###")
+    a = masks((1, 0.65, CAT), (2, 0.55, far)) | {"semantic": SKY_LEFT}
+    b = masks((1, 0.1, far))
+
+    def scores(*models, **settings):
+        predictions = dict(zip("ab", models, strict=False))
+        fused = antvisionps.fuse(predictions, categories=CATEGORIES, hw=HW, **settings)
+        return [one.score for one in fused.segments], [one.reason for one in fused.rejected if one.score]
+
+    assert scores(a) == ([pytest.approx(0.65), pytest.approx(0.55)], [])
+    assert scores(a, {"semantic": SKY_LEFT})[0] == scores(a)[0]  # the other has no instances
+    assert scores(a, b, instance_weights={"b": 0})[0] == scores(a)[0]
+    assert scores(a, b) == ([pytest.approx(0.325)], ["low_score"] * 2)  # 0.65 / 2 is above 0.3, 0.55 / 2 below
+    assert scores(a, b, min_score=0.5)[0] == []
+    assert scores(a, b, preset="mmdet")[0] == []  # 0.36
+    assert scores(a, b, instances="all")[0] == scores(a)[0]
+
+
 def test_masks_and_class_scores_on_a_padded_input_are_the_photos():
     """Masks and scores on twice the photo's pixels, with rows and columns below and beside it that are not its own."""
     letterboxed = {
@@ -129,7 +148,7 @@ def test_what_does_not_fit_is_one_line():
 
 
 CHOICES = {"min_score": 0.3, "max_overlap_frac": 0.5, "min_stuff_area_px": 32, "semantic_weights": {"lwl_htc": 0.5}}
-"""As write_params has them."""
+"""As write_params has them; this min_score is a union's by default."""
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +205,10 @@ def with_settings(command, **settings):
     ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_folders_are_fused_as_by_the_stage(of_ends, written, by_stage, tmp_path, capsys, workers):
-    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), **CHOICES)
+@pytest.mark.parametrize(("workers", "default"), [(1, None), (2, "min_score")])
+def test_folders_are_fused_as_by_the_stage(of_ends, written, by_stage, tmp_path, capsys, workers, default):
+    given = {name: value for name, value in CHOICES.items() if name != default}
+    command = with_settings(command_for(of_ends[0], written, tmp_path / "out"), **given)
     cli.main([*command, "--workers", str(workers)])
     assert "5 panoptic maps of e_ups + lwl_htc" in capsys.readouterr().out
     assert bytes_below(tmp_path / "out") == bytes_below(by_stage)
@@ -275,7 +295,7 @@ def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp
     cli.main([*command, "--pred", f"a={folders[0]}", "--pred", f"b={folders[1]}", "--preset", "detectron2"])
     segments = pq.read_table(tmp_path / "out" / "segments.parquet").to_pylist()
     assert {row["end"] for row in segments} == {"a+b"}
-    assert {row["score"] >= 0.5 for row in segments} == {True}
+    assert min(row["score"] for row in segments) >= 0.3  # a union's threshold by default
     assert list(tmp_path.rglob(".*")) == []
 
 
