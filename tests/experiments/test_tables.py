@@ -11,11 +11,13 @@ from antvisionps.experiments.dvc_experiments import Experiment
 from antvisionps.experiments.markdown import Result
 from antvisionps.experiments.run_tables import Plan
 from antvisionps.experiments.tables import TABLES, Row, Table, changes_of
-from antvisionps.params.profiles import compose
-from antvisionps.params.whole import Params, load_params
+from antvisionps.params import profiles, whole
+from antvisionps.params.whole import Params
 
 PROJECT = Path(__file__).parents[2]
 PAPER, BUILT_IN, FACADES = (PROJECT / "profiles" / f"{name}.yaml" for name in ("coco_paper", "built_in", "facades"))
+
+compose, load_params = cache(profiles.compose), cache(whole.load_params)
 
 
 @cache
@@ -25,7 +27,7 @@ def changed(profile: Path, changes: tuple[str, ...]) -> Params:
         params = Path(folder, "params.yaml")
         params.write_text(compose(profile))
         apply_overrides(params, list(changes))
-        return load_params(params)
+        return whole.load_params(params)
 
 
 def table_on(profile, name):

@@ -15,7 +15,7 @@ from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import Segment
 from antvisionps.params.whole import load_params
-from tests.models.conftest import batch_of, losses_of
+from tests.models.conftest import batch_of
 
 NUM_THINGS, NUM_CLASSES = len(SCENE_CATEGORIES.things), len(SCENE_CATEGORIES)
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -46,8 +46,9 @@ BACKBONES = {
     "random resnet18": {"name": "resnet18", "weights": None},
     "random deformable resnet50": {"name": "resnet50", "weights": None, "deformable": True},
 }
+RARER_BACKBONES = ("random efficientnet_lite0", "random deformable resnet50")
 CASES = [(variant, backbone, {}) for variant in VARIANTS for backbone in ("efficientnet_lite0", "random resnet18")]
-CASES += [(variant, backbone, {}) for variant in ("e_ups bfp lsh", "lwl_htc dc") for backbone in list(BACKBONES)[1:]]
+CASES += [(variant, backbone, {}) for variant in ("e_ups bfp lsh", "lwl_htc dc") for backbone in RARER_BACKBONES]
 CASES += [
     (variant, "efficientnet_lite0", {"pyramid_norm": norm, "head_norm": norm})
     for variant in ("e_ups whole", "lwl_htc", "lwl_htc dc per level lsh")
@@ -109,7 +110,10 @@ def test_every_loss_starts_within_a_fifth_of_chance(variant, backbone, norms, sc
     losses = []
     for seed in range(3 if backbone.startswith("random") else 1):
         network, settings = start(variant, backbone, seed=seed, **norms)
-        losses.append(losses_of(network, batch_of(network, scenes, (0, 1))))
+        batch = batch_of(network, scenes, (0, 1))
+        torch.manual_seed(1)  # the samplers of proposals draw
+        with torch.no_grad():
+            losses.append(network.train().parse_losses(network(**batch, mode="loss"))[1])
     checked = {name: chance for name, chance in chances(settings, scenes).items() if name in losses[0]}
     assert len(checked) >= 4
     assert {name: fmean(of[name].item() for of in losses) for name in checked} == pytest.approx(checked, rel=0.2)

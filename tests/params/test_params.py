@@ -326,9 +326,9 @@ ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     ("text", "complaint"),
     [
         (ALIASES, "its aliases stand for more than 100000 values"),
-        ("a: " + "[" * 2000 + "]" * 2000, "nested too deeply"),
-        ("a: " + "{b: " * 2000 + "1" + "}" * 2000, "nested too deeply"),
-        ("".join(f"{' ' * depth}a:\n" for depth in range(2000)), "nested too deeply"),
+        ("a: " + "[" * 600 + "]" * 600, "nested too deeply"),
+        ("a: " + "{b: " * 600 + "1" + "}" * 600, "nested too deeply"),
+        ("".join(f"{' ' * depth}a:\n" for depth in range(600)), "nested too deeply"),
         (f"a: {'9' * 5000}", "Exceeds the limit"),
         ("a: 2020-99-99", "month must be in"),
         ("a: !!int x", "invalid literal"),

@@ -88,11 +88,11 @@ def kill(folder: Path, *arguments: str, once: str) -> None:
 
 
 def test_a_stage_killed_by_force_leaves_no_result_and_gives_the_same_bytes_when_run_again(dvc_run, tmp_path):
-    """test_many_processes.py has a training."""
+    """test_many_processes.py has a training, tests/models/inference/test_fill_caches.py a prediction."""
     folder = shutil.copytree(dvc_run, tmp_path / "killed", symlinks=True)
-    again, out = ("repro", "--single-item", "--force", "predict@e_ups"), "data/predictions/e_ups"
-    kill(folder, *again, once="data/unfinished/predictions/*/val/0/e_ups/.*")
+    again, out = ("repro", "--single-item", "--force", "fuse"), "data/fused"
+    kill(folder, *again, once="data/.fused.unfinished/*")
     assert not (folder / out).exists()
-    assert stages_run(dvc(folder, *again)) == ["predict@e_ups"]
+    assert stages_run(dvc(folder, *again)) == ["fuse"]
     assert checksums(folder / out) == checksums(dvc_run / out)
     assert not list((folder / "data").rglob(".*.unfinished*"))

@@ -20,7 +20,7 @@ from antvisionps.preflight import dry_run
 from antvisionps.preflight.images import look_at_data
 from antvisionps.preflight.networks import networks_of
 from tests.datasets.test_cityscapes import write_image
-from tests.tiny_run import write_tiny_params
+from tests.tiny_run import TINY_NETWORK, write_tiny_params
 
 PAPER = Path(__file__).parents[2] / "profiles" / "coco_paper.yaml"
 
@@ -82,10 +82,11 @@ def test_a_network_that_cannot_be_built_fails_the_check_and_the_others_are_tried
 
 
 def test_a_network_of_the_paper_takes_a_step_and_missing_data_and_weights_fail_the_check(check, monkeypatch):
-    """ResNet-50 alone; the others differ in size, and tests/models/e_ups/test_table_1.py steps them."""
+    """ResNet-50 alone, with small heads; tests/models/e_ups/test_table_1.py steps the others at full width."""
 
     def one_member(params):
         params["train_e_ups"]["members"] = ["r50"]
+        params["train_e_ups"]["networks"]["base"] |= TINY_NETWORK | {"semantic_channels": [8]}
         params["predict"]["member_weights"]["e_ups"] = {"r50": 1.0}
         params["ends"] = params["predict"]["separate_ends"] = params["fuse"]["systems"] = ["e_ups"]
 

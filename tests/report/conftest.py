@@ -293,6 +293,20 @@ class Tab:
         if request.failure != "net::ERR_ABORTED":
             self.problems.append(f"{request.url}: {request.failure}")
 
+    def begin(self, base: str, viewport: dict[str, int]) -> None:
+        """As if it were new."""
+        self.base = base
+        self.problems.clear()
+        self.requested.clear()
+        self.page.set_viewport_size(viewport)
+        self.page.mouse.move(0, 0)
+
+    def leave(self) -> None:
+        """Without what a test may have set or stored."""
+        self.page.evaluate("localStorage.clear()")
+        self.page.emulate_media(color_scheme="null")
+        self.page.goto("about:blank")
+
     def go(self, fragment: str, ready: str = "html[data-ready]") -> Page:
         self.page.goto("about:blank")  # another fragment alone would not load the page anew
         self.page.goto(f"{self.base}/index.html#{fragment}")
@@ -302,18 +316,32 @@ class Tab:
         return self.page
 
 
+@pytest.fixture(scope="session")
+def kept_tab(browser) -> Tab:
+    """The first tab of every test that asks for no option: a new one costs a second."""
+    return Tab(browser, "", viewport=LAPTOP)
+
+
 @pytest.fixture
-def opened(browser, page_folder):
+def opened(browser, page_folder, kept_tab):
     """Opens the page at a fragment; afterwards nothing may have gone wrong, and nothing of the data set have run."""
     tabs = []
 
     def open_at(fragment, *, base=None, ready="html[data-ready]", viewport=LAPTOP, **options):
-        tabs.append(Tab(browser, base or page_folder.as_uri(), viewport=viewport, **options))
+        base = base or page_folder.as_uri()
+        if tabs or options:
+            tabs.append(Tab(browser, base, viewport=viewport, **options))
+        else:
+            kept_tab.begin(base, viewport)
+            tabs.append(kept_tab)
         return tabs[-1].go(fragment, ready)
 
     open_at.tabs = tabs
     yield open_at
     for tab in tabs:
         assert tab.page.evaluate("typeof window.hacked") == "undefined"
-        tab.context.close()
+        if tab is kept_tab:
+            tab.leave()
+        else:
+            tab.context.close()
         assert tab.problems == []

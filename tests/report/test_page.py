@@ -337,7 +337,7 @@ def test_a_budget_of_something_else_than_what_was_fused_says_so(opened, small_re
 
 def test_browsers_without_newer_functions_show_every_view_and_keep_the_address(opened):
     """The oldest browsers that the page is for: before Chrome 92 and 113, Safari 15.4 and 17."""
-    page = opened("overview")
+    page = opened("overview", locale="en-US")  # a context of its own, as the script stays in it
     page.context.add_init_script("delete Array.prototype.at; delete URLSearchParams.prototype.size;")
     opened.tabs[0].go("overview")
     expect(page.locator("#overview svg.plot")).to_have_count(2)
