@@ -23,14 +23,8 @@ LONGEST_FIRST = (
     *("test_pipeline.py", "test_many_processes.py"),  # which make dvc_run and tiny_run, beside each other
     *("test_whole_batch.py", "test_loop.py", "test_table_1.py", "test_check.py"),  # need neither
     *("test_documented_commands.py", "test_dvc_experiments.py", "test_mutations.py", "test_remote.py"),
-    *(
-        "test_predictor.py",
-        "test_determinism.py",
-        "test_calibrate.py",
-        "test_views.py",
-        "test_page.py",
-        "test_scales.py",
-    ),
+    *("test_predictor.py", "test_determinism.py", "test_calibrate.py"),
+    *("test_views.py", "test_page.py", "test_scales.py"),
 )
 
 
