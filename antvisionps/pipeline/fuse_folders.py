@@ -68,7 +68,8 @@ def fuse_folders(
     with atomic_folder(Path(out)) as folder:
         imported = folder / ".imported"
         caches = _import_all(parts, imported, fusion)
-        with_instances = [name for name in folders if (imported / name / "val" / INSTANCES_FILE).exists()]
+        path_of = partial(cache_path, imported, split="val", file_name=INSTANCES_FILE)
+        with_instances = [name for name in folders if path_of(end=name).exists()]
         fusion = chosen.with_union_min_score(fusion, with_instances)
         if "heldout" in caches:
             found = _calibrate(chosen, fusion, caches["heldout"], workers=workers, to=folder / CALIBRATION)
