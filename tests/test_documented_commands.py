@@ -44,6 +44,7 @@ ONLY_PARSED = {
     "check": "builds networks at full width, minutes; tests/preflight",
     "convert": "wants annotated photos; tests/datasets/conversion/test_documented.py",
     "coco": "wants test-dev2017's 20,288 images; tests/interchange",
+    "diff": "tests/cli/test_inspect.py",
     "doctor": "tests/preflight/test_doctor.py",
     "download": "21 GB; tests/datasets/test_download.py",
     "import": "wants folders of predictions; tests/test_toolbox.py",

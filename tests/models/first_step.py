@@ -1,10 +1,8 @@
-"""What the first step of a training and a prediction give, in one process or, by torchrun, in several.
+"""What the first step of a training and a prediction give, in one process or in several.
 
-Run as a script under torchrun, with the folder to fill. Nothing random is left in the networks: every anchor and RoI is
-sampled, nothing is dropped, every instance is known.
+Nothing random is left in the networks: every anchor and RoI is sampled, nothing is dropped, every instance is known.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,9 +98,8 @@ def predict(dataset: Any, out_dir: Path) -> None:
     fill_caches(ends, {"val": dataset}, settings, dataset_fingerprint="0" * 64, **places)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
+def run_in_two_processes(folder: Path) -> None:
+    """Fills the folder, as one of two processes that torchrun started."""
     with stage_processes(launcher="pytorch", processes=2, device="cpu", cpu_threads=1):
         rank, _ = get_dist_info()
         categories = CategorySet.from_json(CATEGORIES, where="test")
@@ -116,7 +113,3 @@ def main() -> None:
         if rank == 0:
             torch.save(step, folder / "two_sizes.pth")
         predict(dataset, folder / "predictions")
-
-
-if __name__ == "__main__":
-    main()

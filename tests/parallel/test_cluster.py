@@ -21,7 +21,7 @@ from antvisionps.pipeline.evaluate_heldout import evaluate_heldout
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
 from tests.parallel.test_images import open_power
-from tests.pipeline.workspace import bytes_below
+from tests.pipeline.workspace import STAGES, bytes_below
 
 PROJECT = Path(__file__).parents[2]
 
@@ -173,16 +173,17 @@ def test_the_processes_of_a_local_cluster_end_with_the_stage(end, status, tmp_pa
         assert "Traceback" not in stderr
 
 
-INPUTS = ("prepared", "predictions", "routing", "calibration", "fused", "scores")
+CALLS = {"evaluate_heldout": evaluate_heldout, "calibrate": calibrate_systems, "fuse": fuse_systems, "score": score}
 
 
-@pytest.mark.parametrize("stage", [evaluate_heldout, calibrate_systems, fuse_systems, score], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("stage", CALLS)
 def test_a_stage_writes_the_same_bytes_on_the_cluster(stage, done, address, tmp_path):
     own = load_params(done.params)
     runtime = own.runtime.model_copy(update={"backend": "dask", "cluster": address})
-    for backend, params in {"processes": own, "dask": own.model_copy(update={"runtime": runtime})}.items():
-        places = {name: done.root / name for name in INPUTS if name in stage.__annotations__}
-        if "scores" in places:
-            places["scores"] = tmp_path / backend / "scores"
-        stage(params, **places, out=tmp_path / backend / "out")
-    assert bytes_below(tmp_path / "dask") == bytes_below(tmp_path / "processes") != {}
+    out, *inputs = STAGES[stage]
+    places = {name: done.root / name for name in inputs if name in CALLS[stage].__annotations__}
+    if stage == "score":
+        places["scores"] = tmp_path / "scores"
+    CALLS[stage](own.model_copy(update={"runtime": runtime}), **places, out=tmp_path / out)
+    for folder in tmp_path.iterdir():
+        assert bytes_below(folder) == bytes_below(done.root / folder.name) != {}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.forks import fork_two
 from tests.pipeline.workspace import PROJECT, bytes_below, change_params, fail, succeed
 from tests.slurm_cluster import missing_packages, slurm_cluster
 
@@ -54,11 +56,17 @@ def project(tiny_run, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tiny_run, tmp_path_factory) -> Path:
-    """What a training by torchrun ends in that nobody disturbed."""
+    """What a training in two processes ends in that nobody disturbed."""
     project = fill(tmp_path_factory.mktemp("whole"), tiny_run)
     change(project, **TRAINING)
-    assert succeed(finish(start(project, command_of(TRAIN)))).stderr.count(" 0/8 [") == 1  # one bar begins
+    assert fork_two(run_here, project, command_of(TRAIN)) == [0, 0]
     return project / "out"
+
+
+def run_here(folder: Path, command: list[str]) -> None:
+    os.chdir(folder)
+    sys.argv = command[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def command_of(stage: str) -> list[str]:
@@ -97,7 +105,9 @@ def assert_trained_alike(project: Path, trained: Path) -> None:
 
 
 PROGRAM = """
-import os, sys, time, torch
+import os, sys, time, torch, types
+models = sys.modules["antvisionps.models"] = types.ModuleType("models")  # its own imports mmcv and torchvision
+models.__path__ = [os.environ["PYTHONPATH"] + "/antvisionps/models"]
 from antvisionps.core.errors import DataError
 from antvisionps.core.stage import run_stage
 from antvisionps.models.training.processes import stage_processes

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.dvc_project import checksums, dvc, environment, stages_run
-from tests.pipeline.workspace import succeed
+from tests.pipeline.workspace import change_params, succeed
 from tests.tiny_run import PROJECT, SYSTEMS
 
 
@@ -66,8 +66,12 @@ def test_its_bytes_are_those_of_one_process_with_other_numbers_of_workers_and_ch
 
 
 def test_an_end_that_is_left_out_has_nothing_trained_or_predicted_again(project):
-    switches = ("ends=[e_ups,lwl_htc]", "predict.separate_ends=[e_ups,lwl_htc]", "train_hrnet_aspp.members=[]")
-    output = dvc(project, "exp", "run", *(part for switch in switches for part in ("-S", switch)))
+    params = project / "params.yaml"
+    before = params.read_bytes()
+    ends = ["e_ups", "lwl_htc"]
+    change_params(params, params, ends=ends, predict={"separate_ends": ends}, train_hrnet_aspp={"members": []})
+    output = dvc(project, "repro", "--dry")
+    params.write_bytes(before)
     assert stages_run(output) == ["evaluate_heldout", "calibrate", "fuse", "score", "report"]
 
 

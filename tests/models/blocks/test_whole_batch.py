@@ -1,8 +1,5 @@
 """Two real processes that share a batch, against one process that has all of it."""
 
-import os
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -13,26 +10,16 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
 from antvisionps.models.training import loading
 from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
+from tests.forks import fork_two
 from tests.models import first_step
 from tests.models.conftest import batch_of, losses_of
-from tests.programs import TEST_PACKAGES
-
-PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> Path:
-    """What first_step leaves when torchrun runs it in two processes."""
+    """What first_step leaves in two processes."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    ran = subprocess.run(
-        [*command, str(PROJECT / "tests" / "models" / "first_step.py"), str(folder)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), TEST_PACKAGES]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    assert fork_two(first_step.run_in_two_processes, folder) == [0, 0]
     return folder
 
 

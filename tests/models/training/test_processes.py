@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import torch
 
 from antvisionps.core.errors import LaunchError
 from antvisionps.models.training import launching
-from antvisionps.models.training.processes import stage_processes
+from antvisionps.models.training.processes import exit_with_parent, stage_processes
+from tests.forks import fork, fork_two
 
 
 @pytest.fixture(autouse=True)
@@ -59,45 +59,37 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         start("pytorch", 8, device="auto")
 
 
-PROGRAM = """
-import os, time
-from antvisionps.models.training import launching
-from antvisionps.models.training.processes import exit_with_parent
-exit_with_parent(os.getppid())
-time.sleep(0.3)
-print("goes on", flush=True)
-exit_with_parent(os.getppid() + 1)
-time.sleep(60)
-"""
+def watch(mark: Path) -> None:
+    exit_with_parent(os.getppid())
+    time.sleep(0.6)  # it looks every half second
+    mark.touch()
+    exit_with_parent(os.getppid() + 1)
+    time.sleep(60)
 
 
-def test_a_process_whose_parent_was_gone_before_it_looked_exits_at_once_and_another_goes_on():
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout) == (1, "goes on\n")
+def test_a_process_whose_parent_was_gone_before_it_looked_exits_at_once_and_another_goes_on(tmp_path):
+    mark = tmp_path / "goes on"
+    process = fork(watch, mark)
+    process.join(30)
+    assert (process.exitcode, mark.exists()) == (1, True)
 
 
-LOST_ANOTHER = """
-import os, signal, torch
-from antvisionps.models.training import launching
-from antvisionps.models.training.processes import stage_processes
-with stage_processes(launcher="pytorch", processes=2, device="cpu", cpu_threads=1):
-    if os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    torch.distributed.all_reduce(torch.ones(1))
-"""
+def lose_the_second() -> None:
+    with stage_processes(launcher="pytorch", processes=2, device="cpu", cpu_threads=1):
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        torch.distributed.all_reduce(torch.ones(1))
 
 
 def test_a_process_that_loses_another_is_not_taken_for_the_cause(monkeypatch, tmp_path, capsys):
     """SLURM may tell no more of a task that was killed than that it stopped the others, by SIGTERM."""
 
-    def lose_the_second_task():
-        (tmp_path / "program.py").write_text(LOST_ANOTHER)
-        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--monitor-interval=3", "program.py"]
-        subprocess.run([sys.executable, *torchrun], cwd=tmp_path, check=False, capture_output=True)
+    def lose_one() -> list[int]:
+        assert fork_two(lose_the_second) == [1, -signal.SIGKILL]
         return [-signal.SIGTERM]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launching, "_srun", lose_the_second_task)
+    monkeypatch.setattr(launching, "_srun", lose_one)
     with pytest.raises(LaunchError, match=r"the 2 processes lost one another .*Connection (closed|reset) by peer"):
         launching.launch("slurm", 2)
     assert "Traceback" not in capsys.readouterr().err
