@@ -1,5 +1,6 @@
 """What several test files need: real data where there is some, and panopticapi's score as an oracle."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
+# All packages and tests are in memory at once: looking through them for garbage so often takes a twentieth of the time.
+gc.set_threshold(20_000, 20, 50)
 # Programs that tests start import what a user's would, without the folder of the tests' packages.
 os.environ.pop("PYTHONPATH", None)
 # Git and DVC commit in the tests' own repositories, on machines where nobody told git a name.
