@@ -28,8 +28,9 @@ from panopticapi import evaluation
 from panopticapi.utils import id2rgb
 from PIL import Image
 
+from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import decode_segment_ids
-from antvisionps.panoptic.segments import measure_segments
+from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.pipeline.score_results import panoptic_quality
 from benchmarks.coco_like import CATEGORIES, HEIGHT, WIDTH, make_scene
 from benchmarks.cpu_time import cpu_s
@@ -72,25 +73,15 @@ def write_files(root: Path, *, images: int, distinct: int) -> None:
             ids = colors[np.roll(scene.segment_ids, moved_by, axis=(0, 1))]
             categories = {int(colors[key]): value for key, value in scene.category_of_segment.items()}
             Image.fromarray(id2rgb(ids)).save(root / which / name_of(index))
-            drawn.append([to_json(segment) for segment in measure_segments(ids, category_ids=categories)])
+            drawn.append(measure_segments(ids, category_ids=categories))
         for index in range(len(scenes), images):
             (root / which / name_of(index)).hardlink_to(root / which / name_of(index % len(scenes)))
-        write_json(root / f"{which}.json", [drawn[index % len(drawn)] for index in range(images)])
+        listed = [PanopticImage(n, f"{n}.jpg", name_of(n), HEIGHT, WIDTH, drawn[n % len(drawn)]) for n in range(images)]
+        write_panoptic_json(root / f"{which}.json", categories=CATEGORIES, images=listed)
 
 
 def name_of(index: int) -> str:
     return f"{index:06d}.png"
-
-
-def to_json(segment: Any) -> dict[str, Any]:
-    keys = {"id": segment.segment_id, "category_id": segment.category_id, "iscrowd": 0}
-    return keys | {"area": segment.area_px, "bbox": list(segment.bbox_xywh)}
-
-
-def write_json(path: Path, segments: list[list[dict[str, Any]]]) -> None:
-    images = [{"id": n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH} for n in range(len(segments))]
-    rows = [{"image_id": n, "file_name": name_of(n), "segments_info": listed} for n, listed in enumerate(segments)]
-    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": CATEGORIES.to_json()}))
 
 
 def scorers(root: Path, cores: int) -> Iterator[tuple[str, Way]]:

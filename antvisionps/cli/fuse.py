@@ -81,7 +81,9 @@ def _name_folders(preds: list[str], option: str) -> dict[str, Path]:
     """Name of the model → folder, in the order given."""
     folders: dict[str, Path] = {}
     for pred in preds:
-        name, _, path = pred.rpartition("=")
+        name, equals, path = pred.partition("=")
+        if not equals or Path(pred).exists():
+            name, path = "", pred
         name = name or Path(path).resolve().name
         if name in folders:
             raise ParamsError(f"{option}: two models are called {name}; name them, as {option} other={path}")

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antvisionps.core.errors import DataError
 from antvisionps.core.extras import needs_extra
-from antvisionps.core.input_files import is_left_by_system
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,14 +38,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from antvisionps.core.atomic import atomic_folder
+    from antvisionps.core.atomic import atomic_folder, refuse_other_files
     from antvisionps.core.progress import progress
     from antvisionps.datasets.pictures import check_pictures, describe_skipped, find_pictures, read_picture
     from antvisionps.panoptic.coco_json import write_panoptic_json
     from antvisionps.pipeline.predictor import open_predictor
 
+    refuse_other_files(args.out, names=(JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER))
     with atomic_folder(args.out) as folder:
-        _refuse_other_contents(args.out)
         pictures, skipped = find_pictures(args.pictures)
         if skipped:
             print(describe_skipped(skipped), file=sys.stderr)
@@ -86,10 +84,3 @@ def _write(
     write_picture(folder / OVERLAYS_FOLDER / name, draw_panoptic(photo, fused.segment_ids, segments, categories))
     height, width = photo.shape[:2]
     return PanopticImage(image_id, picture.name.as_posix(), name.as_posix(), height, width, segments)
-
-
-def _refuse_other_contents(out: Path) -> None:
-    """What is written replaces the folder, so it may hold nothing but a former result."""
-    for path in sorted(out.iterdir()) if out.is_dir() else []:
-        if path.name not in (JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER) and not is_left_by_system(path.name):
-            raise DataError(f"{out}: holds {path.name}, and --out is replaced whole; name a new folder")

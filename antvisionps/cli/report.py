@@ -32,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
 
 
 def _report(args: argparse.Namespace, project_root: Path) -> None:
+    from antvisionps.core.atomic import refuse_other_files
     from antvisionps.evaluation.bootstrap import draw_images
     from antvisionps.inspection.runs import opened_runs
     from antvisionps.panoptic.splits import dataset_fingerprint, open_split
@@ -40,8 +41,10 @@ def _report(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.pipeline.paths import read_pipeline_paths
     from antvisionps.pipeline.report import photo_sizes
     from antvisionps.report.comparison import write_comparison
+    from antvisionps.report.page import names_of_page
     from antvisionps.report.provenance import package_versions
 
+    refuse_other_files(args.out, names=names_of_page())
     params = load_params(project_root / "params.yaml")
     prepared = read_pipeline_paths(project_root).prepared
     truth = open_split(prepared, "val")

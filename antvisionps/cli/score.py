@@ -151,7 +151,7 @@ def _names(predictions: Sequence[Sequence[Path]]) -> list[str]:
 
 
 def _records(columns: Sequence[str], rows: Any) -> list[dict[str, Any]]:
-    return [dict(zip(columns, [None if cell == "" else cell for cell in row], strict=True)) for row in rows]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _write(

@@ -9,11 +9,12 @@ forced onto the disk: what has its name is whole after any kill, though not afte
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from antvisionps.core.errors import OutputError
+from antvisionps.core.input_files import is_left_by_system
 from antvisionps.core.locks import open_locked, unlock
 from antvisionps.core.os_errors import OF_THE_DISK
 
@@ -71,6 +72,15 @@ def sole_writer(path: Path) -> Iterator[None]:
         _remove(unfinished(path))
         _remove(_former(path))
         yield
+
+
+def refuse_other_files(folder: Path, *, names: Collection[str], links: Collection[str] = ()) -> None:
+    """Raises OutputError on a folder, which is to be replaced, of other files than these names and symbolic links.
+    What a system left there does not count."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        is_ours = path.name in names or (path.name in links and path.is_symlink())
+        if not is_ours and not is_left_by_system(path.name):
+            raise OutputError(f"{folder}: holds {path.name}, and is replaced whole; name a new folder")
 
 
 def refuse_unwritable(path: Path) -> None:

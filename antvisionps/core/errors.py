@@ -58,4 +58,4 @@ def clipped_text(text: str) -> str:
 
 def first_line(problem: BaseException) -> str:
     """What an error of a library says, for a message of one line."""
-    return str(problem).strip().partition("\n")[0]
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__

@@ -18,7 +18,7 @@ def stays_below(name: str) -> bool:
 
 
 def path_below(folder: Path, name: str, *, error: type[AntVisionPSError]) -> Path:
-    """`folder`/`name`, for a file to write. Raises `error` on a name that does not stay below the folder."""
+    """`folder`/`name`. Raises `error` on a name that does not stay below the folder."""
     if not stays_below(name) or not PurePosixPath(name).name:
         raise error(f"{folder}: a file of the name {name!r} would leave it; expected a relative name, as a/b.png")
     return folder / name

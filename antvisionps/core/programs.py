@@ -24,8 +24,8 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def experiment_ref(repository: Path, name: str) -> str | None:
-    """git's name of the DVC experiment that is called so, or None."""
-    refs = git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    """git's name of the DVC experiment that is called so, of several the newest; or None."""
+    refs = git(repository, "for-each-ref", "--sort=-creatordate", "--format=%(refname)", "refs/exps").splitlines()
     return next((ref for ref in refs if ref.endswith(f"/{name}")), None)
 
 

@@ -76,13 +76,13 @@ class _AnnotationReader:
         name = self._name(row)
         image_id = parse_own_id(row, "image_id", self._hw_of, f"{self._path}: {name}")
         if image_id not in self._hw_of:
-            self._skipped.add("annotations of images without panoptic annotation are skipped", f"image {image_id}")
+            self._skipped.add("annotations of images that are not listed are skipped", f"image {image_id}")
             return
         name = f"{name} of image {image_id}"
         where = f"{self._path}: {name}"
         category_id = parse_value(row, "category_id", parse_category_id, where)
         if category_id not in self._category_ids:
-            raise DataError(f"{where}: expected a category that is a thing, got {category_id}; remove or renumber it")
+            raise DataError(f"{where}: expected a category of instances, got {category_id}; remove or renumber it")
         is_crowd = row.get("iscrowd") is not None and parse_value(row, "iscrowd", json_flag, where)
         try:
             rle = self._encode(row.get("segmentation"), *self._hw_of[image_id], name)
@@ -95,12 +95,12 @@ class _AnnotationReader:
 
     def finish(self) -> Mapping[ImageId, list[Instance]]:
         """Raises DataError where there is none."""
+        self._skipped.tell()
         if not self._instances:
             raise DataError(
                 f"{self._path}: none of its {self._num_rows} annotations is an instance of an image of the data set; "
                 f"{self._remedy}"
             )
-        self._skipped.tell()
         return self._instances
 
     def _name(self, row: Any) -> str:

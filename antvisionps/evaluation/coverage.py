@@ -105,5 +105,5 @@ def _curve(of: Coverage) -> Iterator[tuple[float, int, object, MatchCounts, Matc
     for step in range(STEPS + 1):
         threshold = of.min_confidence(step)
         segments = int(np.count_nonzero(of.order >= threshold))
-        shown = "" if np.isinf(threshold) else threshold
+        shown = None if np.isinf(threshold) else threshold
         yield 100 * segments / len(of.order), segments, shown, *of.counts(threshold)

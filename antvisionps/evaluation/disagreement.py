@@ -127,5 +127,5 @@ def _rows(name: str, sums: np.ndarray) -> Iterator[list[object]]:
     cells, divergence, differ, wrong_same, wrong_differ = sums.tolist()
     if cells:
         parts = ((wrong_same, cells - differ), (wrong_differ, differ))
-        wrong = [100 * part / whole if whole else "" for part, whole in parts]
+        wrong = [100 * part / whole if whole else None for part, whole in parts]
         yield [name, int(cells), 100 * divergence / cells, 100 * differ / cells, *wrong]

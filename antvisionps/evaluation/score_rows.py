@@ -94,7 +94,7 @@ def class_lrp_rows(errors: Mapping[str, SystemLrp], categories: CategorySet) -> 
             if category.category_id in of_system.as_it_is:
                 optimum = of_system.optima[category.category_id]
                 plain = of_system.as_it_is[category.category_id]
-                min_score = "" if math.isnan(optimum.min_score) else optimum.min_score
+                min_score = None if math.isnan(optimum.min_score) else optimum.min_score
                 yield [category.name, name, *in_percent(plain), *in_percent(optimum.error), min_score]
 
 
@@ -111,7 +111,7 @@ def interval_rows(
     for group, category_ids in groups(categories).items():
         pq_of = {name: of_system.pq(category_ids) for name, of_system in resampled.items()}
         for name in counts:
-            yield [group, name, "", *_with_interval(pq_of[name])]
+            yield [group, name, None, *_with_interval(pq_of[name])]
         for second, first in itertools.combinations(counts, 2):
             yield [group, first, second, *_with_interval(pq_of[first] - pq_of[second])]
 

@@ -142,7 +142,7 @@ def confused_segments(
 def best_gt_segments(
     instances: ImageInstances, *, gt_ids: np.ndarray, gt: Sequence[Segment]
 ) -> list[tuple[int | None, float]]:
-    """Of each instance the position in `gt` of the segment of its category that it overlaps most, and the IoU.
+    """Of each instance the position in `gt` of the segment of its category with the largest IoU, and that IoU.
 
     Whole masks, as the end found them, before any fusion; IoUs as in PQ. (None, 0) without such a segment.
     """

@@ -41,7 +41,7 @@ def slice_mean_rows(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
     of_key: dict[tuple[object, ...], list[tuple[float, int, object]]] = {}
     for row in rows:
         cells = dict(zip(SLICE_COLUMNS, row, strict=True))
-        if cells["minus"] == "" and cells["PQ"] != "":
+        if cells["minus"] is None and cells["PQ"] is not None:
             names = (cells["attribute"], cells["group"], cells["system"])
             found = float(str(cells["PQ"])), int(str(cells["images"])), cells["value"]
             of_key.setdefault(names, []).append(found)
@@ -55,6 +55,6 @@ def _pq_of_last(rows: Sequence[Sequence[object]], *, last: str) -> float:
     """PQ of all categories under one system; infinite without one."""
     for row in rows:
         cells = dict(zip(SLICE_COLUMNS, row, strict=True))
-        if (cells["group"], cells["system"], cells["minus"]) == ("All", last, ""):
-            return float("inf") if cells["PQ"] == "" else float(str(cells["PQ"]))
+        if (cells["group"], cells["system"], cells["minus"]) == ("All", last, None):
+            return float("inf") if cells["PQ"] is None else float(str(cells["PQ"]))
     return float("inf")

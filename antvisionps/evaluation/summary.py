@@ -17,14 +17,13 @@ def groups(categories: CategorySet) -> dict[str, list[int]]:
 
 def percentages(quality: Quality) -> dict[str, float | None]:
     """PQ, SQ, RQ times 100; None where there is no category to measure."""
-    values = zip(MEASURES, (quality.pq, quality.sq, quality.rq), strict=True)
-    return {measure: None if math.isnan(value) else 100 * value for measure, value in values}
+    return dict(zip(MEASURES, in_percent((quality.pq, quality.sq, quality.rq)), strict=True))
 
 
-def in_percent(values: Iterable[float]) -> Iterator[object]:
-    """Cells of a table: the values times 100; empty where there is nothing to measure."""
+def in_percent(values: Iterable[float]) -> Iterator[float | None]:
+    """The values times 100; None, an empty cell of a table, where there is nothing to measure."""
     for value in values:
-        yield "" if math.isnan(value) else 100 * value
+        yield None if math.isnan(value) else 100 * value
 
 
 def summarize(counts: MatchCounts, categories: CategorySet) -> dict[str, dict[str, float | None]]:

@@ -20,7 +20,7 @@ from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.segment_runs import SegmentRuns
-from antvisionps.panoptic.segments import Segment, run_starts
+from antvisionps.panoptic.segments import Segment, measure_runs, run_starts
 from antvisionps.predictions.instances import ImageInstances
 
 
@@ -340,10 +340,11 @@ def add_stuff(
     kept = run_starts(segment_ids)  # neighbours of one segment become one run
     lengths = np.diff(starts[kept], append=class_map.size).astype(np.int32)
     runs = SegmentRuns(lengths, segment_ids[kept], np.array([0, len(kept)]))
+    ids = runs.segment_indices.astype(np.int16)  # of 16 bits: sorted by counting
     segments = tuple(
         FusedSegment(segment_id, category_id, area_px, bbox_xywh, score, end)
-        for segment_id, ((category_id, score, end), (area_px, bbox_xywh)) in enumerate(
-            zip(described, _measure_segments(runs, class_map.shape[1]), strict=True), start=1
+        for (category_id, score, end), (segment_id, area_px, bbox_xywh) in zip(
+            described, measure_runs(lengths, ids, width=class_map.shape[1]), strict=True
         )
     )
     return runs, segments, rejected
@@ -357,21 +358,3 @@ def _reason_against_stuff(free_px: int, lost_px: int, min_stuff_area_px: int) ->
     if free_px + lost_px == 0:
         return RejectReason.EMPTY
     return RejectReason.LOW_CONFIDENCE if free_px + lost_px >= least_px else RejectReason.AREA
-
-
-def _measure_segments(runs: SegmentRuns, width: int) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """Pixels and bbox_xywh of each segment of a map but void, in ascending id."""
-    stops = np.cumsum(runs.lengths, dtype=np.int64)
-    top, left = np.divmod(stops - runs.lengths, width)
-    bottom, right = np.divmod(stops - 1, width)
-    left[bottom > top], right[bottom > top] = 0, width - 1
-    order = np.argsort(runs.segment_indices.astype(np.int16), kind="stable")  # of 16 bits: by counting
-    ids = runs.segment_indices[order]
-    first = run_starts(ids)
-    area_px = np.add.reduceat(runs.lengths[order], first)
-    (left, top), (right, bottom) = (
-        [reduce.reduceat(side[order], first) for side in sides]
-        for reduce, sides in ((np.minimum, (left, top)), (np.maximum, (right, bottom)))
-    )
-    rows = np.stack([area_px, left, top, right + 1 - left, bottom + 1 - top], axis=1)[ids[first] != VOID_SEGMENT_ID]
-    return [(area, (x, y, width, height)) for area, x, y, width, height in rows.tolist()]

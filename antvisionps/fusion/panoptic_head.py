@@ -17,7 +17,8 @@ import numpy as np
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import Candidate, FusedImage, HeuristicRules, add_stuff, choose_candidates, crop_masks
 from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
-from antvisionps.fusion.semantic_average import SemanticAverage
+from antvisionps.fusion.segment_quality import logit
+from antvisionps.fusion.semantic_average import FLOOR, SemanticAverage
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.predictions.instances import ImageInstances
 
@@ -25,9 +26,6 @@ MIN_STUFF_SHARE = 0.5
 """Part of an instance's region that one stuff class must hold of the semantic map to take the region over."""
 
 UNKNOWN = -1
-
-MAX_MASK_LOGIT = float(np.log(509))
-"""Of a mask probability within half an 8-bit step of 0 or 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +106,6 @@ def _on_image(box_xywh: np.ndarray, hw: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(y0, max(y0, min(bottom, hw[0]))), slice(x0, max(x0, min(right, hw[1])))
 
 
-def mask_probs_to_logits(mask_probs: np.ndarray) -> np.ndarray:
-    """float32 logits of uint8 probabilities (255 = 1), within ± MAX_MASK_LOGIT."""
-    probs = np.clip(mask_probs.astype(np.float32) / 255, 1 / 510, 509 / 510)
-    return np.log(probs / (1 - probs)).astype(np.float32)
-
-
 def fuse_image_by_head(
     instances: Mapping[str, ImageInstances],
     semantics: SemanticAverage,
@@ -167,7 +159,7 @@ def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:
                 "needs and imported ends lack; fuse by the heuristic"
             )
         grids.append(candidate.source.mask_probs[candidate.index])
-    return mask_probs_to_logits(np.array(grids)) if grids else np.zeros((0, 1, 1), dtype=np.float32)
+    return logit(np.array(grids) / np.float32(255), floor=FLOOR) if grids else np.zeros((0, 1, 1), dtype=np.float32)
 
 
 def _drop_overlapping(

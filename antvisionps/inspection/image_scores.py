@@ -14,7 +14,7 @@ from antvisionps.panoptic.ids import ImageId
 from antvisionps.report.score_tables import IMAGE_COUNTS_FILE, REMEDY, per_image_schema
 
 _ROUNDING = 1e-6
-COLUMNS = ("image_id", "category_id", "tp", "fp", "fn", "iou_sum")
+COLUMNS = ("category_id", "tp", "fp", "fn", "iou_sum")
 
 
 def counts_of(fused_folder: Path) -> Path:
@@ -31,11 +31,11 @@ def read_image_counts(path: Path, *, system: str) -> dict[ImageId, MatchCounts] 
         raise CacheError(f"{path}: a row lacks a value; {REMEDY}")
     is_of_system = np.array(table["system"].to_pylist(), dtype=object) == system
     image_ids = np.array(table["image_id"].to_pylist(), dtype=object)[is_of_system].tolist()
-    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS[1:]}
+    columns = {name: table[name].to_numpy()[is_of_system] for name in COLUMNS}
     starts = [row for row, image_id in enumerate(image_ids) if row == 0 or image_id != image_ids[row - 1]]
     counts: dict[ImageId, MatchCounts] = {}
     for start, stop in zip(starts, [*starts[1:], len(image_ids)], strict=False):
-        category_ids, *numbers = (columns[name][start:stop] for name in COLUMNS[1:])
+        category_ids, *numbers = (columns[name][start:stop] for name in COLUMNS)
         counts[image_ids[start]] = MatchCounts(category_ids, *numbers)
     if len(counts) < len(starts) or not all(map(_is_possible, counts.values())):
         raise CacheError(f"{path}: counts that cannot be, or an image that stands twice; {REMEDY}")

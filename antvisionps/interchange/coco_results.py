@@ -1,6 +1,7 @@
 """Instances in COCO's results format: one JSON list, a row each. https://cocodataset.org/#format-results."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.core.input_files import open_file
 from antvisionps.core.json_files import iterate_json
 from antvisionps.interchange.image_names import ImageFinder
-from antvisionps.interchange.json_numbers import number
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.probability_files import ROUNDING_ABOVE_ONE
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -178,3 +178,13 @@ def _rasterise(polygons: list[Any], image: PanopticImage, where: str) -> bytes:
     except ValueError as error:
         raise PredictionsError(f"{where}: {error}") from error
     return compress_counts([image.height * image.width], **hw) if counts is None else counts
+
+
+def number(value: Any) -> float | None:
+    """The finite number, None where it is none, as text, true and NaN."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None

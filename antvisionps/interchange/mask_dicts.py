@@ -105,6 +105,8 @@ def _join_semantics(one: ImageSemantics, other: ImageSemantics, *, where: str) -
 def _with_known_keys(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     is_single = "segmentation" in result  # one mask, as SAM's generator lists them
     found = {OF_SAM.get(key, key): value for key, value in result.items()}
+    if "scores" not in result and found.get("scores") is not None:  # SAM regresses IoUs, some to a little above 1
+        found["scores"] = np.clip(to_numpy(found["scores"]), 0, 1)
     if is_single:
         found = {key: value for key, value in found.items() if key in KEYS or key == "prompt"}
         found["masks"] = found["masks"][None] if hasattr(found["masks"], "shape") else [found["masks"]]

@@ -39,11 +39,6 @@ UNREADABLE = (
 """What the two readers below raise on files that are broken, encrypted or other than they say."""
 
 
-def reason(error: BaseException) -> str:
-    """The first line of its message: numpy's have more."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 def read_npy(path: Path) -> np.ndarray:
     """The array. Raises one of UNREADABLE."""
     with open_file(path) as file:

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from antvisionps.core.errors import PredictionsError
+from antvisionps.core.errors import PredictionsError, first_line
 from antvisionps.core.file_names import path_below
 from antvisionps.core.json_files import read_json
 from antvisionps.interchange.coco_results import checked_score
 from antvisionps.interchange.image_names import ImageFinder
 from antvisionps.interchange.label_table import LabelTable, own_labels
-from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, reason, whole_numbers
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npy, whole_numbers
 from antvisionps.interchange.semantic_files import VOID_CATEGORY, load_png, one_hot_semantics, refuse_other_size
 from antvisionps.panoptic.categories import json_flag
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -34,7 +34,7 @@ from antvisionps.panoptic.ids import whole_number
 from antvisionps.panoptic.png import decode_segment_ids
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.segment_runs import SegmentRuns, index_runs
-from antvisionps.panoptic.segments import PanopticImage, run_lengths
+from antvisionps.panoptic.segments import PanopticImage, map_ids, run_lengths
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -63,23 +63,15 @@ class PanopticResults:
                 raise PredictionsError(f"{annotations}: image {image.source_id} is missing; every image is needed")
         return cls(annotations, maps, labels or own_labels(dataset.categories), row_of_image)
 
-    def load(self, image: PanopticImage) -> tuple[np.ndarray, Segments]:
-        """(H, W) segment ids, and the segments among them; the other ids are void, and below them.
-
-        Raises PredictionsError on a map of another size, an unknown category, a score that is no number from 0 to 1,
-        and segments of map and JSON that disagree.
-        """
-        segment_ids, segments, where = self._read(image)
-        runs_of_segments(segment_ids, segments, where)
-        return segment_ids, segments
-
     def load_runs(self, image: PanopticImage) -> tuple[SegmentRuns, Segments]:
-        """The same as runs."""
-        segment_ids, segments, where = self._read(image)
+        """The map as runs of the segments; all else is void. Raises what `load` does, and PredictionsError where
+        segments of map and JSON disagree."""
+        segment_ids, segments, where = self.load(image)
         return runs_of_segments(segment_ids, segments, where), segments
 
-    def _read(self, image: PanopticImage) -> tuple[np.ndarray, Segments, str]:
-        """The third is what errors call it."""
+    def load(self, image: PanopticImage) -> tuple[np.ndarray, Segments, str]:
+        """(H, W) segment ids, the segments that the JSON lists, and what errors call the image. Raises PredictionsError
+        on a map of another size, an unknown category and a score that is no number from 0 to 1."""
         row = self.row_of_image[image.image_id]
         where = f"{self.annotations}: image {image.source_id}"
         segment_ids, meaning = _load_map(self.maps, row.get("file_name"), image, where)
@@ -94,7 +86,8 @@ def read_panoptic_results(
     without suffix. Raises what PanopticResults does."""
     results = PanopticResults.open(annotations, annotations.with_suffix(""), dataset=dataset, labels=labels)
     for image in dataset.images:
-        yield _convert(*results.load(image), image, labels)
+        segment_ids, segments, where = results.load(image)
+        yield convert_segments(segment_ids, segments, image, labels, where)
 
 
 def _rows_by_image(path: Path, images: ImageFinder) -> dict[int, Mapping[str, Any]]:
@@ -130,7 +123,7 @@ def _load_npy(path: Path) -> np.ndarray:
         return whole_numbers(read_npy(path))
     except UNREADABLE as error:
         raise PredictionsError(
-            f"{path}: cannot be read as a map of segment ids ({reason(error)}); write it again with np.save"
+            f"{path}: cannot be read as a map of segment ids ({first_line(error)}); write it again with np.save"
         ) from error
 
 
@@ -195,23 +188,12 @@ def convert_segments(
     """Things as instances and all segments as semantics, of (H, W) segment ids. Raises PredictionsError where ids and
     segments disagree."""
     runs_of_segments(segment_ids, segments, where)
-    return _convert(segment_ids, segments, image, labels)
-
-
-def _convert(
-    segment_ids: np.ndarray, segments: Segments, image: PanopticImage, labels: LabelTable
-) -> tuple[ImageInstances, ImageSemantics]:
-    present, inverse = np.unique(segment_ids, return_inverse=True)
-    inverse = inverse.reshape(segment_ids.shape)
-    category_of = [
-        segments[segment_id][0] if segment_id in segments else VOID_CATEGORY for segment_id in present.tolist()
-    ]
-    semantics = one_hot_semantics(np.array(category_of, dtype=np.int32)[inverse], image, labels.categories)
+    category_of = {segment_id: category_id for segment_id, (category_id, _) in segments.items()}
+    category_map = map_ids(segment_ids, category_of, np.int32, otherwise=VOID_CATEGORY)
     instances = []
-    for index, segment_id in enumerate(present.tolist()):
-        category_id, score = segments.get(segment_id, (VOID_CATEGORY, 0.0))
+    for segment_id, (category_id, score) in sorted(segments.items()):
         if category_id in labels.categories.thing_ids:
-            rle = encode_masks(inverse[None] == index)[0]
+            rle = encode_masks((segment_ids == segment_id)[None])[0]
             box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
             instances.append((category_id, score, box, rle))
-    return ImageInstances.of(image, instances), semantics
+    return ImageInstances.of(image, instances), one_hot_semantics(category_map, image, labels.categories)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.errors import CacheError, PredictionsError, first_line
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, reason, whole_numbers
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, whole_numbers
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.semantic import ImageSemantics
 
@@ -64,8 +64,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             arrays[name] = whole_numbers(arrays[name])
     except UNREADABLE as error:
         raise PredictionsError(
-            f"{path}: expected an npz of probs (C, height, width) and category_ids (C,), got none ({reason(error)}); "
-            "write it with np.savez"
+            f"{path}: expected an npz of probs (C, height, width) and category_ids (C,), got none "
+            f"({first_line(error)}); write it with np.savez"
         ) from error
     return arrays
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from antvisionps.core.errors import PredictionsError
+from antvisionps.core.errors import PredictionsError, first_line
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.letterbox import Padding
-from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, reason, whole_numbers
+from antvisionps.interchange.numpy_files import UNREADABLE, read_npz, whole_numbers
 from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import every_file
 from antvisionps.interchange.tool_arrays import Predicted
@@ -42,7 +42,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     except UNREADABLE as error:
         raise PredictionsError(
             f"{path}: expected an npz of class_logits (Q, C + 1) and mask_logits (Q, h, w), got none "
-            f"({reason(error)}); write it with np.savez"
+            f"({first_line(error)}); write it with np.savez"
         ) from error
 
 

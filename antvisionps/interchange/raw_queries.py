@@ -58,7 +58,8 @@ def read_queries(
     class_probs = softmax(class_logits.astype(np.float32), axis=1)[:, :-1]
     place = {} if padding is None else padding.place(mask_logits.shape[1:], where)
     masses = np.tensordot(class_probs.T, sigmoid(mask_logits.astype(np.float32)), axes=1)
-    semantics = semantics_from_scores(masses / masses.sum(axis=0), image, labels, where, **place)
+    total = np.maximum(masses.sum(axis=0), np.finfo(np.float32).tiny)  # no query claims a cell of padding
+    semantics = semantics_from_scores(masses / total, image, labels, where, **place)
     return Predicted(_instances(class_probs, mask_logits.astype(np.float32), image, labels, where, padding), semantics)
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from antvisionps.core.errors import PredictionsError
+from antvisionps.core.errors import PredictionsError, first_line
 from antvisionps.core.input_files import open_file
-from antvisionps.interchange.numpy_files import UNREADABLE, reason
+from antvisionps.interchange.numpy_files import UNREADABLE
 
 BROKEN = (*UNREADABLE, pickle.UnpicklingError, AttributeError, LookupError)
 """What reading a pickle raises that is cut off, or made by hand."""
@@ -55,7 +55,7 @@ def load_numbers(path: Path) -> Any:
             "you trust the file, load it in Python and give each of its results to antvisionps.Writer"
         ) from error
     except BROKEN as error:
-        raise PredictionsError(f"{path}: no readable pickle ({reason(error)}); write it again") from error
+        raise PredictionsError(f"{path}: no readable pickle ({first_line(error)}); write it again") from error
 
 
 class _Numbers(pickle.Unpickler):

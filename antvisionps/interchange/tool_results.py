@@ -134,7 +134,12 @@ def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
 
 
 def _read_segments_info(reader: ResultReader, result: Any, at: _Place) -> Predicted:
-    return _of_segments(reader, result["segmentation"], result["segments_info"], at=at)
+    segmentation, rows = result["segmentation"], result["segments_info"]
+    if getattr(segmentation, "ndim", 2) != 3:
+        return _of_segments(reader, segmentation, rows, at=at)
+    found = {"masks": segmentation, "scores": [row["score"] for row in rows]}  # of return_binary_maps
+    found |= {"labels": [row["label_id"] for row in rows]}
+    return read_mask_dict(found, at.image, reader.table, f"{at.where}: segments_info")
 
 
 def _read_panoptic_seg(reader: ResultReader, result: Any, at: _Place) -> Predicted:

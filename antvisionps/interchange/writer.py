@@ -17,7 +17,7 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any, Self
 
-from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.image_names import ImageFinder
@@ -34,7 +34,8 @@ UNKNOWN_WEIGHTS = "unknown"
 
 
 class Writer(AbstractContextManager["Writer"]):
-    """Writes predictions of the images that the COCO panoptic JSON `gt` lists to the folder `to`, whole or not at all.
+    """Writes predictions of the images that the COCO panoptic JSON `gt` lists to the folder `to`, whole or not at all;
+    a folder that holds other files is refused.
 
     `end` names the model. `labels` tells what the model's labels mean, by names or ids of the categories: a list that
     counts from 0 (mmdet's `classes`), {label: category} (Hugging Face's `id2label`), {"things": …, "stuff": …}
@@ -48,6 +49,7 @@ class Writer(AbstractContextManager["Writer"]):
             self._gt, images_dir=self._gt.parent, panoptic_dir=self._gt.parent, is_foreign=True
         )
         self._finder = ImageFinder(self._dataset)
+        self._ids = {image.source_id for image in self._dataset.images}
         categories = self._dataset.categories
         self._reader = ResultReader(categories, make_labels(labels, categories))
         self._header = CacheHeader(
@@ -55,6 +57,7 @@ class Writer(AbstractContextManager["Writer"]):
         )
 
     def __enter__(self) -> Self:
+        refuse_other_files(self._to, names=(INSTANCES_FILE, SEMANTIC_FILE))
         with ExitStack() as opened:
             self._folder = opened.enter_context(atomic_folder(self._to))
             self._spool = opened.enter_context(_Spool(self._folder))
@@ -84,7 +87,7 @@ class Writer(AbstractContextManager["Writer"]):
         self._spool.add(found, self._reader.read(result, found, padding=padding))
 
     def _find(self, image: int | str | PathLike[str]) -> PanopticImage:
-        if isinstance(image, PathLike) or (isinstance(image, str) and PurePath(image).suffix):
+        if isinstance(image, PathLike) or (isinstance(image, str) and image not in self._ids):
             image = PurePath(image).stem
         elif hasattr(image, "item"):  # a number of numpy or torch
             image = image.item()

@@ -10,11 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from antvisionps.core.errors import CacheError, PredictionsError
+from antvisionps.core.errors import CacheError, PredictionsError, first_line
 from antvisionps.core.input_files import read_file
 from antvisionps.interchange.coco_results import Instance, checked_score
 from antvisionps.interchange.label_table import LabelTable
-from antvisionps.interchange.numpy_files import reason
 from antvisionps.interchange.semantic_files import files_by_image
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.rle import encode_masks
@@ -44,7 +43,7 @@ def _read(path: Path, image: PanopticImage, labels: LabelTable) -> ImageInstance
             raise PredictionsError(f"{path}: the same row twice; save_txt appends, so empty the folder before a run")
         return ImageInstances.of(image, instances)
     except (OSError, UnicodeError, CacheError) as error:
-        raise PredictionsError(f"{path}: cannot be read ({reason(error)}); write it again") from error
+        raise PredictionsError(f"{path}: cannot be read ({first_line(error)}); write it again") from error
 
 
 def _parse(row: str, image: PanopticImage, labels: LabelTable, where: str) -> Instance:

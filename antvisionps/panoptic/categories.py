@@ -6,6 +6,7 @@ things first, then stuff, each in ascending category_id. So the first `len(thing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +142,8 @@ def _parse_name(value: object) -> str:
 
 
 def _parse_color(value: object) -> tuple[int, int, int]:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):  # as COCO Annotator writes it
+        value = list(bytes.fromhex(value[1:]))
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise ValueError(f"expected [r, g, b], got {value!r}")
     red, green, blue = map(whole_number, value)

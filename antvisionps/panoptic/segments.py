@@ -89,23 +89,30 @@ def measure_segments(
 
     Raises KeyError when the map holds an id that `category_ids` lacks.
     """
-    width = segment_ids.shape[1]
-    starts = run_starts(segment_ids, within_rows=True)
-    ids, lengths = segment_ids.ravel()[starts], np.diff(starts, append=segment_ids.size)
-    ys, lefts = np.divmod(starts, width)
-    order = np.argsort(ids, kind="stable")
-    first = run_starts(ids[order])
-    # Within a segment the runs are in raster order still, so the first and the last tell its rows.
-    tops, bottoms = ys[order[first]], ys[order[np.append(first[1:], len(order)) - 1]] + 1
-    x0, x1 = np.minimum.reduceat(lefts[order], first), np.maximum.reduceat((lefts + lengths)[order], first)
-    areas_px = np.add.reduceat(lengths[order], first)
     return tuple(
-        Segment(segment_id, category_ids[segment_id], area_px, (x, y, right - x, bottom - y), segment_id in crowd_ids)
-        for segment_id, area_px, x, y, right, bottom in np.stack(
-            [ids[order[first]], areas_px, x0, tops, x1, bottoms], axis=1
-        ).tolist()
-        if segment_id != VOID_SEGMENT_ID
+        Segment(segment_id, category_ids[segment_id], area_px, bbox_xywh, segment_id in crowd_ids)
+        for segment_id, area_px, bbox_xywh in measure_runs(*run_lengths(segment_ids), width=segment_ids.shape[1])
     )
+
+
+def measure_runs(
+    lengths: np.ndarray, ids: np.ndarray, *, width: int
+) -> list[tuple[int, int, tuple[int, int, int, int]]]:
+    """Id, pixels and bbox_xywh of each segment of a map but void, in ascending id, from its runs in raster order."""
+    stops = np.cumsum(lengths, dtype=np.int64)
+    top, left = np.divmod(stops - lengths, width)
+    bottom, right = np.divmod(stops - 1, width)
+    left[bottom > top], right[bottom > top] = 0, width - 1
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    first = run_starts(ids)
+    area_px = np.add.reduceat(lengths[order], first)
+    (left, top), (right, bottom) = (
+        [reduce.reduceat(side[order], first) for side in sides]
+        for reduce, sides in ((np.minimum, (left, top)), (np.maximum, (right, bottom)))
+    )
+    rows = np.stack([ids[first], area_px, left, top, right + 1 - left, bottom + 1 - top], axis=1).tolist()
+    return [(segment_id, area, (x, y, w, h)) for segment_id, area, x, y, w, h in rows if segment_id != VOID_SEGMENT_ID]
 
 
 def fill_in_measures(segments: Sequence[Segment], segment_ids: np.ndarray) -> tuple[Segment, ...]:
@@ -123,9 +130,8 @@ def fill_in_measures(segments: Sequence[Segment], segment_ids: np.ndarray) -> tu
     return tuple(map(fill_in, segments))
 
 
-def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:
-    """(R,) the flat index at which each run begins, in raster order, on which every map is constant; `within_rows` a
-    row ends a run.
+def run_starts(*maps: np.ndarray) -> np.ndarray:
+    """(R,) the flat index at which each run begins, in raster order, on which every map is constant.
 
     A map has fifty times fewer runs than pixels, so what is counted over runs costs little.
     """
@@ -133,8 +139,6 @@ def run_starts(*maps: np.ndarray, within_rows: bool = False) -> np.ndarray:
     is_start[:1] = True
     for flat in (values.ravel() for values in maps):
         is_start[1:] |= flat[1:] != flat[:-1]
-    if within_rows:
-        is_start.reshape(maps[0].shape)[:, 0] = True
     return np.flatnonzero(is_start)
 
 

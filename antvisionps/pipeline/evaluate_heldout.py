@@ -80,13 +80,9 @@ def _measure_lead(
 
 
 def _class_ap_table(ap: dict[str, dict[int, CategoryAP]]) -> pa.Table:
-    rows = [(category_id, end, row) for end, of_end in ap.items() for category_id, row in of_end.items()]
-    columns = [
-        [category_id for category_id, _, _ in rows],
-        [end for _, end, _ in rows],
-        [row.ap for _, _, row in rows],
-        [row.ap50 for _, _, row in rows],
-        [row.n_gt for _, _, row in rows],
+    rows = [
+        {"category_id": category_id, "end": end, "AP": row.ap, "AP50": row.ap50, "n_gt": row.n_gt}
+        for end, of_end in ap.items()
+        for category_id, row in of_end.items()
     ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, CLASS_AP_SCHEMA, strict=True)]
-    return pa.table(arrays, schema=CLASS_AP_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=CLASS_AP_SCHEMA)

@@ -31,6 +31,12 @@ from antvisionps.predictions.split_caches import SplitCaches
 
 IMAGES_PER_ROW_GROUP = 1024
 
+FILES_OF_SYSTEM = (
+    *(PANOPTIC_FILE, PANOPTIC_FOLDER, DOUBT_FOLDER),
+    *(SEGMENTS.file_name, CANDIDATES.file_name, RUNS_FILE),
+)
+"""What `fuse` writes of a system."""
+
 
 def fuse_systems(
     params: Params, *, prepared: Path, predictions: Path, routing: Path, calibration: Path, out: Path

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import ParamsError, PredictionsError
 from antvisionps.fusion.heuristic import HeuristicRules
@@ -26,6 +26,7 @@ from antvisionps.parallel.images import Workers
 from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate_and_validate, write_calibration
 from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
 from antvisionps.pipeline.ensemble import EnsembleSettings
+from antvisionps.pipeline.fuse import FILES_OF_SYSTEM
 from antvisionps.pipeline.fuse import fuse as fuse_caches
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
 from antvisionps.predictions.semantic import SemanticWriter
@@ -57,7 +58,8 @@ def fuse_folders(
 
     `gt` is a COCO panoptic JSON of the images; with its maps in `gt_maps` labels are compared with the truth.
     `calibrate_on`: JSON, maps and model → folder of held-out images, on which stage calibrate's values are fitted; what
-    was found is OUT/calibration.json. Raises what `fuse` and `import_end` do.
+    was found is OUT/calibration.json. Raises what `fuse` and `import_end` do, and OutputError where `out` holds
+    anything but a former result.
     """
     chosen = EnsembleSettings.of(settings)
     chosen.refuse_unfitted(is_calibrated=calibrate_on is not None)
@@ -65,6 +67,7 @@ def fuse_folders(
     if calibrate_on is not None:
         parts["heldout"] = _heldout(calibrate_on, parts["val"])
     fusion = chosen.fusion(list(folders), parts["val"].dataset.categories)
+    refuse_other_files(Path(out), names=(*FILES_OF_SYSTEM, CALIBRATION))
     with atomic_folder(Path(out)) as folder:
         imported = folder / ".imported"
         caches = _import_all(parts, imported, fusion)

@@ -20,8 +20,6 @@ OpenBlock = Callable[[Path, CacheHeader], CacheReader[Image]]
 
 def is_whole(block: Path, open_block: OpenBlock[Image], *, header: CacheHeader, image_ids: Sequence[int]) -> bool:
     """Whether the file is there and holds these images, all of them readable."""
-    if not block.exists():
-        return False
     try:
         with open_block(block, header) as images:
             return [image.image_id for image in images] == list(image_ids)

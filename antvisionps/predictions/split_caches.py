@@ -83,7 +83,7 @@ class SplitCaches:
         for end in ends:
             of_split = self._files(end, self.split)
             if not of_split:
-                folder = cache_path(self.predictions_dir, end=end, split=self.split, file_name="").parent
+                folder = self.predictions_dir / end / self.split
                 raise CacheError(f"{folder}: neither {INSTANCES_FILE} nor {SEMANTIC_FILE}; run `dvc repro`")
             self._refuse_missing(end, of_split)
             existing += [(end, path) for name, path in of_split.items() if name == file_name]

@@ -113,7 +113,7 @@ def _modules(project_root: Path) -> Iterator[Finding]:
             if error.name != name:  # else it is listed as missing already
                 yield Finding("wrong", name, f"does not load: {error}", _install_command(project_root, "models"))
         except (ImportError, OSError) as error:
-            remedy = _install_command(project_root, "models")
+            remedy = _install_command(project_root, "models" if name.startswith("torch") else "")
             if name == "cv2":
                 remedy = (
                     f"{sys.executable} -m pip uninstall --yes opencv-python opencv-python-headless && {remedy}"

@@ -42,7 +42,12 @@ TIMEOUT_S = 10.0
 def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding]]:
     """What the run needs, and what is right or wrong with it; `disk` is a folder of the disk that the run writes to."""
     images, data = look_at_data(params.prepare)
-    networks = list(networks_of(params))
+    of_kind = {"thing": images.categories.things, "stuff": images.categories.stuff}
+    missing = [kind for kind, found in of_kind.items() if not found] if params.ends else []
+    if missing:
+        remedy = "name stuff with --stuff of `antvisionps convert`, or set ends to []"
+        data.append(Finding("wrong", "data", f"no {missing[0]} category, and the ends predict both", remedy))
+    networks = [] if missing else list(networks_of(params))
     trials, tried = _try_all(networks, params, images)
     needs = disk_needs(
         weights_bytes=[trial.weights_bytes for trial in trials.values()] or [0],

@@ -127,7 +127,7 @@ def _places(annotations: Path, folders: Sequence[Path], split: str) -> SplitPlac
     photo_name = str(_first(annotations, "images").get("file_name"))
 
     def of_split(folder: Path) -> bool:
-        return _SPLIT[split].search(folder.relative_to(folders[0]).as_posix()) is not None
+        return _SPLIT[split].search(folder.relative_to(folders[0]).as_posix().lower()) is not None
 
     maps = _holding(folders, map_name, annotations, of_split, is_map=True)
     photos = _holding([one for one in folders if one != maps], photo_name, annotations, of_split, is_map=False)

@@ -1,5 +1,6 @@
 """A page of several runs of the same images: each run is a system there, scored with intervals against the first."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,6 @@ from antvisionps.report.page import PhotoSizes, write_page
 
 Json = dict[str, Any]
 DIGITS = 4
-NUMBERS = ("PQ", "low", "high")
-"""Columns of intervals.csv that have no value where there is nothing to measure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +80,7 @@ def image_counts(run: ComparedRun, truth: PanopticDataset) -> list[MatchCounts]:
 
 def _true_segments(image: PanopticImage) -> dict[int, int]:
     """category_id → number of its segments that count."""
-    numbers: dict[int, int] = {}
-    for segment in image.segments:
-        if not segment.is_crowd:
-            numbers[segment.category_id] = numbers.get(segment.category_id, 0) + 1
-    return numbers
+    return Counter(segment.category_id for segment in image.segments if not segment.is_crowd)
 
 
 def _counted_segments(counts: MatchCounts) -> dict[int, int]:
@@ -105,11 +100,5 @@ def _metrics(counts: Mapping[str, Sequence[MatchCounts]], truth: PanopticDataset
 
 
 def _records(columns: Sequence[str], rows: Any) -> list[Json]:
-    """None where a CSV has an empty number."""
-    return [{name: _cell(name, value) for name, value in zip(columns, row, strict=True)} for row in rows]
-
-
-def _cell(name: str, value: object) -> object:
-    if value == "" and name in NUMBERS:
-        return None
-    return round(value, DIGITS) if isinstance(value, float) else value
+    rounded = ([round(cell, DIGITS) if isinstance(cell, float) else cell for cell in row] for row in rows)
+    return [dict(zip(columns, row, strict=True)) for row in rounded]

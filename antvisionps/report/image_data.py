@@ -1,6 +1,6 @@
 """What the report page shows of one image, as plain values: every map as runs, every segment with its outcome."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,14 @@ from antvisionps.evaluation.segment_outcomes import (
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
+from antvisionps.panoptic.gt_instances import GtInstances, open_annotated, visible_instances
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_starts
 from antvisionps.predictions.fused_files import CANDIDATES, REMEDY, SEGMENTS, RowsByImage, has_doubt, read_doubt
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import shrink_photo, shrunk_hw
-from antvisionps.report.reliability import WrongOf, open_wrong_of_ends, wrong_segments
+from antvisionps.report.reliability import WrongOf, wrong_of_ends, wrong_segments
 
 Json = dict[str, Any]
 SCORE_DIGITS, IOU_DIGITS = 4, 4
@@ -80,11 +81,6 @@ class ImageData:
     wrong: WrongOf
 
 
-def open_image_data(sources: ReportSources) -> Callable[[int], ImageData]:
-    """Opens all files and returns what assembles the data of the image at an index."""
-    return _PageFiles(sources).assemble
-
-
 @dataclass(frozen=True, eq=False)
 class _OfSystem:
     """What the page shows of an image by one system, and what is counted of it; `wrong` is None without ends."""
@@ -95,7 +91,7 @@ class _OfSystem:
     wrong: np.ndarray | None
 
 
-class _PageFiles:
+class PageFiles:
     """The files that the page is of, opened."""
 
     def __init__(self, sources: ReportSources) -> None:
@@ -103,13 +99,14 @@ class _PageFiles:
         caches, ends = sources.caches, sources.ends
         self.instances = caches.open_instances(ends) if caches else {}
         self.semantics = caches.open_semantics(ends) if caches else {}
-        self.wrong_of_ends = open_wrong_of_ends(caches, ends) if caches else None
+        self.annotated = open_annotated(caches.dataset) if caches else None
         self.rows_of = {
             system: [RowsByImage(fused.annotations.parent, table, fused) for table in (SEGMENTS, CANDIDATES)]
             for system, fused in sources.mapped.items()
         }
 
     def assemble(self, index: int) -> ImageData:
+        """The data of the image at that index."""
         image = self.sources.truth.images[index]
         gt_ids = self.sources.truth.load_segment_ids(image)
         found = {end: reader.read(image.image_id) for end, reader in self.instances.items()}
@@ -126,7 +123,10 @@ class _PageFiles:
             )
             for system in self.sources.fused
         }
-        wrong = self.wrong_of_ends(image, gt_ids, planes) if self.wrong_of_ends else {}
+        wrong: WrongOf = {}
+        if self.sources.ends:
+            gt = self._gt_instances(image, gt_ids)
+            wrong = wrong_of_ends(found, planes, gt=gt, gt_ids=gt_ids, image=image, categories=self.categories)
         page = {
             "id": image.image_id,
             "disagreement": _disagreement_runs([*planes.values()], image, self.categories),
@@ -149,6 +149,11 @@ class _PageFiles:
             {system: of.confused for system, of in systems.items()},
             wrong | {f"{system}/segments": of.wrong for system, of in systems.items() if of.wrong is not None},
         )
+
+    def _gt_instances(self, image: PanopticImage, gt_ids: np.ndarray) -> GtInstances:
+        if self.annotated is None:
+            return visible_instances(gt_ids, image, self.categories)
+        return self.annotated.read(image.image_id)
 
     def _of_system(
         self, system: str, fused: PanopticDataset, index: int, gt_ids: np.ndarray, found: Mapping[str, ImageInstances]

@@ -32,7 +32,7 @@ from antvisionps.panoptic.slices import Slices
 from antvisionps.parallel.images import Workers, map_images
 from antvisionps.predictions.fused_files import has_doubt
 from antvisionps.report.confusion import Confusion, write_confusion_csv
-from antvisionps.report.image_data import UNEXPLAINED, ImageData, ReportSources, open_image_data, photo_jpeg
+from antvisionps.report.image_data import UNEXPLAINED, ImageData, PageFiles, ReportSources, photo_jpeg
 from antvisionps.report.overview_data import (
     describe_categories,
     describe_slices,
@@ -46,6 +46,9 @@ from antvisionps.report.score_tables import read_ignored, read_metrics
 Json = dict[str, Any]
 
 ZLIB_LEVEL = 6
+
+FOLDERS = ("data", "images", "thumbnails")
+CONFUSION, CURVES = "confusion.csv", "curves.csv"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
     with atomic_folder(out) as folder:
         with as_file(files("antvisionps.report") / "site") as site:
             copy_files(site, folder)
-        for name in ("data", "images", "thumbnails"):
+        for name in FOLDERS:
             (folder / name).mkdir()
         open_work = partial(_open_writing, folder, sources, sizes)
         images = []
@@ -121,18 +124,24 @@ def write_page(out: Path, sources: ReportSources, overview: Json, *, sizes: Phot
             image = sources.truth.images[index]
             name = image.file_name if image.given_id is None else f"{image.source_id} ({image.file_name})"
             tallies = [packed_tally(rows) for rows in data.tally.values()]
-            images.append([image.image_id, name, image.width, image.height, tallies])
+            given = [] if image.given_id is None else [str(image.given_id)]
+            images.append([image.image_id, name, image.width, image.height, tallies, *given])
             confusion.add(data.confused)
             wrong.add(data.wrong)
         write_script(folder / "data" / "overview.js", overview | {"images": images} | confusion.totals())
         write_script(folder / "data" / "pairs.js", confusion.pairs())
         write_script(folder / "data" / "wrong.js", wrong.document())
-        write_confusion_csv(folder / "confusion.csv", confusion.pixels(), categories)
-        write_curves_csv(folder / "curves.csv", overview.get("curves", []))
+        write_confusion_csv(folder / CONFUSION, confusion.pixels(), categories)
+        write_curves_csv(folder / CURVES, overview.get("curves", []))
+
+
+def names_of_page() -> list[str]:
+    """Of all files and folders that lie directly in a page's folder."""
+    return [*(path.name for path in (files("antvisionps.report") / "site").iterdir()), *FOLDERS, CONFUSION, CURVES]
 
 
 def _open_writing(folder: Path, sources: ReportSources, sizes: PhotoSizes) -> Callable[[int], ImageData]:
-    assemble = open_image_data(sources)
+    assemble = PageFiles(sources).assemble
 
     def write(index: int) -> ImageData:
         image = sources.truth.images[index]

@@ -1,17 +1,19 @@
 """Of each image how much is wrong of what was said with a confidence: what a bin of a reliability diagram leads to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from antvisionps.evaluation.instance_matches import open_matching
+from antvisionps.evaluation.average_precision import match_image
 from antvisionps.evaluation.reliability import BINS, Reliability, instance_reliability
 from antvisionps.evaluation.segment_outcomes import IGNORED, MATCHED, SegmentOutcome
 from antvisionps.evaluation.semantic_reliability import semantic_reliability
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.gt_instances import GtInstances
 from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.semantic import ImageSemantics
-from antvisionps.predictions.split_caches import SplitCaches
 
 Json = dict[str, Any]
 WRONG_ID = "wrong"
@@ -40,19 +42,21 @@ class WrongByBin:
         return {"id": WRONG_ID, "of": self._found}
 
 
-def open_wrong_of_ends(
-    caches: SplitCaches, ends: Sequence[str]
-) -> Callable[[PanopticImage, np.ndarray, Mapping[str, ImageSemantics]], WrongOf]:
-    """What counts in an image with these (H, W) segment ids and semantics of the ends."""
-    match, categories = open_matching(caches, ends), caches.dataset.categories
-
-    def count(image: PanopticImage, gt_ids: np.ndarray, semantics: Mapping[str, ImageSemantics]) -> WrongOf:
-        instances = {end: instance_reliability(of_end) for end, of_end in match(image, gt_ids).items()}
-        probabilities = {end: semantic_reliability(one, gt_ids, image, categories) for end, one in semantics.items()}
-        of_each = {"instances": instances, "semantics": probabilities}
-        return {f"{end}/{of}": _wrong(found) for of, of_ends in of_each.items() for end, found in of_ends.items()}
-
-    return count
+def wrong_of_ends(
+    instances: Mapping[str, ImageInstances],
+    semantics: Mapping[str, ImageSemantics],
+    *,
+    gt: GtInstances,
+    gt_ids: np.ndarray,
+    image: PanopticImage,
+    categories: CategorySet,
+) -> WrongOf:
+    """Of what the ends say of an image, whose (H, W) segment ids these are."""
+    of_each = {
+        "instances": {end: instance_reliability(match_image(one, gt)) for end, one in instances.items()},
+        "semantics": {end: semantic_reliability(one, gt_ids, image, categories) for end, one in semantics.items()},
+    }
+    return {f"{end}/{of}": _wrong(found) for of, of_ends in of_each.items() for end, found in of_ends.items()}
 
 
 def wrong_segments(scores: Sequence[float | None], outcomes: Sequence[SegmentOutcome]) -> np.ndarray:

@@ -19,6 +19,7 @@ from antvisionps.core.input_files import read_file
 from antvisionps.core.parquet_files import ParquetReader
 from antvisionps.evaluation.average_precision import RECALL_POINTS
 from antvisionps.evaluation.panoptic_quality import SIZES
+from antvisionps.evaluation.score_rows import LRP_COLUMNS
 from antvisionps.panoptic.categories import CategorySet
 
 Json = dict[str, Any]
@@ -268,6 +269,4 @@ def _number(text: str, *, low: float, high: float = _PERCENT_LIMIT) -> float | i
     return int(value) if value.is_integer() and "." not in text else round(value, 4)
 
 
-_LRP = dict.fromkeys(
-    [prefix + part for prefix in ("", "optimal_") for part in ("LRP", "localisation", "FP", "FN")], _percent
-)
+_LRP = dict.fromkeys(LRP_COLUMNS[2:], _percent)

@@ -122,8 +122,8 @@ ANNOTATION = r"annotation 3 of image 1: "
     [
         (change_annotation(image_id="1"), "annotation 3: image_id '1' is text, images have number ids, as 1"),
         (change_annotation(image_id=1.5), "annotation 3: image_id: expected a whole number or text, got 1.5"),
-        (change_annotation(category_id=SKY), ANNOTATION + "expected a category that is a thing, got 2"),
-        (change_annotation(category_id=77), ANNOTATION + "expected a category that is a thing, got 77"),
+        (change_annotation(category_id=SKY), ANNOTATION + "expected a category of instances, got 2"),
+        (change_annotation(category_id=77), ANNOTATION + "expected a category of instances, got 77"),
         (change_annotation(iscrowd="0"), ANNOTATION + "iscrowd: expected 0, 1, false or true, got '0'"),
         (change_annotation(id=9), "annotation 9 is there twice"),
         (change_annotation(segmentation="x"), ANNOTATION + "segmentation: expected polygons"),
@@ -175,7 +175,7 @@ def test_poor_rows_are_skipped_and_counted_and_the_others_are_as_without_them(fo
     assert [line.removeprefix(f"warning: {folder / 'instances.json'}: ") for line in warnings] == [
         "1 annotations have polygons without area, which are left out; first: annotation 3 of image 1",
         "5 annotations without a pixel are skipped; first: annotation 20 of image 2",
-        "2 annotations of images without panoptic annotation are skipped; first: image 77",
+        "2 annotations of images that are not listed are skipped; first: image 77",
     ]
 
 

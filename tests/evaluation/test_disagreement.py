@@ -104,7 +104,7 @@ def test_rows_count_cells_by_their_true_class_and_leave_void_out():
     assert DISAGREEMENT_COLUMNS[2:] == ("disagreement", "differ", "wrong_where_same", "wrong_where_differ")
     # Of equal probabilities the lowest class, the dog, is the likeliest.
     assert rows[0] == ["All", 12, *(pytest.approx(value, abs=1e-4) for value in (25, 25, 100 / 3, 100))]
-    assert rows[1] == ["cat", 6, *(pytest.approx(value, abs=1e-4) for value in (0, 0, 50)), ""]
+    assert rows[1] == ["cat", 6, *(pytest.approx(value, abs=1e-4) for value in (0, 0, 50)), None]
     assert rows[2] == ["sky", 6, *(pytest.approx(value, abs=1e-4) for value in (50, 50, 0, 100))]
     assert len(rows) == 3
     total = DisagreementCounts.total([counts, counts])

@@ -5,15 +5,10 @@ import pytest
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
-from antvisionps.fusion.panoptic_head import (
-    UNKNOWN,
-    SemanticLogits,
-    fuse_image_by_head,
-    mask_probs_to_logits,
-    panoptic_argmax,
-)
+from antvisionps.fusion.panoptic_head import UNKNOWN, SemanticLogits, fuse_image_by_head, panoptic_argmax
 from antvisionps.fusion.rejected import RejectReason
-from antvisionps.fusion.semantic_average import average_semantics
+from antvisionps.fusion.segment_quality import logit
+from antvisionps.fusion.semantic_average import FLOOR, average_semantics
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import category_set, draw_box, found
 
@@ -131,7 +126,8 @@ def test_without_mask_probs_there_is_no_head():
 
 
 def test_mask_probs_and_logits():
-    logits = mask_probs_to_logits(np.array([0, 51, 204, 255], np.uint8))
+    logits = logit(np.array([0, 51, 204, 255], np.uint8) / np.float32(255), floor=FLOOR)
+    assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, [-math.log(509), math.log(0.25), math.log(4), math.log(509)], rtol=1e-4)
 
 

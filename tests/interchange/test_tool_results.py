@@ -241,6 +241,18 @@ class Found:
     semantic: np.ndarray | None = None
 
 
+def test_an_iou_that_sam_predicts_above_1_is_1(written, dataset):
+    name = dataset.categories.things[0].name
+    each = [{"segmentation": LEFT, "predicted_iou": score, "prompt": name} for score in (1.03, 0.5)]
+    assert written(each)[0].scores.tolist() == [1, 0.5]
+
+
+def test_binary_maps_of_transformers_are_instances(written, dataset):
+    rows = [{"id": n, "label_id": n, "score": score, "was_fused": False} for n, score in enumerate((0.75, 0.5))]
+    instances, _ = written({"segmentation": torch.tensor(MASKS).float(), "segments_info": rows}, names(dataset))
+    assert_left_and_right(instances, thing_ids(dataset, 0, 1))
+
+
 def test_a_dataclass_is_read_as_a_dict_of_its_fields(written, dataset):
     ids = thing_ids(dataset, 1, 3)
     instances, semantics = written(Found(MASKS, [0.75, 0.5], ids))
@@ -299,6 +311,14 @@ def test_mask_probs_of_raw_queries_are_the_masks_seen_through_their_boxes(writte
         mask = instances.runs.mask(index)[y : y + height, x : x + width]
         stretched = cv2.resize(instances.mask_probs[index], (width, height), interpolation=cv2.INTER_LINEAR) >= 128
         assert (stretched & mask).sum() / (stretched | mask).sum() > 0.95
+
+
+def test_a_cell_that_no_raw_query_claims_is_void(written, dataset):
+    outputs = queries(dataset)
+    outputs.masks_queries_logits[:, :, :20] = -200  # of which float32's sigmoid is 0
+    _, semantics = written(outputs, names(dataset))
+    assert semantics.planes[:, :20].max() == 0
+    assert semantics.planes[:, 20:].max() > 0
 
 
 def test_padding_of_raw_queries_is_cut_off(written, dataset):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from antvisionps import Writer
-from antvisionps.core.errors import PredictionsError
+from antvisionps.core.errors import OutputError, PredictionsError
 from antvisionps.interchange.import_end import import_end
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
@@ -150,3 +150,27 @@ def test_outputs_of_models_of_transformers_are_taken_as_they_are(dataset, tmp_pa
     with SemanticReader(tmp_path / "w" / SEMANTIC_FILE) as cache:
         for image in cache:  # of every pixel the probabilities sum to 1, but for rounding
             np.testing.assert_allclose(image.planes.sum(axis=0), 255.0, atol=len(dataset.categories) / 2)
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path, dataset, results):
+    write(tmp_path / "out" / "mine", dataset, results, results)
+    with pytest.raises(OutputError, match="out: holds mine, and is replaced whole; name a new folder"):
+        write(tmp_path / "out", dataset, results, results)
+    before = bytes_below(tmp_path / "out")
+    (tmp_path / "out" / "mine" / ".DS_Store").touch()
+    write(tmp_path / "out" / "mine", dataset, results, results)
+    assert bytes_below(tmp_path / "out") == before
+
+
+def test_text_ids_that_end_like_photos_are_ids(tmp_path, dataset, results):
+    document = json.loads(dataset.annotations.read_text())
+    own_id = {row["id"]: f"{place}/1.jpg" for place, row in enumerate(document["images"])}
+    for image, annotation in zip(document["images"], document["annotations"], strict=True):
+        annotation["image_id"] = own_id[annotation["image_id"]]
+        image["id"] = own_id[image["id"]]
+    (tmp_path / "gt.json").write_text(json.dumps(document))
+    with Writer("mine", gt=tmp_path / "gt.json", to=tmp_path / "out") as writer:
+        for image_id, result in results.items():
+            writer.add(own_id[image_id], result)
+    with InstancesReader(tmp_path / "out" / INSTANCES_FILE) as instances:
+        assert [len(image) for image in instances] == [len(result["scores"]) for result in results.values()]

@@ -15,10 +15,10 @@ from tests.pipeline.workspace import fail, write_params
 @pytest.mark.parametrize(
     ("stage", "missing", "message"),
     [
-        ("evaluate_heldout", "predictions", "neither instances.parquet nor"),
+        ("evaluate_heldout", "predictions", "e_ups/heldout: neither instances.parquet nor"),
         ("calibrate", "routing", "no readable routing table"),
         ("fuse", "routing", "no readable routing table"),
-        ("fuse", "predictions", "neither instances.parquet nor"),
+        ("fuse", "predictions", "e_ups/val: neither instances.parquet nor"),
         ("fuse", "calibration", "no readable calibration"),
         ("score", "fused", "no readable COCO panoptic JSON"),
         ("score", "routing", "no readable routing table"),

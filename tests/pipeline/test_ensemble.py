@@ -299,6 +299,19 @@ def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp
     assert list(tmp_path.rglob(".*")) == []
 
 
+def test_a_folder_that_holds_predictions_is_not_replaced_and_a_path_may_hold_an_equals_sign(
+    of_ends, written, tmp_path, capsys
+):
+    folder = shutil.copytree(written["val"]["e_ups"], tmp_path / "out" / "lr=0.1" / "val")
+    command = ["fuse", "--gt", str(of_ends[0].annotations), "--pred", str(folder), "--out"]
+    with pytest.raises(SystemExit):
+        cli.main([*command, str(tmp_path / "out")])
+    assert "out: holds lr=0.1, and is replaced whole; name a new folder" in capsys.readouterr().err
+    for _ in range(2):
+        cli.main([*command, str(tmp_path / "fused")])
+    assert {*pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist()} == {"val"}
+
+
 def as_text(rles):
     return [rle | {"counts": rle["counts"].decode()} for rle in rles]
 

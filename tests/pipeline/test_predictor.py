@@ -127,7 +127,7 @@ def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
 
     out = tmp_path / "out"
     refuse("broken.jpg: cannot be read as a picture", tmp_path / "broken.jpg", "--out", out)
-    refuse("holds thesis.txt, and --out is replaced whole", "--out", tmp_path / "mine")
+    refuse("holds thesis.txt, and is replaced whole", "--out", tmp_path / "mine")
     refuse("expected a folder to write, got a file", "--out", tmp_path / "broken.jpg")
     refuse("network.json: no readable network (no such file); train that network", "--out", out, "--models", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]

@@ -102,6 +102,14 @@ def test_the_maps_of_two_runs_stand_beside_each_other(opened, comparison):
     expect(page.locator("#segments h2")).to_have_text("Segments of HEAD")
 
 
+def test_a_run_without_maps_is_not_drawn_as_all_wrong(opened, comparison):
+    page = opened("images?thumbs=errors&system=far", base=comparison.as_uri())
+    expect(page.locator(".card img")).to_have_count(3)
+    expect(page.locator(".card .thumbnail")).to_have_count(0)
+    page = opened.tabs[0].go("images?thumbs=errors&system=HEAD")
+    expect(page.locator(".card .thumbnail")).to_have_count(3)
+
+
 @pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
 def test_every_view_of_a_comparison_is_sound(opened, comparison, viewport):
     page = opened("overview", base=comparison.as_uri(), viewport=viewport)

@@ -104,7 +104,9 @@ def test_tagged_images_are_a_list_to_take_along_and_a_link_keeps_the_tags(opened
     page.get_by_role("button", name="Tag b.png").click()
     page.locator('.card[data-id="40"]').click()
     page.wait_for_selector("#image .panels")
-    page.keyboard.press("t")
+    for is_tagged in ("true", "false", "true"):
+        page.keyboard.press("t")
+        expect(page.locator("#tag")).to_have_attribute("aria-pressed", is_tagged)
     page.keyboard.press("g")
     chosen(page, "Tagged").select_option("only")
     assert sorted(shown_images(page)) == [13, 40]

@@ -157,6 +157,8 @@ def test_a_link_opens_its_image_with_its_layers_or_says_that_there_is_none(opene
     assert page.locator("#system").input_value() == "e_ups"
     page.evaluate("location.hash = 'image/999'")
     expect(page.get_by_role("alert").last).to_contain_text("no image 999")
+    for key in ("t", "[", "+", "ArrowRight"):
+        page.keyboard.press(key)
 
 
 def test_layers_show_their_maps_in_the_colours_of_their_categories(opened):

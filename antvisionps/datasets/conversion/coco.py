@@ -4,10 +4,11 @@ Format: https://cocodataset.org/#format-data. What exports leave out may be miss
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import read_annotations, read_rows
@@ -16,6 +17,7 @@ from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, same_categories
 from antvisionps.datasets.instance_ids import SegmentMap, to_segment_map
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
+from antvisionps.panoptic.coco_json import parse_value
 from antvisionps.panoptic.ids import one_line, parse_image_id
 
 REMEDY = "give a COCO instances JSON, or `convert panoptic` where it is a panoptic one"
@@ -44,7 +46,13 @@ def _categories(path: Path, wanted: Wanted) -> CategorySet:
     rows = list(read_rows(path, "categories", remedy=REMEDY))
     if strange := [row for row in rows if not isinstance(row, dict)]:
         raise DataError(f"{path}: expected categories with id and name, got {str(strange[0])[:80]}; {REMEDY}")
-    return wanted.of_rows(rows, where=str(path))
+    return wanted.of_rows((row for row in rows if not _is_root(row, rows)), where=str(path))
+
+
+def _is_root(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is the category 0 that Roboflow writes as a group of the others and annotates nothing with."""
+    is_group = (row.get("id"), row.get("supercategory")) == (0, "none")
+    return is_group and row.get("name") in [other.get("supercategory") for other in rows]
 
 
 def _read_split(files: CocoFiles, categories: CategorySet, keeps_crowds: bool) -> list[SourceImage]:
@@ -75,10 +83,12 @@ def _images(files: CocoFiles, categories: CategorySet) -> Iterator[SourceImage]:
     maps = None if files.semantic is None else PngFinder(files.semantic)
     for row in read_rows(files.annotations, "images", remedy=REMEDY):
         where = f"{files.annotations}: an image"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object, got {str(row)[:80]}; correct it")
+        image_id = parse_value(row, "id", parse_image_id, where)
+        where = f"{files.annotations}: image {image_id}"
+        photo = photos.find(parse_value(row, "file_name", one_line, where), where=where)
         try:
-            image_id = parse_image_id(row.get("id") if isinstance(row, dict) else None)
-            where = f"{files.annotations}: image {image_id}"
-            photo = photos.find(one_line(row.get("file_name")), where=where)
             height, width = annotated_hw(row.get("height"), row.get("width"), photo)
         except ValueError as error:
             raise DataError(f"{where}: {error}; correct it") from error

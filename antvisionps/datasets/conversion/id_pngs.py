@@ -13,6 +13,7 @@ import numpy as np
 
 from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import files_below, read_file
+from antvisionps.core.skipped import SkippedRows
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.instance_ids import INSTANCES_PER_LABEL, SegmentMap, to_segment_map
 from antvisionps.datasets.pictures import find_pictures
@@ -48,11 +49,14 @@ class PngFinder:
                         f"{other} and {path}: both would be of photo {name}; give a folder with one for each"
                     )
 
+    def look_up(self, photo: Path) -> Path | None:
+        names = (photo.stem, photo.stem.removesuffix(self._photo_ending))
+        return next((self._path_of[name] for name in names if name in self._path_of), None)
+
     def find(self, photo: Path) -> Path:
-        for name in (photo.stem, photo.stem.removesuffix(self._photo_ending)):
-            if name in self._path_of:
-                return self._path_of[name]
-        raise DataError(f"{self._folder}: no PNG for {photo}; expected {photo.stem}.png there, or remove the photo")
+        if (found := self.look_up(photo)) is None:
+            raise DataError(f"{self._folder}: no PNG for {photo}; expected {photo.stem}.png there, or remove the photo")
+        return found
 
 
 def read_pngs(splits: dict[str, PngFiles], wanted: Wanted) -> SourceSet:
@@ -75,12 +79,18 @@ def _read_split(files: PngFiles, categories: CategorySet, first: int) -> list[So
     photos = [picture.path for picture in find_pictures([files.photos])[0]]
     labels = PngFinder(files.labels, photos)
     numbers = None if files.instances is None else PngFinder(files.instances, photos)
-    images = []
-    for image_id, photo in enumerate(photos, start=first):
-        path = labels.find(photo)
+    images: list[SourceImage] = []
+    skipped = SkippedRows(str(files.photos))
+    for photo in photos:
+        if (path := labels.look_up(photo)) is None:
+            skipped.add("photos without a PNG are left out", photo.name)
+            continue
         height, width = _png_hw(path)
         read_map = partial(_read_map, path, None if numbers is None else numbers.find(photo), categories)
-        images.append(SourceImage(image_id, photo, height, width, (), read_map))
+        images.append(SourceImage(first + len(images), photo, height, width, (), read_map))
+    if not images:
+        labels.find(photos[0])  # says what is expected
+    skipped.tell()
     return images
 
 

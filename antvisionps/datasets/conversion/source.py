@@ -84,9 +84,10 @@ class Wanted:
 
 def same_categories(sets: Mapping[Path, CategorySet]) -> CategorySet:
     """Those of all splits, by their JSONs. Raises DataError where they differ."""
+    described = {path: [(c.category_id, c.name, c.is_thing) for c in of.categories] for path, of in sets.items()}
     (first, categories), *others = sets.items()
-    for path, other in others:
-        if other != categories:
+    for path, _ in others:
+        if described[path] != described[first]:
             raise DataError(f"{path}: other categories than in {first}; give both the same ids, names and kinds")
     return categories
 

@@ -9,15 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.errors import DataError
 from antvisionps.core.file_names import path_below
-from antvisionps.datasets.conversion.former_result import refuse_other_files
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.gt_instances import visible_instances
-from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.panoptic.segments import PanopticImage, map_ids
 from antvisionps.parallel.images import map_images
 
 MAX_LABEL = 2**16 - 1
@@ -27,8 +26,8 @@ def write_coco(annotations: Path, maps: Path, *, out: Path, workers: int) -> tup
     """Replaces OUT by instances.json (the things, as RLE), semantic/*.png and categories.json; how many images and
     instances there are.
 
-    A semantic PNG holds category ids, 8-bit where they fit; void is 0, or 255 where 0 is a category. Raises DataError
-    on what breaks the format.
+    A semantic PNG holds category ids, 8-bit where they fit; void is a label of no category, 0 where it can be. Raises
+    DataError on what breaks the format.
     """
     dataset = read_panoptic(annotations, images_dir=maps, panoptic_dir=maps, is_foreign=True)
     refuse_other_files(out, names=("instances.json", "categories.json", "semantic"))
@@ -71,9 +70,8 @@ def _write_image(dataset: PanopticDataset, semantic: Path, void: int, image: Pan
     """The annotations of its things, without ids."""
     segment_ids = dataset.load_segment_ids(image)
     image = dataset.measure(image, segment_ids)
-    labels = np.full(segment_ids.shape, void, dtype=np.uint16)
-    for segment in image.segments:
-        labels[segment_ids == segment.segment_id] = segment.category_id
+    category_of = {segment.segment_id: segment.category_id for segment in image.segments}
+    labels = map_ids(segment_ids, category_of, np.uint16, otherwise=void)
     largest = max(void, int(dataset.categories.category_ids.max()))
     path = path_below(semantic, str(Path(image.file_name).with_suffix(".png")), error=DataError)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 
-from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.errors import DataError, OutputError
 from antvisionps.core.file_names import path_below
-from antvisionps.datasets.conversion.former_result import refuse_other_files
 from antvisionps.datasets.conversion.layers import empty_map, lay_regions
 from antvisionps.datasets.conversion.photos import common_folder
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet
@@ -139,8 +138,12 @@ def _map_names(images: Sequence[SourceImage], photos: Path) -> Mapping[str, str]
     for image in images:
         name = PurePath(image.photo.absolute().relative_to(photos))
         map_name = name.with_suffix(".png").as_posix()
-        if (other := photo_of.setdefault(map_name, image.photo)) is not image.photo:
-            raise DataError(f"{other} and {image.photo}: the maps of both would be called {map_name}; rename one")
+        if map_name in photo_of:
+            raise DataError(
+                f"{photo_of[map_name]} and {image.photo}: the maps of both would be called {map_name}; rename one, or "
+                "keep one of two annotations of a photo"
+            )
+        photo_of[map_name] = image.photo
         names[name.as_posix()] = map_name
     return names
 

@@ -19,6 +19,7 @@ from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.state_dicts import (
@@ -212,7 +213,7 @@ class TimmBackbone(BaseModule):
     def _frozen(self) -> list[nn.Module]:
         """What never learns: the stem and the first stages, and all norms where they are frozen."""
         parts = self._parts()[: self.frozen_stages + 1] if self.frozen_stages >= 0 else []
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)] if self.frozen_norm else []
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)] if self.frozen_norm else []
         return [module for part in parts for module in part] + norms
 
     def _pretrained(self, weights: str) -> nn.Module:

@@ -38,14 +38,14 @@ class _DeformConv2d(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         offset = tensors[2]
         with _tensor_cores(where=_is_half(offset)):
-            return torch.ops.torchvision.deform_conv2d(*_widened(tensors), *settings).to(offset.dtype)
+            return torch.ops.torchvision.deform_conv2d(*map(widen, tensors), *settings).to(offset.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         with _tensor_cores(where=_is_half(gradient)):
-            wide = torch.ops.torchvision._deform_conv2d_backward(*_widened((gradient, *tensors)), *ctx.settings)
+            wide = torch.ops.torchvision._deform_conv2d_backward(*map(widen, (gradient, *tensors)), *ctx.settings)
         return None, *(of.to(tensor.dtype) for of, tensor in zip(wide, tensors, strict=True))
 
 
@@ -53,8 +53,9 @@ def _is_half(tensor: Tensor) -> bool:
     return tensor.element_size() == 2
 
 
-def _widened(tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    return [t.to(torch.promote_types(t.dtype, torch.float32)).contiguous() for t in tensors]
+def widen(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: not every kernel takes half precision, and positions suffer in it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from torch.nn.modules.utils import _pair
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import deform_conv_cpu, deform_conv_cuda
 from antvisionps.models.blocks.deform_conv_cpu import Geometry
+from antvisionps.models.blocks.deform_conv_cuda import widen
 from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 EXT_NAME = "mmcv._ext"
@@ -94,15 +95,10 @@ class _StandIn(ModuleType):
         return refuse
 
 
-def _widen(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least: not every kernel takes half precision, and box coordinates suffer in it."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
-
-
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """(K,) int64, kept rows of boxes (N, 4) xyxy by falling score; at equal scores the lower row comes first."""
     # With offset 1 a box covers x2 - x1 + 1 pixels: the same as an exclusive edge one pixel further.
-    exclusive_xyxy = _widen(boxes) + boxes.new_tensor([0, 0, offset, offset], dtype=torch.float32)
+    exclusive_xyxy = widen(boxes) + boxes.new_tensor([0, 0, offset, offset], dtype=torch.float32)
     return torch.ops.torchvision.nms(exclusive_xyxy, scores.to(exclusive_xyxy.dtype), iou_threshold)
 
 
@@ -112,7 +108,7 @@ def _roi_align_forward(
     """Fills output (K, C, aligned_height, aligned_width) from features (N, C, H, W) and rois (K, 5): index, xyxy."""
     _refuse_max_mode(how["pool_mode"])
     _refuse_wild_positions(rois, "RoIAlign: a box")
-    features = _widen(features)
+    features = widen(features)
     bins = how["aligned_height"], how["aligned_width"]
     sampling = how["sampling_ratio"], how["aligned"]
     output.copy_(
@@ -124,7 +120,7 @@ def _roi_align_backward(
     grad_output: Tensor, rois: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, grad_input: Tensor, **how: Any
 ) -> None:
     _refuse_max_mode(how["pool_mode"])
-    grad_output = _widen(grad_output)
+    grad_output = widen(grad_output)
     rois = rois.to(grad_output.dtype)
     shape, scale = grad_input.shape, how["spatial_scale"]
     sampling = {"sampling_ratio": how["sampling_ratio"], "aligned": how["aligned"]}
@@ -202,6 +198,6 @@ def modulated_deform_conv2d(
     geometry = Geometry._make([*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups])
     if features.device.type != "cpu":
         return deform_conv_cuda.deform_conv2d(geometry, features, weight, offset, mask, bias)
-    wide, wide_weight, wide_offset = _widen(features), _widen(weight), _widen(offset)
-    mask, bias = (None if t is None else _widen(t) for t in (mask, bias))
+    wide, wide_weight, wide_offset = widen(features), widen(weight), widen(offset)
+    mask, bias = (None if t is None else widen(t) for t in (mask, bias))
     return deform_conv_cpu.deform_conv2d(geometry, wide, wide_weight, wide_offset, mask, bias).to(offset.dtype)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mmcv.cnn import build_norm_layer
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Norm = Literal["gn", "syncbn"]
 
@@ -44,7 +45,7 @@ def norm_layer(norm: Norm | None, channels: int) -> nn.Module:
 def start_at_scale(pyramid: nn.Module) -> None:
     """Makes everything that is normed in the module start with PYRAMID_SCALE."""
     for module in pyramid.modules():
-        if isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
+        if isinstance(module, nn.GroupNorm | _BatchNorm):
             nn.init.constant_(module.weight, PYRAMID_SCALE)
 
 

@@ -98,7 +98,7 @@ def _weighed(losses: Losses, losses_of: Mapping[str, Sequence[str]], own_counts:
 def share_batch(model: Any, device: torch.device) -> Any:
     """The model with the batch norm that learns over the photos of all processes.
 
-    Batch norms that are frozen stay as they are. On a GPU torch's SyncBatchNorm serves the others.
+    Those that are frozen compute as before. On a GPU torch's SyncBatchNorm, which is no BatchNorm2d, takes their place.
     """
     if device.type == "cuda":
         return convert_sync_batchnorm(model)

@@ -8,7 +8,6 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import BackboneSpec
 from antvisionps.models.blocks.norms import Norm, norm_layer, start_at_scale
@@ -20,22 +19,15 @@ def feature_pyramid(
     """mmdet's config of P2 to P6.
 
     `image_context` adds the globally pooled last feature to P5's lateral. `balanced_level` is the level, counted from
-    P2, that Libra's balanced pyramid gathers and refines at (2, the middle one, in Libra); None leaves it out. Raises
-    ModelError where the pyramid has no such level.
+    P2, that Libra's balanced pyramid gathers and refines at (2, the middle one, in Libra); None leaves it out.
     """
     fpn = two_stage.fpn(backbone, channels, norm)
     if image_context:
         fpn["type"] = ContextFPN
     if balanced_level is None:
         return fpn
-    num_levels = len(two_stage.STRIDES)
-    if not 0 <= balanced_level < num_levels:
-        raise ModelError(
-            f"the balanced feature pyramid refines level {balanced_level}, but the pyramid has {num_levels} levels, 0 "
-            f"to {num_levels - 1}; set balanced_pyramid_level to one of them, or to null"
-        )
-    sizes = {"in_channels": channels, "num_levels": num_levels, "refine_level": balanced_level, "norm": norm}
-    return [fpn, {"type": BalancedFeaturePyramid, **sizes}]
+    sizes = {"in_channels": channels, "num_levels": len(two_stage.STRIDES), "refine_level": balanced_level}
+    return [fpn, {"type": BalancedFeaturePyramid, **sizes, "norm": norm}]
 
 
 @MODELS.register_module()

@@ -16,9 +16,6 @@ from antvisionps.models.blocks.state_dicts import (
     refuse_other_architecture,
 )
 
-WIDTHS = (18, 30, 32, 40, 44, 48, 64)
-"""Channels of the finest branch in the published networks; each branch has twice those of the finer one."""
-
 STAGE1_CHANNELS = 256
 """Of stage 1 in all of them: bottlenecks of 64 channels at stride 4."""
 
@@ -30,16 +27,9 @@ def describe_hrnet(
 
     `modules` counts the multi-resolution modules of stages 2, 3 and 4, `blocks` the residual blocks of a branch in
     each, and those of stage 1; the published networks have 1, 4, 3 and 4. `weights` is None (random), "imagenet"
-    (timm's, of the published networks) or a file. `frozen_norm` keeps batch norm in eval mode. Raises ModelError on an
-    unknown width, numbers of modules other than three positive ones, or a missing file.
+    (timm's, of the published networks) or a file. `frozen_norm` keeps batch norm in eval mode. Raises ModelError on a
+    missing file.
     """
-    if width not in WIDTHS:
-        raise ModelError(f"HRNet has no width {width}; expected one of {', '.join(map(str, WIDTHS))}")
-    if len(modules) != 3 or min(*modules, blocks) < 1:
-        raise ModelError(
-            f"HRNet's modules are {list(modules)} and blocks {blocks}; expected three positive numbers, of stages 2, 3 "
-            "and 4, and a positive one"
-        )
     refuse_missing_file(weights)
     channels = (width, 2 * width, 4 * width, 8 * width)
     stages = {

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from antvisionps.core.errors import ModelError
 from antvisionps.models.e_ups.network import build_e_ups
 from antvisionps.models.hrnet_aspp.network import build_hrnet_aspp
-from antvisionps.models.inference.scorers import BoxScorer
+from antvisionps.models.inference.scorers import has_boxes
 from antvisionps.models.lwl_htc.network import build_lwl_htc
 from antvisionps.models.training.weights import NETWORK_FILE, Network, load_weights, read_network
 from antvisionps.panoptic.categories import CategorySet
@@ -37,7 +37,7 @@ class EndNetworks:
     @property
     def has_instances(self) -> bool:
         """Whether they predict instances beside semantics."""
-        return isinstance(self.networks[0], BoxScorer)
+        return has_boxes(self.networks[0])
 
 
 def open_networks(
@@ -61,8 +61,6 @@ def open_networks(
         described = read_network(folder)
         if described.end != end:
             raise ModelError(f"{folder}: a network of {described.end}, expected one of {end}; put it back, or train it")
-        if end not in BUILDERS:
-            raise ModelError(f"no network is known for end {end}; expected one of {list(BUILDERS)}")
         if problem := find_problem(end, described.network):
             raise ModelError(f"{folder / NETWORK_FILE}: network.{problem}; train that network again")
         if described.categories != categories.to_json():

@@ -1,6 +1,6 @@
 """What a network of an end offers at test time."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ class SemanticScorer(Protocol):
         """(C, h, w) probabilities of all classes on the network's own output grid."""
 
 
-@runtime_checkable
 class BoxScorer(SemanticScorer, Protocol):
     """One that predicts instances too, in steps that let several networks score the same boxes.
 
@@ -37,3 +36,8 @@ class BoxScorer(SemanticScorer, Protocol):
 
     def mask_logits(self, features: Any, boxes_xyxy: Tensor, class_indices: Tensor) -> Tensor:
         """(K, 28, 28) mask logits inside each box, of its class."""
+
+
+def has_boxes(network: SemanticScorer) -> bool:
+    """Whether it is a BoxScorer. From Python 3.12 on isinstance sees no submodule, as data_preprocessor is one."""
+    return hasattr(network, "score_boxes")

@@ -22,7 +22,7 @@ from torchvision.ops import nms
 
 from antvisionps.models.blocks.resizing import resize_photo, resized_hw
 from antvisionps.models.blocks.two_stage import MASK_SIZE
-from antvisionps.models.inference.scorers import BoxScorer, SemanticScorer
+from antvisionps.models.inference.scorers import SemanticScorer, has_boxes
 
 PROPOSAL_NMS_IOU = 0.7
 """Of proposals from several passes; the same as within one (mmdet's test_cfg.rpn)."""
@@ -33,7 +33,7 @@ class PredictionSettings:
     """How a photo is seen, and which instances remain.
 
     Every network sees it at each of `short_sides_px`, and with `flip` mirrored too; these views count alike. The first
-    size is that of the semantic grid. Instances below `min_score` are left out, then per class those that overlap a
+    size is that of the semantic grid. Instances up to `min_score` are left out, then per class those that overlap a
     better one by more than `nms_iou`, and the best `max_instances` remain.
     """
 
@@ -80,7 +80,7 @@ def predict_image(
     views = _views(image_hw, settings)
     passes = [ForwardPass.of(photo, network, view, views[0]) for network in networks for view in views]
     shares = [weight / sum(weights) / len(views) for weight in weights for _ in views]
-    instances = _detect(passes, shares, settings, image_hw) if isinstance(networks[0], BoxScorer) else None
+    instances = _detect(passes, shares, settings, image_hw) if has_boxes(networks[0]) else None
     semantic = _weighted_mean([one.semantic_probabilities() for one in passes], shares)
     return ImagePrediction(image_hw, views[0].hw, semantic.cpu().numpy(), networks[0].semantic_stride, instances)
 

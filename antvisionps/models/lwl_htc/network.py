@@ -14,7 +14,6 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveBoxHead
@@ -30,9 +29,6 @@ STAGE_IOUS = (0.5, 0.6, 0.7)
 STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 STAGE_BOX_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 """IoU, loss weight and target scale of the three stages (Cai and Vasconcelos 2018; Chen et al. 2019, section 4.2)."""
-
-FUSED_LEVELS = range(4)
-"""Where HTC's own branch can fuse to. An input is padded to whole cells of P5: of P6, its truth may have fewer."""
 
 LOSS_NAMES = (
     "loss_rpn_cls",
@@ -193,7 +189,7 @@ def build_lwl_htc(*, average_mask_stages: bool, uncertainty: Balance | None, **s
     """An LWL-HTC of these HtcSettings with random heads; call `init_weights()` to load the backbone's.
 
     `uncertainty` learns the balance of the losses by task or by term; None leaves them as they are. Raises ModelError
-    on an unknown backbone or level.
+    on an unknown backbone.
     """
     htc = HtcSettings(**settings)
     parts = htc_parts(htc)
@@ -202,25 +198,13 @@ def build_lwl_htc(*, average_mask_stages: bool, uncertainty: Balance | None, **s
 
 
 def htc_parts(htc: HtcSettings) -> dict[str, Any]:
-    """What mmdet's HybridTaskCascade is made of. Raises ModelError on an unknown backbone or level."""
-    _refuse_other_level(htc)
+    """What mmdet's HybridTaskCascade is made of. Raises ModelError on an unknown backbone."""
     backbone = describe_backbone(**htc.backbone)
     rcnn = [two_stage.rcnn_train_cfg(htc, positive_iou=iou) for iou in STAGE_IOUS]
     return {
         "neck": two_stage.fpn(backbone, htc.fpn_channels, htc.pyramid_norm),
         **two_stage.detector_parts(htc, backbone, roi_head=_cascade(htc), rcnn=rcnn),
     }
-
-
-def _refuse_other_level(htc: HtcSettings) -> None:
-    level = htc.semantic_level
-    if not 0 <= level < len(two_stage.STRIDES):
-        raise ModelError(f"semantic_level is {level}; expected 0 (stride 4) to {len(two_stage.STRIDES) - 1}")
-    if htc.deformable_semantic_head is None and level not in FUSED_LEVELS:
-        raise ModelError(
-            f"semantic_level is {level}; expected one of {list(FUSED_LEVELS)} with HTC's own semantic branch, or set "
-            "deformable_semantic_head, which fuses to any level"
-        )
 
 
 def _cascade(htc: HtcSettings) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def train_member(
         workers=loader_workers,
         work_dir=run_dir,
         evaluate=evaluate,
-        loggers=open_loggers(loggers, name=name, folder=work_dir / LOGS_DIR / run_dir.name),
+        loggers=open_loggers(loggers if rank == 0 else (), name=name, folder=work_dir / LOGS_DIR / run_dir.name),
     )
     if rank == 0:
         _learn_and_save(learn, described, run_dir=run_dir, out_dir=out_dir, has_start=start is not None)

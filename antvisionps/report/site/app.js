@@ -152,7 +152,7 @@ const app = (() => {
     else if (event.key === "Escape" && state.view === "image" && state.enlarged) go({ enlarged: "" });
     else if (event.key === "g" || (event.key === "Escape" && state.view === "image"))
       go({ view: "images" }, { push: true });
-    else if (state.view !== "image" || !imageKey(event, overview, state)) return;
+    else if (!overview.imageOf.has(state.id) || !imageKey(event, overview, state)) return;
     event.preventDefault();
   }
 
@@ -166,7 +166,6 @@ const app = (() => {
     prepareImages(overview);
     defaults = defaultState();
     window.addEventListener("hashchange", show);
-    window.addEventListener("popstate", show);
     window.addEventListener("keydown", onKey);
     byId("help-button").addEventListener("click", () => byId("help").showModal());
     document.querySelector(".skip").addEventListener("click", (event) => {

@@ -109,7 +109,6 @@ function routingCard(overview) {
   const { routing, ends, categories } = overview;
   const rows = routing.categories;
   if (!rows.length) return card("Routing", "The data set has no things: there are no instances to route.");
-  const inPercent = (value) => (value === null || value === undefined ? null : 100 * value);
   const leadOf = ({ lead }) =>
     lead && { PQ: inPercent(lead.AP), low: inPercent(lead.low), high: inPercent(lead.high) };
   const limits = extent([0, ...rows.flatMap((row) => Object.values(leadOf(row) ?? {}))]);
@@ -127,9 +126,7 @@ function routingCard(overview) {
   ];
   return fullCard(
     "Routing",
-    overview.choice
-      ? "Mask AP on held-out images. fuse.method is auto, which takes the instances of all ends above; the other methods would take the chosen end's."
-      : "Whose instances the fusion takes, by mask AP on held-out images. The gap is that of the chosen end to the best other one.",
+    "Mask AP on held-out images, and the end that it chooses. The fusion takes that end's instances where fuse.instance_ensemble is best_of_class and fuse.method is not auto. The gap is that to the best other end.",
     table("Routing table", columns, rows),
   );
 }

@@ -57,6 +57,7 @@ function confusionMatrix(names, { triples, ofTruth, share, link, counted }) {
     const cell = (truth) => {
       if (!value(truth)) return null;
       const shown = value(truth) >= 0.5 ? value(truth).toFixed(0) : "·";
+      if (truth === predicted && truth === names.length - 1) return shown; // void is no category: it has no images
       return el("a", { href: link(truth, predicted), "aria-label": text(truth) }, shown);
     };
     const attributes = (truth) => ({

@@ -23,7 +23,7 @@ function build(node, kind, parts) {
 }
 
 // A labelled <select>; options are [value, text], or a text that is its own value.
-function choice(label, value, options, onchange, id = null) {
+function choice(label, value, options, onchange, id) {
   const select = el(
     "select",
     { id, onchange: (event) => onchange(event.target.value) },
@@ -56,6 +56,7 @@ function table(label, columns, rows, { kind = "table", rowOf = () => el("tr") } 
 const numbers = (head, cell, more = {}) => ({ head, cell, kind: "td.number", ...more });
 const strong = (head, cell) => numbers(head, cell, { kind: "td.number.strong" });
 
+const inPercent = (fraction) => (fraction === null || fraction === undefined ? null : 100 * fraction);
 const percent = (value, digits = 1) => (value === null || Number.isNaN(value) ? "–" : value.toFixed(digits));
 const signed = (value) => {
   if (value === null || Number.isNaN(value)) return "–";

@@ -10,7 +10,6 @@ function endsCard(overview, state) {
   const rows = [null, ...categories.keys()].filter((index) => index === null || categories[index].thing);
   const ofVal = new Map(metrics.per_class_ap.map((row) => [`${row.category}/${row.end}`, row]));
   const heldout = new Map(routing.categories.map((row) => [row.class, row.ap]));
-  const inPercent = (value) => (value === null || value === undefined ? null : 100 * value);
   const measured = (index, end) => (index === null ? metrics.ends[end] : ofVal.get(`${categories[index].name}/${end}`));
   const link = (index) => (index === null ? "all" : el("a", { href: addressOfCategory(index) }, categories[index].name));
   const columnsOf = (end) => [
@@ -67,7 +66,7 @@ function reliabilityBar({ name, of, low, high, count: number, confidence, right 
   const text =
     `${name} ${of}, ${low.toFixed(2)} to ${high.toFixed(2)}: ${percent(100 * right)} % of ${grouped(number)} are right, ` +
     `${percent(100 * confidence)} % by their confidence`;
-  const style = { "--low": low, "--right": right, "--confidence": confidence, title: text };
+  const style = { "--low": low, "--right": right, title: text };
   if (!wrong) return el("span", style);
   const bin = `${name}/${of}/${Math.round(low * BINS)}`;
   return el("a", { ...style, href: imagesOf({ bin }), "aria-label": text });

@@ -34,7 +34,7 @@ async function showImage(section, overview, state) {
   const layers = drawnLayers(overview, image, data, shown);
   const panels = buildPanels(overview, image, layers, shown);
   section.replaceChildren(
-    imageHeader(overview, image, shown, order),
+    imageHeader(overview, image, state, order), // its star reads what it has just changed
     toolbar(overview, shown),
     panels,
     readout(),

@@ -104,7 +104,7 @@ function saveList(found, state) {
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const tags = tagsOf(state);
   const rows = found.map(({ image, pq, tp, fp, fn }) =>
-    [image.id, quoted(image.name), Number.isNaN(pq) ? "" : pq.toFixed(4), tp, fp, fn, tags.has(image.id) ? 1 : 0].join(),
+    [quoted(image.given), quoted(image.name), Number.isNaN(pq) ? "" : pq.toFixed(4), tp, fp, fn, tags.has(image.id) ? 1 : 0].join(),
   );
   const text = ["image_id,name,PQ,tp,fp,fn,tagged", ...rows].join("\n") + "\n";
   const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));

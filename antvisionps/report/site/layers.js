@@ -82,7 +82,7 @@ const withoutMap = ({ segments }, pixels) => ({
   rejected: [],
 });
 
-// The decoded maps and descriptions of one image. `describe(key, pixel)` → {value, title, lines} or null where void.
+// The decoded maps and descriptions of one image; `layer(key).describe(value)` → {title, lines}.
 function imageLayers(overview, image, data, state) {
   const { width, height } = image;
   const pixels = width * height;
@@ -298,7 +298,7 @@ function imageLayers(overview, image, data, state) {
     return null;
   }
 
-  // The pixels that belong together with a segment: {map, value} pairs to draw round.
+  // A mask of the pixels of one value, null without any.
   function outline(key, value) {
     const values = layer(key)?.values;
     if (!values || !value) return null;

@@ -180,7 +180,6 @@ function budgetCard(metrics) {
 
 // Which ends `fuse.method: auto` could have taken and how they could be pasted, and why it took those.
 function choiceCard({ system, taken, paste_by, choices }) {
-  const inPercent = (value) => (value === null ? null : 100 * value);
   const named = (ends) => ends.join(" + ");
   const isTaken = (row) => named(row.ends) === named(taken) && row.paste_by === paste_by;
   const columns = [

@@ -75,17 +75,17 @@ function paintRims(canvas, { values }, width, height) {
 
 const canvasFactor = (width) => Math.max(1, Math.min(4, Math.floor(640 / width)));
 
-function drawBoundaries(pixels, values, width, height, factor, color = 0xffffffff) {
+function drawBoundaries(pixels, values, width, height, factor) {
   const across = width * factor;
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const value = values[y * width + x];
       const corner = y * factor * across + x * factor;
       if (x + 1 < width && values[y * width + x + 1] !== value) {
-        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = color;
+        for (let step = 0; step < factor; step++) pixels[corner + step * across + factor - 1] = 0xffffffff;
       }
       if (y + 1 < height && values[(y + 1) * width + x] !== value) {
-        pixels.fill(color, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
+        pixels.fill(0xffffffff, corner + (factor - 1) * across, corner + (factor - 1) * across + factor);
       }
     }
   }

@@ -219,7 +219,8 @@ function describeAt(shown, pixel) {
     return { ...described, name, lines };
   }
   const value = layer?.values[pixel];
-  if (!value) return { title: NOTHING_AT[key] ?? "nothing", name, lines: [] };
+  const isUnknown = key === "system" && !viewer.layers.overview.mapped.includes(viewer.layers.state.system);
+  if (!value) return { title: isUnknown ? SENTENCES.unexplained : (NOTHING_AT[key] ?? "nothing"), name, lines: [] };
   return { ...layer.describe(value), name };
 }
 
@@ -238,7 +239,7 @@ function showPixel(x, y, key) {
   const hovered = `${outlined}/${value}`;
   if (hovered !== viewer.hovered) {
     viewer.hovered = hovered;
-    drawOutline(value ? layers.outline(outlined, value) : null);
+    drawOutline(layers.outline(outlined, value));
   }
   const said = layerKeys(overview)
     .filter((other) => other !== "photo" && !other.startsWith("errors") && layers.layer(other))

@@ -27,7 +27,9 @@ const NO_FILTER = {
 
 function prepareImages(overview) {
   if (overview.compared) NO_FILTER.sort = "change";
-  overview.images = overview.images.map(([id, name, width, height, tallies]) => ({ id, name, width, height, tallies }));
+  overview.images = overview.images.map(
+    ([id, name, width, height, tallies, given = String(id)]) => ({ id, name, width, height, tallies, given }),
+  );
   overview.imageOf = new Map(overview.images.map((image) => [image.id, image]));
 }
 

@@ -18,7 +18,8 @@ function thumbnail(image, overview, state) {
     width: image.width,
     height: image.height,
   });
-  if (!THUMBNAILS.some(([kind]) => kind === state.thumbs && kind !== "photo")) return photo;
+  const hasMap = state.thumbs === "truth" || overview.mapped.includes(state.system);
+  if (!hasMap || !THUMBNAILS.some(([kind]) => kind === state.thumbs && kind !== "photo")) return photo;
   const framed = el("span.thumbnail", photo);
   overlays.set(framed, { image, overview, state: { ...state } });
   inSight.observe(framed);

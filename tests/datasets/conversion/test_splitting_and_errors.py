@@ -144,7 +144,7 @@ def change_image(**values):
 @pytest.mark.parametrize(
     ("change", "words", "message"),
     [
-        (change_annotation(category_id=3), (), "position 3 of image 4: expected a category that is a thing"),
+        (change_annotation(category_id=3), (), "position 3 of image 4: expected a category of instances"),
         (change_annotation(segmentation=[[1, 2, 3]]), (), "image 4: segmentation: expected polygons"),
         (
             change_annotation(segmentation={"size": [48, 60], "counts": [1]}),
@@ -152,9 +152,9 @@ def change_image(**values):
             "expected run lengths of size [48, 64]",
         ),
         (change_image(id=3), (), "image id 3 appears twice"),
-        (change_image(id=None), (), "an image: expected a whole number or text, got None"),
+        (change_image(id=None), (), "an image: id: expected a whole number or text, got None"),
         (change_image(file_name="no.png"), (), "image 4: no photo 'no.png' in"),
-        (change_image(file_name=None), (), "image 4: expected a line of text, got 'None'"),
+        (change_image(file_name=None), (), "image 4: file_name: expected a line of text, got 'None'"),
         (change_image(height=2**40), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
         (change_image(width=0), (), "image 4: expected a height and width from 1 and at most 178956970 pixels"),
         (change_image(height="48"), (), "image 4: expected a whole number, got text '48'"),
@@ -189,6 +189,26 @@ def test_a_semantic_png_of_another_size_and_a_missing_one_are_named(refused, coc
 def test_splits_of_other_categories_are_refused(refused, coco):
     other = coco(lambda document: document["categories"][0].update(name="z"), "other.json")
     assert "other.json: other categories than in " in refused("coco", *coco(), "--val", *other)
+
+
+def test_colours_of_categories_may_differ_between_splits_and_be_those_of_coco_annotator(convert, coco):
+    colored = coco(lambda document: document["categories"][0].update(color="#69db90"), "other.json")
+    result = convert("coco", *colored, "--val", *coco())
+    colors = [
+        json.loads((result.folder / f"panoptic_{split}.json").read_text())["categories"][0]["color"]
+        for split in ("train", "val")
+    ]
+    assert colors == [[0x69, 0xDB, 0x90]] * 2
+
+
+def test_roboflows_root_is_no_category(convert, coco):
+    def as_roboflow(document):
+        root = {"id": 0, "name": "b", "supercategory": "none"}
+        document["categories"] = [root, *(row | {"supercategory": "b"} for row in document["categories"])]
+
+    result = convert("coco", *coco(as_roboflow))
+    listed = json.loads((result.folder / "panoptic_train.json").read_text())["categories"]
+    assert [(row["id"], row["name"]) for row in listed] == [(1, "a"), (2, "b")]
 
 
 @pytest.mark.parametrize(
@@ -263,10 +283,28 @@ def test_labels_that_are_rgb_and_two_of_one_photo_are_refused(refused, photos, t
     assert "both would be of photo yard" in refused(*words)
 
 
+def test_photos_without_a_label_png_are_left_out_as_most_of_pascal_voc(convert, refused, photos, tmp_path, capsys):
+    (tmp_path / "table.yaml").write_text("[{id: 1, name: a, isthing: 0}]")
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    Image.fromarray(np.ones(HW, np.uint8)).save(labels / "yard.png")
+    words = ("pngs", labels, photos, "--categories", tmp_path / "table.yaml", "--val-frac", "0")
+    assert convert(*words).names() == ["yard"]
+    assert "photos: 1 photos without a PNG are left out; first: street.png" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
+    (labels / "yard.png").rename(labels / "garden.png")
+    assert "no PNG for " in refused(*words)
+
+
 def test_two_photos_whose_maps_would_have_one_name_are_refused(refused, coco, tmp_path):
     shutil.copy(tmp_path / "photos" / "1.png", tmp_path / "photos" / "2.jpg")
     path, photos = coco(lambda document: document["images"][0].update(file_name="2.jpg"))
     assert "the maps of both would be called 2.png; rename one" in refused("coco", path, photos, "--val-frac", "0")
+
+
+def test_two_images_of_one_photo_are_refused(refused, coco):
+    path, photos = coco(lambda document: document["images"][1].update(file_name="elsewhere/1.png"))
+    assert "1.png: the maps of both would be called 1.png; rename one, or keep" in refused("coco", path, photos)
 
 
 def test_vistas_that_is_not_there_is_named(refused, tmp_path):

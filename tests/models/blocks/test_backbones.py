@@ -14,6 +14,8 @@ from antvisionps.models.blocks.backbones import (
     describe_backbone,
     packaged_efficientnet_weights,
 )
+from antvisionps.models.blocks.norms import PYRAMID_SCALE, norm_layer, start_at_scale
+from antvisionps.models.blocks.whole_batch import share_batch
 from tests.models.conftest import NETWORK
 
 SETTINGS = NETWORK["backbone"]
@@ -177,3 +179,17 @@ def test_a_timm_model_that_hides_its_stages_can_be_trained_whole_only():
         build("timm:mobilenetv3_small_050")
     _, backbone = build("timm:mobilenetv3_small_050", frozen_stages=-1)
     assert all(p.requires_grad for name, p in backbone.named_parameters() if "bn" not in name)
+
+
+def test_norms_stay_frozen_where_several_gpus_share_a_batch():
+    frozen = EfficientNetLite0(weights=None, frozen_stages=0, frozen_norm=True)
+    backbone = share_batch(frozen, torch.device("cuda")).train()
+    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+def test_synchronised_norms_of_a_pyramid_start_at_its_scale():
+    norm = share_batch(norm_layer("syncbn", 8), torch.device("cuda"))
+    start_at_scale(norm)
+    assert norm.weight.eq(PYRAMID_SCALE).all()

@@ -7,7 +7,6 @@ from mmdet.models.necks import BFP, FPN
 from mmdet.registry import MODELS
 from torch.nn import functional as F
 
-from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.two_stage import FeaturePyramid
 from antvisionps.models.e_ups.feature_pyramid import ContextFPN, FusedNonLocal, feature_pyramid
@@ -81,9 +80,3 @@ def test_image_context_adds_the_projected_mean_of_the_last_feature_to_the_top_la
         plain.lateral_convs[-1].conv.bias.data += context[index]
         expected = plain([x[index : index + 1] for x in inputs])
         torch.testing.assert_close(tuple(got[index : index + 1] for got in ours(inputs)), expected, **CLOSE)
-
-
-@pytest.mark.parametrize("level", [5, -1])
-def test_balancing_at_a_level_that_is_not_there_is_refused(level):
-    with pytest.raises(ModelError, match=rf"refines level {level}, but the pyramid has 5 levels, 0 to 4"):
-        feature_pyramid(SPEC, channels=CHANNELS, norm=None, image_context=False, balanced_level=level)

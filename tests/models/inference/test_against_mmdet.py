@@ -13,7 +13,6 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config, ConfigDict
 from torch.nn import functional as F
 
-from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.resizing import resize_photo
 from antvisionps.models.inference.views import _network_input, predict_image
 from tests.models.conftest import NETWORK, PREDICTION, batch_of, build, losses_of, photo
@@ -82,15 +81,6 @@ def test_htcs_branch_learns_from_every_pixel_of_the_photo_or_from_one_a_cell(dat
         stride = truth.shape[-1] // logits.shape[-1]
         expected = 0.5 * F.cross_entropy(logits, truth[:, ::stride, ::stride], ignore_index=255)
         torch.testing.assert_close(losses_of(network, batch)["loss_semantic_seg"], expected)
-
-
-@pytest.mark.parametrize(
-    ("level", "complaint"),
-    [(7, "semantic_level is 7; expected 0"), (4, r"is 4; expected one of \[0, 1, 2, 3\] .*deformable_semantic_head")],
-)
-def test_a_level_that_the_semantic_branch_cannot_fuse_to_is_refused(level, complaint):
-    with pytest.raises(ModelError, match=complaint):
-        build("lwl_htc", semantic_level=level)
 
 
 HTC_CONFIG = Path(mmdet.__file__).parent / ".mim" / "configs" / "htc" / "htc_r50_fpn_1x_coco.py"

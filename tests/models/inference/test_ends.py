@@ -15,7 +15,7 @@ from antvisionps.core import locks
 from antvisionps.core.atomic import sole_writer
 from antvisionps.core.errors import ModelError, OutputError
 from antvisionps.core.os_errors import explain
-from antvisionps.models.inference.end_networks import BUILDERS, open_networks
+from antvisionps.models.inference.end_networks import BUILDERS, EndNetworks, open_networks
 from antvisionps.models.inference.fill_caches import fill_caches
 from antvisionps.models.inference.masks import paste_mask
 from antvisionps.models.training import member, run_digest
@@ -26,7 +26,7 @@ from antvisionps.params.training import network_problem
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import SemanticReader
-from tests.models.conftest import NETWORKS, PREDICTION, TRAINING
+from tests.models.conftest import NETWORKS, PREDICTION, TRAINING, build
 
 
 def train(dataset, out_dir: Path, end: str, *, evaluate=None, **changes) -> None:
@@ -200,3 +200,8 @@ def test_masks_are_pasted_as_mmdet_does():
 @pytest.mark.parametrize("box", [(-30, -30, -10, -10), (200, 5, 240, 9), (10, 10, 10, 30), (30, 30, 20, 20)])
 def test_a_box_outside_the_image_or_without_area_has_no_mask(box):
     assert not paste_mask(np.ones((28, 28), np.float32), np.array(box, np.float32), (50, 70)).any()
+
+
+@pytest.mark.parametrize(("end", "expected"), [("e_ups", True), ("lwl_htc", True), ("hrnet_aspp", False)])
+def test_detectors_have_boxes_and_a_semantic_network_has_none(end, expected):
+    assert EndNetworks([build(end)], [1.0], 30).has_instances == expected
