@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from antvisionps.panoptic.splits import check_splits
 from antvisionps.params.profiles import EXTENDS, read_params
@@ -259,13 +260,19 @@ def _dump(settings: Mapping[str, Setting]) -> str:
         whole.yaml_set_comment_before_after_key(section, before="\n")
     text, yaml = StringIO(), YAML()
     yaml.width = 4096  # a line a setting
-    yaml.representer.add_representer(type(None), _null)
+    yaml.Representer = _WithNull
     yaml.dump(whole, text)
     return text.getvalue()
 
 
-def _null(representer: Any, _: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+class _WithNull(RoundTripRepresenter):
+    """Writes `null` where there is no value; ruamel keeps its representers by class."""
+
+    def represent_none(self, _: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_WithNull.add_representer(type(None), _WithNull.represent_none)
 
 
 def _in_one_line(value: Any) -> Any:

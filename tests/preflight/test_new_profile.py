@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -192,6 +193,15 @@ def test_only_what_differs_is_written_each_with_its_reason(project):
             assert value_at(written, place) == value
     folder = load_params(project / "profiles/my_set.yaml").prepare.coco_panoptic
     assert (folder.root, folder.val.annotations, folder.val.images_dir) == ("data/My Set!", "val.json", "images")
+
+
+def test_other_yaml_is_written_as_before(project):
+    write_scenes_like(project / "data/mine")
+    cli.main(["new-profile", "--root", "data/mine"])
+    assert ": null\n" in (project / "profiles/mine.yaml").read_text()
+    text = StringIO()
+    YAML().dump({"a": None}, text)
+    assert text.getvalue() == "a:\n"
 
 
 def leaves(node, place=()):
