@@ -131,8 +131,8 @@ def vistas(root: Location, *, out: Location, version: str | None = None, **optio
 
 
 def to_coco(annotations: Location, maps: Location, *, out: Location, workers: int = 1) -> tuple[int, int]:
-    """From COCO panoptic to OUT/instances.json, OUT/semantic/*.png of category ids (void is 0, or 255 where 0 is a
-    category) and OUT/categories.json; returns how many images and instances there are."""
+    """From COCO panoptic to OUT/instances.json, OUT/semantic/*.png of category ids (void is a label of no category) and
+    OUT/categories.json; returns how many images and instances there are."""
     return write_coco(Path(annotations), Path(maps), out=Path(out), workers=workers)
 
 

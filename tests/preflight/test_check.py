@@ -150,6 +150,23 @@ def coco(tmp_path):
     return root, {"prepare.coco_panoptic": folder, "prepare.instances": "panoptic"} | counts
 
 
+def test_of_things_alone_no_network_can_learn_and_none_is_tried(check, coco):
+    root, changes = coco
+    for path in (root / "train.json", root / "val.json"):
+        document = json.loads(path.read_text())
+        for category in document["categories"]:
+            category["isthing"] = 1
+        path.write_text(json.dumps(document))
+
+    def take(params):
+        params["prepare"] |= {key.removeprefix("prepare."): value for key, value in changes.items()}
+
+    status, out = check(PAPER, take)
+    assert status == 1
+    assert "wrong data no stuff category, and the ends predict both" in out
+    assert "fails" not in out
+
+
 def look(changes):
     return look_at_data(load_params(PAPER, changes=changes).prepare)
 
