@@ -32,7 +32,7 @@ TRAINING = {  # all that could meet DDP
         "ema_momentum": 0.5,
         "keep": "best",
     },
-    "runtime": {"loader_workers": 1, "loggers": ["tensorboard"]},
+    "runtime": {"loader_workers": 1},
 }
 
 
@@ -102,7 +102,6 @@ def checkpoints(project: Path) -> set[str]:
 def assert_trained_alike(project: Path, trained: Path) -> None:
     assert bytes_below(project / "out") == bytes_below(trained)
     assert not list((project / "work").rglob("*.pth"))
-    assert len(list(project.rglob("events.out.tfevents.*"))) == 2  # one a start: the first process's
 
 
 PROGRAM = """

@@ -7,7 +7,9 @@ import struct
 import pytest
 
 from antvisionps.core.errors import ModelError
+from antvisionps.models.training import member
 from antvisionps.models.training.loggers import open_loggers
+from tests.models.conftest import TRAINING, build
 from tests.models.training.test_loop import loss_curve
 from tests.models.training.test_loop import run as run_in_folder
 
@@ -84,6 +86,31 @@ def test_loggers_change_no_weights(run, tmp_path):
     loggers = open_loggers(["tensorboard"], name="test", folder=tmp_path / "logs")
     with_logger, without = run("with", loggers=loggers), run("without")
     assert all(with_logger[name].equal(without[name]) for name in without)
+
+
+@pytest.mark.parametrize(("rank", "files"), [(0, 1), (1, 0)])
+def test_of_several_processes_the_first_alone_logs(rank, files, monkeypatch, dataset, tmp_path):
+    def stop(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(member, "get_dist_info", lambda: (rank, 2))
+    monkeypatch.setattr(member, "train", stop)
+    with pytest.raises(InterruptedError):
+        member.train_member(
+            dataset,
+            build=build,
+            end="e_ups",
+            network={},
+            load_from=None,
+            settings=TRAINING,
+            checkpoint_interval=1,
+            loader_workers=0,
+            dataset_fingerprint="",
+            work_dir=tmp_path / "work",
+            out_dir=tmp_path / "out",
+            loggers=["tensorboard"],
+        )
+    assert len([*tmp_path.rglob("events.out.tfevents.*")]) == files
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tmp_path):
