@@ -47,10 +47,13 @@ def fill_caches(
     processes. Blocks that an interrupted run of the same networks, settings and code left in `work_dir` are kept.
     """
     rank, _ = get_dist_info()
-    caches = {
-        split: [_Cache.of(end, networks, split, dataset, dataset_fingerprint) for end, networks in ends.items()]
-        for split, dataset in splits.items()
-    }
+    weights = {end: weights_sha256(networks.folders) for end, networks in ends.items()}
+    caches: dict[str, list[_Cache]] = {split: [] for split in splits}
+    for split, dataset in splits.items():
+        ids = given_ids(dataset.images)
+        for end, networks in ends.items():
+            header = CacheHeader(end, split, dataset_fingerprint, dataset.categories, weights[end], ids)
+            caches[split].append(_Cache(networks, header))
     run_dir = work_dir / _digest_of_run(caches, settings)
     blocks = {split: _blocks(dataset.images, run_dir / split) for split, dataset in splits.items()}
     with ExitStack() as locked:
@@ -77,12 +80,6 @@ class _Cache:
 
     networks: EndNetworks
     header: CacheHeader
-
-    @classmethod
-    def of(cls, end: str, networks: EndNetworks, split: str, dataset: PanopticDataset, fingerprint: str) -> "_Cache":
-        weights = weights_sha256(networks.folders)
-        header = CacheHeader(end, split, fingerprint, dataset.categories, weights, given_ids(dataset.images))
-        return cls(networks, header)
 
     @property
     def files(self) -> dict[str, tuple[type[CacheReader[Any]], Callable[[Path, CacheHeader], CacheWriter[Any]]]]:
