@@ -9,6 +9,10 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_workers(args: argparse.Namespace) -> int:
-    """The number given; of none, or 0, that of the cores."""
+    """The number given; of none, or 0, that of the cores that this process may use."""
     workers: int = args.workers
-    return workers or len(os.sched_getaffinity(0))
+    if workers:
+        return workers
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
