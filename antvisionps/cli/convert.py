@@ -133,8 +133,8 @@ def _report(converted: Converted) -> None:
     for name, found in counts.items():
         print(f"{name}: {_sentence(found)}")
     if not categories.stuff:
-        print("every category is a thing; name those that are stuff with --stuff, as --stuff sky road")
-    print(f"next: antvisionps new-profile --root {out}")
+        print("every category is a thing: no network here trains on that; name stuff with --stuff, as --stuff sky road")
+    print(f"next: antvisionps new-profile --root {out}; where that was done before: dvc repro --force prepare")
 
 
 def _of_category(category_id: int, counts: Mapping[str, SplitCounts]) -> dict[str, Any]:

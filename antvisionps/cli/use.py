@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def use_profile(profile: Path, *, project_root: Path, force: bool) -> None:
     params_path = project_root / "params.yaml"
     kept = (profile, *sorted((project_root / "profiles").glob("[!.]*.yaml")))
     if not force and params_path.exists() and params_path.read_bytes() not in _composed(kept):
+        own = next(name for n in itertools.count(1) if not (project_root / (name := f"profiles/own_{n}.yaml")).exists())
         raise ParamsError(
-            f"{params_path} holds changes of your own, which {profile} would overwrite; keep them with "
-            "`cp params.yaml profiles/mine.yaml`, or drop them with --force"
+            f"{params_path} is not what a profile stands for: it, or its profile, was changed since. Keep it with "
+            f"`cp params.yaml {own}`, or overwrite it with `antvisionps use {profile} --force`"
         )
     with atomic_file(params_path) as unfinished:
         unfinished.write_text(compose(profile), encoding="utf-8")

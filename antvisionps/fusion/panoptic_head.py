@@ -31,7 +31,7 @@ UNKNOWN = -1
 @dataclass(frozen=True, eq=False)
 class SemanticLogits:
     """(H, W) float32 logits of each class that is listed, of the best stuff and of the best thing, 0 where none is
-    listed; and (H, W) int32, the best stuff's class index, of which the first wins a tie."""
+    listed; and (H, W) int32, the best stuff's class index, of which the first wins a tie, UNKNOWN where all are 0."""
 
     plane_of_class: Mapping[int, np.ndarray]
     best_stuff: np.ndarray
@@ -52,6 +52,7 @@ class SemanticLogits:
             else:
                 stuff_class[plane > best_stuff] = class_index
                 np.maximum(best_stuff, plane, out=best_stuff)
+        stuff_class[(best_stuff <= 0) & (best_thing <= 0)] = UNKNOWN
         return cls(plane_of_class, best_stuff, stuff_class, best_thing)
 
 

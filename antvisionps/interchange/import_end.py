@@ -22,7 +22,7 @@ from antvisionps.core.input_files import files_below, is_hidden
 from antvisionps.core.progress import progress
 from antvisionps.interchange.coco_results import read_coco_results, write_coco_results
 from antvisionps.interchange.label_check import check_labels
-from antvisionps.interchange.label_table import read_label_table
+from antvisionps.interchange.label_table import LABELS, read_label_table
 from antvisionps.interchange.mmdet_dumps import read_mmdet_dump
 from antvisionps.interchange.panoptic_results import read_panoptic_results
 from antvisionps.interchange.query_files import read_query_files
@@ -38,9 +38,10 @@ from antvisionps.predictions.instances import InstancesReader, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
 
-LABELS, INSTANCES, SEMANTIC = "labels.json", "instances.json", "semantic"
+INSTANCES, SEMANTIC = "instances.json", "semantic"
 PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 
+OF_WRITER = "write the folder again with Writer(…, labels=…)"
 WRITTEN = ({INSTANCES_FILE}, {SEMANTIC_FILE}, {INSTANCES_FILE, SEMANTIC_FILE})
 """What `Writer` writes."""
 
@@ -82,6 +83,8 @@ def import_end(
     cannot take this end, unless they are in the files: raw queries have them, and what `Writer` wrote of such.
     """
     found = _contents(source)
+    if found in WRITTEN and (source / LABELS).exists():
+        raise PredictionsError(f"{source / LABELS}: has no effect on what Writer wrote; remove it, and {OF_WRITER}")
     part = replace(dataset, images=dataset.images[:first])
     labels = read_label_table(source / LABELS, dataset.categories)
     with atomic_folder(out) as folder:
@@ -100,7 +103,9 @@ def import_end(
             bar = progress(predicted, description=name, total=len(part.images), unit="image")
             _write(bar, folder, header, where=source / name)
         is_told = (source / LABELS).exists() or found in WRITTEN
-        for warning in check_labels(folder, source, dataset=part, is_told=is_told) if has_truth else ():
+        remedy = OF_WRITER if found in WRITTEN else f"say which is which in {LABELS} beside them"
+        checked = check_labels(folder, source, dataset=part, is_told=is_told, remedy=remedy) if has_truth else ()
+        for warning in checked:
             print(f"warning: {warning}", file=sys.stderr)
 
 

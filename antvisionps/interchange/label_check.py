@@ -44,8 +44,9 @@ class Reading:
     kappa: float
 
 
-def check_labels(cache: Path, source: Path, *, dataset: PanopticDataset, is_told: bool) -> list[str]:
-    """Warnings about the end that was just read from `source` into `cache`; `is_told` where a table tells its labels.
+def check_labels(cache: Path, source: Path, *, dataset: PanopticDataset, is_told: bool, remedy: str) -> list[str]:
+    """Warnings about the end that was just read from `source` into `cache`; `is_told` where a table tells its labels,
+    `remedy` how else to tell them.
 
     Raises PredictionsError where labels agree with the truth far better if they are counted in another way. A table of
     labels is believed: then that is a warning.
@@ -58,7 +59,8 @@ def check_labels(cache: Path, source: Path, *, dataset: PanopticDataset, is_told
             f"{source}: labels agree with the truth in {as_read.right_frac:.1%} of the {what} of {len(images)} images"
         )
         if best.kappa >= max(SOUND_KAPPA, as_read.kappa + BETTER_KAPPA):
-            said += f", and in {best.right_frac:.1%} if they are {best.name}; {_remedy(best, dataset.categories)}"
+            said += f", and in {best.right_frac:.1%} if they are {best.name}"
+            said += f"; {remedy}, as {_example(best, dataset.categories)}"
             if not is_told:
                 raise PredictionsError(said)
             warnings.append(said)
@@ -169,7 +171,6 @@ def _measure(counts: Counts, name: str, category_of: Mapping[int, int]) -> Readi
     return Reading(name, category_of, right_frac, kappa)
 
 
-def _remedy(reading: Reading, categories: CategorySet) -> str:
+def _example(reading: Reading, categories: CategorySet) -> str:
     first, *_ = reading.category_of.items()
-    example = f'{{"{first[0]}": "{categories.by_id(first[1]).name}", …}}'
-    return f"say which is which in labels.json beside them, as {example}"
+    return f'{{"{first[0]}": "{categories.by_id(first[1]).name}", …}}'

@@ -17,6 +17,9 @@ from antvisionps.core.json_files import read_json
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.ids import whole_number
 
+LABELS = "labels.json"
+"""What the file of the table is called, beside the predictions."""
+
 VOID_LABELS = (0, 255)
 """What tools write into a label map where they predict nothing; a category of that label takes precedence."""
 

@@ -13,8 +13,8 @@ import io
 import pickle
 import tempfile
 from contextlib import AbstractContextManager, ExitStack
-from os import PathLike
-from pathlib import Path, PurePath
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Self
 
 from antvisionps.core.atomic import atomic_folder, refuse_other_files
@@ -88,8 +88,8 @@ class Writer(AbstractContextManager["Writer"]):
 
     def _find(self, image: int | str | PathLike[str]) -> PanopticImage:
         if isinstance(image, PathLike) or (isinstance(image, str) and image not in self._ids):
-            image = PurePath(image).stem
-        elif hasattr(image, "item"):  # a number of numpy or torch
+            return self._finder.find_photo(fspath(image), where=str(self._gt))
+        if hasattr(image, "item"):  # a number of numpy or torch
             image = image.item()
         return self._finder.find(image, where=str(self._gt))
 

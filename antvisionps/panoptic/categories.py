@@ -75,6 +75,11 @@ class CategorySet:
         return tuple(c for c in self.categories if not c.is_thing)
 
     @cached_property
+    def named(self) -> frozenset[tuple[int, str, bool]]:
+        """The id, the name and whether it is a thing of each: all but colours."""
+        return frozenset((c.category_id, c.name, c.is_thing) for c in self.categories)
+
+    @cached_property
     def thing_ids(self) -> frozenset[int]:
         return frozenset(c.category_id for c in self.things)
 

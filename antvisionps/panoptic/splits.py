@@ -172,6 +172,7 @@ def write_splits(
     names the folders of photos and PNGs relative to `root`; without one they lie in `folder` itself.
     """
     check_splits(train, val, heldout_images, monitor_images)
+    val = replace(val, categories=train.categories)  # their colours may differ
     instances = None if read_instances is None else read_instances(train)
     checked = {"train": _check_images(train, "train", workers)}
     with write_runs(runs_path(folder)) as write:
@@ -347,7 +348,7 @@ def _write_instances(datasets: Iterable[PanopticDataset], instances: Mapping[Ima
 
 
 def _refuse_other_categories(train: PanopticDataset, val: PanopticDataset) -> None:
-    ours, theirs = ({(c.category_id, c.name, c.is_thing) for c in d.categories.categories} for d in (train, val))
+    ours, theirs = train.categories.named, val.categories.named
     if ours != theirs:
         category_id, name, is_thing = min(ours ^ theirs)
         kind = "thing" if is_thing else "stuff"

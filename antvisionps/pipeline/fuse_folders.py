@@ -117,7 +117,7 @@ def _heldout(calibrate_on: tuple[Location, Location, Mapping[str, Location]], pa
             "both of each model, under one name"
         )
     heldout = _Part.of(annotations, maps, folders)
-    if heldout.dataset.categories != part.dataset.categories:
+    if heldout.dataset.categories.named != part.dataset.categories.named:
         raise PredictionsError(f"{annotations}: other categories than {part.dataset.annotations} has; use one data set")
     return heldout
 

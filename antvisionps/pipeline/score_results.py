@@ -24,7 +24,7 @@ from antvisionps.evaluation.panoptic_quality import (
 )
 from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.evaluation.summary import groups
-from antvisionps.interchange.label_table import LabelTable, own_labels
+from antvisionps.interchange.label_table import LABELS, LabelTable, own_labels, read_label_table
 from antvisionps.interchange.panoptic_results import PanopticResults, Segments, parse_segments, runs_of_segments
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
 from antvisionps.panoptic.coco_json import parse_segment, read_panoptic
@@ -117,7 +117,7 @@ def score_results(
     `bar` is what a progress bar says."""
     annotations, maps = gt
     truth = read_panoptic(annotations, images_dir=maps, panoptic_dir=maps, is_foreign=True)
-    results = [PanopticResults.open(*files, dataset=truth) for files in predictions.values()]
+    results = [_open_results(files, truth) for files in predictions.values()]
     found = map_images(
         partial(_open_scoring, truth, results, with_boundary),
         range(-(-len(truth.images) // IMAGES_PER_GROUP)),
@@ -129,9 +129,15 @@ def score_results(
     return truth, {name: SegmentScores.join(of_name) for name, of_name in zip(predictions, parts, strict=True)}
 
 
+def _open_results(files: Files, truth: PanopticDataset) -> PanopticResults:
+    """With the table of labels beside the JSON, if there is one."""
+    labels = read_label_table(files[0].parent / LABELS, truth.categories)
+    return PanopticResults.open(*files, dataset=truth, labels=labels)
+
+
 def read_confidence(files: Files, truth: PanopticDataset) -> SegmentConfidence:
     """The scores that segments_info gives, of those segments that have one."""
-    rows = PanopticResults.open(*files, dataset=truth).row_of_image
+    rows = _open_results(files, truth).row_of_image
     scored = [
         (position, segment["id"], segment["score"])
         for position, image in enumerate(truth.images)

@@ -59,7 +59,8 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
     )
     estimates = [image_line(images), *network_lines(networks, trials, images)]
     estimates += [Estimate(f"disk: {need.what}", format_bytes(need.num_bytes), need.source) for need in needs]
-    return estimates, [*data, *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
+    found = [*data, *_batch_findings(networks), *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
+    return estimates, found
 
 
 def _try_all(
@@ -101,6 +102,15 @@ def _try(network: TrainedNetwork, params: Params, images: ImageSet, device: torc
         num_steps=GPU_STEPS if takes_full_steps else CPU_STEPS,
         device=device,
     )
+
+
+def _batch_findings(networks: Sequence[TrainedNetwork]) -> Iterator[Finding]:
+    sizes = {network.end: (network.training.schedule.batch_size, network.processes) for network in networks}
+    for end, (batch_size, processes) in sizes.items():
+        if batch_size % processes:
+            problem = f"{batch_size} images, which {processes} processes cannot share equally"
+            remedy = f"make it a multiple of {processes}, or change runtime.processes"
+            yield Finding("wrong", f"train_{end}.schedule.batch_size", problem, remedy)
 
 
 def _weights_findings(networks: Sequence[TrainedNetwork]) -> Iterator[Finding]:

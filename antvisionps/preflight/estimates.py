@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from antvisionps.models.blocks.resizing import resized_hw
+from antvisionps.params.whole import SEMANTIC_ENDS
 from antvisionps.preflight.images import ImageSet
 from antvisionps.preflight.networks import TrainedNetwork
 from antvisionps.preflight.trial import Batch, NetworkTrial
@@ -38,12 +39,13 @@ class DiskNeed:
 
 
 def full_batch(network: TrainedNetwork, images: ImageSet) -> Batch:
-    """The largest that the network's training can meet, of images of the usual shape."""
+    """The largest that a process of the network's training can meet, of images of the usual shape."""
     augmentation = network.training.augmentation
     hw = resized_hw(
         images.hw, short_side_px=max(augmentation.short_sides_px), max_long_side_px=augmentation.max_long_side_px
     )
-    return Batch(hw, network.training.schedule.batch_size)
+    share = network.training.schedule.batch_size // network.processes
+    return Batch(hw, max(share, 2 if network.end in SEMANTIC_ENDS else 1))  # HRNet-ASPP's norm needs two images
 
 
 def image_line(images: ImageSet) -> Estimate:

@@ -1,5 +1,6 @@
 """The networks that some params train, and where their ImageNet weights come from; nothing is downloaded."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 class TrainedNetwork:
     """One network of an end. `settings` are what it is built with, `training` is its end's section of the params,
     `load_from` the file of the detector that it starts from, `backbone` what its pretrained weights are called; None
-    for neither."""
+    for neither. `processes` share each of its batches."""
 
     end: str
     member: str
@@ -31,6 +32,7 @@ class TrainedNetwork:
     training: Training
     load_from: str | None
     backbone: str | None
+    processes: int
 
     @property
     def name(self) -> str:
@@ -39,12 +41,15 @@ class TrainedNetwork:
 
 def networks_of(params: Params) -> Iterator[TrainedNetwork]:
     """Every network that `ends` trains, end by end."""
+    runtime = params.runtime
+    # SLURM's are the job's.
+    processes = int(os.environ.get("SLURM_NTASKS", "1")) if runtime.launcher == "slurm" else runtime.processes
     for end in params.ends:
         section: Training = getattr(params, f"train_{end}")
         for member in section.members:
             settings, load_from = section.network(member), section.load_from(member)
             backbone = _backbone(settings["backbone"]) if load_from is None else None
-            yield TrainedNetwork(end, member, settings, section, load_from, backbone)
+            yield TrainedNetwork(end, member, settings, section, load_from, backbone, processes)
 
 
 def _backbone(settings: dict[str, Any]) -> str | None:

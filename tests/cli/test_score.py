@@ -148,6 +148,19 @@ def test_hugging_faces_maps_and_segments_score_the_same(gt, pred, tmp_path, caps
     assert summary["hf"] == summary["mine"]
 
 
+def test_labels_beside_the_json_tell_what_its_numbers_mean(gt, pred, tmp_path, capsys):
+    label_of = {7: 0, 24: 1, 26: 2}
+    maps = {
+        image_id: (drawn, {key: label_of[value] for key, value in category_of.items()})
+        for image_id, (drawn, category_of) in PREDICTED.items()
+    }
+    numbered = write(tmp_path / "own", "numbered", maps, with_images=False)
+    (tmp_path / "own" / "labels.json").write_text(json.dumps(["road", "person", "car"]))
+    score("--gt", *gt, "--pred", *pred, "--pred", *numbered, "--json")
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["numbered"] == summary["mine"]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

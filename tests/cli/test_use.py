@@ -42,7 +42,12 @@ def test_changes_of_the_users_own_are_refused_and_forced(project, refused):
     params = project / "params.yaml"
     own = compose(PROJECT / FACADES).replace("min_score: 0.5", "min_score: 0.2")
     params.write_text(own)
-    assert "changes of your own" in refused("use", BUILT_IN)
+    for free in ("own_1", "own_2"):
+        line = refused("use", BUILT_IN)
+        assert (
+            f"`cp params.yaml profiles/{free}.yaml`, or overwrite it with `antvisionps use {BUILT_IN} --force`" in line
+        )
+        (project / "profiles" / f"{free}.yaml").touch()
     assert params.read_text() == own
     cli.main(["use", BUILT_IN, "--force"])
     assert params.read_text() == compose(PROJECT / BUILT_IN)

@@ -112,6 +112,16 @@ def test_an_instance_needs_semantics_that_agree_and_things_an_instance(rows, min
     assert (fused.segment_ids[:, :4] == 0).all() == (CAT not in dict(segments))
 
 
+def test_where_no_class_has_a_probability_only_instances_are():
+    planes = np.zeros((1, 6, 8), np.uint8)
+    image = ImageSemantics(1, 6, 8, 6, 8, 1.0, np.array([SKY]), planes)
+    nothing = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
+    instances = {"ups": boxes((CAT, 0.9, (0, 0, 4, 6)))}
+    ends = {"end_of_category": None, "semantic_end": "ups", "rules": RULES, "categories": CATEGORIES}
+    fused = fuse_image_by_head(instances, nothing, **ends)
+    assert [(segment.category_id, segment.area_px) for segment in fused.segments] == [(CAT, 24)]
+
+
 @pytest.mark.parametrize(("other", "overlaps"), [(CAT, True), (DOG, False)])
 def test_the_overlap_is_measured_within_a_category(other, overlaps):
     instances = boxes((CAT, 0.9, (0, 0, 4, 6)), (other, 0.8, (0, 2, 4, 4)))

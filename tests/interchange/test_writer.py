@@ -174,3 +174,28 @@ def test_text_ids_that_end_like_photos_are_ids(tmp_path, dataset, results):
             writer.add(own_id[image_id], result)
     with InstancesReader(tmp_path / "out" / INSTANCES_FILE) as instances:
         assert [len(image) for image in instances] == [len(result["scores"]) for result in results.values()]
+
+
+def test_a_photo_whose_name_is_the_number_of_another_image_is_itself(tmp_path, dataset, results):
+    document = json.loads(dataset.annotations.read_text())
+    first, second = document["images"][:2]
+    first["file_name"] = f"{second['id']:06d}.jpg"
+    (tmp_path / "gt.json").write_text(json.dumps(document))
+    with Writer("mine", gt=tmp_path / "gt.json", to=tmp_path / "out") as writer:
+        for image in document["images"]:
+            writer.add(f"photos/{image['file_name']}", results[image["id"]])
+    write(tmp_path / "by_id", dataset, results, results)
+    for name in (INSTANCES_FILE, SEMANTIC_FILE):
+        reader = InstancesReader if name == INSTANCES_FILE else SemanticReader
+        with reader(tmp_path / "out" / name) as by_name, reader(tmp_path / "by_id" / name) as by_id:
+            assert [image.image_id for image in by_name] == [image.image_id for image in by_id]
+            for one, other in zip(by_name, by_id, strict=True):
+                np.testing.assert_array_equal(one.category_ids, other.category_ids)
+
+
+def test_a_table_of_labels_beside_what_was_written_is_refused(tmp_path, dataset, results, refuse):
+    folder = write(tmp_path / "w", dataset, results, results)
+    (folder / "labels.json").write_text("{}")
+    refuse(
+        folder, r"labels.json: has no effect on what Writer wrote; remove it, and write the folder again with Writer"
+    )

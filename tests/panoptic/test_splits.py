@@ -172,6 +172,12 @@ def test_the_users_own_text_ids_are_in_what_is_written_and_images_are_numbered_b
         assert all(image.source_id == f"berlin_{int(image.file_name[:12])}" for image in split.images)
 
 
+def test_categories_of_val_may_have_other_colours(folder):
+    edit(folder / "val.json", lambda document: document["categories"][0].update(color=[1, 2, 3]))
+    prepared = prepare_folder(folder)
+    assert open_split(prepared, "val").categories == open_split(prepared, "train").categories
+
+
 def test_a_thing_may_have_category_id_0(folder):
     def from_0(document):
         for row in (*document["categories"], *(s for a in document["annotations"] for s in a["segments_info"])):

@@ -150,6 +150,18 @@ def coco(tmp_path):
     return root, {"prepare.coco_panoptic": folder, "prepare.instances": "panoptic"} | counts
 
 
+def test_a_batch_that_the_processes_cannot_share_is_wrong_and_each_tries_its_share(check, tiny_params):
+    def share(params):
+        params["runtime"] |= {"launcher": "pytorch", "processes": 2}
+        params["ends"] = params["predict"]["separate_ends"] = params["fuse"]["systems"] = ["e_ups"]
+        params["train_e_ups"]["schedule"]["batch_size"] = 3
+
+    status, out = check(tiny_params, share)
+    assert status == 1
+    assert "wrong train_e_ups.schedule.batch_size 3 images, which 2 processes cannot share equally" in out
+    assert "1 x 64 x 80 px" in out
+
+
 def test_of_things_alone_no_network_can_learn_and_none_is_tried(check, coco):
     root, changes = coco
     for path in (root / "train.json", root / "val.json"):

@@ -84,10 +84,9 @@ class Wanted:
 
 def same_categories(sets: Mapping[Path, CategorySet]) -> CategorySet:
     """Those of all splits, by their JSONs. Raises DataError where they differ."""
-    described = {path: [(c.category_id, c.name, c.is_thing) for c in of.categories] for path, of in sets.items()}
     (first, categories), *others = sets.items()
-    for path, _ in others:
-        if described[path] != described[first]:
+    for path, other in others:
+        if other.named != categories.named:
             raise DataError(f"{path}: other categories than in {first}; give both the same ids, names and kinds")
     return categories
 
