@@ -1,7 +1,8 @@
 """The option --workers of commands that need no project."""
 
 import argparse
-import os
+
+from antvisionps.core.cores import usable_cores
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
@@ -11,8 +12,4 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 def chosen_workers(args: argparse.Namespace) -> int:
     """The number given; of none, or 0, that of the cores that this process may use."""
     workers: int = args.workers
-    if workers:
-        return workers
-    if hasattr(os, "sched_getaffinity"):  # macOS has none
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return workers or usable_cores()

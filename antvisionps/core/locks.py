@@ -12,7 +12,7 @@ WAIT_S = 5.0
 """A killed process, and those that it started, take a moment to be gone."""
 
 _RETRY_S = 0.05
-_NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 def open_locked(path: Path) -> FileIO | None:

@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 from antvisionps.core.errors import AntVisionPSError
@@ -45,6 +46,8 @@ def run_stage(main: Callable[[], None]) -> None:
     on stderr and exit status 1, Ctrl-C exit status 130, output that nobody reads any more CLOSED_PIPE. Other errors
     keep their traceback.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: a locale may lack … and –
     try:
         try:
             main()

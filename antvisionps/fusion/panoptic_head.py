@@ -2,8 +2,8 @@
 
 Every pixel goes to the largest of: a logit for each stuff class; for each instance, inside its box, the logit of its
 class plus its mask's; and "unknown", the largest thing logit less the largest that an instance brought there. What
-falls to unknown is void. An instance whose region is by half or more one stuff class of the semantic map becomes that
-stuff.
+falls to unknown is void, and so is what no instance takes where no class has a probability. An instance whose region
+is by half or more one stuff class of the semantic map becomes that stuff.
 """
 
 from collections import Counter, defaultdict

@@ -76,7 +76,8 @@ def network_lines(
             continue
         step_s = trial.steps[-1].step_s
         seconds = schedule.iterations * batches * step_s
-        total_s += seconds + images.predicted * trial.photo_s
+        predict_s = images.predicted * trial.photo_s / network.processes
+        total_s += seconds + predict_s
         yield Estimate(
             f"{network.name}: training",
             format_s(seconds),
@@ -84,8 +85,9 @@ def network_lines(
         )
         yield Estimate(
             f"{network.name}: prediction",
-            format_s(images.predicted * trial.photo_s),
-            f"{images.predicted:,} images x {trial.photo_s:.3g} s, measured here with random weights",
+            format_s(predict_s),
+            f"{images.predicted:,} images x {trial.photo_s:.3g} s / {network.processes} processes, measured here with "
+            "random weights",
         )
     if total_s:
         yield Estimate("time of all, one after the other", format_s(total_s), "the sum; loading of images comes on top")

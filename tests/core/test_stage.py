@@ -100,6 +100,13 @@ def test_output_that_nobody_reads_any_more_ends_a_stage_quietly():
     assert (ended.returncode, ended.stderr) == (CLOSED_PIPE, "")
 
 
+def test_a_locale_that_lacks_a_character_stops_nothing():
+    program = "from antvisionps.core.stage import run_stage; run_stage(lambda: print('an …'))"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert ran.stdout == b"an \\u2026\n"
+
+
 def test_output_to_a_full_disk_is_one_line():
     with Path("/dev/full").open("w") as full:
         ended = run("print(1)", stdout=full)

@@ -114,7 +114,7 @@ def test_an_instance_needs_semantics_that_agree_and_things_an_instance(rows, min
 
 def test_where_no_class_has_a_probability_only_instances_are():
     planes = np.zeros((1, 6, 8), np.uint8)
-    image = ImageSemantics(1, 6, 8, 6, 8, 1.0, np.array([SKY]), planes)
+    image = ImageSemantics(1, 6, 8, 6, 8, 1.0, np.array([SKY], np.int32), planes)
     nothing = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
     instances = {"ups": boxes((CAT, 0.9, (0, 0, 4, 6)))}
     ends = {"end_of_category": None, "semantic_end": "ups", "rules": RULES, "categories": CATEGORIES}
@@ -173,6 +173,8 @@ def literal_map(instances, planes, rules):
                 claimed = max(claimed, thing)
         channels.append((UNKNOWN, logits[:THINGS, y, x].max() - claimed))
         winner[y, x] = max(channels, key=lambda channel: channel[1])[0]  # the first of equal ones
+        if winner[y, x] < 256 and not planes[:, y, x].any():
+            winner[y, x] = UNKNOWN  # ours: a softmax always has a class
     semantic_argmax = planes.argmax(axis=0)
     segments, segment_ids = [], np.zeros((height, width), dtype=int)
     for place, n in enumerate(kept):

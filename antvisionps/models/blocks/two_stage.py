@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from antvisionps.models.blocks.backbones import BackboneSpec
+from antvisionps.models.blocks.deform_conv_cuda import widen
 from antvisionps.models.blocks.norms import Norm, norm_config, start_at_scale
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
@@ -107,10 +108,23 @@ def fpn(backbone: BackboneSpec, channels: int, norm: Norm | None) -> dict[str, A
     }
 
 
+@MODELS.register_module()
+class ProposalHead(RPNHead):
+    """mmdet's, with proposals in float32 whatever the features are.
+
+    mmdet makes anchors, boxes and the shifts that keep levels apart in NMS in the scores' type. In bfloat16 an edge
+    beyond 1024 px moves by 4 px and more, and NMS sees the boxes of the coarse levels on a grid of 32 px.
+    """
+
+    def predict_by_feat(self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args: Any, **how: Any) -> Any:
+        scores, deltas = ([widen(level) for level in levels] for levels in (cls_scores, bbox_preds))
+        return super().predict_by_feat(scores, deltas, *args, **how)
+
+
 def _rpn_head(settings: DetectorSettings) -> dict[str, Any]:
     """Three anchors a cell."""
     return {
-        "type": RPNHead,
+        "type": ProposalHead,
         "in_channels": settings.fpn_channels,
         "feat_channels": settings.fpn_channels,
         "anchor_generator": {

@@ -101,11 +101,21 @@ def share_batch(model: Any, device: torch.device) -> Any:
     Those that are frozen compute as before. On a GPU torch's SyncBatchNorm, which is no BatchNorm2d, takes their place.
     """
     if device.type == "cuda":
-        return convert_sync_batchnorm(model)
+        shared = convert_sync_batchnorm(model)
+        for module in shared.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.register_forward_pre_hook(_widen_nothing)
+        return shared
     norms: list[Any] = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.forward = partial(_shared_batch_norm, norm)
     return model
+
+
+def _widen_nothing(_norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+    """torch tells the other processes of no element in its own type, and of elements in float32: they would hang."""
+    (x,) = args
+    return None if x.numel() else (x.float(),)
 
 
 def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:
@@ -114,6 +124,8 @@ def _shared_batch_norm(norm: Any, x: Tensor) -> Tensor:
         return type(norm).forward(norm, x)
     summed = torch.distributed.nn.functional.all_reduce  # whose gradient is that of all processes' losses
     count = summed(x.new_tensor(x.numel() / x.shape[1]))
+    if not count:  # no process has an element, as where no photo has a thing
+        return x * norm.weight[:, None, None] + norm.bias[:, None, None]
     mean = summed(x.sum(dim=(0, 2, 3))) / count
     centred = x - mean[:, None, None]
     variance = summed(centred.square().sum(dim=(0, 2, 3))) / count

@@ -2,6 +2,7 @@
 
 import os
 
+import mmengine.device.utils
 import torch
 
 from antvisionps.core.errors import ModelError
@@ -16,12 +17,13 @@ def select_device(choice: str, *, cpu_threads: int) -> torch.device:
     """
     torch.set_num_threads(cpu_threads)
     if choice == "cpu":
-        # mmengine's Runner takes a GPU whenever it sees one.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    available = torch.cuda.is_available()
-    if choice == "cuda" and not available:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for processes that this one starts
+    on_gpu = choice != "cpu" and torch.cuda.is_available()
+    if choice == "cuda" and not on_gpu:
         raise ModelError("runtime.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
-    if available and choice != "cpu":
+    # mmengine's Runner takes what mmengine saw when it was imported: a GPU, or a Mac's MPS.
+    mmengine.device.utils.DEVICE = "cuda" if on_gpu else "cpu"
+    if on_gpu:
         return torch.device("cuda")
     torch.use_deterministic_algorithms(True)
     # It would fill every new tensor, for debugging.

@@ -47,7 +47,11 @@ class ReseedHook(Hook):
 
 
 class PlainCheckpointHook(Hook):
-    """Keeps mmengine's history of logged values out of checkpoints: torch does not load its objects safely."""
+    """Drops mmengine's history of logged values: torch does not load its objects safely from a checkpoint, and every
+    iteration would copy all of it."""
+
+    def after_train_iter(self, runner: Runner, **_: Any) -> None:
+        runner.message_hub.log_scalars.clear()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint["message_hub"]["log_scalars"] = {}

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from antvisionps.core.cores import usable_cores
 from antvisionps.core.errors import LaunchError
 
 FAILURES = "ANTVISIONPS_FAILURES"
@@ -93,7 +94,7 @@ def _srun() -> list[int]:
 
 
 def _share_cores(processes: int) -> None:
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, usable_cores() // processes)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     # Processes that are left alone when another dies say so on stderr, in many lines.

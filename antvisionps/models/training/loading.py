@@ -6,6 +6,7 @@ from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,7 +31,7 @@ def open_loader(
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=get_device() == "cuda",
         collate_fn=_collate_or_hand_over,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,

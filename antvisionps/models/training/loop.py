@@ -9,6 +9,7 @@ anchors and RoIs, which each process makes for its own images, is another.
 
 import contextlib
 import io
+import logging
 import sys
 import uuid
 import warnings
@@ -93,11 +94,19 @@ def train(
             default_scope="mmdet",
             experiment_name=uuid.uuid4().hex,  # mmengine refuses two runs of a name in one process
         )
+        _close_log(runner.logger)
         runner.train()
     trained = current_model(runner, average)
     if monitor is not None:
         monitor.restore_best(trained)
     return trained
+
+
+def _close_log(logger: logging.Logger) -> None:
+    """While mmengine's log file is open, here or in a forked process, NFS keeps its folder from being removed."""
+    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def _own_hooks(
@@ -160,7 +169,7 @@ def _launched(processes: int) -> dict[str, Any]:
         return {"launcher": "none"}
     # Every parameter has a gradient in every batch, a zero one without a thing, so that none has to be searched for.
     wrapper: dict[str, Any] = {"broadcast_buffers": False}
-    if not torch.cuda.is_available():
+    if get_device() != "cuda":
         wrapper["device_ids"] = None
     return {"launcher": "pytorch", "cfg": {"model_wrapper_cfg": wrapper}}
 

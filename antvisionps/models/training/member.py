@@ -96,7 +96,7 @@ def _learn_and_save(
             copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
             if has_start:
                 shutil.copyfile(run_dir / START_FILE, folder / START_FILE)
-        shutil.rmtree(run_dir)
+        shutil.rmtree(run_dir, ignore_errors=True)  # what is left leads to the same weights
 
 
 def refuse_unusable_dataset(dataset: PanopticDataset) -> None:

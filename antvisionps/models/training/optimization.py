@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -100,7 +101,7 @@ class FactorsConstructor(DefaultOptimWrapperConstructor):
 def _precision(autocast: str | None) -> dict[str, Any]:
     if autocast is None:
         return {"type": "OptimWrapper"}
-    if not torch.cuda.is_available():
+    if get_device() != "cuda":
         raise ModelError(
             f"optimizer.autocast is {autocast}, which needs a CUDA device, and torch sees none; set it to null"
         )

@@ -1,9 +1,12 @@
-"""RoI features against mmdet's own extractor."""
+"""RoI features and proposals against mmdet's own."""
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from mmdet.registry import MODELS
 
+from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.two_stage import roi_extractor
+from tests.models.conftest import build
 
 
 def test_boxes_of_roi_features_are_not_rounded_to_half_precision():
@@ -27,3 +30,17 @@ def test_roi_features_of_every_level_are_mmdets():
     assert set(extractor.map_roi_levels(rois, 4).tolist()) == {0, 1, 2, 3}
     stock = extractor.__class__.__base__.forward(extractor, levels, rois)
     torch.testing.assert_close(extractor(levels, rois), stock, rtol=0, atol=0)
+
+
+def test_proposals_are_not_rounded_to_half_precision():
+    network, generator = build("e_ups"), torch.Generator().manual_seed(0)
+    grids = [(max(32 // stride, 1), 1344 // stride) for stride in two_stage.STRIDES]
+    scores = [torch.randn(1, 3, *hw, generator=generator).bfloat16() for hw in grids]
+    deltas = [0.1 * torch.randn(1, 12, *hw, generator=generator).bfloat16() for hw in grids]
+    how = {"batch_img_metas": [{"img_shape": (32, 1344)}], "cfg": network.train_cfg.rpn_proposal}
+    (found,) = network.rpn_head.predict_by_feat(scores, deltas, **how)
+    (exact,) = RPNHead.predict_by_feat(
+        network.rpn_head, [level.float() for level in scores], [level.float() for level in deltas], **how
+    )
+    assert found.bboxes.dtype == torch.float32
+    assert torch.equal(found.bboxes, exact.bboxes)

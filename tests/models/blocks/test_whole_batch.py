@@ -94,3 +94,16 @@ def test_the_hardest_of_all_pixels_are_found_wherever_they_are(monkeypatch):
     # Of five pixels the hardest half are three, one of which is here.
     assert whole_batch.hardest(own, 0.5).tolist() == [7.0]
     assert whole_batch.hardest(own, 1.0).tolist() == [1.0, 7.0, 2.0]
+
+
+def test_no_element_is_told_to_other_gpus_in_float32():
+    shared = whole_batch.share_batch(torch.nn.Sequential(torch.nn.BatchNorm2d(4)), torch.device("cuda")).eval()
+    assert shared(torch.zeros(0, 4, 3, 3).bfloat16()).dtype == torch.float32
+
+
+def test_a_norm_that_no_process_has_elements_for_learns_nothing(monkeypatch):
+    monkeypatch.setattr(torch.distributed.nn.functional, "all_reduce", lambda x: x)
+    norm = torch.nn.BatchNorm2d(4)
+    whole_batch._shared_batch_norm(norm, torch.zeros(0, 4, 3, 3)).sum().backward()
+    assert not norm.weight.grad.any()
+    assert torch.isfinite(norm.running_mean).all()

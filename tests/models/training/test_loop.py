@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 
 from antvisionps.core.errors import DataError, ModelError
 from antvisionps.core.os_errors import explain
@@ -182,7 +183,7 @@ def test_an_error_of_a_sample_comes_through_as_it_is(run, monkeypatch, workers, 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch, dataset, has_gpu):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr("mmengine.device.utils.DEVICE", "cuda" if has_gpu else "cpu")
     samples = TrainingSamples(dataset, seed=5, **SETTINGS.augmentation)
     assert open_loader(samples, SETTINGS, aspects=[0.8] * 3, workers=0).pin_memory == has_gpu
 
@@ -233,3 +234,11 @@ def test_sgd_with_steps_trains_too(run):
     sgd = SETTINGS.optimizer | {"kind": "sgd", "learning_rate": 0.01, "bias_lr_factor": 2.0}
     weights = run("sgd", optimizer=sgd, schedule=SCHEDULE | {"policy": "step", "milestones": (2, 3)})
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_no_file_of_a_run_stays_open_and_no_history_is_kept(run, tmp_path):
+    run("whole")
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    opened = [os.readlink(link) for link in links if os.path.lexists(link)]
+    assert not [path for path in opened if path.startswith(str(tmp_path / "whole"))]
+    assert not MessageHub.get_current_instance().log_scalars

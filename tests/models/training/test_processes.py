@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.device import get_device
 
 from antvisionps.core.errors import LaunchError
 from antvisionps.models.training import launching
+from antvisionps.models.training.device import select_device
 from antvisionps.models.training.processes import exit_with_parent, stage_processes
 from tests.forks import fork, fork_two
 
@@ -106,3 +108,16 @@ def test_of_the_errors_of_several_processes_the_first_is_told(monkeypatch, tmp_p
     monkeypatch.setattr(launching, "_srun", fail_both)
     with pytest.raises(LaunchError, match=r"^error of 1$"):
         launching.launch("slurm", 2)
+
+
+@pytest.mark.parametrize("seen", ["cuda", "mps"])
+def test_mmengine_trains_on_the_device_that_is_chosen(monkeypatch, seen):
+    monkeypatch.setattr("mmengine.device.utils.DEVICE", seen)
+    assert select_device("cpu", cpu_threads=1).type == get_device() == "cpu"
+
+
+def test_cores_are_shared_on_systems_that_do_not_tell_which_a_process_may_use(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    launching._share_cores(1)
+    assert os.environ["OMP_NUM_THREADS"] == str(os.cpu_count())
