@@ -12,6 +12,7 @@ import numpy as np
 
 from antvisionps.core.errors import CacheError, PredictionsError, first_line
 from antvisionps.core.input_files import read_file
+from antvisionps.core.skipped import SkippedRows
 from antvisionps.interchange.coco_results import Instance, checked_score
 from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.semantic_files import files_by_image
@@ -22,40 +23,56 @@ from antvisionps.predictions.instances import ImageInstances
 
 SUFFIX = ".txt"
 
+EXPECTED = "expected a class, three corners x y or more and a score, as segmentation models write with save_conf=True"
+
 
 def read_yolo_labels(folder: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageInstances]:
     """Every image of the split, in ascending image_id.
 
-    An outline is filled as OpenCV, with which Ultralytics draws it, fills it. Raises PredictionsError on a file of no
-    image, a row that is not as above, a label without category and the same row twice.
+    An outline is filled as OpenCV, with which Ultralytics draws it, fills it. Of a mask of a pixel or two it has fewer
+    than three corners: such rows are left out, with a warning. Raises PredictionsError on a file of no image, a row
+    that is not as above, a label without category, the same row twice, and where no row has three corners.
     """
     file_of_image = files_by_image(folder, dataset, [SUFFIX])
+    skipped, outlines, short = SkippedRows(str(folder)), 0, []
     for image in dataset.images:
         path = file_of_image.get(image.image_id)
-        yield ImageInstances.of(image, []) if path is None else _read(path, image, labels)
+        instances, without = (ImageInstances.of(image, []), []) if path is None else _read(path, image, labels)
+        for where in without:
+            skipped.add("rows of fewer than three corners are left out", where)
+        outlines, short = outlines + len(instances), short or without
+        yield instances
+    if short and not outlines:
+        raise PredictionsError(f"{short[0]}: {EXPECTED}, got no outline in any file")
+    skipped.tell()
 
 
-def _read(path: Path, image: PanopticImage, labels: LabelTable) -> ImageInstances:
+def _read(path: Path, image: PanopticImage, labels: LabelTable) -> tuple[ImageInstances, list[str]]:
+    """And the places of rows without an outline."""
     try:
-        rows = read_file(path).decode().split("\n")
-        instances = [_parse(row, image, labels, f"{path}: line {i}") for i, row in enumerate(rows, start=1) if row]
-        if len(set(rows) - {""}) < len(instances):
+        rows = [
+            (row, f"{path}: line {i}") for i, row in enumerate(read_file(path).decode().split("\n"), start=1) if row
+        ]
+        parsed = [(row, where, _parse(row, image, labels, where)) for row, where in rows]
+        found = [(row, instance) for row, _, instance in parsed if instance is not None]
+        if len(dict(found)) < len(found):
             raise PredictionsError(f"{path}: the same row twice; save_txt appends, so empty the folder before a run")
-        return ImageInstances.of(image, instances)
+        short = [where for _, where, instance in parsed if instance is None]
+        return ImageInstances.of(image, [instance for _, instance in found]), short
     except (OSError, UnicodeError, CacheError) as error:
         raise PredictionsError(f"{path}: cannot be read ({first_line(error)}); write it again") from error
 
 
-def _parse(row: str, image: PanopticImage, labels: LabelTable, where: str) -> Instance:
+def _parse(row: str, image: PanopticImage, labels: LabelTable, where: str) -> Instance | None:
+    """None of a row without an outline."""
     try:
         label, *corners, score = map(float, row.split())
     except ValueError:
         raise PredictionsError(f"{where}: expected numbers, got {row[:80]!r}") from None
-    if len(corners) % 2 or len(corners) < 6:
-        raise PredictionsError(
-            f"{where}: expected a class, three corners x y or more and a score, got {len(corners) + 2} numbers; write "
-            "masks of a segmentation model with save_conf=True"
-        )
+    if len(corners) % 2:
+        raise PredictionsError(f"{where}: {EXPECTED}, got {len(corners) + 2} numbers")
+    if len(corners) < 6:
+        return None
     category_id = labels.category_id(label, is_thing=True, where=where)
     mask = _fill(np.reshape(corners, (-1, 2)), image, where)
     return category_id, checked_score(score, where), tuple(cv2.boundingRect(mask)), encode_masks(mask[None])[0]

@@ -78,9 +78,26 @@ def test_save_txt_of_ultralytics(empty, cached, dataset, save_txt):
         assert semantics is None
 
 
+def test_masks_of_a_pixel_or_two_are_left_out_as_ultralytics_gives_them_no_outline(
+    empty, cached, dataset, save_txt, capsys
+):
+    save_txt(save_conf=True)
+    paths = [empty / "labels" / f"{Path(image.file_name).stem}.txt" for image in dataset.images]
+    paths[0].write_text("1 0.9\n1 0.1 0.2 0.9\n")
+    paths[1].write_text(paths[1].read_text() + "1 0.1 0.2 0.1 0.3 0.9\n")
+    nothing, *found = cached().values()
+    assert len(nothing[0]) == 0
+    for instances, _ in found:
+        assert_left_and_right(instances, dataset)
+    assert "labels: 3 rows of fewer than three corners are left out; first: " in capsys.readouterr().err
+
+
 def test_bad_rows_of_save_txt_are_refused(empty, dataset, refuse, save_txt):
     save_txt()
     refuse(empty, r"\.txt: line 1: expected a class, three corners .* with save_conf=True")
+    for path in (empty / "labels").iterdir():
+        path.write_text("1 0.5 0.5 0.1 0.1 0.9\n")  # boxes
+    refuse(empty, r"line 1: expected a class, three corners .* with save_conf=True, got no outline in any file")
     path = empty / "labels" / f"{Path(dataset.images[1].file_name).stem}.txt"
     sound = "1 0.1 0.1 0.5 0.1 0.5 0.5 0.9"
     for text, match in (
