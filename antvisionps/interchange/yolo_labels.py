@@ -34,7 +34,7 @@ def read_yolo_labels(folder: Path, *, dataset: PanopticDataset, labels: LabelTab
     that is not as above, a label without category, the same row twice, and where no row has three corners.
     """
     file_of_image = files_by_image(folder, dataset, [SUFFIX])
-    skipped, outlines, short = SkippedRows(str(folder)), 0, []
+    skipped, outlines, short = SkippedRows(str(folder)), 0, list[str]()
     for image in dataset.images:
         path = file_of_image.get(image.image_id)
         instances, without = (ImageInstances.of(image, []), []) if path is None else _read(path, image, labels)
