@@ -147,7 +147,7 @@ def best_gt_segments(
     Whole masks, as the end found them, before any fusion; IoUs as in PQ. (None, 0) without such a segment.
     """
     position_of_id = {segment.segment_id: position for position, segment in enumerate(gt, start=1)}
-    positions = map_ids(gt_ids, position_of_id, np.uint16, otherwise=0)
+    positions = map_ids(gt_ids, position_of_id, np.int32, otherwise=0)
     area = np.array([segment.area_px for segment in gt], dtype=np.int64)
     crowd = np.array([segment.is_crowd for segment in gt], dtype=bool)
     category = np.array([segment.category_id for segment in gt], dtype=np.int64)

@@ -162,7 +162,8 @@ def choose_candidates(
         if end_of_category is not None:
             is_routed_here[:] = [end_of_category[category_id] == end for category_id in category_ids]
         least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
-        is_alive = is_routed_here & (image.scores.astype(np.float64) >= least)
+        # 0.7 as float32 is less than 0.7.
+        is_alive = is_routed_here & (image.scores >= least.astype(image.scores.dtype))
         alive += list_candidates(end, image, np.flatnonzero(is_alive))
         rejected.append(_rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here))
     alive.sort(key=lambda candidate: -candidate.score)
@@ -340,7 +341,9 @@ def add_stuff(
     kept = run_starts(segment_ids)  # neighbours of one segment become one run
     lengths = np.diff(starts[kept], append=class_map.size).astype(np.int32)
     runs = SegmentRuns(lengths, segment_ids[kept], np.array([0, len(kept)]))
-    ids = runs.segment_indices.astype(np.int16)  # of 16 bits: sorted by counting
+    ids = runs.segment_indices
+    if len(described) <= np.iinfo(np.int16).max:
+        ids = ids.astype(np.int16)  # sorted by counting
     segments = tuple(
         FusedSegment(segment_id, category_id, area_px, bbox_xywh, score, end)
         for (category_id, score, end), (segment_id, area_px, bbox_xywh) in zip(

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
 from antvisionps.predictions.semantic import ImageSemantics
 
 AverageOf = Literal["probabilities", "log_probabilities"]
@@ -126,6 +126,7 @@ class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
     class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` add up to `sums`.
+    `has_things`: class 0 is a thing.
     """
 
     height: int
@@ -134,6 +135,7 @@ class SemanticAverage:
     planes: _WeightedPlanes
     total: float
     grid: _Grid
+    has_things: bool
 
     @cached_property
     def sums(self) -> np.ndarray:
@@ -142,7 +144,10 @@ class SemanticAverage:
 
     @cached_property
     def class_map(self) -> np.ndarray:
-        """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie."""
+        """(height, width) uint8, the class index of the largest average at each pixel; the lowest wins a tie.
+
+        Where every class is 0 it is thing 0, which leaves the pixel void, or VOID_CLASS_INDEX without things.
+        """
         from antvisionps.fusion.semantic_kernels import argmax_of_planes
 
         rows, columns = (
@@ -153,6 +158,8 @@ class SemanticAverage:
         )
         class_map = np.empty((self.height, self.width), dtype=np.uint8)
         argmax_of_planes(self.planes[:3], self.planes[3:], (*rows, *columns, self.class_indices), class_map)
+        if not self.has_things:
+            class_map[self.confidence() == 0] = VOID_CLASS_INDEX
         return class_map
 
     def confidence(self) -> np.ndarray:
@@ -221,7 +228,8 @@ def average_semantics(
     else:
         class_indices, planes = _weigh_planes(present, grid=grid, categories=categories)
         total = 255 * sum(weight for _, weight in present)
-    return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid)
+    has_things = bool(categories.things)
+    return SemanticAverage(finest.height, finest.width, class_indices, planes, total, grid, has_things)
 
 
 def _grid(image: ImageSemantics) -> _Grid:

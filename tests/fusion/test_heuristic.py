@@ -5,7 +5,7 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from antvisionps.fusion.heuristic import PRESETS, HeuristicRules, fuse_image
+from antvisionps.fusion.heuristic import PRESETS, Candidate, HeuristicRules, add_stuff, fuse_image
 from antvisionps.fusion.nms import keep_best_boxes
 from antvisionps.fusion.rejected import RejectReason
 from antvisionps.predictions.instances import ImageInstances
@@ -108,7 +108,7 @@ def combine_with_panopticapi(folder, instances, class_map, *, min_score, max_ove
             "segmentation": {"size": [height, width], "counts": rle},
         }
         for category_id, score, rle in zip(instances.category_ids, instances.scores, instances.rles, strict=True)
-        if float(score) >= min_score
+        if score >= np.float32(min_score)
     ]
     stuff = [
         {"category_id": c.category_id, "segmentation": coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))}
@@ -255,3 +255,20 @@ def test_what_is_buried_is_no_segment_and_leaves_no_gap_in_the_ids():
     fused = fuse(found(*rows), SKY_ONLY, on_top=frozenset({(DOG, CAT)}))
     assert described(fused) == [(1, DOG, 8), (2, SKY, 4)]
     assert reasons(fused) == [(CAT, RejectReason.EMPTY)]
+
+
+@pytest.mark.parametrize("score", [0.3, 0.35, 0.7, 0.9])
+def test_a_score_of_just_the_minimum_lives(score):
+    assert fuse(found((CAT, score, LEFT)), SKY_ONLY, min_score=score).segments[0].category_id == CAT
+
+
+def test_more_segments_than_16_bits_number():
+    ids = np.zeros((200, 400), dtype=np.int32)
+    ids.ravel()[::2] = np.arange(1, 40_001)
+    sky = np.full(ids.shape, CATEGORIES.class_index(SKY), dtype=np.uint8)
+    one = Candidate(CAT, 0.9, 1, "ups", found((CAT, 0.9, LEFT)), 0)
+    _, segments, _ = add_stuff(
+        ids, [one] * 40_000, sky, sky, {}, categories=CATEGORIES, semantic_end="ups", min_stuff_area_px=0
+    )
+    assert [segment.segment_id for segment in segments] == list(range(1, 40_002))
+    assert (segments[-1].category_id, segments[-1].area_px) == (SKY, 40_000)

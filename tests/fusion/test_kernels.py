@@ -73,7 +73,7 @@ def test_what_is_left_out_of_the_argmax_changes_no_pixel():
 
 def test_each_step_between_the_cells_at_a_pixel_is_rounded():
     """At thirds of the way sums of small numbers are equal but for their rounding."""
-    planes = np.random.default_rng(0).integers(0, 8, (3, 40, 40), dtype=np.uint8)
+    planes = np.random.default_rng(0).integers(1, 9, (3, 40, 40), dtype=np.uint8)
     image = ImageSemantics(1, 120, 120, 40, 40, 1.0, np.array([1, 2, 3], np.int32), planes)
     average = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
     np.testing.assert_array_equal(average.class_map, argmax_by_numpy(average))

@@ -128,3 +128,11 @@ def test_each_category_has_a_threshold_of_its_own_and_without_a_segment_keeps_al
 
 def test_logits_are_bounded_by_the_floor():
     assert logit(np.array([0.0, 0.5, 1.0]), floor=0.01).tolist() == pytest.approx([-np.log(99), 0, np.log(99)])
+
+
+@pytest.mark.parametrize("count", [5, 10, 20, 40])
+def test_a_feature_that_is_the_same_everywhere_says_nothing_of_another_value(count):
+    features = np.full((count, 1), logit(np.array(0.99), floor=0.01))
+    model = fit_quality(features, np.full(count, CAT), np.arange(count) > 0, categories=[CAT])
+    same, other = model.probabilities(np.array([features[0], [4.0]]), np.array([CAT, CAT]))
+    assert other == pytest.approx(same, abs=0.05)

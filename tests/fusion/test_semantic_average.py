@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from antvisionps.fusion.semantic_average import average_semantics
+from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 from antvisionps.predictions.semantic import ImageSemantics
 from tests.drawing import category_set
 
@@ -201,3 +202,11 @@ def test_an_average_can_be_pickled():
     ends = [semantics(rng.integers(0, 99, (4, size, size))) for size in (5, 9)]
     average = average_of_ends(*ends)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(average)).class_map, class_map(*ends))
+
+
+@pytest.mark.parametrize("average_of", ["probabilities", "log_probabilities"])
+def test_without_things_too_what_nobody_sees_is_void(average_of):
+    stuff_only = category_set({}, {3: "sky", 4: "sea"})
+    sea = semantics([[[255, 255], [0, 0]]], category_ids=(4,))
+    average = average_semantics([sea, sea], weights=[1, 1], categories=stuff_only, average_of=average_of)
+    assert average.class_map.tolist() == [[1] * 4] * 3 + [[VOID_CLASS_INDEX] * 4]
