@@ -164,11 +164,9 @@ def _predict_semantics(rng: np.random.Generator, class_map: np.ndarray, stride: 
     logits += 8.0 * np.stack([cv2.GaussianBlur((gt == c).astype(np.float32), (0, 0), 6 / stride) for c in classes])
     probs = np.exp(logits - logits.max(axis=0))
     return ImageSemantics.from_probs(
-        image_id=0,
-        height=HEIGHT,
-        width=WIDTH,
-        input_height=INPUT_HEIGHT,
-        input_width=INPUT_WIDTH,
+        0,
+        hw=(HEIGHT, WIDTH),
+        input_hw=(INPUT_HEIGHT, INPUT_WIDTH),
         stride=stride,
         category_ids=classes + 1,
         probs=probs / probs.sum(axis=0),

@@ -44,9 +44,9 @@ def lend_kernels(project: Path, other: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    # Stages call `python`: the one that runs the tests. They import the copy, not the installed package.
+    # Stages call `python`: the one that runs the tests.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def dvc(folder: Path, *arguments: str) -> str:

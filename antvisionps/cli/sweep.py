@@ -11,6 +11,10 @@ WARNING = (
     "val is what the scores are reported on: values picked here are tuned on the scoring data, and their PQ flatters. "
     "Pick on --split heldout."
 )
+FITTED = (
+    "stage calibrate fitted some of these to the held-out images, where their PQ flatters beside the others'; "
+    "data/calibration/SYSTEM.json has their cross-validated PQ."
+)
 
 
 def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None:
@@ -33,7 +37,7 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
     from antvisionps.pipeline.settings import system_settings
-    from antvisionps.pipeline.sweep import best, grid, refuse_idle, refuse_unfitted, sweep
+    from antvisionps.pipeline.sweep import best, grid, is_fitted, refuse_idle, refuse_unfitted, sweep
     from antvisionps.predictions.split_caches import SplitCaches
     from antvisionps.report.sweep_report import COLORS, sweep_rows, sweep_svg
     from antvisionps.report.tables import print_table
@@ -67,6 +71,8 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
             unfinished.write_text(sweep_svg(points, pq, best=place, title=title), encoding="utf-8")
     if args.split == "val":
         print(f"warning: {WARNING}")
+    elif len({is_fitted(args.system, params) for params in variants}) > 1:
+        print(f"warning: {FITTED}")
     print(experiment_line(points[place]))
 
 

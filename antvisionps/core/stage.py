@@ -11,6 +11,9 @@ from pathlib import Path
 from antvisionps.core.errors import AntVisionPSError
 from antvisionps.core.os_errors import explain
 
+# numpy's sums would depend on how many cores there are. Before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells: 128 + SIGINT."""
 

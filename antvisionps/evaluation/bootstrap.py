@@ -45,19 +45,20 @@ class ResampledCounts:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, images: Sequence[MatchCounts], draws: np.ndarray) -> ResampledCounts:
+    def of(cls, images: Sequence[MatchCounts], draws: np.ndarray | None) -> ResampledCounts:
+        """`draws` None: a sample for each image that is left out."""
         found, tp, fp, fn, iou_sum = (
             np.concatenate([getattr(image, name) for image in images])
             for name in ("category_ids", "tp", "fp", "fn", "iou_sum")
         )
         category_ids, column = np.unique(found, return_inverse=True)
         row = np.repeat(np.arange(len(images)), [len(image.category_ids) for image in images])
-        times = draws.astype(np.float64)  # floats make the products a call of BLAS
+        times = None if draws is None else draws.astype(np.float64)  # floats make the products a call of BLAS
 
         def total(values: np.ndarray) -> np.ndarray:
             table = np.zeros((len(images), len(category_ids)))
             table[row, column] = values
-            return np.asarray(times @ table)
+            return table.sum(axis=0) - table if times is None else np.asarray(times @ table)
 
         return cls(category_ids, total(iou_sum), total(tp + 0.5 * fp + 0.5 * fn))
 
@@ -80,7 +81,6 @@ def jackknife_error(one: Sequence[MatchCounts], other: Sequence[MatchCounts], ca
     images = len(one)
     if images < 2:
         return 0.0
-    draws = 1 - np.eye(images, dtype=np.int64)
-    difference = np.nan_to_num(ResampledCounts.of(one, draws).pq(category_ids))
-    difference = difference - np.nan_to_num(ResampledCounts.of(other, draws).pq(category_ids))
+    of_one, of_other = (ResampledCounts.of(system, None).pq(category_ids) for system in (one, other))
+    difference = np.nan_to_num(of_one) - np.nan_to_num(of_other)
     return float(np.sqrt((images - 1) / images * np.square(difference - difference.mean()).sum()))

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from antvisionps.core.errors import DataError
 from antvisionps.evaluation.segment_overlaps import SegmentOverlaps
 from antvisionps.panoptic.segment_runs import SegmentRuns
 from antvisionps.panoptic.segments import run_starts
 
 DILATION_FRAC = 0.02
 """d as a part of the image's diagonal (Cheng et al. 2021, section 4.2)."""
+
+MAX_LABEL = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,11 @@ def band_width_px(hw: tuple[int, int]) -> int:
 
 def _draw_bands(indices: np.ndarray, *, inside: int) -> np.ndarray:
     """(H, W) segment indices, `inside` in place of those of pixels whose window is all of their segment."""
+    if inside > MAX_LABEL:
+        raise DataError(
+            f"an image with {inside - 1} segments; boundary PQ takes at most {MAX_LABEL - 1}: leave it out, by "
+            "score.boundary_pq: false"
+        )
     dtype = np.uint8 if inside <= np.iinfo(np.uint8).max else np.uint16
     indices = indices.astype(dtype)
     side = 2 * band_width_px(indices.shape) + 1

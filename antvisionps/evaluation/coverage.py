@@ -63,14 +63,14 @@ class Coverage:
         )
 
     def min_confidence(self, step: int) -> float:
-        """From which on segments stay when `step` of STEPS parts are given up, of equal ones all or none; infinite
-        when all are."""
+        """The least confidence that is kept when `step` of STEPS parts are given up; equal ones go together. Infinite
+        when all go."""
         given_up = len(self.order) * step // STEPS
         return float(self.order[given_up]) if given_up < len(self.order) else float("inf")
 
     def counts(self, min_confidence: float) -> tuple[MatchCounts, MatchCounts]:
-        """Of the segments from a confidence on; and where a person draws each match that is given up as it should be,
-        and removes each wrong one. Every missed true segment counts in both."""
+        """Two counts: of the segments with at least that confidence; and after a person redraws each match that is
+        given up, and removes each wrong one. Every missed true segment counts in both."""
         is_kept = ~(self.matched.confidence < min_confidence)
         wrong = self._sum(self.wrong.place[~(self.wrong.confidence < min_confidence)])
         place = self.matched.place

@@ -1,6 +1,7 @@
 """PQ of slices of a split, each with its interval."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,27 +35,26 @@ def slice_rows(
         yield from rows
 
 
-def slice_mean_rows(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
+def slice_mean_rows(rows: Iterable[Sequence[Any]]) -> Iterator[list[object]]:
     """SLICE_MEAN_COLUMNS of each attribute, group and system, from what `slice_rows` gives: the mean PQ of the slices,
     each counted alike and each by its images, and the worst slice, of equal ones the first. A slice without a PQ does
     not count; nothing of none."""
-    of_key: dict[tuple[object, ...], list[tuple[float, int, object]]] = {}
+    of_key: dict[tuple[str, ...], list[tuple[float, int, str]]] = {}
     for row in rows:
         cells = dict(zip(SLICE_COLUMNS, row, strict=True))
         if cells["minus"] is None and cells["PQ"] is not None:
             names = (cells["attribute"], cells["group"], cells["system"])
-            found = float(str(cells["PQ"])), int(str(cells["images"])), cells["value"]
-            of_key.setdefault(names, []).append(found)
+            of_key.setdefault(names, []).append((cells["PQ"], cells["images"], cells["value"]))
     for key, slices in of_key.items():
         pqs, images, _ = zip(*slices, strict=True)
         worst_pq, _, worst = min(slices, key=lambda of_slice: of_slice[0])
         yield [*key, float(np.mean(pqs)), float(np.average(pqs, weights=images)), worst, worst_pq]
 
 
-def _pq_of_last(rows: Sequence[Sequence[object]], *, last: str) -> float:
+def _pq_of_last(rows: Sequence[Sequence[Any]], *, last: str) -> float:
     """PQ of all categories under one system; infinite without one."""
     for row in rows:
         cells = dict(zip(SLICE_COLUMNS, row, strict=True))
         if (cells["group"], cells["system"], cells["minus"]) == ("All", last, None):
-            return float("inf") if cells["PQ"] is None else float(str(cells["PQ"]))
+            return float("inf") if cells["PQ"] is None else float(cells["PQ"])
     return float("inf")

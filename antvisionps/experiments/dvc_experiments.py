@@ -201,6 +201,6 @@ def _apply(changes: Sequence[str], path: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Stages call `python`, which is this one, and import the clone's own code."""
+    """Stages call `python`, which is this one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path, "PYTHONPATH": ".", "DVC_NO_ANALYTICS": "1"}
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}

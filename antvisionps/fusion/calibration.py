@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
@@ -31,42 +31,16 @@ Crop = tuple[int, int, np.ndarray]
 """See `MaskRuns.crop`."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Values of the rules and of the semantic weights. `learned_on_top`: the pairs that held-out images show, of which
-    `rules.on_top` has none if they do not raise PQ · `heldout_pq`: held-out, as fractions of 1, before ("plain") and
-    after ("calibrated"), and "cross_validated", where no image is fused with what was fitted on it. NMS is not fitted:
-    `rules` have none."""
+Pairs = Annotated[frozenset[tuple[int, int]], PlainSerializer(sorted)]
 
-    rules: HeuristicRules
-    learned_on_top: frozenset[tuple[int, int]]
-    weight_of_end: Mapping[str, float]
-    heldout_pq: Mapping[str, float | None]
-
-    def apply(self, settings: FusionSettings) -> FusionSettings:
-        """The settings with what was fitted in place of theirs."""
-        return replace(settings, rules=self.rules, weight_of_end=self.weight_of_end)
-
-    def to_json(self) -> dict[str, Any]:
-        rules = self.rules
-        return {
-            "min_score": rules.min_score,
-            "min_scores": {str(category_id): score for category_id, score in sorted(rules.min_scores.items())},
-            "max_overlap_frac": rules.max_overlap_frac,
-            "min_stuff_area_px": rules.min_stuff_area_px,
-            "min_stuff_confidence": rules.min_stuff_confidence,
-            "on_top": sorted(map(list, rules.on_top)),
-            "learned_on_top": sorted(map(list, self.learned_on_top)),
-            "semantic_weights": dict(self.weight_of_end),
-            "heldout_pq": dict(self.heldout_pq),
-        }
+RULES = ("min_score", "min_scores", "max_overlap_frac", "min_stuff_area_px", "min_stuff_confidence", "on_top")
+"""What of the rules is fitted; NMS is not."""
 
 
-Pairs = tuple[tuple[int, int], ...]
-
-
-class CalibrationDocument(Document):
-    """What `Calibration.to_json` gives."""
+class Calibration(Document):
+    """Values of RULES and of the semantic weights. `learned_on_top`: the pairs that held-out images show, of which
+    `on_top` has none if they do not raise PQ · `heldout_pq`: held-out, as fractions of 1, before ("plain") and after
+    ("calibrated"), and "cross_validated", where no image is fused with what was fitted on it."""
 
     min_score: Fraction
     min_scores: dict[int, Fraction]
@@ -78,36 +52,29 @@ class CalibrationDocument(Document):
     semantic_weights: dict[str, Weight]
     heldout_pq: dict[Literal["plain", "calibrated", "cross_validated"], Fraction | None]
 
-    def calibration(self) -> Calibration:
-        rules = HeuristicRules(
-            min_score=self.min_score,
-            min_scores=self.min_scores,
-            max_overlap_frac=self.max_overlap_frac,
-            min_stuff_area_px=self.min_stuff_area_px,
-            min_stuff_confidence=self.min_stuff_confidence,
-            on_top=frozenset(self.on_top),
-        )
-        heldout_pq: dict[str, float | None] = dict(self.heldout_pq.items())
-        return Calibration(rules, frozenset(self.learned_on_top), self.semantic_weights, heldout_pq)
+    def apply(self, settings: FusionSettings) -> FusionSettings:
+        """The settings with what was fitted in place of theirs."""
+        rules = HeuristicRules(**{name: getattr(self, name) for name in RULES})
+        return replace(settings, rules=rules, weight_of_end=self.semantic_weights)
 
 
 def read_calibration(path: Path, *, categories: CategorySet, ends: Iterable[str]) -> Calibration:
     """What stage calibrate wrote of a system. Raises CacheError unless it is of these things and ends."""
     remedy = "run `dvc repro calibrate`"
-    document = read_document(path, CalibrationDocument, what="calibration", remedy=remedy)
+    document = read_document(path, Calibration, what="calibration", remedy=remedy)
     if problem := _misfit(document, categories, set(ends)):
         raise CacheError(f"{path}: {problem}; {remedy}")
-    return document.calibration()
+    return document
 
 
-def _misfit(document: CalibrationDocument, categories: CategorySet, ends: set[str]) -> str:
+def _misfit(document: Calibration, categories: CategorySet, ends: set[str]) -> str:
     """What does not fit to the things and ends, or contradicts itself; empty where nothing does."""
     if set(document.semantic_weights) != ends:
         return f"fitted for other ends, {sorted(document.semantic_weights)}"
     if not any(document.semantic_weights.values()):
         return "semantic_weights are all zero"
     for place, pairs in (("on_top", document.on_top), ("learned_on_top", document.learned_on_top)):
-        for upper, lower in pairs:
+        for upper, lower in sorted(pairs):
             if (lower, upper) in pairs:
                 return f"{place} has category {upper} both above and below {lower}"
     named = {*document.min_scores, *itertools.chain(*document.on_top, *document.learned_on_top)}

@@ -44,9 +44,9 @@ class UnionRules:
 
 @dataclass(frozen=True)
 class JoinedInstances:
-    """end → instances, where those that several ends found stand under all their names ("e_ups+lwl_htc"), and what of
-    the ends' own is not among them any more. `members`: name → of each of its instances what it was joined from.
-    `positions`: end → where among its own those stood that it has still; None where nobody's moved."""
+    """`instances`: name → instances; what several ends found is under their names joined ("e_ups+lwl_htc"). `rejected`:
+    what was merged or routed away. `members`: name → of each instance, what it was joined from. `positions`: end →
+    where its remaining instances stood in its own list; None if nothing moved."""
 
     instances: Mapping[str, ImageInstances]
     rejected: RejectedCandidates

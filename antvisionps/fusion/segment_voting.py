@@ -14,6 +14,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -199,22 +200,10 @@ def paste_accepted(
     """Step 3: the instances that reach the least probability of their category, and all stuff."""
     rules = replace(rules, min_score=0.0, min_scores=least, min_stuff_area_px=0)
     if paste_by == "panoptic_head":
-        return fuse_image_by_head(
-            calibrated.instances,
-            average,
-            categories=categories,
-            end_of_category=None,
-            semantic_end=semantic_end,
-            rules=rules,
-        )
-    return fuse_image(
-        calibrated.instances,
-        average.class_map,
-        categories=categories,
-        end_of_category=None,
-        semantic_end=semantic_end,
-        rules=rules,
-    )
+        fuse = partial(fuse_image_by_head, calibrated.instances, average)
+    else:
+        fuse = partial(fuse_image, calibrated.instances, average.class_map)
+    return fuse(categories=categories, end_of_category=None, semantic_end=semantic_end, rules=rules)
 
 
 def accept_stuff(fused: FusedImage, probabilities: np.ndarray, acceptance: Acceptance) -> FusedImage:

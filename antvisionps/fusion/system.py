@@ -25,8 +25,8 @@ Method = Literal["heuristic", "panoptic_head", "auto"]
 class FusionSettings:
     """`weight_of_end`: whose predictions, and how much their semantics count · `average_of`: what of the semantics is
     averaged · `end_of_category`: whose instances of each category are taken; None: everybody's · `union`: how
-    everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to · `temperature_of_end`: of the
-    semantics, 1 of an end that is not there · `with_doubt`: whether the map has that of each pixel."""
+    everybody's are joined first; None: not · `acceptance`: what `auto` was fitted to · `temperature_of_end`: that of
+    its semantics; an end without an entry has 1 · `with_doubt`: whether the map comes with each pixel's doubt."""
 
     method: Method
     rules: HeuristicRules
@@ -103,7 +103,7 @@ def fuse_by_each(
 
 
 def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
-    """The names of all ends whose semantics count."""
+    """Of these ends the names of those whose semantics count, joined by +."""
     present = set(semantics)
     return "+".join(end for end in settings.semantic_ends() if end in present)
 
@@ -140,7 +140,7 @@ def fuse_average(
     categories: CategorySet,
     settings: FusionSettings,
 ) -> FusedImage:
-    """The same, from instances that are joined and semantics that are averaged already."""
+    """The panoptic map of one image from joined instances and averaged semantics."""
     if settings.method == "panoptic_head":
         fused = fuse_image_by_head(
             joined.instances,

@@ -51,11 +51,15 @@ class TemperatureLoss:
         """gt_ids (H, W) segment ids of the image. Cells on void do not count. A true class below FLOOR counts as FLOOR:
         what is less, the cache cannot tell from impossible."""
         gt = class_index_map(gt_ids[np.ix_(*pixels_of_cells(predicted))], image, categories)
-        probs = np.zeros((len(categories), *gt.shape))
-        for category_id, plane in zip(predicted.category_ids.tolist(), predicted.planes, strict=True):
-            probs[categories.class_index(category_id)] = plane[: gt.shape[0], : gt.shape[1]] / 255
         is_counted = gt != VOID_CLASS_INDEX
-        probs, gt = probs[:, is_counted], gt[is_counted]
+        gt = gt[is_counted]
+        predicted_classes = [categories.class_index(category_id) for category_id in predicted.category_ids.tolist()]
+        classes = np.union1d(predicted_classes, gt).astype(np.int64)  # the others are 0 everywhere
+        probs = np.zeros((len(classes), len(gt)))
+        for class_index, plane in zip(predicted_classes, predicted.planes, strict=True):
+            cells = plane[: is_counted.shape[0], : is_counted.shape[1]]
+            probs[np.searchsorted(classes, class_index)] = cells[is_counted] / 255
+        gt = np.searchsorted(classes, gt)
         own = np.arange(len(gt))
         probs[gt, own] = np.maximum(probs[gt, own], FLOOR)
         with np.errstate(divide="ignore"):
@@ -68,7 +72,7 @@ class TemperatureLoss:
         return cls(np.sum([part.sums for part in parts], axis=0), sum(part.cells for part in parts))
 
     def best_temperature(self) -> float:
-        """Of the least loss, between the tried ones by the parabola through it and its neighbours; 1 without cells."""
+        """That of the least loss, by a parabola through the best tried one and its neighbours; 1 without cells."""
         if not self.cells:
             return 1.0
         best = int(self.sums.argmin())

@@ -29,7 +29,7 @@ class AutoRules:
     temperature_of_end: Mapping[str, float] = field(default_factory=dict)
 
     def settings(self, semantic_weights: Mapping[str, float], acceptance: Acceptance | None = None) -> FusionSettings:
-        """Of all these ends, whose instances count alike; without `acceptance` before anything else is fitted."""
+        """Settings of these ends, whose instances weigh alike. `acceptance` None: only the weights are fitted yet."""
         union = UnionRules(dict.fromkeys(semantic_weights, 1.0), self.min_joined_iou)
         rules, temperatures = HeuristicRules(0.0, self.max_overlap_frac, 0), self.temperature_of_end
         return FusionSettings("auto", rules, semantic_weights, self.average_of, None, union, acceptance, temperatures)

@@ -99,7 +99,7 @@ def _count_all(cache: Path, dataset: PanopticDataset, images: Sequence[PanopticI
 
 
 def _void_label(categories: CategorySet) -> int:
-    """Of pixels without a category: 0, which a tool that counts from 0 means as its first class, unless it is one."""
+    """The label of pixels without a category: 0, unless 0 is the first class of a tool that counts from 0."""
     return -1 if 0 in categories else 0
 
 

@@ -172,20 +172,12 @@ def _stuff_planes(stuff: ImageInstances, image: PanopticImage) -> ImageSemantics
     if not len(stuff):
         return None
     listed = np.unique(stuff.category_ids)
-    planes = np.zeros((len(listed), image.height, image.width), dtype=np.float32)
+    hw = (image.height, image.width)
+    planes = np.zeros((len(listed), *hw), dtype=np.float32)
     for index, category_id in enumerate(stuff.category_ids.tolist()):
         plane = planes[np.searchsorted(listed, category_id)]
         np.maximum(plane, stuff.runs.mask(index) * stuff.scores[index], out=plane)
-    return ImageSemantics.from_probs(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        input_height=image.height,
-        input_width=image.width,
-        stride=1.0,
-        category_ids=listed,
-        probs=planes,
-    )
+    return ImageSemantics.from_probs(image.image_id, hw=hw, input_hw=hw, stride=1.0, category_ids=listed, probs=planes)
 
 
 def _read_semantic(

@@ -6,7 +6,6 @@ lies on the network's input if it is not exactly on the whole photo.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,21 +34,16 @@ def read_probabilities(path: Path, image: PanopticImage, labels: LabelTable) -> 
             f"{plane_labels.shape}"
         )
     _refuse_other_than_probabilities(path, probs)
-    category_ids = [labels.category_of_plane(label, where=str(path)) for label in plane_labels.tolist()]
-    input_hw, stride = _grid(path, arrays)
-    place: dict[str, Any] = {
-        "image_id": image.image_id,
-        "height": image.height,
-        "width": image.width,
-        "input_height": input_hw[0],
-        "input_width": input_hw[1],
-        "stride": stride,
-        "category_ids": np.array(category_ids, dtype=np.int32),
-    }
+    listed = [labels.category_of_plane(label, where=str(path)) for label in plane_labels.tolist()]
+    category_ids = np.array(listed, dtype=np.int32)
+    hw, (input_hw, stride) = (image.height, image.width), _grid(path, arrays)
     try:
         if probs.dtype == np.uint8:
-            return ImageSemantics(**place, planes=probs)
-        return ImageSemantics.from_probs(**place, probs=probs.astype(np.float32))
+            return ImageSemantics(image.image_id, *hw, *input_hw, stride, category_ids, probs)
+        probs = probs.astype(np.float32)
+        return ImageSemantics.from_probs(
+            image.image_id, hw=hw, input_hw=input_hw, stride=stride, category_ids=category_ids, probs=probs
+        )
     except CacheError as error:
         raise PredictionsError(f"{path}: {error}") from error
 

@@ -184,11 +184,9 @@ def semantics_from_scores(
         raise PredictionsError(f"{where}: expected a label for each of {len(scores)} planes, got {len(kept)}")
     try:
         return ImageSemantics.from_probs(
-            image_id=image.image_id,
-            height=image.height,
-            width=image.width,
-            input_height=scores.shape[1] if input_hw is None else input_hw[0],
-            input_width=scores.shape[2] if input_hw is None else input_hw[1],
+            image.image_id,
+            hw=(image.height, image.width),
+            input_hw=input_hw or scores.shape[1:],
             stride=stride,
             category_ids=category_ids,
             probs=probs[kept],

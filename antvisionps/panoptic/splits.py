@@ -361,15 +361,26 @@ def _refuse_other_categories(train: PanopticDataset, val: PanopticDataset) -> No
 def refuse_shared_photos(
     train: PanopticDataset, of_train: Iterable[CheckedImage], val: PanopticDataset, of_val: Iterable[CheckedImage]
 ) -> None:
-    """Raises DataError where two of these images of train and val are equal, pixel by pixel, turned upright or not."""
-    in_train = {pixels: one.image for one in of_train for pixels in (one.pixels, one.stored_pixels)}
-    for one in of_val:
-        for pixels in {one.pixels, one.stored_pixels} & in_train.keys():
-            paths = train.photo_path(in_train[pixels]), val.photo_path(one.image)
-            raise DataError(
-                f"leak: {paths[0]} in train and {paths[1]} in val are the same photo, pixel by pixel; remove one from "
-                "its annotations"
+    """Raises DataError, a line for each two of these images of train and val that are equal, pixel by pixel, turned
+    upright or not."""
+    in_train: dict[bytes, list[Path]] = {}
+    for one in of_train:
+        for pixels in {one.pixels, one.stored_pixels}:
+            in_train.setdefault(pixels, []).append(train.photo_path(one.image))
+    leaks = {
+        (path, val.photo_path(one.image))
+        for one in of_val
+        for pixels in (one.pixels, one.stored_pixels)
+        for path in in_train.get(pixels, ())
+    }
+    if leaks:
+        raise DataError(
+            "\n".join(
+                f"leak: {ours} in train and {theirs} in val are the same photo, pixel by pixel; remove one from its "
+                "annotations"
+                for ours, theirs in sorted(leaks)
             )
+        )
 
 
 def _read_manifest(prepared_dir: Path) -> _Manifest:

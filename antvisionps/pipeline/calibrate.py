@@ -18,6 +18,7 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.progress import progress
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
 from antvisionps.fusion.calibration import (
+    RULES,
     Calibration,
     choose_min_scores,
     choose_on_top,
@@ -96,18 +97,19 @@ def auto_rules(params: Params) -> AutoRules:
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
-    path.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
 def calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
-    """Fitted on all images, with its PQ on halves that it has not seen, which is printed; a bar shows its steps."""
+    """Fits on all images. Prints their PQ, and that of each half by what was fitted on the other. Shows a bar."""
     steps = 3 * STEPS + 2  # on all images, on each half, and each half by what was found on the other
     with progress(description=f"calibrate {system}", total=steps, unit="step") as bar:
         heldout = replace(heldout, on_step=bar.update)
         calibration = calibrate(settings, heldout)
         cross_validated = cross_validated_pq(settings, heldout)
-    calibration = replace(calibration, heldout_pq={**calibration.heldout_pq, "cross_validated": cross_validated})
-    percents = (f"{name} {'–' if pq is None else f'{100 * pq:.1f}'}" for name, pq in calibration.heldout_pq.items())
+    pq_of = calibration.heldout_pq | {"cross_validated": cross_validated}
+    calibration = calibration.model_copy(update={"heldout_pq": pq_of})
+    percents = (f"{name} {'–' if pq is None else f'{100 * pq:.1f}'}" for name, pq in pq_of.items())
     print(f"{system}, held-out PQ in percent: {', '.join(percents)}")
     return calibration
 
@@ -124,7 +126,7 @@ class HeldoutPQ:
     on_step: Callable[[], object] = lambda: None
 
     def count(self, settings: Sequence[FusionSettings]) -> list[_Found]:
-        """Each with its total counts, in one pass over the images: a step, also where there is nothing to count."""
+        """The total counts of each of the settings, in one pass over the images: a step of the bar even without any."""
         of_images: list[list[MatchCounts]] = []
         if settings:
             of_images = count_by_each(settings, self.caches, self.images, workers=self.workers, description=None)
@@ -173,8 +175,12 @@ def calibrate(settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:
     ordered = [replace(best.settings, rules=replace(best.settings.rules, on_top=on_top))] if on_top else []
     best = best.best(heldout.count(ordered), heldout)
     best = best.best(heldout.count(list(try_stuff(best.settings))), heldout)
-    heldout_pq = {"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)}
-    return Calibration(best.settings.rules, on_top, best.settings.weight_of_end, heldout_pq)
+    return Calibration(
+        **{name: getattr(best.settings.rules, name) for name in RULES},
+        learned_on_top=on_top,
+        semantic_weights=dict(best.settings.weight_of_end),
+        heldout_pq={"plain": heldout.pq(begin.counts), "calibrated": heldout.pq(best.counts)},
+    )
 
 
 def _with_min_scores(best: _Found, tried: Sequence[_Found], begin: _Found, heldout: HeldoutPQ) -> list[FusionSettings]:

@@ -27,11 +27,17 @@ def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object
     return [dict(zip(values_of_key, values, strict=True)) for values in itertools.product(*values_of_key.values())]
 
 
+def is_fitted(system: str, params: Params) -> bool:
+    """Whether the system is fused by what stage calibrate found on the held-out images."""
+    fuse = params.fuse
+    return fuse.method_of(system) == "auto" or fuse.calibrated or fuse.order == "learned"
+
+
 def refuse_unfitted(system: str, params: Params, points: Sequence[Changes], variants: Sequence[Params]) -> None:
     """Raises ParamsError if a point uses what stage calibrate found for `params` and changes what it was fitted to."""
     for point, changed in zip(points, variants, strict=True):
         fuse = changed.fuse
-        if not (fuse.method_of(system) == "auto" or fuse.calibrated or fuse.order == "learned"):
+        if not is_fitted(system, changed):
             continue
         for key, value in point.items():
             name = _in_section(key)

@@ -70,12 +70,10 @@ class ImageSemantics(CachedImage):
     @classmethod
     def from_probs(
         cls,
-        *,
         image_id: int,
-        height: int,
-        width: int,
-        input_height: int,
-        input_width: int,
+        *,
+        hw: tuple[int, int],
+        input_hw: tuple[int, int],
         stride: float,
         category_ids: np.ndarray,
         probs: np.ndarray,
@@ -88,16 +86,8 @@ class ImageSemantics(CachedImage):
             raise CacheError(f"image {image_id}: expected finite probabilities")
         planes = np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)
         listed = planes.any(axis=(1, 2))
-        return cls(
-            image_id=image_id,
-            height=height,
-            width=width,
-            input_height=input_height,
-            input_width=input_width,
-            stride=stride,
-            category_ids=np.asarray(category_ids, dtype=np.int32)[listed],
-            planes=planes[listed],
-        )
+        category_ids = np.asarray(category_ids, dtype=np.int32)[listed]
+        return cls(image_id, *hw, *input_hw, stride, category_ids, planes[listed])
 
 
 def likeliest_classes(image: ImageSemantics, categories: CategorySet) -> tuple[np.ndarray, np.ndarray]:

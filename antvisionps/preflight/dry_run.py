@@ -38,6 +38,13 @@ CPU_ROIS = 16
 GPU_STEPS, CPU_STEPS = 4, 1
 TIMEOUT_S = 10.0
 
+SHARED_MEMORY = Path("/dev/shm")
+SAMPLE_BYTES_PER_PX = 4
+"""Of what loader processes hand over through it: colours and class."""
+
+PREFETCHED_BATCHES = 2
+"""Of each loader process: torch's default."""
+
 
 def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding]]:
     """What the run needs, and what is right or wrong with it; `disk` is a folder of the disk that the run writes to."""
@@ -60,6 +67,7 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
     estimates = [image_line(images), *network_lines(networks, trials, images)]
     estimates += [Estimate(f"disk: {need.what}", format_bytes(need.num_bytes), need.source) for need in needs]
     found = [*data, *_batch_findings(networks), *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
+    found += _shared_memory_findings(networks, params.runtime.loader_workers, images)
     return estimates, found
 
 
@@ -137,6 +145,21 @@ def _unreachable(url: str) -> str:
             return ""
     except (OSError, ValueError) as error:
         return str(error)
+
+
+def _shared_memory_findings(
+    networks: Sequence[TrainedNetwork], loader_workers: int, images: ImageSet
+) -> Iterator[Finding]:
+    """Loader processes of all processes of this machine, of the network with the largest batches."""
+    if not (networks and loader_workers and SHARED_MEMORY.is_dir()):
+        return
+    pixels = max(full_batch(network, images).pixels for network in networks)
+    needed = pixels * SAMPLE_BYTES_PER_PX * PREFETCHED_BATCHES * loader_workers
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        message = f"loader processes need {format_bytes(needed)} in {SHARED_MEMORY}, {format_bytes(free)} free"
+        remedy = "start the container with a larger --shm-size, or lower runtime.loader_workers"
+        yield Finding("wrong", "shared memory", message, remedy)
 
 
 def _disk_finding(needs: Sequence[DiskNeed], disk: Path) -> Finding:

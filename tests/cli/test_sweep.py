@@ -136,3 +136,11 @@ def test_the_first_of_equal_ones_is_best_and_nothing_to_measure_is_worst():
     svg = sweep_svg([{"fuse.a<b": index} for index in range(4)], pq, best=2, title="a & b")
     assert "a &amp; b" in svg
     ElementTree.fromstring(svg)
+
+
+def test_settings_that_are_fitted_on_the_images_beside_some_that_are_not_are_warned_of(done, project, capsys):
+    (project / "data" / "calibration").symlink_to(done.calibration)
+    cli.main(["sweep", "fuse.calibrated=false,true"])
+    assert "fitted some of these to the held-out images" in capsys.readouterr().out
+    cli.main(["sweep", "fuse.calibrated=true"])
+    assert "warning" not in capsys.readouterr().out

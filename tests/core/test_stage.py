@@ -11,6 +11,7 @@ import pytest
 
 from antvisionps.core.errors import DataError
 from antvisionps.core.stage import CLOSED_PIPE, run_stage
+from tests.tiny_run import PROJECT
 
 
 def raise_error(error: BaseException) -> None:
@@ -118,3 +119,21 @@ def test_a_stage_without_an_output_works():
     assert run("print(1)", preexec_fn=lambda: os.close(1)).returncode == 0
     ended = run("open('/nowhere/a')", preexec_fn=lambda: os.close(1))
     assert (ended.returncode, ended.stderr) == (1, "error: /nowhere/a: No such file or directory; check the path\n")
+
+
+@pytest.mark.parametrize("program", ["stages.fuse", "antvisionps.cli.main"])
+def test_numpys_sums_do_not_depend_on_how_many_cores_there_are(program):
+    """OpenBLAS reads its number of threads when numpy is imported."""
+    code = f"""
+import importlib, os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print(os.environ.get("OPENBLAS_NUM_THREADS"))
+sys.meta_path.insert(0, Watch())
+importlib.import_module("{program}")
+import numpy
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, cwd=PROJECT, env=environment, text=True).split() == ["1"]

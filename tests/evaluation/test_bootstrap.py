@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -50,3 +51,16 @@ def test_the_error_of_a_difference_is_that_of_leaving_out_each_image():
     expected = np.sqrt(5 / 6 * sum((d - np.mean(left_out)) ** 2 for d in left_out))
     assert jackknife_error(one, other, range(10)) == pytest.approx(expected)
     assert jackknife_error(one, one, range(10)) == jackknife_error(one[:1], other[:1], range(10)) == 0
+
+
+def test_leaving_each_image_out_is_the_sample_of_all_others_and_takes_little_memory():
+    rng = np.random.default_rng(3)
+    images = [random_counts(rng) for _ in range(9)]
+    expected = ResampledCounts.of(images, 1 - np.eye(9, dtype=np.int64)).pq(range(7))
+    np.testing.assert_allclose(ResampledCounts.of(images, None).pq(range(7)), expected, rtol=1e-12)
+    many = [random_counts(rng) for _ in range(2000)]
+    tracemalloc.start()
+    jackknife_error(many, many, range(7))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6

@@ -6,19 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
+from antvisionps.core.errors import DataError
 from antvisionps.evaluation.boundary import BoundaryMaps, band_width_px
 from antvisionps.evaluation.panoptic_quality import class_quality, group_quality, total_counts
 from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.panoptic.segment_runs import find_runs
 from antvisionps.panoptic.segments import measure_segments
 from tests.drawing import draw_ids
-
-CATEGORIES = [
-    {"id": 1, "name": "cat", "isthing": 1},
-    {"id": 2, "name": "dog", "isthing": 1},
-    {"id": 3, "name": "sky", "isthing": 0},
-]
-IDS = [category["id"] for category in CATEGORIES]
+from tests.evaluation.test_counts_of_many_maps import CATEGORIES, IDS
+from tests.evaluation.test_panoptic_quality import rows
 
 
 def random_ids(rng, hw):
@@ -101,10 +97,8 @@ def slow_counts(pair, category_ids=IDS):
 def test_counts_are_those_of_the_definition(pairs, scores):
     for pair, found in zip(pairs, scores, strict=True):
         (counts,) = found.boundary.counts()
-        columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
-        rows = {key: values for key, *values in zip(*(column.tolist() for column in columns), strict=True)}
         for category_id, expected in slow_counts(pair).items():
-            assert rows.get(category_id, [0, 0, 0, 0.0]) == pytest.approx(expected)
+            assert list(rows(counts).get(category_id, [0, 0, 0, 0.0])) == pytest.approx(expected)
 
 
 def test_squares_have_verniers_boundary_pq(pairs, scores):
@@ -156,3 +150,10 @@ def test_an_image_without_segments_counts_nothing():
     empty = maps_of(np.zeros((3, 4), int), [])
     found = score_segments(empty, empty)
     assert [len(part) for part in (found.boundary.ious, found.boundary.missed, found.boundary.wrong)] == [0, 0, 0]
+
+
+def test_more_segments_than_16_bits_number_are_an_error():
+    ids = np.arange(1, 65_537).reshape(256, 256)
+    segments = measure_segments(ids, category_ids=dict.fromkeys(range(1, 65_537), 1))
+    with pytest.raises(DataError, match=r"65536 segments; .*score.boundary_pq: false"):
+        maps_of(ids, segments)

@@ -15,6 +15,7 @@ from antvisionps import panoptic_quality
 from antvisionps.evaluation.panoptic_quality import SIZES, class_quality, group_quality, match_segments, total_counts
 from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
 from antvisionps.panoptic.segments import measure_segments
+from tests.evaluation.test_panoptic_quality import rows
 
 CATEGORIES = [
     {"id": 1, "name": "cat", "isthing": 1},
@@ -153,12 +154,6 @@ def panopticapi_stat(folder):
     return count
 
 
-def rows(counts):
-    """category_id → (tp, fp, fn, iou_sum)"""
-    columns = (counts.category_ids, counts.tp, counts.fp, counts.fn, counts.iou_sum)
-    return {category_id: tuple(values) for category_id, *values in zip(*(c.tolist() for c in columns), strict=True)}
-
-
 def test_every_image_counts_as_panopticapi_has_it(pairs, counts, panopticapi_stat):
     for index, (pair, found) in enumerate(zip(pairs, counts, strict=True)):
         expected = panopticapi_stat([index])
@@ -174,21 +169,6 @@ def test_images_matched_together_count_as_each_alone(pairs, matches):
     for size in SIZES:
         found = list(map(rows, together.of_size(size, IDS[:2]).counts()))
         assert found == [rows(*alone.of_size(size, IDS[:2]).counts()) for alone in matches]
-
-
-def test_together_they_count_as_panopticapi_has_it_to_the_last_bit(counts, panopticapi_stat):
-    expected = panopticapi_stat(range(PAIRS))
-    found = rows(total_counts(counts))
-    assert found == {c: (expected[c].tp, expected[c].fp, expected[c].fn, expected[c].iou) for c in IDS}
-    of_class = class_quality(total_counts(counts))
-    categories = {category["id"]: category for category in CATEGORIES}
-    for is_thing, group in ((None, IDS), (True, IDS[:2]), (False, IDS[2:])):
-        mean, per_class = expected.pq_average(categories, isthing=is_thing)
-        quality = group_quality(of_class, group)
-        assert (quality.pq, quality.sq, quality.rq) == (mean["pq"], mean["sq"], mean["rq"])
-        for category_id, values in per_class.items():
-            one = of_class[category_id]
-            assert (one.pq, one.sq, one.rq) == tuple(values.values())
 
 
 def test_files_and_arrays_score_what_panopticapi_gives_them_to_the_last_bit(pairs, folder, panopticapi_stat):

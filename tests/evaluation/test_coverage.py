@@ -1,10 +1,10 @@
 """PQ by coverage against panopticapi, which scores what is given up under categories of its own."""
 
-import cv2
 import numpy as np
 import pytest
 from panopticapi.evaluation import pq_compute_single_core
 from panopticapi.utils import id2rgb
+from PIL import Image
 
 from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, STEPS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence
@@ -56,30 +56,34 @@ def partner(pair, predicted):
     return None
 
 
-def panopticapi_stat(pairs, given_up, folder):
-    annotations = {"gt": [], "predicted": []}
-    for index, pair in enumerate(pairs):
-        category_of = {
-            name: {s.segment_id: s.category_id for s in of} for name, of in (("gt", pair.gt), ("p", pair.predicted))
-        }
-        for one in pair.predicted:
-            if (index, one.segment_id) in given_up:
-                matched = partner(pair, one)
-                category_of["p"][one.segment_id] += WRONG if matched is None else GIVEN_UP
-                if matched is not None:
-                    category_of["gt"][matched] += GIVEN_UP
-        for which, own, segments in (("gt", "gt", pair.gt), ("predicted", "p", pair.predicted)):
-            (folder / which).mkdir(exist_ok=True)
-            rgb = id2rgb(getattr(pair, f"{which}_ids").astype(np.uint32))
-            cv2.imwrite(str(folder / which / f"{index}.png"), rgb[..., ::-1])
+def panopticapi_counts(pairs, folder, categories):
+    """panopticapi's counts of pairs of truth and prediction, each the (H, W) ids of a map and its segments."""
+    annotations = []
+    for name, maps in zip(("gt", "predicted"), zip(*pairs, strict=True), strict=True):
+        (folder / name).mkdir(parents=True)
+        rows = []
+        for index, (ids, segments) in enumerate(maps):
+            Image.fromarray(id2rgb(ids.astype(np.uint32))).save(folder / name / f"{index}.png")
             info = [
-                {"id": s.segment_id, "category_id": category_of[own][s.segment_id], "area": s.area_px}
-                | {"iscrowd": int(s.is_crowd)}
+                {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
                 for s in segments
             ]
-            annotations[which].append({"image_id": index, "file_name": f"{index}.png", "segments_info": info})
-    listed = [*zip(*annotations.values(), strict=True)]
-    return pq_compute_single_core(0, listed, str(folder / "gt"), str(folder / "predicted"), ALL_CATEGORIES)
+            rows.append({"image_id": index, "file_name": f"{index}.png", "segments_info": info})
+        annotations.append(rows)
+    matched = [*zip(*annotations, strict=True)]
+    return pq_compute_single_core(0, matched, str(folder / "gt"), str(folder / "predicted"), categories)
+
+
+def give_up(pair, segment_ids):
+    """The pair's maps, with these predicted segments and the true ones that match them in categories of their own."""
+    gt, predicted = ({one.segment_id: one for one in segments} for segments in (pair.gt, pair.predicted))
+    for one in [predicted[segment_id] for segment_id in segment_ids]:
+        matched = partner(pair, one)
+        if matched is not None:
+            gt[matched] = gt[matched]._replace(category_id=GIVEN_UP + gt[matched].category_id)
+        base = WRONG if matched is None else GIVEN_UP
+        predicted[one.segment_id] = one._replace(category_id=base + one.category_id)
+    return (pair.gt_ids, gt.values()), (pair.predicted_ids, predicted.values())
 
 
 @pytest.mark.parametrize("step", [0, 3, 11, STEPS])
@@ -90,7 +94,8 @@ def test_what_is_kept_and_mended_is_what_panopticapi_counts(pairs, scores, rows,
     assert row["segments"] == len(scores) - len(given_up)
     assert row["coverage"] == pytest.approx(100 * row["segments"] / len(scores))
     assert len(given_up) <= len(scores) * step / STEPS
-    stat = panopticapi_stat(pairs, given_up, tmp_path)
+    maps = [give_up(pair, [key for image, key in given_up if image == index]) for index, pair in enumerate(pairs)]
+    stat = panopticapi_counts(maps, tmp_path, ALL_CATEGORIES)
     kept, mended = [], []
     for key in IDS:
         of, mended_tp = stat[key], stat[GIVEN_UP + key].tp

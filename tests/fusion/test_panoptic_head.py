@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
@@ -18,16 +19,6 @@ CATEGORIES = category_set({CAT: "cat", DOG: "dog"}, {SKY: "sky", SEA: "sea"})
 RULES = HeuristicRules(min_score=0.6, max_overlap_frac=0.3, min_stuff_area_px=1, max_nms_iou=0.5)
 
 
-def bilinear(grid, y, x):
-    """Value at a point in pixel centres, constant beyond the outermost."""
-    y, x = min(max(y, 0), grid.shape[0] - 1), min(max(x, 0), grid.shape[1] - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, grid.shape[0] - 1), min(x0 + 1, grid.shape[1] - 1)
-    top = grid[y0, x0] * (1 - (x - x0)) + grid[y0, x1] * (x - x0)
-    bottom = grid[y1, x0] * (1 - (x - x0)) + grid[y1, x1] * (x - x0)
-    return top * (1 - (y - y0)) + bottom * (y - y0)
-
-
 def slow_logits(semantic_logits, class_indices, boxes, instance_classes, mask_logits, y, x):
     """All channels at one pixel, by the definition, in their order: (stuff class, 256 + instance or UNKNOWN; logit)."""
     of_class = {int(c): float(plane[y, x]) for c, plane in zip(class_indices, semantic_logits, strict=True)}
@@ -41,7 +32,8 @@ def slow_logits(semantic_logits, class_indices, boxes, instance_classes, mask_lo
         at_y = (y - y0 + 0.5) * grid.shape[0] / (y1 - y0) - 0.5
         at_x = (x - x0 + 0.5) * grid.shape[1] / (x1 - x0) - 0.5
         thing = of_class.get(int(c), 0.0)
-        channels.append((256 + n, thing + bilinear(grid, at_y, at_x)))
+        mask = map_coordinates(grid, [[at_y], [at_x]], order=1, mode="nearest")
+        channels.append((256 + n, thing + mask[0]))
         claimed = max(claimed, thing)
     things = [logit for c, logit in of_class.items() if c < THINGS]
     return [*channels, (UNKNOWN, max([0.0, *things]) - claimed)]

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from antvisionps.fusion.semantic_average import average_semantics
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -28,32 +29,23 @@ def average_of_ends(*ends, weights=None, average_of="probabilities"):
     return average_semantics(ends, weights=weights, categories=CATEGORIES, average_of=average_of)
 
 
-def sample(plane, cells, at):
-    """Literally: the value at `at` (fraction of the photo, along one axis) of a 1-d plane over `cells` cells."""
-    valid = plane[: int(np.ceil(cells))]
-    position = min(max(at * cells - 0.5, 0.0), len(valid) - 1.0)
-    below = int(np.floor(position))
-    above = min(below + 1, len(valid) - 1)
-    return valid[below] + (position - below) * (valid[above] - valid[below])
-
-
-def sample_plane(plane, cells_hw, at_y, at_x):
-    columns = [sample(plane[:, x], cells_hw[0], at_y) for x in range(plane.shape[1])]
-    return sample(np.array(columns), cells_hw[1], at_x)
+def sample(plane, cells_hw, at_y, at_x):
+    """The values at fractions of the photo's height and width, of a plane with so many cells on the photo."""
+    valid = plane[: int(np.ceil(cells_hw[0])), : int(np.ceil(cells_hw[1]))]
+    places = np.meshgrid(at_y * cells_hw[0] - 0.5, at_x * cells_hw[1] - 0.5, indexing="ij")
+    return map_coordinates(valid, places, output=float, order=1, mode="nearest")
 
 
 def slow_grid(ends, weights, average_of):
-    """(classes, rows, columns) of the finest end: the definition, cell by cell in float64, as 255 p."""
+    """(classes, rows, columns) of the finest end: the definition in float64, as 255 p."""
     cells = [(end.input_height / end.stride, end.input_width / end.stride) for end in ends]
     finest = int(np.argmax([high * wide for high, wide in cells]))
     rows, columns = (min(n, int(np.ceil(c))) for n, c in zip(ends[finest].planes.shape[1:], cells[finest], strict=True))
+    at = [(np.arange(n) + 0.5) / c for n, c in zip((rows, columns), cells[finest], strict=True)]
     on_grid = np.zeros((len(ends), len(CATEGORIES), rows, columns))
     for of_end, end, end_cells in zip(on_grid, ends, cells, strict=True):
-        for category_id, plane in zip(end.category_ids, end.planes.astype(float), strict=True):
-            for y in range(rows):
-                for x in range(columns):
-                    at = (y + 0.5) / cells[finest][0], (x + 0.5) / cells[finest][1]
-                    of_end[CATEGORIES.class_index(category_id), y, x] = sample_plane(plane, end_cells, *at)
+        for category_id, plane in zip(end.category_ids, end.planes, strict=True):
+            of_end[CATEGORIES.class_index(category_id)] = sample(plane, end_cells, *at)
     if average_of == "probabilities" or len(ends) == 1:
         return np.average(on_grid, axis=0, weights=weights)
     average = np.prod([np.maximum(p, 0.5) ** (w / sum(weights)) for p, w in zip(on_grid, weights, strict=True)], axis=0)
@@ -62,14 +54,11 @@ def slow_grid(ends, weights, average_of):
 
 
 def slow_averages(ends, weights, average_of):
-    """(classes, height, width): the same interpolated, pixel by pixel."""
+    """(classes, height, width): the same interpolated."""
     finest = max(ends, key=lambda end: end.input_height / end.stride * end.input_width / end.stride)
     cells = finest.input_height / finest.stride, finest.input_width / finest.stride
-    grid = slow_grid(ends, weights, average_of)
-    averages = np.empty((len(grid), finest.height, finest.width))
-    for c, y, x in np.ndindex(averages.shape):
-        averages[c, y, x] = sample_plane(grid[c], cells, (y + 0.5) / finest.height, (x + 0.5) / finest.width)
-    return averages
+    at = [(np.arange(n) + 0.5) / n for n in (finest.height, finest.width)]
+    return np.stack([sample(plane, cells, *at) for plane in slow_grid(ends, weights, average_of)])
 
 
 def test_the_lowest_class_index_wins_a_tie_whatever_the_order_of_the_planes():

@@ -1,5 +1,7 @@
 """Temperatures of semantic probabilities against scipy's softmax and scipy's minimum."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -9,8 +11,10 @@ from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.semantic_average import FLOOR
 from antvisionps.fusion.system import FusionSettings, average_weighted
-from antvisionps.fusion.temperature import TemperatureLoss, read_temperatures, temper, write_temperatures
+from antvisionps.fusion.temperature import TRIED, TemperatureLoss, read_temperatures, temper, write_temperatures
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
+from antvisionps.predictions.semantic import ImageSemantics
+from tests.drawing import category_set
 from tests.evaluation.test_disagreement import CATEGORIES, IDS, random_end, semantics
 
 
@@ -97,3 +101,19 @@ def test_temperatures_are_read_back_and_a_broken_file_is_refused(tmp_path):
     (tmp_path / "temperatures.json").write_text('{"a": 0}')
     with pytest.raises(CacheError, match=r"temperatures.json: not the table of temperatures.*dvc repro calibrate"):
         read_temperatures(tmp_path)
+
+
+def test_classes_that_nobody_predicts_take_no_memory():
+    """81 MB if each of the 254 had a plane in float64."""
+    known = category_set({1: "cat"}, {n: f"stuff {n}" for n in range(2, 255)})
+    planes = np.full((2, 200, 200), 100, dtype=np.uint8)
+    predicted = ImageSemantics(1, 200, 200, 200, 200, 1.0, np.array([2, 200], np.int32), planes)
+    ids = np.ones((200, 200), dtype=np.int32)
+    image = PanopticImage(1, "a.jpg", "a.png", 200, 200, tuple(measure_segments(ids, category_ids={1: 3})))
+    tracemalloc.start()
+    loss = TemperatureLoss.of(predicted, ids, image, known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+    at_1 = loss.sums[np.abs(TRIED - 1).argmin()] / 40_000
+    assert at_1 == pytest.approx(-np.log(FLOOR) + np.log(2 * 100 / 255 + FLOOR), rel=1e-6)

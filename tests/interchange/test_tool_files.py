@@ -41,19 +41,6 @@ def test_a_number_that_is_a_photos_name_is_told_by_the_file_name_beside_it(empty
 # Ultralytics.
 
 
-def test_save_json_of_ultralytics(empty, cached, dataset, ultralytics):
-    classes = dict(enumerate(thing_names(dataset)))
-    validator = ultralytics.models.yolo.segment.SegmentationValidator
-    writer = type("Validator", (validator,), {"__init__": lambda self: None})()
-    writer.jdict, writer.class_map = [], [index + 1 for index in classes]  # as init_metrics of a data set not COCO
-    for image in dataset.images:
-        writer.pred_to_json(prediction(), {"im_file": f"/photos/{image.file_name}"})
-    Path("predictions.json").write_text(json.dumps(writer.jdict))
-    Path("labels.json").write_text(json.dumps({index + 1: name for index, name in classes.items()}))
-    for instances, _ in cached().values():
-        assert_left_and_right(instances, dataset)
-
-
 @pytest.fixture
 def save_txt(dataset, ultralytics):
     """Writes files of what was found; one photo has none, as nothing was."""

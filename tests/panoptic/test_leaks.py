@@ -1,5 +1,6 @@
 """The same photo on both sides of a split, in whatever file."""
 
+import re
 import shutil
 
 import numpy as np
@@ -57,3 +58,12 @@ def test_equal_photos_of_train_are_kept_on_one_side_and_the_number_held_out_is_s
         "1 images are held out, not prepare.heldout_images = 2: photos that are equal pixel by pixel stay on one side\n"
     )
     assert capsys.readouterr().out == said
+
+
+def test_all_leaks_are_named_at_once(folder):
+    for original, copy in ((1, 2), (1, 12), (3, 11)):
+        shutil.copy(folder / "images" / f"{original:012d}.png", folder / "images" / f"{copy:012d}.png")
+    with pytest.raises(DataError) as caught:
+        prepare_folder(folder)
+    named = re.findall(r"0*(\d+)\.png in train and \S*?0*(\d+)\.png in val", str(caught.value))
+    assert named == [("1", "12"), ("2", "12"), ("3", "11")]

@@ -6,9 +6,6 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from panopticapi.evaluation import pq_compute_single_core
-from panopticapi.utils import id2rgb
-from PIL import Image
 from sklearn.calibration import calibration_curve
 
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -20,6 +17,7 @@ from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
 from tests.evaluation.test_average_precision import coco_precision
 from tests.evaluation.test_boundary import slow_counts
+from tests.evaluation.test_coverage import panopticapi_counts
 from tests.pipeline.workspace import ENDS, SYSTEMS, change_params, fail, read_csv, succeed
 
 
@@ -70,27 +68,12 @@ def test_the_kinds_of_errors_add_up_to_what_pq_lacks(done):
         assert unmatched == int(row["fp"]) + int(row["fn"])
 
 
-def panopticapi_counts(truth, fused, dropped):
-    """category_id → panopticapi's counts of the maps without some segments, {(image_id, segment_id)}."""
-    places = {}
-    for name, dataset, out_of in (("gt", truth, set()), ("pred", fused, dropped)):
-        folder = dataset.annotations.parent / f"kept_{name}"
-        folder.mkdir(exist_ok=True)
-        rows = []
-        for image in dataset.images:
-            ids = dataset.load_segment_ids(image)
-            kept = [s for s in image.segments if (image.image_id, s.segment_id) not in out_of]
-            ids = np.where(np.isin(ids, [s.segment_id for s in kept]), ids, 0)
-            Image.fromarray(id2rgb(ids.astype(np.uint32))).save(folder / f"{image.image_id}.png")
-            segments = [
-                {"id": s.segment_id, "category_id": s.category_id, "area": s.area_px, "iscrowd": int(s.is_crowd)}
-                for s in kept
-            ]
-            rows.append({"image_id": image.image_id, "file_name": f"{image.image_id}.png", "segments_info": segments})
-        places[name] = rows, folder
-    categories = {c.category_id: {"isthing": c.is_thing} for c in truth.categories.categories}
-    pairs = [*zip(places["gt"][0], places["pred"][0], strict=True)]
-    return pq_compute_single_core(0, pairs, str(places["gt"][1]), str(places["pred"][1]), categories)
+def maps_of(dataset, dropped=frozenset()):
+    """The ids and segments of each image without some segments, {(image_id, segment_id)}."""
+    for image in dataset.images:
+        ids = dataset.load_segment_ids(image)
+        kept = [s for s in image.segments if (image.image_id, s.segment_id) not in dropped]
+        yield np.where(np.isin(ids, [s.segment_id for s in kept]), ids, 0), kept
 
 
 def lrp(stat):
@@ -109,17 +92,17 @@ def test_lrp_is_the_formula_on_panopticapis_counts_as_it_is_and_without_what_is_
     }
     fused = open_fused(done.fused / "fusion", truth)
     segments = pq.read_table(done.fused / "fusion" / "segments.parquet").to_pylist()
-    # A fused folder is only read: the maps are written below another one.
-    (tmp_path / "fused").mkdir()
-    moved = PanopticDataset(tmp_path / "fused" / "a.json", fused.images_dir, fused.panoptic_dir, *fused_rest(fused))
-    gt = PanopticDataset(tmp_path / "a.json", truth.images_dir, truth.panoptic_dir, *fused_rest(truth))
     below = {
         (one["image_id"], one["segment_id"])
         for one in segments
         if (least := rows[one["category_id"]]["min_score"]) and one["score"] < float(least)
     }
     assert below
-    as_it_is, best = panopticapi_counts(gt, moved, set()), panopticapi_counts(gt, moved, below)
+    categories = {c.category_id: {"isthing": c.is_thing} for c in truth.categories.categories}
+    as_it_is, best = (
+        panopticapi_counts(zip(maps_of(truth), maps_of(fused, dropped), strict=True), tmp_path / name, categories)
+        for name, dropped in (("all", frozenset()), ("kept", below))
+    )
     for category_id, row in rows.items():
         assert float(row["LRP"]) == pytest.approx(lrp(as_it_is[category_id]))
         assert float(row["optimal_LRP"]) == pytest.approx(lrp(best[category_id]))
@@ -131,10 +114,6 @@ def test_lrp_is_the_formula_on_panopticapis_counts_as_it_is_and_without_what_is_
         assert float(all_of_them[0][name]) == pytest.approx(
             np.mean([float(row[name]) for row in rows.values() if row[name]])
         )
-
-
-def fused_rest(dataset):
-    return dataset.categories, dataset.images
 
 
 def test_ap_and_precision_by_recall_of_the_ends_are_cocoevals(done, truth):

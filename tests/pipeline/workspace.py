@@ -64,15 +64,9 @@ def noisy_semantics(dataset, image, stride, rng):
     coarse = classes[step // 2 :: step, step // 2 :: step]
     probs = np.eye(256)[coarse][..., : len(dataset.categories)].transpose(2, 0, 1)
     probs = 0.6 * probs + 0.4 * rng.dirichlet(np.ones(len(probs)), coarse.shape).transpose(2, 0, 1)
+    hw, category_ids = (image.height, image.width), dataset.categories.category_ids
     return ImageSemantics.from_probs(
-        image_id=image.image_id,
-        height=image.height,
-        width=image.width,
-        input_height=image.height,
-        input_width=image.width,
-        stride=stride,
-        category_ids=dataset.categories.category_ids,
-        probs=probs,
+        image.image_id, hw=hw, input_hw=hw, stride=stride, category_ids=category_ids, probs=probs
     )
 
 

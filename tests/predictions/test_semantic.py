@@ -80,8 +80,6 @@ def test_a_row_group_of_large_images_is_bounded(tmp_path):
 
 def test_probabilities_are_rounded_and_planes_without_any_left_out():
     probs = np.array([[[0.0, 0.001]], [[0.5, 0.2]], [[1.0, 0.998]]])
-    image = ImageSemantics.from_probs(
-        image_id=1, height=2, width=4, input_height=2, input_width=4, stride=2, category_ids=[3, 7, 9], probs=probs
-    )
+    image = ImageSemantics.from_probs(1, hw=(2, 4), input_hw=(2, 4), stride=2, category_ids=[3, 7, 9], probs=probs)
     assert image.category_ids.tolist() == [7, 9]
     assert image.planes.tolist() == [[[128, 51]], [[255, 254]]]

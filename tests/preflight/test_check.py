@@ -1,6 +1,7 @@
 """`antvisionps check` on tiny params, on params that cannot run, and on a network of the report's."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -263,3 +264,18 @@ def test_cityscapes_are_read_as_prepare_reads_them(tmp_path):
     assert (images.train, images.val, finding.severity) == (2, 1, "ok")
     next((root / "gtFine" / "val" / "bonn").glob("*Ids.png")).write_bytes(b"")
     assert "expected a grey 16-bit PNG" in look(changes)[1][0].message
+
+
+def test_little_shared_memory_fails_the_check_where_loader_processes_need_it(check, tiny_params, monkeypatch):
+    def load_by_others(params):
+        params["runtime"]["loader_workers"] = 2
+
+    monkeypatch.setattr(dry_run, "SHARED_MEMORY", tiny_params.parent)
+    usage = shutil.disk_usage(tiny_params.parent)
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: usage._replace(free=1000) if path == tiny_params.parent else usage
+    )
+    status, out = check(tiny_params, load_by_others)
+    assert status == 1
+    assert "wrong shared memory" in out
+    assert "--shm-size" in out

@@ -67,7 +67,7 @@ def _open_writing(
 
 
 def _write_image(dataset: PanopticDataset, semantic: Path, void: int, image: PanopticImage) -> list[dict[str, Any]]:
-    """The annotations of its things, without ids."""
+    """Writes the semantic PNG. The annotations of the things, without ids."""
     segment_ids = dataset.load_segment_ids(image)
     image = dataset.measure(image, segment_ids)
     category_of = {segment.segment_id: segment.category_id for segment in image.segments}

@@ -157,7 +157,7 @@ def _open_writing(
 def _write_image(
     maps: Path, categories: CategorySet, item: tuple[SourceImage, str, str]
 ) -> tuple[PanopticImage, int, int]:
-    """The image with its segments; the pixels of several things; the things without a pixel of their own."""
+    """Writes the map. The image with its segments; the pixels of several things; the things without a pixel."""
     source, photo_name, map_name = item
     below = empty_map(source.height, source.width) if source.read_map is None else source.read_map()
     layered = lay_regions(source.regions, categories, below)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from antvisionps.models.blocks.deform_conv_cpu import Geometry
+from antvisionps.models.blocks.precision import widen
 
 
 def deform_conv2d(
@@ -51,11 +52,6 @@ class _DeformConv2d(torch.autograd.Function):
 
 def _is_half(tensor: Tensor) -> bool:
     return tensor.element_size() == 2
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least: not every kernel takes half precision, and positions suffer in it."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
 
 
 @contextmanager

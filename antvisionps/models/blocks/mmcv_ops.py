@@ -28,7 +28,7 @@ from torch.nn.modules.utils import _pair
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import deform_conv_cpu, deform_conv_cuda
 from antvisionps.models.blocks.deform_conv_cpu import Geometry
-from antvisionps.models.blocks.deform_conv_cuda import widen
+from antvisionps.models.blocks.precision import widen
 from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 EXT_NAME = "mmcv._ext"

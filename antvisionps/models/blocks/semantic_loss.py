@@ -15,7 +15,7 @@ from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
 def semantic_truth(samples: list[DetDataSample]) -> Tensor:
     """(N, H, W) int64 class indices of a padded batch, 255 where void."""
-    return torch.cat([sample.gt_sem_seg.sem_seg for sample in samples])
+    return torch.cat([sample.gt_sem_seg.sem_seg for sample in samples]).long()
 
 
 def upsampled_cross_entropy(logits: Tensor, class_indices: Tensor) -> Tensor:

@@ -9,19 +9,19 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.necks import FPN
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules.assigners import MaxIoUAssigner
+from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import RandomSampler
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from antvisionps.models.blocks.backbones import BackboneSpec
-from antvisionps.models.blocks.deform_conv_cuda import widen
 from antvisionps.models.blocks.norms import Norm, norm_config, start_at_scale
+from antvisionps.models.blocks.precision import widen
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -32,6 +32,9 @@ BOX_ROI_SIZE = 7
 MASK_ROI_SIZE = 14
 MASK_SIZE = 2 * MASK_ROI_SIZE
 """Side of a predicted mask: the mask head doubles its RoI features once (He et al. 2017, figure 4)."""
+
+IGNORED_ANCHOR = -1
+"""mmdet's mark of an anchor that counts in no loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +195,30 @@ def mask_head(settings: DetectorSettings, *, kind: str) -> dict[str, Any]:
     }
 
 
+@TASK_UTILS.register_module()
+class AnchorAssigner(MaxIoUAssigner):
+    """mmdet's, which makes anchors in a crowd background where the image has no other truth."""
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        **how: Any,
+    ) -> AssignResult:
+        assigned = super().assign(pred_instances, gt_instances, gt_instances_ignore, **how)
+        if not len(gt_instances) and gt_instances_ignore is not None and len(gt_instances_ignore):
+            covered = self.iou_calculator(pred_instances.priors, gt_instances_ignore.bboxes, mode="iof")
+            assigned.gt_inds[covered.amax(dim=1) > self.ignore_iof_thr] = IGNORED_ANCHOR
+        return assigned
+
+
 def _rpn_train_cfg(max_proposals: int) -> dict[str, Any]:
     """Anchor assignment and the proposals that the RoI heads train on."""
     return {
         "rpn": {
-            "assigner": _assigner(positive_iou=0.7, negative_iou=0.3, match_low_quality=True),
+            "assigner": _assigner(positive_iou=0.7, negative_iou=0.3, match_low_quality=True)
+            | {"type": AnchorAssigner},
             "sampler": {"type": RandomSampler, "num": 256, "pos_fraction": 0.5, "add_gt_as_proposals": False},
             "allowed_border": -1,
             "pos_weight": -1,

@@ -25,7 +25,7 @@ Losses = dict[str, Any]
 
 
 def shared_count(count: Tensor) -> Tensor:
-    """What a sum over `count` elements, at least 1, is divided by for the mean over the elements of all processes."""
+    """What divides a sum over `count` elements, at least 1, for its part of the mean over all processes' elements."""
     processes = get_world_size()
     if processes == 1:
         return count.clamp(min=1)

@@ -79,7 +79,7 @@ def panoptic_truth(sample: DetDataSample, known: Tensor, *, num_things: int, sem
     map, masks reach behind what is in front.
     """
     num_stuff = semantic_shape[0] - num_things
-    full = sample.gt_sem_seg.sem_seg[0]
+    full = sample.gt_sem_seg.sem_seg[0].long()
     rows, columns = (_centres(cells, size) for cells, size in zip(semantic_shape[1:], full.shape, strict=True))
     classes = full[rows][:, columns]
     stuff = classes - num_things

@@ -22,7 +22,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import two_stage
-from antvisionps.models.blocks.semantic_loss import semantic_truth
+from antvisionps.models.blocks.semantic_loss import semantic_truth, upsampled_cross_entropy
 from antvisionps.models.blocks.whole_batch import hardest, shared_count
 from antvisionps.models.hrnet_aspp.hrnet import STAGE1_CHANNELS, describe_hrnet
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX
@@ -110,11 +110,11 @@ def hard_pixel_cross_entropy(logits: Tensor, class_indices: Tensor, *, hard_pixe
     These are the `hard_pixel_frac` of the batch's non-void pixels, rounded up, that have the largest loss; all of them
     for None. Zero (with a gradient) where every pixel is void.
     """
+    if hard_pixel_frac is None:
+        return upsampled_cross_entropy(logits, class_indices)
     resized = F.interpolate(logits, size=class_indices.shape[-2:], mode="bilinear", align_corners=False)
     losses = F.cross_entropy(resized, class_indices, ignore_index=VOID_CLASS_INDEX, reduction="none")
-    losses = losses[class_indices != VOID_CLASS_INDEX]
-    if hard_pixel_frac is not None:
-        losses = hardest(losses, hard_pixel_frac)
+    losses = hardest(losses[class_indices != VOID_CLASS_INDEX], hard_pixel_frac)
     return losses.sum() / shared_count(torch.tensor(len(losses), device=losses.device))
 
 

@@ -16,20 +16,17 @@ def predict_photo(
 ) -> tuple[ImageInstances | None, ImageSemantics]:
     """What the cache holds of an (H, W, 3) uint8 RGB photo; no instances from an end of semantics alone."""
     prediction = predict_image(photo, end.networks, end.weights, settings)
-    height, width = prediction.image_hw
     semantics = ImageSemantics.from_probs(
-        image_id=image_id,
-        height=height,
-        width=width,
-        input_height=prediction.input_hw[0],
-        input_width=prediction.input_hw[1],
+        image_id,
+        hw=prediction.image_hw,
+        input_hw=prediction.input_hw,
         stride=prediction.semantic_stride,
         category_ids=categories.category_ids,
         probs=prediction.semantic_probs,
     )
     if prediction.instances is None:
         return None, semantics
-    return _to_image_instances(prediction.instances, (height, width), image_id, categories), semantics
+    return _to_image_instances(prediction.instances, prediction.image_hw, image_id, categories), semantics
 
 
 def _to_image_instances(

@@ -91,7 +91,7 @@ def _refuse_missing(path: Path) -> None:
 
 
 def _nothing(*_: object) -> None:
-    """What names in a checkpoint that stand for methods become."""
+    """Stands in for methods that a checkpoint names."""
 
 
 _MMENGINES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [

@@ -142,7 +142,7 @@ def _own_hooks(
 
 
 def _loop_settings(settings: TrainingSettings, batches: int, checkpoint_interval: int) -> dict[str, Any]:
-    """mmengine's loop, learning rates and checkpoints, with everything counted in batches, of which a step has some."""
+    """mmengine's loop, learning rates and checkpoints, all counted in batches; a step takes `batches` of them."""
     schedule = settings.schedule
     iterations = schedule["iterations"] * batches
     checkpoints = {"type": "CheckpointHook", "by_epoch": False, "max_keep_ckpts": 2}

@@ -64,8 +64,8 @@ OFFSETS = "conv_offset"
 class FactorsConstructor(DefaultOptimWrapperConstructor):
     """A group of parameters for each rate and decay; the first has the base rate, which the curves show.
 
-    mmengine's own rules for biases and norms pass over every parameter that a rule for its name, as "backbone",
-    matches, and over the biases of deformable convolutions.
+    mmengine's own rules for biases and norms skip every parameter whose name another rule ("backbone") matches, and the
+    biases of deformable convolutions.
     """
 
     def _validate_cfg(self) -> None:

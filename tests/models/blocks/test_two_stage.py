@@ -2,7 +2,8 @@
 
 import torch
 from mmdet.models.dense_heads import RPNHead
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.structures import InstanceData
 
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.two_stage import roi_extractor
@@ -44,3 +45,14 @@ def test_proposals_are_not_rounded_to_half_precision():
     )
     assert found.bboxes.dtype == torch.float32
     assert torch.equal(found.bboxes, exact.bboxes)
+
+
+def test_anchors_in_a_crowd_count_in_no_loss_where_nothing_else_is_there():
+    assigner = TASK_UTILS.build(build("e_ups").train_cfg.rpn.assigner)
+    anchors = InstanceData(priors=torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [12, 0, 30, 10], [40, 0, 50, 10]]))
+    nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    crowd = InstanceData(bboxes=torch.tensor([[0.0, 0, 20, 10]]))
+    assert assigner.assign(anchors, nothing, crowd).gt_inds.tolist() == [-1, -1, 0, 0]
+    beside = InstanceData(bboxes=torch.tensor([[40.0, 0, 50, 10]]), labels=torch.zeros(1, dtype=torch.long))
+    assert assigner.assign(anchors, beside, crowd).gt_inds.tolist() == [-1, -1, 0, 1]
+    assert assigner.assign(anchors, nothing, None).gt_inds.tolist() == [0, 0, 0, 0]

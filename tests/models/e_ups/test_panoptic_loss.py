@@ -1,13 +1,12 @@
 """UPSNet's panoptic head in training against a literal walk over every cell and channel."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
+from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 from torchvision.ops import masks_to_boxes
 
@@ -63,21 +62,12 @@ def literal_logits(semantic, masks, boxes, labels):
                 if x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1:
                     crop = semantic[label, y, x]
                     size = masks.shape[-1]
-                    mask = bilinear(masks[k], (y + 0.5 - y0) / (y1 - y0) * size, (x + 0.5 - x0) / (x1 - x0) * size)
+                    at = [[(y + 0.5 - y0) / (y1 - y0) * size - 0.5], [(x + 0.5 - x0) / (x1 - x0) * size - 0.5]]
+                    mask = map_coordinates(masks[k], at, order=1, mode="nearest")[0]
                 out[STUFF + k, y, x] = crop + mask
                 cropped.append(crop)
             out[-1, y, x] = max(semantic[:THINGS, y, x]) - max(cropped, default=0.0)
     return out
-
-
-def bilinear(grid, y, x):
-    """The value at a point whose (0.5, 0.5) is the first sample's centre; the border's value beyond."""
-    y, x = (min(max(p - 0.5, 0), n - 1) for p, n in zip((y, x), grid.shape, strict=True))
-    y0, x0 = math.floor(y), math.floor(x)
-    y1, x1 = min(y0 + 1, grid.shape[0] - 1), min(x0 + 1, grid.shape[1] - 1)
-    top = grid[y0, x0] * (x0 + 1 - x) + grid[y0, x1] * (x - x0)
-    bottom = grid[y1, x0] * (x0 + 1 - x) + grid[y1, x1] * (x - x0)
-    return top * (y0 + 1 - y) + bottom * (y - y0)
 
 
 def random_logits(num_masks: int, hw=(6, 8), seed=0):

@@ -87,13 +87,10 @@ def random_prediction(rng, masks=()):
 
 
 def fused_semantics(prediction, categories):
-    height, width = prediction.image_hw
     semantics = ImageSemantics.from_probs(
-        image_id=1,
-        height=height,
-        width=width,
-        input_height=prediction.input_hw[0],
-        input_width=prediction.input_hw[1],
+        1,
+        hw=prediction.image_hw,
+        input_hw=prediction.input_hw,
         stride=prediction.semantic_stride,
         category_ids=categories.category_ids,
         probs=prediction.semantic_probs,
