@@ -16,7 +16,7 @@ from antvisionps.predictions.semantic import ImageSemantics
 from antvisionps.predictions.split_caches import SplitCaches
 
 PIXELS = 2500
-"""Of an image at most, on a regular grid."""
+"""Of an image, about, on a regular grid."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,7 +113,7 @@ class _PickledImages:
         return len(self._ends) - 1
 
     def __getitem__(self, position: int) -> PanopticImage:
-        image: PanopticImage = pickle.loads(self._bytes[self._ends[position] : self._ends[position + 1]])
+        image: PanopticImage = pickle.loads(self._bytes[self._ends[position] : self._ends[position + 1]].data)
         return image
 
 
