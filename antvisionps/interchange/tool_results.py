@@ -4,7 +4,7 @@
 - raw queries of Hugging Face, Mask2Former and DETR: class logits and mask logits
 - detectron2: Instances; the dict of instances, sem_seg and panoptic_seg; panoptic_seg alone
 - mmdet's DetDataSample and mmseg's SegDataSample
-- Ultralytics' Results of the task segment
+- Ultralytics' Results of the tasks segment and semantic
 - supervision.Detections
 - a dict or dataclass of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
 - an array: labels (H, W) or class scores (C, h, w)
@@ -43,6 +43,8 @@ INSTANCE_OFFSET = 1000
 """A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
 
 MMDET_IGNORED = 255
+
+ULTRALYTICS_IGNORED = 255
 
 
 def make_labels(labels: Any, categories: CategorySet) -> LabelTable | None:
@@ -84,9 +86,20 @@ class ResultReader:
     def thing_ids(self, labels: Any, where: str) -> list[int]:
         return [self.table.category_id(label, is_thing=True, where=where) for label in to_numpy(labels).tolist()]
 
+    @property
+    def goes_by_names(self) -> bool:
+        """Whether names that a result carries tell its labels: without a table, and where it is of prompts."""
+        return self.labels is None or bool(self.labels.prompts)
+
     def table_of_names(self, names: Any, where: str) -> LabelTable:
-        """That of the user, else of the names that a result carries, where all of the labels it uses are known."""
-        return make_label_table(names, self.categories, where=where) if self.labels is None else self.labels
+        """That of the user, else of the names that a result carries: each is a prompt's category or a category's
+        name."""
+        if self.labels is not None and not self.goes_by_names:
+            return self.labels
+        prompts: Mapping[str, int] = {} if self.labels is None else self.labels.prompts
+        named = names if isinstance(names, Mapping) else dict(enumerate(names))
+        told = {label: prompts.get(name, name) for label, name in named.items()}
+        return make_label_table(told, self.categories, where=where)
 
 
 class _Place(NamedTuple):
@@ -210,8 +223,10 @@ def _read_mmdet(reader: ResultReader, result: Any, at: _Place) -> Predicted:
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        array = to_numpy(_value(scores, "data"))
-        semantics = semantics_from_array(array, at.image, reader.table, f"{at.where}: seg_logits")
+        planes = to_numpy(_value(scores, "data"))
+        if len(planes) == 1:  # a binary segmentor's probability of label 1
+            planes = np.concatenate([1 - planes, planes])
+        semantics = semantics_from_array(planes, at.image, reader.table, f"{at.where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
         semantics = semantics_from_labels(label_map, at.image, reader.table, f"{at.where}: pred_sem_seg")
@@ -236,11 +251,18 @@ def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, at: _Place) -> Pre
 def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     where = f"{at.where}: Ultralytics' Results"
     refuse_other_size(where, at.image, tuple(result.orig_shape))
-    if result.boxes is not None and len(result.boxes) and result.masks is None:
-        raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
+    table = reader.table_of_names(result.names, where)
+    semantic = getattr(result, "semantic_mask", None)  # older versions have none
+    if semantic is not None:
+        label_map = to_numpy(semantic.data)
+        if len(result.names) == 1:  # 0 is the background, 1 the class
+            label_map = np.where(label_map == 1, 0, ULTRALYTICS_IGNORED)
+        return Predicted(None, semantics_from_labels(label_map, at.image, table, f"{where}: semantic_mask"))
+    if result.masks is None and (result.boxes is None or len(result.boxes)):
+        got = "neither boxes nor masks" if result.boxes is None else "boxes without masks"
+        raise PredictionsError(f"{where}: {got}; use a model of the task segment or semantic")
     if result.masks is None:
         return Predicted(ImageInstances.of(at.image, []), None)
-    table = reader.table_of_names(result.names, where)
     return Predicted(
         instances_from_masks(
             undo_letterbox(to_numpy(result.masks.data), (at.image.height, at.image.width)),
@@ -261,7 +283,7 @@ def _read_supervision(reader: ResultReader, result: Any, at: _Place) -> Predicte
             raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
     if not len(result):
         return Predicted(ImageInstances.of(at.image, []), None)
-    names = result.data.get("class_name") if reader.labels is None else None
+    names = result.data.get("class_name") if reader.goes_by_names else None
     labels = result.class_id if names is None else names
     found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
     return read_mask_dict(found | {"prompts" if names is not None else "labels": labels}, at.image, reader.table, where)

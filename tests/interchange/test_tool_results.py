@@ -175,6 +175,20 @@ def test_seg_data_samples_of_mmseg(written, dataset):
     assert instances is None
 
 
+def test_the_one_plane_of_a_binary_segmentor_of_mmseg_is_label_1(written, dataset):
+    """num_classes=2, out_channels=1: seg_logits are probabilities, pred_sem_seg is whether they pass a threshold."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    probs = torch.linspace(0, 1, HEIGHT * WIDTH).reshape(1, *HW)
+    sample = SegDataSample(seg_logits=PixelData(data=probs), pred_sem_seg=PixelData(data=(probs > 0.3).float()))
+    background, foreground = dataset.categories.stuff[:2]
+    for result in (sample, sample.to_dict()):  # as DumpResults writes it
+        _, semantics = written(result, [background.name, foreground.name])
+        assert semantics.category_ids.tolist() == [background.category_id, foreground.category_id]
+        np.testing.assert_allclose(semantics.planes, torch.cat([1 - probs, probs]).numpy() * 255, atol=0.51)
+
+
 @pytest.mark.parametrize("input_hw", [HW, (64, 64), (50, 80), (96, 91)])
 def test_results_of_ultralytics(written, dataset, ultralytics, input_hw):
     from ultralytics.utils.ops import scale_masks
@@ -198,6 +212,44 @@ def test_results_of_ultralytics(written, dataset, ultralytics, input_hw):
     boxes_alone = ultralytics.engine.results.Results(photo, "a.jpg", model_names, boxes=boxes)
     with pytest.raises(PredictionsError, match="boxes without masks; use a model of the task segment"):
         written(boxes_alone)
+    turned = ultralytics.engine.results.Results(photo, "a.jpg", model_names, obb=torch.zeros(1, 7))
+    with pytest.raises(PredictionsError, match="neither boxes nor masks; use a model of the task segment or semantic"):
+        written(turned)
+
+
+@pytest.mark.parametrize("of_names", [dict, lambda names: list(names.values())], ids=["mapping", "list"])
+def test_names_that_are_prompts_are_of_the_prompts_categories(written, dataset, ultralytics, of_names):
+    """Of an open-vocabulary model the class index is the prompt's place."""
+    import supervision
+
+    first, second = dataset.categories.things[3], dataset.categories.things[0]
+    prompts = {"a red one": first.name, "a young one": second.category_id}
+    boxes = torch.tensor([[4, 8, 34, 28, 0.75, 0], [50, 30, 90, 60, 0.5, 1]])
+    photo, model_names = np.zeros((*HW, 3), np.uint8), of_names(dict(enumerate(prompts)))
+    result = ultralytics.engine.results.Results(photo, "a.jpg", model_names, boxes=boxes, masks=torch.tensor(MASKS))
+    assert_left_and_right(written(result, prompts)[0], [first.category_id, second.category_id])
+    result.names = dict(enumerate(["a red one", second.name]))  # the name of a category needs no prompt
+    assert_left_and_right(written(result, prompts)[0], [first.category_id, second.category_id])
+    found = {"xyxy": boxes[:, :4].numpy(), "confidence": boxes[:, 4].numpy(), "class_id": np.array([0, 1])}
+    detections = supervision.Detections(**found, mask=MASKS, data={"class_name": np.array(list(prompts))})
+    assert_left_and_right(written(detections, prompts)[0], [first.category_id, second.category_id])
+
+
+def test_semantic_results_of_ultralytics(written, dataset, ultralytics):
+    photo, classes = np.zeros((*HW, 3), np.uint8), names(dataset)
+    labels = np.arange(HEIGHT * WIDTH).reshape(HW) % len(classes)
+    labels[:4] = 255  # ignored, as classes=[…] leaves it
+    expected = np.where(labels == 255, 0, dataset.categories.category_ids[labels % len(classes)])
+    mask = torch.tensor(labels, dtype=torch.uint8)
+    result = ultralytics.engine.results.Results(photo, "a.jpg", classes, semantic_mask=mask)
+    instances, semantics = written(result)
+    assert instances is None
+    np.testing.assert_array_equal(category_map(semantics), expected)
+    np.testing.assert_array_equal(category_map(written(result, list(classes.values()))[1]), expected)
+    stuff = dataset.categories.stuff[0]
+    of_one_class = {"names": {0: stuff.name}, "semantic_mask": torch.tensor(LEFT, dtype=torch.uint8)}
+    _, semantics = written(ultralytics.engine.results.Results(photo, "a.jpg", **of_one_class))
+    np.testing.assert_array_equal(category_map(semantics), np.where(LEFT, stuff.category_id, 0))
 
 
 def test_detections_of_supervision(written, dataset):
