@@ -312,6 +312,18 @@ def test_a_folder_that_holds_predictions_is_not_replaced_and_a_path_may_hold_an_
     assert {*pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist()} == {"val"}
 
 
+@pytest.mark.parametrize("name", ["{folder}", "../x", "..", "a/b", "a\\b", "", "."])
+def test_a_name_of_a_model_that_leads_to_another_folder_is_refused_and_the_folder_stays(
+    of_ends, written, tmp_path, name
+):
+    folder = shutil.copytree(written["val"]["e_ups"], tmp_path / "mine" / "val")
+    before = bytes_below(tmp_path)
+    name = name.format(folder=folder.parent)
+    with pytest.raises(ParamsError, match="expected models' names without folders"):
+        antvisionps.fuse_folders({name: folder}, gt=of_ends[0].annotations, out=tmp_path / "out")
+    assert bytes_below(tmp_path) == before
+
+
 def as_text(rles):
     return [rle | {"counts": rle["counts"].decode()} for rle in rles]
 
