@@ -25,7 +25,7 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, make_label_table, make_prompt_table, own_labels
 from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
-from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
+from antvisionps.interchange.panoptic_results import convert_segments, parse_segments, plain_rows
 from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import refuse_other_size, semantics_from_labels
 from antvisionps.interchange.tool_arrays import (
@@ -163,13 +163,8 @@ def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, at: _Plac
     where = f"{at.where}: segments_info"
     segment_ids = to_numpy(segment_ids)
     refuse_other_size(where, at.image, segment_ids.shape)
-    segments = parse_segments([_named_as_coco(row) for row in rows or []], reader.table, where)
+    segments = parse_segments(plain_rows(rows or []), reader.table, where)
     return Predicted(*convert_segments(segment_ids.astype(np.int64), segments, at.image, reader.table, where))
-
-
-def _named_as_coco(row: Mapping[str, Any]) -> dict[str, Any]:
-    """detectron2's isthing may be a numpy bool, and so may numbers."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
 
 
 def _read_detectron2(reader: ResultReader, result: Any, at: _Place) -> Predicted:

@@ -57,7 +57,7 @@ def test_a_number_that_is_no_single_photo_is_not_taken_for_an_id(dataset, file_n
     images = tuple(replace(dataset.images[0], image_id=i, file_name=name) for i, name in named.items())
     finder = ImageFinder(replace(dataset, images=images))
     assert finder.find(2, where="here", file_name="000002.jpg").image_id == 3
-    with pytest.raises(PredictionsError, match=f"here: '{file_name}' is no photo of this split, or the name of several"):
+    with pytest.raises(PredictionsError, match=f"'{file_name}' is no photo of this split, or the name of several"):
         finder.find(int(file_name[:6]), where="here", file_name=file_name)
     by_id = (replace(images[0], image_id=3, file_name="munich.jpg"),)  # photos may have been called by their ids
     assert ImageFinder(replace(dataset, images=by_id)).find(3, where="here", file_name="000003.jpg").image_id == 3
