@@ -28,13 +28,7 @@ from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
 from antvisionps.interchange.panoptic_results import convert_segments, parse_segments, plain_rows
 from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import refuse_other_size, semantics_from_labels
-from antvisionps.interchange.tool_arrays import (
-    Predicted,
-    instances_from_masks,
-    semantics_from_array,
-    to_numpy,
-    xyxy_to_xywh,
-)
+from antvisionps.interchange.tool_arrays import Predicted, instances_from_masks, semantics_from_array, to_numpy
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -147,12 +141,15 @@ def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
 
 
 def _read_segments_info(reader: ResultReader, result: Any, at: _Place) -> Predicted:
-    segmentation, rows = result["segmentation"], result["segments_info"]
+    segmentation, where = result["segmentation"], f"{at.where}: segments_info"
+    if isinstance(segmentation, list):
+        raise PredictionsError(f"{where}: got the runs of return_coco_annotation=True; use return_binary_maps=True")
     if getattr(segmentation, "ndim", 2) != 3:
-        return _of_segments(reader, segmentation, rows, at=at)
-    found = {"masks": segmentation, "scores": [row["score"] for row in rows]}  # of return_binary_maps
-    found |= {"labels": [row["label_id"] for row in rows]}
-    return read_mask_dict(found, at.image, reader.table, f"{at.where}: segments_info")
+        return _of_segments(reader, segmentation, result["segments_info"], at=at)
+    rows = plain_rows(result["segments_info"])  # of return_binary_maps
+    found = {"masks": segmentation, "scores": [row.get("score") for row in rows]}
+    found |= {"labels": [row.get("label_id", row.get("category_id")) for row in rows]}
+    return read_mask_dict(found, at.image, reader.table, where)
 
 
 def _read_panoptic_seg(reader: ResultReader, result: Any, at: _Place) -> Predicted:
@@ -192,7 +189,7 @@ def _read_instances(reader: ResultReader, result: Any, at: _Place) -> Predicted:
             category_ids,
             at.image,
             where,
-            boxes_xywh=None if boxes is None else xyxy_to_xywh(boxes.tensor),
+            boxes_xyxy=None if boxes is None else boxes.tensor,
         ),
         None,
     )
@@ -214,7 +211,7 @@ def _read_mmdet(reader: ResultReader, result: Any, at: _Place) -> Predicted:
             reader.thing_ids(_value(found, "labels"), where_found),
             at.image,
             where_found,
-            boxes_xywh=xyxy_to_xywh(_value(found, "bboxes")) if "bboxes" in found else None,
+            boxes_xyxy=_value(found, "bboxes"),
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
@@ -265,7 +262,7 @@ def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicte
             [table.category_id(label, is_thing=True, where=where) for label in to_numpy(result.boxes.cls).tolist()],
             at.image,
             where,
-            boxes_xywh=xyxy_to_xywh(result.boxes.xyxy),
+            boxes_xyxy=result.boxes.xyxy,
         ),
         None,
     )

@@ -194,3 +194,14 @@ def test_a_box_at_the_top_left_of_the_photo_is_taken_for_what_it_is(files, datas
     rows[0] |= {"bbox": [0.0, 0.6, 60.0, 40.9], "segmentation": rle | {"counts": rle["counts"].decode()}}
     path.write_text(json.dumps(rows))
     import_end(files, tmp_path / "cache", dataset=dataset, identity=identity)
+
+
+def test_a_box_without_area_is_the_masks(files, dataset, identity, tmp_path):
+    """detectron2 writes [0, 0, 0, 0] of Mask2Former."""
+    path = files / "instances.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([row | {"bbox": [0.0, 0.0, 0.0, 0.0]} for row in rows]))
+    import_end(files, tmp_path / "zeros", dataset=dataset, identity=identity)
+    path.write_text(json.dumps([{key: row[key] for key in row if key != "bbox"} for row in rows]))
+    import_end(files, tmp_path / "none", dataset=dataset, identity=identity)
+    assert import_rows(tmp_path / "zeros") == import_rows(tmp_path / "none")

@@ -107,6 +107,14 @@ def test_instances_of_detectron2(written, dataset):
     assert semantics is None
 
 
+@pytest.mark.parametrize("corners", [[0, 0, 0, 0], [7, 9, 7, 9]])
+def test_a_box_without_area_is_the_masks(written, dataset, corners):
+    """detectron2's Mask2Former has such boxes."""
+    found = detectron2_instances()
+    found.get_fields()["pred_boxes"] = Boxes(torch.tensor([corners, corners], dtype=torch.float32))
+    assert_left_and_right(written(found, split_labels(dataset))[0], thing_ids(dataset, 1, 3))
+
+
 def test_class_logits_of_detectron2_get_a_softmax_and_lose_the_plane_of_things(written, dataset):
     logits = torch.randn(1 + len(dataset.categories.stuff), 16, 24, generator=torch.Generator().manual_seed(0))
     _, semantics = written({"instances": detectron2_instances(), "sem_seg": logits}, split_labels(dataset))
@@ -305,6 +313,14 @@ def test_binary_maps_of_transformers_are_instances(written, dataset):
     assert_left_and_right(instances, thing_ids(dataset, 0, 1))
 
 
+def test_masks_in_a_list_are_tensors_of_any_kind(written, dataset):
+    ids = thing_ids(dataset, 1, 3)
+    masks = [torch.tensor(mask, dtype=torch.bfloat16, requires_grad=True) for mask in MASKS]
+    scores = [torch.tensor(score, requires_grad=True) for score in (0.75, 0.5)]
+    for of_masks in (masks, tuple(masks), [mask.bool() for mask in masks]):
+        assert_left_and_right(written({"masks": of_masks, "scores": scores, "category_ids": ids})[0], ids)
+
+
 def test_a_dataclass_is_read_as_a_dict_of_its_fields(written, dataset):
     ids = thing_ids(dataset, 1, 3)
     instances, semantics = written(Found(MASKS, [0.75, 0.5], ids))
@@ -388,6 +404,10 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
         written(padded, names(dataset), input_hw=HW, padded_hw=(HEIGHT + 64, WIDTH))
 
 
+TWO = {"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [3, 3]}
+ROWS = [{"id": number, "label_id": 3, "score": 0.5} for number in (0, 1)]
+
+
 @pytest.mark.parametrize(
     ("result", "match"),
     [
@@ -399,6 +419,13 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
         ({"masks": MASKS, "scores": [0.5, 1.5], "category_ids": [3, 3]}, "expected a score from 0 to 1, got 1.5"),
         ({"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [3, 99]}, "unknown category 99"),
         ({"masks": MASKS, "score": [0.5, 0.5], "category_ids": [3, 3]}, "unknown key 'score' in the dict"),
+        (TWO | {"boxes_xyxy": np.ones((2, 5))}, r"boxes_xyxy: expected \(2, 4\), got \(2, 5\)"),
+        (TWO | {"boxes_xywh": np.ones((1, 4))}, r"boxes_xywh: expected \(2, 4\), got \(1, 4\)"),
+        (TWO | {"mask_probs": np.ones((1, 28, 28))}, r"mask_probs: expected \(2, 28, 28\), got \(1, 28, 28\)"),
+        (TWO | {"masks": [LEFT, RIGHT[1:]]}, r"expected masks of one size, \(N, height, width\)"),
+        ({"segmentation": [[1, 5, 9], [7, 2]], "segments_info": ROWS}, "use return_binary_maps=True"),
+        ({"segmentation": MASKS, "segments_info": [{"id": 1, "score": 0.5}] * 2}, "unknown category None"),
+        ({"segmentation": MASKS, "segments_info": [{"id": 1, "label_id": 3}] * 2}, "a score from 0 to 1, got None"),
         (np.zeros((2, 3)), "expected labels"),
         (np.full((2, 4, 4), np.nan), "expected finite class scores"),
         ({"pred_logits": np.zeros((3, 4)), "pred_masks": np.zeros((2, 4, 4))}, "expected class logits"),
