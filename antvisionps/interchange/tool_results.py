@@ -36,6 +36,10 @@ from antvisionps.predictions.instances import ImageInstances
 INSTANCE_OFFSET = 1000
 """A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
 
+LABEL_DIVISOR = 1000
+"""A pixel of a panoptic map of detectron2 that comes without segments_info, as of Panoptic-DeepLab, is label *
+LABEL_DIVISOR + instance, or -1 (detectron2/evaluation/panoptic_evaluation.py)."""
+
 MMDET_IGNORED = 255
 
 ULTRALYTICS_IGNORED = 255
@@ -126,10 +130,9 @@ def _value(result: Any, *names: str) -> Any:
 
 
 def _is_panoptic_seg(result: Any) -> bool:
-    """detectron2's (map, segments_info)."""
-    return (
-        isinstance(result, tuple) and len(result) == 2 and hasattr(result[0], "shape") and isinstance(result[1], list)
-    )
+    """detectron2's (map, segments_info or None)."""
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    return is_pair and hasattr(result[0], "shape") and isinstance(result[1], list | None)
 
 
 def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
@@ -153,7 +156,20 @@ def _read_segments_info(reader: ResultReader, result: Any, at: _Place) -> Predic
 
 
 def _read_panoptic_seg(reader: ResultReader, result: Any, at: _Place) -> Predicted:
-    return _of_segments(reader, *result, at=at)
+    segment_ids, rows = result
+    if rows is None:
+        rows = _rows_of_ids(to_numpy(segment_ids), reader.table)
+    return _of_segments(reader, segment_ids, rows, at=at)
+
+
+def _rows_of_ids(segment_ids: np.ndarray, table: LabelTable) -> list[dict[str, Any]]:
+    """segments_info of label * LABEL_DIVISOR + instance."""
+    rows = []
+    for segment_id in np.unique(segment_ids[segment_ids >= 0]).tolist():
+        label = segment_id // LABEL_DIVISOR
+        is_thing = None if table.is_one_table else label in table.things
+        rows.append({"id": segment_id, "category_id": label, "isthing": is_thing})
+    return rows
 
 
 def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, at: _Place) -> Predicted:
@@ -166,7 +182,7 @@ def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, at: _Plac
 
 def _read_detectron2(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     found, panoptic = result.get("instances"), result.get("panoptic_seg")
-    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, at=at)
+    whole = Predicted(None, None) if panoptic is None else _read_panoptic_seg(reader, panoptic, at)
     instances = whole.instances if found is None else _read_instances(reader, found, at).instances
     scores = result.get("sem_seg")
     if scores is None:

@@ -142,6 +142,22 @@ def test_panoptic_seg_of_detectron2_alone_and_beside_instances(written, dataset)
     np.testing.assert_array_equal(category_map(semantics), expected)
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+def test_panoptic_deeplabs_map_without_segments_info_has_its_labels(written, dataset, is_split):
+    """label * 1000 + instance; -1 is void."""
+    classes = names(dataset)
+    sky = len(dataset.categories.things)
+    panoptic = torch.full(HW, -1)
+    panoptic[LEFT], panoptic[RIGHT], panoptic[:6] = 1001, 1002, 1000 * sky
+    tables = {"things": {k: classes[k] for k in range(sky)}, "stuff": {k: classes[k] for k in classes if k >= sky}}
+    expected = np.where(MASKS.any(0), thing_ids(dataset, 1)[0], 0)
+    expected[:6] = dataset.categories.categories[sky].category_id
+    for result in ((panoptic, None), {"panoptic_seg": (panoptic, None)}):
+        instances, semantics = written(result, tables if is_split else classes)
+        np.testing.assert_array_equal(category_map(semantics), expected)
+        assert_left_and_right(instances, thing_ids(dataset, 1, 1), (1, 1))
+
+
 def test_det_data_samples_of_mmdet(written, dataset):
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData, PixelData
