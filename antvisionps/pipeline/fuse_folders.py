@@ -98,7 +98,11 @@ class _Part:
     def of(cls, gt: Location, maps: Location | None, folders: Mapping[str, Location]) -> _Part:
         parent = Path(gt).parent
         dataset = read_panoptic(
-            Path(gt), images_dir=parent, panoptic_dir=parent if maps is None else Path(maps), is_foreign=True
+            Path(gt),
+            images_dir=parent,
+            panoptic_dir=parent if maps is None else Path(maps),
+            is_foreign=True,
+            needs_truth=maps is not None,
         )
         return cls(dataset, {name: Path(folder) for name, folder in folders.items()}, maps is not None)
 

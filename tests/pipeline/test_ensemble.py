@@ -273,12 +273,15 @@ def test_held_out_folders_that_do_not_fit_are_one_line(done, of_ends, written, t
     assert list(tmp_path.iterdir()) == [alone]
 
 
-def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys):
+@pytest.mark.parametrize("is_annotated", [True, False])
+def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys, is_annotated):
     """Of masks alone, whose truth nobody has, what is left is void."""
     dataset, results = of_ends
     document = json.loads(dataset.annotations.read_text())
     for annotation in document["annotations"]:
         annotation["segments_info"] = []
+    if not is_annotated:
+        document["annotations"] = []
     (tmp_path / "images.json").write_text(json.dumps(document))
     for end in ("a", "b"):
         rows = [
