@@ -38,9 +38,9 @@ Instance = tuple[int, float, tuple[float, ...], bytes]
 def read_coco_results(path: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[ImageInstances]:
     """Every image of the split, in ascending image_id; one that the file does not name has no instance.
 
-    Masks are RLEs, compressed or not, at the photo's size, or polygons; a bbox that is missing is the mask's. Raises
-    PredictionsError on an image or category that the data set lacks, a mask of another size, a score that is no number
-    from 0 to 1, or the same instance twice.
+    Masks are RLEs, compressed or not, at the photo's size, or polygons; a bbox that is missing or has no area is the
+    mask's. Raises PredictionsError on an image or category that the data set lacks, a mask of another size, a score
+    that is no number from 0 to 1, or the same instance twice.
     """
     images = ImageFinder(dataset)
     instances: dict[int, dict[Instance, int]] = {image.image_id: {} for image in dataset.images}
@@ -117,7 +117,8 @@ def _parse(row: Mapping[str, Any], image: PanopticImage, labels: LabelTable, whe
 
 
 def _checked_box(box: Any, mask_box: list[float], where: str) -> list[float]:
-    """The bbox. Raises PredictionsError on what is none, and on the corners of the mask's box instead of its sides."""
+    """The bbox; the mask's for one without area, as detectron2 writes of Mask2Former. Raises PredictionsError on what
+    is none, and on the corners of the mask's box instead of its sides."""
     sides = [number(side) for side in box] if isinstance(box, list) else []
     checked = [side for side in sides if side is not None and abs(side) < MAX_COORDINATE_PX]
     x, y, width, height = mask_box
@@ -125,7 +126,7 @@ def _checked_box(box: Any, mask_box: list[float], where: str) -> list[float]:
     if not len(checked) == len(sides) == 4 or are_corners:
         corners = " (these are the mask's left, top, right and bottom)" if are_corners else ""
         raise PredictionsError(f"{where}: expected bbox [x, y, width, height], got {str(box)[:80]}{corners}")
-    return checked
+    return checked if checked[2] and checked[3] else mask_box
 
 
 def _overlap(box: list[float], other: list[float]) -> bool:

@@ -33,15 +33,20 @@ class ImageFinder:
 
     def find(self, image_id: object, *, where: str, file_name: object = None) -> PanopticImage:
         """The image of that id or, as Ultralytics calls it, of the photo of that name without suffix: of a name that is
-        a number it writes the number, and `file_name` beside it. Raises PredictionsError where the split has none."""
-        if isinstance(file_name, str) and (image := self._by_photo.get(_photo_name(file_name))):
+        a number it writes the number, and `file_name` beside it. Raises PredictionsError where the split has none, and
+        where such a number is no photo's, or several photos', in a split whose photos are called by numbers."""
+        name = _photo_name(file_name) if isinstance(file_name, str) else ""
+        if image := self._by_photo.get(name):
             return image
         if isinstance(image_id, str) and image_id not in self._by_id and image_id in self._by_name:
             return self._by_name[image_id]
         try:
-            return find_by_id(image_id, self._by_id)
+            image = find_by_id(image_id, self._by_id)
         except ValueError as error:
             raise PredictionsError(f"{where}: image_id {error}") from error
+        if name.isdecimal() and _photo_name(image.file_name).isdecimal():
+            return self.find_photo(file_name, where=where)  # says that it is none
+        return image
 
     def find_photo(self, path: object, *, where: str) -> PanopticImage:
         """The image of the photo at a path, which may be another machine's: its last part without suffix tells. Raises

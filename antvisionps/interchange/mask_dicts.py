@@ -20,12 +20,14 @@ from antvisionps.interchange.tool_arrays import (
     Predicted,
     instances_from_masks,
     refuse_other_lengths,
+    rows_of,
     semantics_from_array,
+    stack_masks,
     to_numpy,
-    xyxy_to_xywh,
 )
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
+from antvisionps.predictions.schema import MASK_PROBS_SIZE
 from antvisionps.predictions.semantic import ImageSemantics
 
 KEYS = frozenset(
@@ -120,7 +122,7 @@ def _with_known_keys(result: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _without_padding(masks: Any, image: PanopticImage, padding: Padding, where: str) -> np.ndarray:
     """(N, H, W) probabilities of masks (N, h, w) over the padded input."""
-    stacked = to_numpy(masks)
+    stacked = stack_masks(masks, where)
     if stacked.ndim != 3:
         raise PredictionsError(f"{where}: expected masks (N, height, width) on the padded input, got {stacked.shape}")
     resized = [resize_to_photo(mask, image, padding) for mask in stacked]
@@ -153,18 +155,19 @@ def _select(
     chosen = np.flatnonzero(is_chosen)
     masks, scores = found["masks"], to_numpy(found["scores"]).reshape(-1)
     refuse_other_lengths(masks, scores, category_ids, where)
-    boxes = found.get("boxes_xywh")
-    if "boxes_xyxy" in found:
-        boxes = xyxy_to_xywh(found["boxes_xyxy"])
-    probs = found.get("mask_probs")
+    shapes = {"boxes_xyxy": (4,), "boxes_xywh": (4,), "mask_probs": (MASK_PROBS_SIZE, MASK_PROBS_SIZE)}
+    more = {
+        key: rows_of(found[key], len(masks), shape, f"{where}: {key}")[chosen]
+        for key, shape in shapes.items()
+        if key in found
+    }
     return instances_from_masks(
         [masks[index] for index in chosen] if isinstance(masks, list | tuple) else to_numpy(masks)[chosen],
         scores[chosen],
         [category_ids[index] for index in chosen],
         image,
         where,
-        boxes_xywh=None if boxes is None else to_numpy(boxes).reshape(-1, 4)[chosen],
-        mask_probs=None if probs is None else to_numpy(probs)[chosen],
+        **more,
     )
 
 

@@ -127,6 +127,17 @@ def _load_npy(path: Path) -> np.ndarray:
         ) from error
 
 
+def plain_rows(rows: Any) -> Any:
+    """Of segments_info in memory, whose numbers and flags may be numpy's or torch's: the same as Python's."""
+    if not isinstance(rows, list | tuple):
+        return rows
+    return [{key: _plain(value) for key, value in row.items()} if isinstance(row, Mapping) else row for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def parse_segments(rows: Any, labels: LabelTable, where: str) -> Segments:
     """The rows of segments_info. Raises PredictionsError on what is no such row."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -37,11 +37,22 @@ class Predicted(NamedTuple):
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """A torch tensor of any device and type, or whatever numpy takes."""
+    """A torch tensor of any device and type, a list of such, or whatever numpy takes."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
+    elif isinstance(values, list | tuple):
+        values = [to_numpy(one) if hasattr(one, "detach") else one for one in values]
     return np.asarray(values)
+
+
+def rows_of(values: Any, count: int, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """(count, *shape). Raises PredictionsError on more or fewer values."""
+    array = to_numpy(values)
+    try:
+        return array.reshape(count, *shape)
+    except ValueError:
+        raise PredictionsError(f"{where}: expected {(count, *shape)}, got {array.shape}") from None
 
 
 def instances_from_masks(
@@ -51,18 +62,19 @@ def instances_from_masks(
     image: PanopticImage,
     where: str,
     *,
-    boxes_xywh: np.ndarray | None = None,
+    boxes_xyxy: Any = None,
+    boxes_xywh: Any = None,
     mask_probs: np.ndarray | None = None,
 ) -> ImageInstances:
     """Those whose mask has a pixel. `masks`: (N, H, W) of the photo's size, bool or probabilities, or N COCO RLEs; a
-    box that is missing is the mask's. Raises PredictionsError on lengths that differ, another size, or no score."""
+    box (N, 4) that is missing or has no area is the mask's. Raises PredictionsError on lengths that differ, another
+    size, or no score."""
     rles = encode_any(masks, image, where)
     scores = to_numpy(scores).reshape(-1).tolist()
     refuse_other_lengths(rles, scores, category_ids, where)
     encoded = [{"size": [image.height, image.width], "counts": rle} for rle in rles]
     areas = coco_mask.area(encoded) if encoded else np.zeros(0)
-    if boxes_xywh is None:
-        boxes_xywh = coco_mask.toBbox(encoded).reshape(-1, 4) if encoded else np.zeros((0, 4))
+    boxes = _boxes_xywh(encoded, boxes_xyxy, boxes_xywh, f"{where}: boxes")
     kept = np.flatnonzero(areas > 0)
     try:
         return ImageInstances(
@@ -71,7 +83,7 @@ def instances_from_masks(
             width=image.width,
             category_ids=np.array(category_ids, dtype=np.int32)[kept],
             scores=np.array([checked_score(score, where) for score in scores], dtype=np.float32)[kept],
-            boxes_xywh=np.asarray(boxes_xywh, dtype=np.float32).reshape(-1, 4)[kept],
+            boxes_xywh=boxes.astype(np.float32)[kept],
             rles=[rles[index] for index in kept],
             mask_probs=None if mask_probs is None else as_bytes(mask_probs)[kept],
         )
@@ -87,10 +99,16 @@ def refuse_other_lengths(masks: Sized, scores: Sized, labels: Sized, where: str)
         )
 
 
-def xyxy_to_xywh(boxes_xyxy: Any) -> np.ndarray:
-    """(N, 4) of (N, 4)."""
-    boxes = to_numpy(boxes_xyxy).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+def _boxes_xywh(encoded: Sequence[dict[str, Any]], boxes_xyxy: Any, boxes_xywh: Any, where: str) -> np.ndarray:
+    """(N, 4) of N RLEs."""
+    of_masks = coco_mask.toBbox(encoded).reshape(-1, 4) if encoded else np.zeros((0, 4))
+    if boxes_xyxy is not None:
+        corners = rows_of(boxes_xyxy, len(encoded), (4,), where)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    else:
+        boxes = of_masks if boxes_xywh is None else rows_of(boxes_xywh, len(encoded), (4,), where)
+    # The boxes of detectron2's Mask2Former are zeros.
+    return np.where(boxes[:, 2:].all(axis=1, keepdims=True), boxes, of_masks)
 
 
 def no_semantics(image: PanopticImage, categories: CategorySet) -> ImageSemantics:
@@ -108,7 +126,7 @@ def encode_any(masks: Any, image: PanopticImage, where: str) -> list[bytes]:
     """COCO compressed counts of N masks. Raises PredictionsError on what is no mask of the photo."""
     if isinstance(masks, list | tuple) and masks and isinstance(masks[0], Mapping):
         return [_counts(rle, image, where) for rle in masks]
-    stacked = to_numpy(masks)
+    stacked = stack_masks(masks, where)
     if not len(stacked):
         return []
     if stacked.ndim == 4 and stacked.shape[1] == 1:
@@ -124,6 +142,14 @@ def encode_any(masks: Any, image: PanopticImage, where: str) -> list[bytes]:
             )
         stacked = stacked >= MASK_THRESHOLD
     return encode_masks(stacked)
+
+
+def stack_masks(masks: Any, where: str) -> np.ndarray:
+    """One array of them. Raises PredictionsError on masks of several sizes."""
+    try:
+        return to_numpy(masks)
+    except ValueError:
+        raise PredictionsError(f"{where}: expected masks of one size, (N, height, width); resize them") from None
 
 
 def _counts(rle: Mapping[str, Any], image: PanopticImage, where: str) -> bytes:

@@ -4,7 +4,7 @@
 - raw queries of Hugging Face, Mask2Former and DETR: class logits and mask logits
 - detectron2: Instances; the dict of instances, sem_seg and panoptic_seg; panoptic_seg alone
 - mmdet's DetDataSample and mmseg's SegDataSample
-- Ultralytics' Results of the task segment
+- Ultralytics' Results of the tasks segment and semantic
 - supervision.Detections
 - a dict or dataclass of masks, scores and category_ids, labels or prompts, as of SAM (mask_dicts.py)
 - an array: labels (H, W) or class scores (C, h, w)
@@ -25,16 +25,10 @@ from antvisionps.core.errors import PredictionsError
 from antvisionps.interchange.label_table import LabelTable, make_label_table, make_prompt_table, own_labels
 from antvisionps.interchange.letterbox import Padding, undo_letterbox
 from antvisionps.interchange.mask_dicts import join_results, read_mask_dict
-from antvisionps.interchange.panoptic_results import convert_segments, parse_segments
+from antvisionps.interchange.panoptic_results import convert_segments, parse_segments, plain_rows
 from antvisionps.interchange.raw_queries import read_queries
 from antvisionps.interchange.semantic_files import refuse_other_size, semantics_from_labels
-from antvisionps.interchange.tool_arrays import (
-    Predicted,
-    instances_from_masks,
-    semantics_from_array,
-    to_numpy,
-    xyxy_to_xywh,
-)
+from antvisionps.interchange.tool_arrays import Predicted, instances_from_masks, semantics_from_array, to_numpy
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.instances import ImageInstances
@@ -42,7 +36,13 @@ from antvisionps.predictions.instances import ImageInstances
 INSTANCE_OFFSET = 1000
 """A pixel of mmdet's panoptic maps is label + INSTANCE_OFFSET * instance."""
 
+LABEL_DIVISOR = 1000
+"""A pixel of a panoptic map of detectron2 that comes without segments_info, as of Panoptic-DeepLab, is label *
+LABEL_DIVISOR + instance, or -1 (detectron2/evaluation/panoptic_evaluation.py)."""
+
 MMDET_IGNORED = 255
+
+ULTRALYTICS_IGNORED = 255
 
 
 def make_labels(labels: Any, categories: CategorySet) -> LabelTable | None:
@@ -84,9 +84,20 @@ class ResultReader:
     def thing_ids(self, labels: Any, where: str) -> list[int]:
         return [self.table.category_id(label, is_thing=True, where=where) for label in to_numpy(labels).tolist()]
 
+    @property
+    def goes_by_names(self) -> bool:
+        """Whether names that a result carries tell its labels: without a table, and where it is of prompts."""
+        return self.labels is None or bool(self.labels.prompts)
+
     def table_of_names(self, names: Any, where: str) -> LabelTable:
-        """That of the user, else of the names that a result carries, where all of the labels it uses are known."""
-        return make_label_table(names, self.categories, where=where) if self.labels is None else self.labels
+        """That of the user, else of the names that a result carries: each is a prompt's category or a category's
+        name."""
+        if self.labels is not None and not self.goes_by_names:
+            return self.labels
+        prompts: Mapping[str, int] = {} if self.labels is None else self.labels.prompts
+        named = names if isinstance(names, Mapping) else dict(enumerate(names))
+        told = {label: prompts.get(name, name) for label, name in named.items()}
+        return make_label_table(told, self.categories, where=where)
 
 
 class _Place(NamedTuple):
@@ -119,10 +130,9 @@ def _value(result: Any, *names: str) -> Any:
 
 
 def _is_panoptic_seg(result: Any) -> bool:
-    """detectron2's (map, segments_info)."""
-    return (
-        isinstance(result, tuple) and len(result) == 2 and hasattr(result[0], "shape") and isinstance(result[1], list)
-    )
+    """detectron2's (map, segments_info or None)."""
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    return is_pair and hasattr(result[0], "shape") and isinstance(result[1], list | None)
 
 
 def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
@@ -134,34 +144,45 @@ def _read_queries(reader: ResultReader, result: Any, at: _Place) -> Predicted:
 
 
 def _read_segments_info(reader: ResultReader, result: Any, at: _Place) -> Predicted:
-    segmentation, rows = result["segmentation"], result["segments_info"]
+    segmentation, where = result["segmentation"], f"{at.where}: segments_info"
+    if isinstance(segmentation, list):
+        raise PredictionsError(f"{where}: got the runs of return_coco_annotation=True; use return_binary_maps=True")
     if getattr(segmentation, "ndim", 2) != 3:
-        return _of_segments(reader, segmentation, rows, at=at)
-    found = {"masks": segmentation, "scores": [row["score"] for row in rows]}  # of return_binary_maps
-    found |= {"labels": [row["label_id"] for row in rows]}
-    return read_mask_dict(found, at.image, reader.table, f"{at.where}: segments_info")
+        return _of_segments(reader, segmentation, result["segments_info"], at=at)
+    rows = plain_rows(result["segments_info"])  # of return_binary_maps
+    found = {"masks": segmentation, "scores": [row.get("score") for row in rows]}
+    found |= {"labels": [row.get("label_id", row.get("category_id")) for row in rows]}
+    return read_mask_dict(found, at.image, reader.table, where)
 
 
 def _read_panoptic_seg(reader: ResultReader, result: Any, at: _Place) -> Predicted:
-    return _of_segments(reader, *result, at=at)
+    segment_ids, rows = result
+    if rows is None:
+        rows = _rows_of_ids(to_numpy(segment_ids), reader.table)
+    return _of_segments(reader, segment_ids, rows, at=at)
+
+
+def _rows_of_ids(segment_ids: np.ndarray, table: LabelTable) -> list[dict[str, Any]]:
+    """segments_info of label * LABEL_DIVISOR + instance."""
+    rows = []
+    for segment_id in np.unique(segment_ids[segment_ids >= 0]).tolist():
+        label = segment_id // LABEL_DIVISOR
+        is_thing = None if table.is_one_table else label in table.things
+        rows.append({"id": segment_id, "category_id": label, "isthing": is_thing})
+    return rows
 
 
 def _of_segments(reader: ResultReader, segment_ids: Any, rows: Any, *, at: _Place) -> Predicted:
     where = f"{at.where}: segments_info"
     segment_ids = to_numpy(segment_ids)
     refuse_other_size(where, at.image, segment_ids.shape)
-    segments = parse_segments([_named_as_coco(row) for row in rows or []], reader.table, where)
+    segments = parse_segments(plain_rows(rows or []), reader.table, where)
     return Predicted(*convert_segments(segment_ids.astype(np.int64), segments, at.image, reader.table, where))
-
-
-def _named_as_coco(row: Mapping[str, Any]) -> dict[str, Any]:
-    """detectron2's isthing may be a numpy bool, and so may numbers."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
 
 
 def _read_detectron2(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     found, panoptic = result.get("instances"), result.get("panoptic_seg")
-    whole = Predicted(None, None) if panoptic is None else _of_segments(reader, *panoptic, at=at)
+    whole = Predicted(None, None) if panoptic is None else _read_panoptic_seg(reader, panoptic, at)
     instances = whole.instances if found is None else _read_instances(reader, found, at).instances
     scores = result.get("sem_seg")
     if scores is None:
@@ -184,7 +205,7 @@ def _read_instances(reader: ResultReader, result: Any, at: _Place) -> Predicted:
             category_ids,
             at.image,
             where,
-            boxes_xywh=None if boxes is None else xyxy_to_xywh(boxes.tensor),
+            boxes_xyxy=None if boxes is None else boxes.tensor,
         ),
         None,
     )
@@ -206,12 +227,14 @@ def _read_mmdet(reader: ResultReader, result: Any, at: _Place) -> Predicted:
             reader.thing_ids(_value(found, "labels"), where_found),
             at.image,
             where_found,
-            boxes_xywh=xyxy_to_xywh(_value(found, "bboxes")) if "bboxes" in found else None,
+            boxes_xyxy=_value(found, "bboxes"),
         )
     scores, labels = _value(result, "seg_logits"), _value(result, "pred_sem_seg")
     if scores is not None:
-        array = to_numpy(_value(scores, "data"))
-        semantics = semantics_from_array(array, at.image, reader.table, f"{at.where}: seg_logits")
+        planes = to_numpy(_value(scores, "data"))
+        if len(planes) == 1:  # a binary segmentor's probability of label 1
+            planes = np.concatenate([1 - planes, planes])
+        semantics = semantics_from_array(planes, at.image, reader.table, f"{at.where}: seg_logits")
     elif labels is not None:
         label_map = to_numpy(_value(labels, "sem_seg", "data"))[0]
         semantics = semantics_from_labels(label_map, at.image, reader.table, f"{at.where}: pred_sem_seg")
@@ -236,11 +259,18 @@ def _of_mmdet_map(reader: ResultReader, panoptic: np.ndarray, at: _Place) -> Pre
 def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicted:
     where = f"{at.where}: Ultralytics' Results"
     refuse_other_size(where, at.image, tuple(result.orig_shape))
-    if result.boxes is not None and len(result.boxes) and result.masks is None:
-        raise PredictionsError(f"{where}: boxes without masks; use a model of the task segment")
+    table = reader.table_of_names(result.names, where)
+    semantic = getattr(result, "semantic_mask", None)  # older versions have none
+    if semantic is not None:
+        label_map = to_numpy(semantic.data)
+        if len(result.names) == 1:  # 0 is the background, 1 the class
+            label_map = np.where(label_map == 1, 0, ULTRALYTICS_IGNORED)
+        return Predicted(None, semantics_from_labels(label_map, at.image, table, f"{where}: semantic_mask"))
+    if result.masks is None and (result.boxes is None or len(result.boxes)):
+        got = "neither boxes nor masks" if result.boxes is None else "boxes without masks"
+        raise PredictionsError(f"{where}: {got}; use a model of the task segment or semantic")
     if result.masks is None:
         return Predicted(ImageInstances.of(at.image, []), None)
-    table = reader.table_of_names(result.names, where)
     return Predicted(
         instances_from_masks(
             undo_letterbox(to_numpy(result.masks.data), (at.image.height, at.image.width)),
@@ -248,7 +278,7 @@ def _read_ultralytics(reader: ResultReader, result: Any, at: _Place) -> Predicte
             [table.category_id(label, is_thing=True, where=where) for label in to_numpy(result.boxes.cls).tolist()],
             at.image,
             where,
-            boxes_xywh=xyxy_to_xywh(result.boxes.xyxy),
+            boxes_xyxy=result.boxes.xyxy,
         ),
         None,
     )
@@ -261,7 +291,7 @@ def _read_supervision(reader: ResultReader, result: Any, at: _Place) -> Predicte
             raise PredictionsError(f"{where}: no {name}; a panoptic map needs masks, scores and classes")
     if not len(result):
         return Predicted(ImageInstances.of(at.image, []), None)
-    names = result.data.get("class_name") if reader.labels is None else None
+    names = result.data.get("class_name") if reader.goes_by_names else None
     labels = result.class_id if names is None else names
     found = {"masks": np.asarray(result.mask), "scores": result.confidence, "boxes_xyxy": result.xyxy}
     return read_mask_dict(found | {"prompts" if names is not None else "labels": labels}, at.image, reader.table, where)

@@ -46,7 +46,7 @@ class Writer(AbstractContextManager["Writer"]):
     def __init__(self, end: str, *, gt: str | PathLike[str], to: str | PathLike[str], labels: Any = None) -> None:
         self._gt, self._to = Path(gt), Path(to)
         self._dataset = read_panoptic(
-            self._gt, images_dir=self._gt.parent, panoptic_dir=self._gt.parent, is_foreign=True
+            self._gt, images_dir=self._gt.parent, panoptic_dir=self._gt.parent, is_foreign=True, needs_truth=False
         )
         self._finder = ImageFinder(self._dataset)
         self._ids = {image.source_id for image in self._dataset.images}

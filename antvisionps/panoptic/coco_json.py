@@ -5,6 +5,7 @@
 
 import gc
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -51,12 +52,13 @@ def _collector_paused() -> Iterator[None]:
 
 @_collector_paused()
 def read_panoptic(
-    annotations: Path, *, images_dir: Path, panoptic_dir: Path, is_foreign: bool = False
+    annotations: Path, *, images_dir: Path, panoptic_dir: Path, is_foreign: bool = False, needs_truth: bool = True
 ) -> PanopticDataset:
     """A split from its JSON, checked in itself; `check_files` tells whether its files are there.
 
     Of a foreign JSON, one that another tool wrote, what the maps tell may be left out (PanopticDataset.measure fills it
-    in), and images without annotation and annotations without image are skipped with a warning.
+    in), and images without annotation and annotations without image are skipped with a warning. Where no truth is
+    needed, all images of a JSON without any annotation are there, and have no segments.
 
     Raises DataError on a missing or broken JSON, a missing key, an empty split, a duplicate image id, file name or
     segment id, an unknown category, an image without annotation or the reverse.
@@ -65,11 +67,15 @@ def read_panoptic(
     where = str(annotations)
     if not isinstance(document, dict):
         raise DataError(f"{where}: expected a JSON object, got a {type(document).__name__}; {_REMEDY}")
+    if not needs_truth:
+        document = {"annotations": []} | document
     annotation_rows, image_rows = (_list_of(document, key, where) for key in ("annotations", "images"))
     _refuse_instances_json(annotation_rows, where)
     categories = CategorySet.from_json(_list_of(document, "categories", where), where=where)
     row_of = _rows_by_image(image_rows, where)
     annotation_of = _annotations_by_image(annotation_rows, row_of, where)
+    if not needs_truth and not annotation_of:
+        annotation_of = {image_id: _without_segments(row) for image_id, row in row_of.items()}
     _leave_out_single(row_of, annotation_of, where, is_foreign)
     parse_row = partial(parse_segment, categories=categories, is_foreign=is_foreign)
     images = tuple(
@@ -154,6 +160,11 @@ def _annotations_by_image(rows: list[Any], row_of: Mapping[ImageId, Any], where:
             raise DataError(f"{where}: image {image_id} has two annotations; keep one")
         annotation_of[image_id] = row
     return annotation_of
+
+
+def _without_segments(image_row: Mapping[str, Any]) -> dict[str, Any]:
+    """An annotation of an image that nobody annotated, of the map that may be predicted of it."""
+    return {"file_name": f"{os.path.splitext(str(image_row.get('file_name')))[0]}.png", "segments_info": []}
 
 
 def _leave_out_single(

@@ -175,8 +175,16 @@ def fuse(
     what its labels mean, `input_hw` and `padded_hw`: model → of its padded input, all as of Writer. `settings` are
     those of EnsembleSettings, but for method auto; `photo` (H, W, 3) uint8 RGB is what pictures are drawn on. Returns
     segment_ids (H, W) int32, 0 = void; segments with category, score and model; rejected, with the reason of each.
-    Raises PredictionsError on a result or a photo that does not fit, ParamsError on a setting.
+    Raises PredictionsError on a result or a photo that does not fit and on what is no table by model, ParamsError on a
+    setting.
     """
+    labels, input_hw, padded_hw = labels or {}, input_hw or {}, padded_hw or {}
+    tables = {"predictions": predictions, "labels": labels, "input_hw": input_hw, "padded_hw": padded_hw}
+    for what, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise PredictionsError(f"{what}: expected a table {{model: …}}, got a {type(table).__name__}")
+        if unknown := sorted(table.keys() - predictions.keys()):
+            raise PredictionsError(f"{what} of {unknown[0]}, which is no model; expected of {list(predictions)}")
     known = read_categories(categories)
     chosen = EnsembleSettings.of(settings)
     chosen.refuse_unfitted(is_calibrated=False)
@@ -184,10 +192,6 @@ def fuse(
     image = PanopticImage(NO_IMAGE_ID, "", "", int(hw[0]), int(hw[1]), ())
     if photo is not None and (photo.shape, photo.dtype) != ((*hw, 3), np.uint8):
         raise PredictionsError(f"photo: expected {(*hw, 3)} uint8 RGB, got {photo.shape} {photo.dtype}")
-    labels, input_hw, padded_hw = labels or {}, input_hw or {}, padded_hw or {}
-    for what, table in {"labels": labels, "input_hw": input_hw, "padded_hw": padded_hw}.items():
-        if unknown := sorted(table.keys() - predictions.keys()):
-            raise PredictionsError(f"{what} of {unknown[0]}, which is no model; expected of {list(predictions)}")
     found = {}
     for name, result in predictions.items():
         reader = ResultReader(known, make_labels(labels.get(name), known))

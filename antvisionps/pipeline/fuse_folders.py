@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import ParamsError, PredictionsError
+from antvisionps.core.file_names import stays_below
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, load_kernels
 from antvisionps.fusion.voting_document import AutoRules
@@ -58,9 +59,12 @@ def fuse_folders(
 
     `gt` is a COCO panoptic JSON of the images; with its maps in `gt_maps` labels are compared with the truth.
     `calibrate_on`: JSON, maps and model → folder of held-out images, on which stage calibrate's values are fitted; what
-    was found is OUT/calibration.json. Raises what `fuse` and `import_end` do, and OutputError where `out` holds
-    anything but a former result.
+    was found is OUT/calibration.json. Raises what `fuse` and `import_end` do, ParamsError on a name with folders, and
+    OutputError where `out` holds anything but a former result.
     """
+    for name in folders:
+        if PurePosixPath(name).parts != (name,) or not stays_below(name):
+            raise ParamsError(f"fuse: expected models' names without folders, as {{'a': folder}}, got {str(name)!r}")
     chosen = EnsembleSettings.of(settings)
     chosen.refuse_unfitted(is_calibrated=calibrate_on is not None)
     parts: dict[SplitName, _Part] = {"val": _Part.of(gt, gt_maps, folders)}
@@ -94,7 +98,11 @@ class _Part:
     def of(cls, gt: Location, maps: Location | None, folders: Mapping[str, Location]) -> _Part:
         parent = Path(gt).parent
         dataset = read_panoptic(
-            Path(gt), images_dir=parent, panoptic_dir=parent if maps is None else Path(maps), is_foreign=True
+            Path(gt),
+            images_dir=parent,
+            panoptic_dir=parent if maps is None else Path(maps),
+            is_foreign=True,
+            needs_truth=maps is not None,
         )
         return cls(dataset, {name: Path(folder) for name, folder in folders.items()}, maps is not None)
 

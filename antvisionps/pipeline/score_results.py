@@ -25,7 +25,16 @@ from antvisionps.evaluation.panoptic_quality import (
 from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.evaluation.summary import groups
 from antvisionps.interchange.label_table import LABELS, LabelTable, own_labels, read_label_table
-from antvisionps.interchange.panoptic_results import PanopticResults, Segments, parse_segments, runs_of_segments
+from antvisionps.interchange.numpy_files import whole_numbers
+from antvisionps.interchange.panoptic_results import (
+    PanopticResults,
+    Segments,
+    parse_segments,
+    plain_rows,
+    runs_of_segments,
+)
+from antvisionps.interchange.tool_arrays import to_numpy
+from antvisionps.interchange.tool_results import make_labels
 from antvisionps.panoptic.categories import CategorySet, refuse_duplicates
 from antvisionps.panoptic.coco_json import parse_segment, read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -76,24 +85,32 @@ class PanopticQuality:
 
 
 def panoptic_quality(
-    gt: Places | Maps, pred: Places | Maps, *, categories: Iterable[Mapping[str, Any]] | None = None, workers: int = 1
+    gt: Places | Maps,
+    pred: Places | Maps,
+    *,
+    categories: Iterable[Mapping[str, Any]] | None = None,
+    labels: Any = None,
+    workers: int = 1,
 ) -> PanopticQuality:
     """PQ of predictions: gt and pred are both (JSON, folder of PNGs), or both, image by image in one order, pairs of
     (H, W) segment ids and segments_info.
 
     In memory `categories` are those of a COCO panoptic JSON; segments_info of the truth has id, category_id and, of a
-    crowd, iscrowd, that of a prediction id and category_id (or label_id). Void is id 0 and, in a prediction, any
-    negative id; a prediction may use 0 for a segment.
+    crowd, iscrowd, that of a prediction id and category_id (or label_id). `labels`: what a prediction's category_id or
+    label_id means, as of Writer; without it that is a category id. Void is id 0 and, in a prediction, any negative id;
+    a prediction may use 0 for a segment. Maps are numpy's or torch's, of any device and type.
 
     Raises DataError and PredictionsError on a truth and on predictions that break the format or do not fit together.
     """
     if (gt_files := _files(gt)) and (pred_files := _files(pred)):
+        if labels is not None:
+            raise PredictionsError(f"labels are of maps in memory; put them into {pred_files[0].parent / LABELS}")
         truth, scores = score_results(gt_files, {"pred": pred_files}, workers=workers)
         return PanopticQuality(truth.categories, tuple(scores["pred"].matches.counts()))
     if categories is None:
         raise DataError("expected gt and pred as two pairs of paths, or in memory with `categories`; give them")
     known = CategorySet.from_json(categories, where="categories")
-    labels = own_labels(known)
+    table = make_labels(labels, known) or own_labels(known)
     pairs: list[tuple[Any, Any]] = list(zip_longest(gt, pred))
     for position, pair in enumerate(pairs):
         if not all(isinstance(of_image, tuple | list) and len(of_image) == 2 for of_image in pair):
@@ -101,7 +118,7 @@ def panoptic_quality(
                 f"image at position {position}: expected (segment ids, segments_info) in both gt and pred, got "
                 f"{' and '.join(type(of_image).__name__ for of_image in pair)}; give as many of one as of the other"
             )
-    counts = [_counts_in_memory(*pair, labels, f"image at position {n}") for n, pair in enumerate(pairs)]
+    counts = [_counts_in_memory(*pair, table, f"image at position {n}") for n, pair in enumerate(pairs)]
     return PanopticQuality(known, tuple(counts))
 
 
@@ -136,16 +153,21 @@ def _open_results(files: Files, truth: PanopticDataset) -> PanopticResults:
 
 
 def read_confidence(files: Files, truth: PanopticDataset) -> SegmentConfidence:
-    """The scores that segments_info gives, of those segments that have one."""
+    """The scores that segments_info gives, of those segments that have one; of several rows of one id the first."""
     rows = _open_results(files, truth).row_of_image
     scored = [
-        (position, segment["id"], segment["score"])
+        (position, segment_id, score)
         for position, image in enumerate(truth.images)
-        for segment in rows[image.image_id]["segments_info"]
-        if segment.get("score") is not None
+        for segment_id, score in _first_scores(rows[image.image_id]["segments_info"]).items()
+        if score is not None
     ]
     images, segment_ids, scores = np.array(scored, dtype=np.float64).reshape(-1, 3).T
     return SegmentConfidence.of(images.astype(np.int64), segment_ids.astype(np.int64), scores)
+
+
+def _first_scores(rows: Sequence[Mapping[str, Any]]) -> dict[int, float | None]:
+    """segment id → score, None without one."""
+    return {row["id"]: row.get("score") for row in reversed(rows)}
 
 
 def _open_scoring(
@@ -183,22 +205,25 @@ def _counts_in_memory(gt: tuple[Any, Any], pred: tuple[Any, Any], labels: LabelT
     gt_ids, pred_ids = (_segment_ids(ids, f"{where}: {which}") for ids, which in ((gt_map, "gt"), (pred_map, "pred")))
     if gt_ids.shape != pred_ids.shape:
         raise PredictionsError(f"{where}: expected a map of {gt_ids.shape} as gt is, got {pred_ids.shape}; resize it")
-    listed = [parse_segment(row, f"{where}: gt", categories=labels.categories, is_foreign=True) for row in gt_rows]
+    rows = plain_rows(gt_rows)
+    listed = [parse_segment(row, f"{where}: gt", categories=labels.categories, is_foreign=True) for row in rows]
     refuse_duplicates((segment.segment_id for segment in listed), "segment id", f"{where}: gt")
     by_id: Segments = {segment.segment_id: (segment.category_id, 1.0) for segment in listed}
     gt_runs = runs_of_segments(gt_ids, by_id, f"{where}: gt")
     areas_px = segment_areas_px(gt_runs, by_id)
     measured = [segment._replace(area_px=areas_px[segment.segment_id]) for segment in listed]
-    segments = parse_segments(pred_rows, labels, f"{where}: pred")
+    segments = parse_segments(plain_rows(pred_rows), labels, f"{where}: pred")
     predicted = runs_of_segments(pred_ids, segments, f"{where}: pred")
     return count_matches(gt_runs=gt_runs, gt=measured, predicted_runs=predicted, predicted=_described(segments))
 
 
 def _segment_ids(given: Any, where: str) -> np.ndarray:
-    segment_ids = np.asarray(given)
-    if segment_ids.ndim != 2 or segment_ids.dtype.kind not in "iu" or not segment_ids.size:
+    segment_ids = to_numpy(given)
+    if segment_ids.ndim != 2 or not segment_ids.size:
         raise PredictionsError(
-            f"{where}: expected (H, W) whole numbers, got {segment_ids.shape} of {segment_ids.dtype}; ids of RGB are "
-            "R + 256 G + 256² B"
+            f"{where}: expected (H, W) whole numbers, got {segment_ids.shape}; ids of RGB are R + 256 G + 256² B"
         )
-    return segment_ids
+    try:
+        return whole_numbers(segment_ids)
+    except ValueError as error:
+        raise PredictionsError(f"{where}: {error}") from error

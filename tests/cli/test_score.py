@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 import antvisionps
 from antvisionps.cli import main as cli
-from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.errors import AntVisionPSError, PredictionsError
+from antvisionps.pipeline.score_results import read_confidence, score_results
 from tests.drawing import draw_ids
 from tests.pipeline.workspace import read_csv
 
@@ -196,6 +198,64 @@ def test_arrays_in_memory_score_as_their_files(gt, pred):
     assert [of_image.tp.sum() for of_image in found.counts] == [3, 1]
 
 
+class OnDevice:
+    """A tensor of an accelerator: numpy takes it on the CPU alone."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def is_floating_point(self):
+        return True
+
+    def float(self):
+        return self
+
+    def numpy(self):
+        return self._array
+
+    def __array__(self, *_):
+        raise TypeError("can't convert device type tensor to numpy")
+
+
+def test_hugging_faces_results_in_memory_score_as_their_files(gt, pred):
+    """Float maps with -1 for void, of an accelerator; ids of numpy, labels of a model."""
+    id2label = {0: "road", 1: "person", 2: "car"}
+    label_of = {7: 0, 24: 1, 26: 2}
+    results = [
+        (
+            OnDevice(draw_ids(drawn).astype(np.float32) - 1),
+            [{"id": np.int64(key - 1), "label_id": label_of[value]} for key, value in category_of.items()],
+        )
+        for drawn, category_of in PREDICTED.values()
+    ]
+    truth = [(OnDevice(ids), [row | {"id": np.int64(row["id"])} for row in rows]) for ids, rows in in_memory(TRUTH)]
+    found = antvisionps.panoptic_quality(truth, results, categories=CATEGORIES, labels=id2label)
+    assert found.classes == antvisionps.panoptic_quality(tuple(gt), tuple(pred)).classes
+    nothing = [(np.full((3, 3), -1, np.float32), [])] * 2
+    assert antvisionps.panoptic_quality(truth, nothing, categories=CATEGORIES).all.pq == 0
+    with pytest.raises(PredictionsError, match=r"labels are of maps in memory; put them into .*labels\.json"):
+        antvisionps.panoptic_quality(tuple(gt), tuple(pred), labels=id2label)
+
+
+def test_of_several_rows_of_one_id_the_first_has_the_score(gt, tmp_path):
+    """Hugging Face lists stuff that it fuses so."""
+    rows = [{"id": 7, "label_id": 7, "score": score} for score in (0.9, 0.5)]
+    (tmp_path / "hf").mkdir()
+    np.save(tmp_path / "hf" / "map.npy", np.full((3, 3), 7))
+    results = [{"image_id": image_id, "file_name": "map.npy", "segments_info": rows} for image_id in TRUTH]
+    (tmp_path / "hf.json").write_text(json.dumps(results))
+    files = tmp_path / "hf.json", tmp_path / "hf"
+    truth, _ = score_results(tuple(map(Path, gt)), {"hf": files}, workers=1)
+    confidence = read_confidence(files, truth)
+    assert confidence.scores.tolist() == [0.9] * 2
+
+
 def test_a_crowd_in_memory_forgives_what_lies_on_it():
     rows = [{"id": 1, "category_id": 24, "iscrowd": 1}]
     gt = [(draw_ids("aaaa"), rows)]
@@ -210,6 +270,8 @@ def test_a_crowd_in_memory_forgives_what_lies_on_it():
         (in_memory(TRUTH), in_memory(PREDICTED)[:1], "image at position 1: .*tuple and NoneType"),
         (in_memory(TRUTH), [(np.zeros((3, 3, 3), np.uint8), [])] * 2, r"expected \(H, W\) whole numbers"),
         (in_memory(TRUTH), [(np.zeros((3, 4), int), [])] * 2, r"expected a map of \(3, 3\)"),
+        (in_memory(TRUTH), [(np.full((3, 3), 0.5), [])] * 2, "pred: expected whole numbers, got 0.5"),
+        (in_memory(TRUTH), [(draw_ids("aab aab ccc"), [7])] * 2, "expected segments_info, a list of objects"),
         ([(draw_ids("a"), [{"id": 1, "category_id": 7}] * 2)], [(draw_ids("."), [])], "segment id 1 appears twice"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.interchange.guide import HEIGHT, SNIPPETS, WIDTH, category_map, imported, snippet
+from tests.interchange.guide import GUIDE, HEIGHT, SNIPPETS, WIDTH, category_map, imported, snippet
 
 # MMDetection and MMSegmentation: their metrics write the files.
 
@@ -94,16 +94,21 @@ def test_what_mmdet_writes_of_panoptic_results_is_imported(folder, dataset, prep
         assert sorted(instances.areas_px.tolist()) == [900, 1200]
 
 
-def test_labels_of_mmsegmentation_are_imported(folder, dataset, identity):
+@pytest.mark.parametrize("reduce_zero_label", [False, True])
+def test_labels_of_mmsegmentation_are_imported(folder, dataset, identity, reduce_zero_label):
     import mmseg.evaluation  # noqa: F401
     from mmseg.registry import METRICS
 
     metric = build_metric(METRICS, '"IoUMetric"', dataset)
     labels = torch.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH) % len(dataset.categories)
+    sample = {"pred_sem_seg": {"data": labels}, "reduce_zero_label": reduce_zero_label}
     for image in dataset.images:
-        metric.process({}, [{"pred_sem_seg": {"data": labels}, "img_path": f"photos/{image.file_name}"}])
+        metric.process({}, [sample | {"img_path": f"photos/{image.file_name}"}])
     scope = {"json": json, "Path": Path, "model": SimpleNamespace(dataset_meta=metric.dataset_meta)}
     exec(snippet("dataset_meta"), scope)
+    if reduce_zero_label:
+        (told,) = re.findall(r"^`({i \+ 1: .*dataset_meta.*})`\.$", GUIDE, re.MULTILINE)
+        Path("labels.json").write_text(json.dumps(eval(told, scope)))
     by_id = np.array([category.category_id for category in classes_by_id(dataset)])
     for _, semantics in imported(folder, dataset, identity).values():
         np.testing.assert_array_equal(category_map(semantics), by_id[labels[0].numpy()])

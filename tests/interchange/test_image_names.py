@@ -50,6 +50,19 @@ def test_a_name_of_two_photos_and_one_that_is_anothers_number_are_none(dataset):
             finder.find(name, where="here")
 
 
+@pytest.mark.parametrize("file_name", ["000003.jpg", "000001.jpg"], ids=["several", "none"])
+def test_a_number_that_is_no_single_photo_is_not_taken_for_an_id(dataset, file_name):
+    """Ultralytics writes the number of the photo's name as image_id, and the name as file_name."""
+    named = {1: "a/000003.jpg", 2: "b/000003.jpg", 3: "a/000002.jpg"}
+    images = tuple(replace(dataset.images[0], image_id=i, file_name=name) for i, name in named.items())
+    finder = ImageFinder(replace(dataset, images=images))
+    assert finder.find(2, where="here", file_name="000002.jpg").image_id == 3
+    with pytest.raises(PredictionsError, match=f"'{file_name}' is no photo of this split, or the name of several"):
+        finder.find(int(file_name[:6]), where="here", file_name=file_name)
+    by_id = (replace(images[0], image_id=3, file_name="munich.jpg"),)  # photos may have been called by their ids
+    assert ImageFinder(replace(dataset, images=by_id)).find(3, where="here", file_name="000003.jpg").image_id == 3
+
+
 def test_label_pngs_may_leave_out_the_subfolders_of_the_photos(tmp_path, dataset, identity):
     """mmsegmentation writes all files into one folder."""
     cities = renamed(dataset, ["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.JPG"])
@@ -181,3 +194,14 @@ def test_a_box_at_the_top_left_of_the_photo_is_taken_for_what_it_is(files, datas
     rows[0] |= {"bbox": [0.0, 0.6, 60.0, 40.9], "segmentation": rle | {"counts": rle["counts"].decode()}}
     path.write_text(json.dumps(rows))
     import_end(files, tmp_path / "cache", dataset=dataset, identity=identity)
+
+
+def test_a_box_without_area_is_the_masks(files, dataset, identity, tmp_path):
+    """detectron2 writes [0, 0, 0, 0] of Mask2Former."""
+    path = files / "instances.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([row | {"bbox": [0.0, 0.0, 0.0, 0.0]} for row in rows]))
+    import_end(files, tmp_path / "zeros", dataset=dataset, identity=identity)
+    path.write_text(json.dumps([{key: row[key] for key in row if key != "bbox"} for row in rows]))
+    import_end(files, tmp_path / "none", dataset=dataset, identity=identity)
+    assert import_rows(tmp_path / "zeros") == import_rows(tmp_path / "none")

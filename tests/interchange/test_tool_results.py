@@ -107,6 +107,14 @@ def test_instances_of_detectron2(written, dataset):
     assert semantics is None
 
 
+@pytest.mark.parametrize("corners", [[0, 0, 0, 0], [7, 9, 7, 9]])
+def test_a_box_without_area_is_the_masks(written, dataset, corners):
+    """detectron2's Mask2Former has such boxes."""
+    found = detectron2_instances()
+    found.get_fields()["pred_boxes"] = Boxes(torch.tensor([corners, corners], dtype=torch.float32))
+    assert_left_and_right(written(found, split_labels(dataset))[0], thing_ids(dataset, 1, 3))
+
+
 def test_class_logits_of_detectron2_get_a_softmax_and_lose_the_plane_of_things(written, dataset):
     logits = torch.randn(1 + len(dataset.categories.stuff), 16, 24, generator=torch.Generator().manual_seed(0))
     _, semantics = written({"instances": detectron2_instances(), "sem_seg": logits}, split_labels(dataset))
@@ -132,6 +140,22 @@ def test_panoptic_seg_of_detectron2_alone_and_beside_instances(written, dataset)
     instances, semantics = written(whole, split_labels(dataset))
     assert_left_and_right(instances, thing_ids(dataset, 1, 3))
     np.testing.assert_array_equal(category_map(semantics), expected)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_panoptic_deeplabs_map_without_segments_info_has_its_labels(written, dataset, is_split):
+    """label * 1000 + instance; -1 is void."""
+    classes = names(dataset)
+    sky = len(dataset.categories.things)
+    panoptic = torch.full(HW, -1)
+    panoptic[LEFT], panoptic[RIGHT], panoptic[:6] = 1001, 1002, 1000 * sky
+    tables = {"things": {k: classes[k] for k in range(sky)}, "stuff": {k: classes[k] for k in classes if k >= sky}}
+    expected = np.where(MASKS.any(0), thing_ids(dataset, 1)[0], 0)
+    expected[:6] = dataset.categories.categories[sky].category_id
+    for result in ((panoptic, None), {"panoptic_seg": (panoptic, None)}):
+        instances, semantics = written(result, tables if is_split else classes)
+        np.testing.assert_array_equal(category_map(semantics), expected)
+        assert_left_and_right(instances, thing_ids(dataset, 1, 1), (1, 1))
 
 
 def test_det_data_samples_of_mmdet(written, dataset):
@@ -175,6 +199,20 @@ def test_seg_data_samples_of_mmseg(written, dataset):
     assert instances is None
 
 
+def test_the_one_plane_of_a_binary_segmentor_of_mmseg_is_label_1(written, dataset):
+    """num_classes=2, out_channels=1: seg_logits are probabilities, pred_sem_seg is whether they pass a threshold."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    probs = torch.linspace(0, 1, HEIGHT * WIDTH).reshape(1, *HW)
+    sample = SegDataSample(seg_logits=PixelData(data=probs), pred_sem_seg=PixelData(data=(probs > 0.3).float()))
+    background, foreground = dataset.categories.stuff[:2]
+    for result in (sample, sample.to_dict()):  # as DumpResults writes it
+        _, semantics = written(result, [background.name, foreground.name])
+        assert semantics.category_ids.tolist() == [background.category_id, foreground.category_id]
+        np.testing.assert_allclose(semantics.planes, torch.cat([1 - probs, probs]).numpy() * 255, atol=0.51)
+
+
 @pytest.mark.parametrize("input_hw", [HW, (64, 64), (50, 80), (96, 91)])
 def test_results_of_ultralytics(written, dataset, ultralytics, input_hw):
     from ultralytics.utils.ops import scale_masks
@@ -198,6 +236,44 @@ def test_results_of_ultralytics(written, dataset, ultralytics, input_hw):
     boxes_alone = ultralytics.engine.results.Results(photo, "a.jpg", model_names, boxes=boxes)
     with pytest.raises(PredictionsError, match="boxes without masks; use a model of the task segment"):
         written(boxes_alone)
+    turned = ultralytics.engine.results.Results(photo, "a.jpg", model_names, obb=torch.zeros(1, 7))
+    with pytest.raises(PredictionsError, match="neither boxes nor masks; use a model of the task segment or semantic"):
+        written(turned)
+
+
+@pytest.mark.parametrize("of_names", [dict, lambda names: list(names.values())], ids=["mapping", "list"])
+def test_names_that_are_prompts_are_of_the_prompts_categories(written, dataset, ultralytics, of_names):
+    """Of an open-vocabulary model the class index is the prompt's place."""
+    import supervision
+
+    first, second = dataset.categories.things[3], dataset.categories.things[0]
+    prompts = {"a red one": first.name, "a young one": second.category_id}
+    boxes = torch.tensor([[4, 8, 34, 28, 0.75, 0], [50, 30, 90, 60, 0.5, 1]])
+    photo, model_names = np.zeros((*HW, 3), np.uint8), of_names(dict(enumerate(prompts)))
+    result = ultralytics.engine.results.Results(photo, "a.jpg", model_names, boxes=boxes, masks=torch.tensor(MASKS))
+    assert_left_and_right(written(result, prompts)[0], [first.category_id, second.category_id])
+    result.names = dict(enumerate(["a red one", second.name]))  # the name of a category needs no prompt
+    assert_left_and_right(written(result, prompts)[0], [first.category_id, second.category_id])
+    found = {"xyxy": boxes[:, :4].numpy(), "confidence": boxes[:, 4].numpy(), "class_id": np.array([0, 1])}
+    detections = supervision.Detections(**found, mask=MASKS, data={"class_name": np.array(list(prompts))})
+    assert_left_and_right(written(detections, prompts)[0], [first.category_id, second.category_id])
+
+
+def test_semantic_results_of_ultralytics(written, dataset, ultralytics):
+    photo, classes = np.zeros((*HW, 3), np.uint8), names(dataset)
+    labels = np.arange(HEIGHT * WIDTH).reshape(HW) % len(classes)
+    labels[:4] = 255  # ignored, as classes=[…] leaves it
+    expected = np.where(labels == 255, 0, dataset.categories.category_ids[labels % len(classes)])
+    mask = torch.tensor(labels, dtype=torch.uint8)
+    result = ultralytics.engine.results.Results(photo, "a.jpg", classes, semantic_mask=mask)
+    instances, semantics = written(result)
+    assert instances is None
+    np.testing.assert_array_equal(category_map(semantics), expected)
+    np.testing.assert_array_equal(category_map(written(result, list(classes.values()))[1]), expected)
+    stuff = dataset.categories.stuff[0]
+    of_one_class = {"names": {0: stuff.name}, "semantic_mask": torch.tensor(LEFT, dtype=torch.uint8)}
+    _, semantics = written(ultralytics.engine.results.Results(photo, "a.jpg", **of_one_class))
+    np.testing.assert_array_equal(category_map(semantics), np.where(LEFT, stuff.category_id, 0))
 
 
 def test_detections_of_supervision(written, dataset):
@@ -251,6 +327,14 @@ def test_binary_maps_of_transformers_are_instances(written, dataset):
     rows = [{"id": n, "label_id": n, "score": score, "was_fused": False} for n, score in enumerate((0.75, 0.5))]
     instances, _ = written({"segmentation": torch.tensor(MASKS).float(), "segments_info": rows}, names(dataset))
     assert_left_and_right(instances, thing_ids(dataset, 0, 1))
+
+
+def test_masks_in_a_list_are_tensors_of_any_kind(written, dataset):
+    ids = thing_ids(dataset, 1, 3)
+    masks = [torch.tensor(mask, dtype=torch.bfloat16, requires_grad=True) for mask in MASKS]
+    scores = [torch.tensor(score, requires_grad=True) for score in (0.75, 0.5)]
+    for of_masks in (masks, tuple(masks), [mask.bool() for mask in masks]):
+        assert_left_and_right(written({"masks": of_masks, "scores": scores, "category_ids": ids})[0], ids)
 
 
 def test_a_dataclass_is_read_as_a_dict_of_its_fields(written, dataset):
@@ -336,6 +420,10 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
         written(padded, names(dataset), input_hw=HW, padded_hw=(HEIGHT + 64, WIDTH))
 
 
+TWO = {"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [3, 3]}
+ROWS = [{"id": number, "label_id": 3, "score": 0.5} for number in (0, 1)]
+
+
 @pytest.mark.parametrize(
     ("result", "match"),
     [
@@ -347,6 +435,13 @@ def test_padding_of_raw_queries_is_cut_off(written, dataset):
         ({"masks": MASKS, "scores": [0.5, 1.5], "category_ids": [3, 3]}, "expected a score from 0 to 1, got 1.5"),
         ({"masks": MASKS, "scores": [0.5, 0.5], "category_ids": [3, 99]}, "unknown category 99"),
         ({"masks": MASKS, "score": [0.5, 0.5], "category_ids": [3, 3]}, "unknown key 'score' in the dict"),
+        (TWO | {"boxes_xyxy": np.ones((2, 5))}, r"boxes_xyxy: expected \(2, 4\), got \(2, 5\)"),
+        (TWO | {"boxes_xywh": np.ones((1, 4))}, r"boxes_xywh: expected \(2, 4\), got \(1, 4\)"),
+        (TWO | {"mask_probs": np.ones((1, 28, 28))}, r"mask_probs: expected \(2, 28, 28\), got \(1, 28, 28\)"),
+        (TWO | {"masks": [LEFT, RIGHT[1:]]}, r"expected masks of one size, \(N, height, width\)"),
+        ({"segmentation": [[1, 5, 9], [7, 2]], "segments_info": ROWS}, "use return_binary_maps=True"),
+        ({"segmentation": MASKS, "segments_info": [{"id": 1, "score": 0.5}] * 2}, "unknown category None"),
+        ({"segmentation": MASKS, "segments_info": [{"id": 1, "label_id": 3}] * 2}, "a score from 0 to 1, got None"),
         (np.zeros((2, 3)), "expected labels"),
         (np.full((2, 4, 4), np.nan), "expected finite class scores"),
         ({"pred_logits": np.zeros((3, 4)), "pred_masks": np.zeros((2, 4, 4))}, "expected class logits"),

@@ -162,6 +162,18 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path, dataset, results):
     assert bytes_below(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("annotations", [{"annotations": []}, {}])
+def test_images_that_nobody_annotated_can_be_predicted(tmp_path, dataset, results, annotations):
+    document = json.loads(dataset.annotations.read_text())
+    del document["annotations"]
+    (tmp_path / "gt.json").write_text(json.dumps(document | annotations))
+    with Writer("mine", gt=tmp_path / "gt.json", to=tmp_path / "out") as writer:
+        for image_id, result in results.items():
+            writer.add(image_id, result)
+    with InstancesReader(tmp_path / "out" / INSTANCES_FILE) as instances:
+        assert [len(image) for image in instances] == [len(result["scores"]) for result in results.values()]
+
+
 def test_text_ids_that_end_like_photos_are_ids(tmp_path, dataset, results):
     document = json.loads(dataset.annotations.read_text())
     own_id = {row["id"]: f"{place}/1.jpg" for place, row in enumerate(document["images"])}

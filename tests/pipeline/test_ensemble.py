@@ -136,6 +136,9 @@ def test_what_does_not_fit_is_one_line():
         ({"instances": {"cat": "a"}}, ParamsError, r"expected one of \['a'\] for dog \(2\), got None"),
         ({"min_scores": {"sky": 0.5}}, ParamsError, "min_scores names 'sky'; expected things"),
         ({"labels": {"b": []}}, PredictionsError, "labels of b, which is no model"),
+        ({"labels": ["cat", "dog"]}, PredictionsError, r"labels: expected a table \{model: …\}, got a list"),
+        ({"input_hw": HW}, PredictionsError, r"input_hw: expected a table \{model: …\}, got a tuple"),
+        ({"predictions": [a]}, PredictionsError, r"predictions: expected a table \{model: …\}, got a list"),
         ({"padded_hw": {"b": HW}}, PredictionsError, "padded_hw of b, which is no model"),
         ({"padded_hw": {"a": HW}}, PredictionsError, "^a: expected input_hw and padded_hw together"),
         ({"predictions": {"a": SKY_LEFT}}, PredictionsError, "no model has instances"),
@@ -270,12 +273,15 @@ def test_held_out_folders_that_do_not_fit_are_one_line(done, of_ends, written, t
     assert list(tmp_path.iterdir()) == [alone]
 
 
-def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys):
+@pytest.mark.parametrize("is_annotated", [True, False])
+def test_folders_of_other_tools_need_no_truth_and_models_need_names(of_ends, tmp_path, capsys, is_annotated):
     """Of masks alone, whose truth nobody has, what is left is void."""
     dataset, results = of_ends
     document = json.loads(dataset.annotations.read_text())
     for annotation in document["annotations"]:
         annotation["segments_info"] = []
+    if not is_annotated:
+        document["annotations"] = []
     (tmp_path / "images.json").write_text(json.dumps(document))
     for end in ("a", "b"):
         rows = [
@@ -310,6 +316,18 @@ def test_a_folder_that_holds_predictions_is_not_replaced_and_a_path_may_hold_an_
     for _ in range(2):
         cli.main([*command, str(tmp_path / "fused")])
     assert {*pq.read_table(tmp_path / "fused" / "segments.parquet")["end"].to_pylist()} == {"val"}
+
+
+@pytest.mark.parametrize("name", ["{folder}", "../x", "..", "a/b", "a\\b", "", "."])
+def test_a_name_of_a_model_that_leads_to_another_folder_is_refused_and_the_folder_stays(
+    of_ends, written, tmp_path, name
+):
+    folder = shutil.copytree(written["val"]["e_ups"], tmp_path / "mine" / "val")
+    before = bytes_below(tmp_path)
+    name = name.format(folder=folder.parent)
+    with pytest.raises(ParamsError, match="expected models' names without folders"):
+        antvisionps.fuse_folders({name: folder}, gt=of_ends[0].annotations, out=tmp_path / "out")
+    assert bytes_below(tmp_path) == before
 
 
 def as_text(rles):

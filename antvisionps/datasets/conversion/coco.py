@@ -4,7 +4,7 @@ Format: https://cocodataset.org/#format-data. What exports leave out may be miss
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ def _is_root(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _read_split(files: CocoFiles, categories: CategorySet, keeps_crowds: bool) -> list[SourceImage]:
-    images = list(_images(files, categories))
+    images = _images(files, categories)
     where = str(files.annotations)
     refuse_duplicates((image.image_id for image in images), "image id", where)
     hw_of = {image.image_id: (image.height, image.width) for image in images}
@@ -77,25 +77,31 @@ def _warn_of_many_crowds(where: str, is_crowd: Sequence[bool]) -> None:
         )
 
 
-def _images(files: CocoFiles, categories: CategorySet) -> Iterator[SourceImage]:
+def _images(files: CocoFiles, categories: CategorySet) -> list[SourceImage]:
     """Without regions yet."""
     photos = PhotoFinder(files.photos)
-    maps = None if files.semantic is None else PngFinder(files.semantic)
-    for row in read_rows(files.annotations, "images", remedy=REMEDY):
-        where = f"{files.annotations}: an image"
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected an object, got {str(row)[:80]}; correct it")
-        image_id = parse_value(row, "id", parse_image_id, where)
-        where = f"{files.annotations}: image {image_id}"
-        photo = photos.find(parse_value(row, "file_name", one_line, where), where=where)
-        try:
-            height, width = annotated_hw(row.get("height"), row.get("width"), photo)
-        except ValueError as error:
-            raise DataError(f"{where}: {error}; correct it") from error
-        read_map = None
-        if maps is not None:
-            read_map = partial(_read_stuff, maps.find(photo), (height, width), categories)
-        yield SourceImage(image_id, photo, height, width, (), read_map)
+    rows = read_rows(files.annotations, "images", remedy=REMEDY)
+    images = [_image(row, photos, str(files.annotations)) for row in rows]
+    if files.semantic is None:
+        return images
+    maps = PngFinder(files.semantic, [image.photo for image in images])
+    return [
+        replace(image, read_map=partial(_read_stuff, maps.find(image.photo), (image.height, image.width), categories))
+        for image in images
+    ]
+
+
+def _image(row: Any, photos: PhotoFinder, where: str) -> SourceImage:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: an image: expected an object, got {str(row)[:80]}; correct it")
+    image_id = parse_value(row, "id", parse_image_id, f"{where}: an image")
+    where = f"{where}: image {image_id}"
+    photo = photos.find(parse_value(row, "file_name", one_line, where), where=where)
+    try:
+        height, width = annotated_hw(row.get("height"), row.get("width"), photo)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; correct it") from error
+    return SourceImage(image_id, photo, height, width, ())
 
 
 def _read_stuff(path: Path, hw: tuple[int, int], categories: CategorySet) -> SegmentMap:

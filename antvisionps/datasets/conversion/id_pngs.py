@@ -1,10 +1,12 @@
 """Folders of label PNGs: the label alone, label · 1000 + number inside an instance, or numbers in PNGs of their own.
 
 A PNG is found by the photo's name; what all photos or all PNGs have in common at the end of their names does not count,
-as `_leftImg8bit` and `_gtFine_instanceIds` of Cityscapes.
+as `_leftImg8bit` and `_gtFine_instanceIds` of Cityscapes. Where photos in several folders have one name, the folders of
+PNGs tell them apart.
 """
 
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import files_below, read_file
 from antvisionps.core.skipped import SkippedRows
+from antvisionps.datasets.conversion.photos import common_folder
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
 from antvisionps.datasets.instance_ids import INSTANCES_PER_LABEL, SegmentMap, to_segment_map
 from antvisionps.datasets.pictures import find_pictures
@@ -30,28 +33,58 @@ class PngFiles:
     instances: Path | None = None
 
 
-class PngFinder:
-    """The PNGs in and below a folder by the names of photos without suffix."""
+OF_CITYSCAPES = "_instanceIds"
+"""How the names of its PNGs of labels and numbers end; beside them lie others of the same photos."""
 
-    def __init__(self, folder: Path, photos: Iterable[Path] = ()) -> None:
+
+class PngFinder:
+    """The PNGs of photos, in and below a folder."""
+
+    def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
         self._folder = folder
         paths = [path for path in files_below(folder) if path.suffix.lower() == ".png"] if folder.is_dir() else []
         if not paths:
             raise DataError(f"{folder}: no PNG in this folder; expected one for each photo, of its name")
-        self._ending = _common_ending([path.stem for path in paths])
-        self._photo_ending = _common_ending([photo.stem for photo in photos])
-        self._path_of: dict[str, Path] = {}
+        paths = [path for path in paths if path.stem.endswith(OF_CITYSCAPES)] or paths
+        ending = _common_ending([path.stem for path in paths])
+        self._paths_of: defaultdict[str, list[Path]] = defaultdict(list)
         for path in paths:
-            for name in {path.stem, path.stem.removesuffix(self._ending)}:
-                other = self._path_of.setdefault(name, path)
-                if other is not path:
-                    raise DataError(
-                        f"{other} and {path}: both would be of photo {name}; give a folder with one for each"
-                    )
+            for name in {path.stem, path.stem.removesuffix(ending)}:
+                self._paths_of[name].append(path)
+        self._photo_ending = _common_ending([photo.stem for photo in photos])
+        self._times = Counter(photo.stem for photo in photos)
+        self._photos = common_folder(photos)
+        self._photo_of: dict[Path, Path] = {}
 
     def look_up(self, photo: Path) -> Path | None:
+        """Of photos of one name, and of PNGs of one name, those belong together whose folders do. Raises DataError on
+        two PNGs of a photo, and on two photos of a PNG."""
         names = (photo.stem, photo.stem.removesuffix(self._photo_ending))
-        return next((self._path_of[name] for name in names if name in self._path_of), None)
+        found = next((self._paths_of[name] for name in names if name in self._paths_of), [])
+        if len(found) > 1 or self._times[photo.stem] > 1:
+            beside = self._in_same_folder(found, photo)
+            found = beside if beside or self._times[photo.stem] > 1 else found
+        if len(found) > 1:
+            raise DataError(
+                f"{found[0]} and {found[1]}: both would be of photo {photo}; give a folder with one for each"
+            )
+        for path in found:
+            other = self._photo_of.setdefault(path, photo)
+            if other != photo:
+                raise DataError(f"{path}: would be of photo {other} and of {photo}; lay PNGs into folders as photos")
+            return path
+        return None
+
+    def _in_same_folder(self, paths: Iterable[Path], photo: Path) -> list[Path]:
+        """Those whose folder below the PNGs' own is the end of the photo's; the deepest of them."""
+        folder = photo.absolute().parent
+        depth_of = {path: len(path.relative_to(self._folder).parts) - 1 for path in paths}
+        beside = [
+            path
+            for path, depth in depth_of.items()
+            if (path.parent.parts[-depth:] == folder.parts[-depth:] if depth else folder == self._photos)
+        ]
+        return [path for path in beside if depth_of[path] == max(depth_of[one] for one in beside)]
 
     def find(self, photo: Path) -> Path:
         if (found := self.look_up(photo)) is None:

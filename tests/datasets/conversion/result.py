@@ -23,10 +23,12 @@ class Result:
         return {row["id"]: row for row in self.document()["categories"]}
 
     def segments(self, name, split="train"):
-        """{(category_id, iscrowd, mask as bytes)} of the image of that photo, of all segments that the JSON lists."""
+        """{(category_id, iscrowd, mask as bytes)} of the image of that photo, with or without its folders, of all
+        segments that the JSON lists."""
         document = self.document(split)
-        (image,) = (row for row in document["images"] if Path(row["file_name"]).stem == name)
-        (annotation,) = (row for row in document["annotations"] if row["image_id"] == image["id"])
+        photo_of = {row["id"]: Path(row["file_name"]).with_suffix("") for row in document["images"]}
+        (image_id,) = (key for key, photo in photo_of.items() if name in (photo.name, photo.as_posix()))
+        (annotation,) = (row for row in document["annotations"] if row["image_id"] == image_id)
         ids = rgb2id(np.array(Image.open(self.folder / f"panoptic_{split}" / annotation["file_name"])))
         assert set(np.unique(ids)) - {0} == {row["id"] for row in annotation["segments_info"]}
         return {

@@ -249,6 +249,56 @@ def test_val_has_labels_and_numbers_of_its_own(convert, city, tmp_path):
     assert result.segments("ulm_2", "val") == segments_of_ids(ids["ulm_2"])
 
 
+def test_of_cityscapes_three_pngs_a_photo_those_with_numbers_are_read(convert, city, tmp_path):
+    table, ids = city
+    (tmp_path / "gtFine" / "ulm").mkdir(parents=True)
+    for name, one in ids.items():
+        colors = Image.fromarray(np.zeros((*HW, 3), np.uint8))
+        labels = Image.fromarray(np.where(one >= 1000, one // 1000, one).astype(np.uint8))
+        for kind, picture in {"color": colors, "instanceIds": Image.fromarray(one), "labelIds": labels}.items():
+            picture.save(tmp_path / "gtFine" / "ulm" / f"{name}_gtFine_{kind}.png")
+    result = convert("pngs", tmp_path / "gtFine", tmp_path / "photos", "--categories", table, "--val-frac", 0)
+    for name, one in ids.items():
+        assert result.segments(f"{name}_leftImg8bit") == segments_of_ids(one)
+
+
+FRAMES = [f"seq{number}/{frame:06d}" for number in (1, 2) for frame in (1, 20)]
+
+
+@pytest.mark.parametrize("labelled", [FRAMES, FRAMES[1:3]], ids=["all", "two"])
+@pytest.mark.parametrize("place", ["labels", "labels/train"])
+def test_frames_of_one_name_have_the_labels_of_their_own_folder(convert, tmp_path, labelled, place):
+    write_photos(tmp_path / "photos" / "train", [f"{frame}.png" for frame in FRAMES])
+    for value, frame in enumerate(labelled, start=1):
+        path = tmp_path / place / f"{frame}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full(HW, value, np.uint8)).save(path)
+    table = tmp_path / "table.json"
+    rows = [{"id": value, "name": f"c{value}", "isthing": 0} for value in (1, 2, 3, 4)]
+    table.write_text(json.dumps(rows))
+    result = convert("pngs", tmp_path / "labels", tmp_path / "photos", "--categories", table, "--val-frac", 0)
+    assert len(result.names()) == len(labelled)
+    for value, frame in enumerate(labelled, start=1):
+        assert result.segments(frame) == {(value, 0, np.ones(HW, bool).tobytes())}
+
+
+def test_semantic_pngs_of_frames_of_one_name_are_those_of_their_own_folder(convert, tmp_path):
+    photos = write_photos(tmp_path / "photos", [f"{frame}.png" for frame in FRAMES])
+    write_photos(tmp_path / "semantic", [f"{frame}.png" for frame in FRAMES])
+    for value, frame in enumerate(FRAMES, start=1):
+        Image.fromarray(np.full(HW, value, np.uint8)).save(tmp_path / "semantic" / f"{frame}.png")
+    images = [{"id": number, "file_name": f"{frame}.png"} for number, frame in enumerate(FRAMES)]
+    box = {"id": 1, "image_id": 0, "category_id": 5, "segmentation": [[0, 0, 8, 0, 8, 8, 0, 8]]}
+    document = {"images": images, "annotations": [box], "categories": [{"id": 5, "name": "a"}]}
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    rows = [{"id": value, "name": f"c{value}", "isthing": 0} for value in (1, 2, 3, 4)]
+    (tmp_path / "table.json").write_text(json.dumps(rows))
+    words = ("--semantic", tmp_path / "semantic", "--categories", tmp_path / "table.json", "--val-frac", 0)
+    result = convert("coco", tmp_path / "instances.json", photos, *words)
+    for value, frame in enumerate(FRAMES, start=1):
+        assert {category_id for category_id, *_ in result.segments(frame)} - {5} == {value}
+
+
 def test_labels_may_count_from_0(convert, tmp_path):
     labels = np.arange(48 * 64).reshape(HW) % 3
     write_photos(tmp_path / "photos", ["a.png", "b.png"])

@@ -1,6 +1,7 @@
 """What becomes val, what OUT may be, and what is refused."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -278,9 +279,11 @@ def test_labels_that_are_rgb_and_two_of_one_photo_are_refused(refused, photos, t
     (tmp_path / "table.yaml").write_text("[{id: 1, name: a, isthing: 0}]")
     words = ("pngs", photos, photos, "--categories", tmp_path / "table.yaml")
     assert "expected one channel of labels (a grey or palette PNG), got RGB" in refused(*words)
-    (photos / "more").mkdir()
-    shutil.copy(photos / "yard.png", photos / "more")
-    assert "both would be of photo yard" in refused(*words)
+    for folder in ("labels/a", "labels/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(photos / "yard.png", tmp_path / folder)
+    line = refused("pngs", tmp_path / "labels", *words[2:])
+    assert re.search(r"a/yard.png and .*b/yard.png: both would be of photo .*photos/yard.png", line)
 
 
 def test_photos_without_a_label_png_are_left_out_as_most_of_pascal_voc(convert, refused, photos, tmp_path, capsys):
@@ -294,6 +297,15 @@ def test_photos_without_a_label_png_are_left_out_as_most_of_pascal_voc(convert, 
     shutil.rmtree(tmp_path / "out")
     (labels / "yard.png").rename(labels / "garden.png")
     assert "no PNG for " in refused(*words)
+
+
+def test_a_png_of_two_photos_is_refused(refused, tmp_path):
+    """The folders do not tell which of them it is of."""
+    photos = write_photos(tmp_path / "photos", ["left/seq1/1.png", "right/seq1/1.png"])
+    write_photos(tmp_path / "labels" / "seq1", ["1.png"])
+    (tmp_path / "table.yaml").write_text("[{id: 1, name: a, isthing: 0}]")
+    line = refused("pngs", tmp_path / "labels", photos, "--categories", tmp_path / "table.yaml")
+    assert re.search(r"seq1/1.png: would be of photo .*left/seq1/1.png and of .*right/seq1/1.png", line)
 
 
 def test_two_photos_whose_maps_would_have_one_name_are_refused(refused, coco, tmp_path):
