@@ -8,11 +8,14 @@ import PIL.Image
 import pytest
 import torch
 
+from antvisionps import Writer
 from antvisionps.core.errors import PredictionsError
 from antvisionps.datasets.scenes import prepare_scenes
 from antvisionps.interchange.import_end import export_end, import_end
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.schema import CacheHeader, CacheIdentity
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
+from antvisionps.predictions.semantic import SemanticReader
 from tests.drawing import found
 from tests.interchange.guide import imported
 from tests.pipeline.workspace import write_cache
@@ -125,3 +128,27 @@ def cached(empty, dataset, identity):
         return imported(empty, dataset, identity)
 
     return read
+
+
+@pytest.fixture
+def written(tmp_path, dataset):
+    """Writes one result for every image, and returns what the first image has then."""
+
+    def write(result, labels=None, **more):
+        with Writer("tool", gt=dataset.annotations, to=tmp_path / "tool", labels=labels) as writer:
+            for image in dataset.images:
+                writer.add(image.image_id, result, **more)
+        return read_first(tmp_path / "tool")
+
+    return write
+
+
+def read_first(folder):
+    found = []
+    for name, reader in ((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader)):
+        if not (folder / name).exists():
+            found.append(None)
+            continue
+        with reader(folder / name) as cache:
+            found.append(next(iter(cache)))
+    return found

@@ -38,7 +38,7 @@ OF_CITYSCAPES = "_instanceIds"
 
 
 class PngFinder:
-    """The PNGs of photos, in and below a folder."""
+    """The PNGs in and below a folder, by the photos that they are of."""
 
     def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
         self._folder = folder
@@ -68,12 +68,12 @@ class PngFinder:
             raise DataError(
                 f"{found[0]} and {found[1]}: both would be of photo {photo}; give a folder with one for each"
             )
-        for path in found:
-            other = self._photo_of.setdefault(path, photo)
-            if other != photo:
-                raise DataError(f"{path}: would be of photo {other} and of {photo}; lay PNGs into folders as photos")
-            return path
-        return None
+        if not found:
+            return None
+        other = self._photo_of.setdefault(found[0], photo)
+        if other != photo:
+            raise DataError(f"{found[0]}: would be of photo {other} and of {photo}; lay PNGs into folders as photos")
+        return found[0]
 
     def _in_same_folder(self, paths: Iterable[Path], photo: Path) -> list[Path]:
         """Those whose folder below the PNGs' own is the end of the photo's; the deepest of them."""
