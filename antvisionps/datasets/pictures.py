@@ -36,8 +36,8 @@ def picture_suffixes() -> frozenset[str]:
 
 def find_pictures(places: Sequence[Path], *, without: Path | None = None) -> tuple[list[Picture], list[Path]]:
     """The named files, whatever their suffix, and all pictures in and below the named folders, sorted by name; and the
-    files of these folders that are skipped, as their suffix is no picture's. Hidden files are neither, nor are those that a
-    search finds in and below the folder `without`.
+    files of these folders that are skipped, as their suffix is no picture's. Hidden files are neither, nor are those
+    below the folder `without`.
 
     Raises DataError on a missing place, a folder without a picture, and two pictures whose names differ in the suffix
     alone: their results would have the same name.
