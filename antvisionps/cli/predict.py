@@ -46,7 +46,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     refuse_other_files(args.out, names=(JSON_FILE, MAPS_FOLDER, OVERLAYS_FOLDER))
     with atomic_folder(args.out) as folder:
-        pictures, skipped = find_pictures(args.pictures)
+        pictures, skipped = find_pictures(args.pictures, without=args.out)  # a former result is none of them
         if skipped:
             print(describe_skipped(skipped), file=sys.stderr)
         check_pictures(progress(pictures, description="check", total=len(pictures), unit="picture"))

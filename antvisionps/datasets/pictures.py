@@ -34,9 +34,10 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(end for end, name in suffixes.items() if name in Image.OPEN and name not in _WITHOUT_PIXELS)
 
 
-def find_pictures(places: Sequence[Path]) -> tuple[list[Picture], list[Path]]:
+def find_pictures(places: Sequence[Path], *, without: Path | None = None) -> tuple[list[Picture], list[Path]]:
     """The named files, whatever their suffix, and all pictures in and below the named folders, sorted by name; and the
-    files of these folders that are skipped, as their suffix is no picture's. Hidden files are neither.
+    files of these folders that are skipped, as their suffix is no picture's. Hidden files are neither, nor are those
+    below the folder `without`.
 
     Raises DataError on a missing place, a folder without a picture, and two pictures whose names differ in the suffix
     alone: their results would have the same name.
@@ -45,7 +46,7 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Picture], list[Path]]:
     skipped: dict[Path, Path] = {}
     for place in places:
         if place.is_dir():
-            pictures, others = _pictures_below(place)
+            pictures, others = _pictures_below(place, without)
             found |= {one.path.resolve(): one for one in pictures}
             skipped |= {path.resolve(): path for path in others}
         elif place.exists():
@@ -70,8 +71,10 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED_A_SUFFIX]) + (", …" if len(names) > _NAMED_A_SUFFIX else "")
 
 
-def _pictures_below(folder: Path) -> tuple[list[Picture], list[Path]]:
+def _pictures_below(folder: Path, without: Path | None) -> tuple[list[Picture], list[Path]]:
     files, suffixes = files_below(folder), picture_suffixes()
+    if without is not None:
+        files = [path for path in files if not path.resolve().is_relative_to(without.resolve())]
     pictures = [Picture(path, path.relative_to(folder)) for path in files if path.suffix.lower() in suffixes]
     others = [path for path in files if path.suffix.lower() not in suffixes]
     if not pictures:

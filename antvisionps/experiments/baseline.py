@@ -20,16 +20,18 @@ def foreign_baseline(project: Path) -> str:
     """What to tell a user whose results are others than HEAD's though nothing changed; empty where a change explains
     it, where nothing differs, and outside of git.
 
-    A stage whose command, deps and params are those of HEAD, but not its outputs, ran on another machine there. Without
-    such a stage HEAD's results are another machine's, or of code that HEAD has no more.
+    A change is one of params or code, or of the params that the results are of: an experiment's stay, though its
+    params.yaml is taken back. A stage whose command, deps and params are those of HEAD, but not its outputs, ran on
+    another machine there. Without such a stage HEAD's results are another machine's, or of code that HEAD has no more.
     """
+    head, now = _head_lock(project), locked_stages(project)
     try:
         if not _differs(project, METRICS):
             return ""
-        is_changed = _differs(project, *INPUTS)
+        is_changed = _differs(project, *INPUTS) or _has_other_params(head, now)
     except AntVisionPSError:
         return ""
-    stages = list(_stages_with_other_outputs(_head_lock(project), _locked(project / LOCK)))
+    stages = list(_stages_with_other_outputs(head, now))
     if is_changed and not stages:
         return ""
     whose = "another machine's"
@@ -55,9 +57,10 @@ def _head_lock(project: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _locked(path: Path) -> Mapping[str, Any]:
+def locked_stages(project: Path) -> Mapping[str, Any]:
+    """Stage → its entry in dvc.lock, which says what it ran with; without the file, none."""
     with suppress(FileNotFoundError):
-        return _stages(path.read_text(encoding="utf-8"))
+        return _stages((project / LOCK).read_text(encoding="utf-8"))
     return {}
 
 
@@ -66,6 +69,11 @@ def _stages(lock: str) -> Mapping[str, Any]:
     with suppress(YAMLError, TypeError, KeyError):
         return YAML(typ="safe").load(lock)["stages"]
     return {}
+
+
+def _has_other_params(head: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stage of both ran with others."""
+    return any(head[name].get("params") != now[name].get("params") for name in head.keys() & now.keys())
 
 
 def _stages_with_other_outputs(head: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from antvisionps.core.checksums import file_sha256
-from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.errors import AntVisionPSError, ParamsError, first_line
 from antvisionps.core.input_files import files_below
 from antvisionps.core.locks import open_locked
 from antvisionps.core.programs import dvc, experiment_ref, git
 from antvisionps.params.profiles import compose, read_params
-from antvisionps.params.section import parse, read_text
-from antvisionps.params.whole import Params, load_params
+from antvisionps.params.section import check, parse, read_text
+from antvisionps.params.whole import Params
 from antvisionps.pipeline.paths import METRICS, PARAMS, read_pipeline_paths
 
 LAST_STAGE = "score"
@@ -63,8 +63,8 @@ class ExperimentClone:
             changed = Path(folder) / profile.name
             changed.write_text(compose(profile), encoding="utf-8")
             _apply(changes, changed)
-            params = load_params(changed)
             document = _read(changed)
+        params = check(Path(f"{profile}, changed by the row and -S"), document, Params)
         settings = {name: section for name, section in document.items() if name != "runtime"}  # it changes no result
         code = git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
         imported = _checksums(read_pipeline_paths(self.project).imports, params.import_end.ends)
@@ -194,10 +194,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(changes: Sequence[str], path: Path) -> None:
+    """Raises ParamsError that names the change that cannot be made."""
     from dvc.utils.hydra import apply_overrides
 
-    if changes:
+    if not changes:
+        return
+    try:
         apply_overrides(path, list(changes))
+    except ValueError as error:  # the file is as it was
+        if len(changes) > 1:
+            for change in changes:
+                _apply([change], path)
+        raise ParamsError(f"-S {' '.join(changes)}: {first_line(error.__cause__ or error)}") from error
 
 
 def _environment() -> dict[str, str]:

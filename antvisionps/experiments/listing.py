@@ -11,6 +11,8 @@ from typing import Any
 
 from antvisionps.core.errors import AntVisionPSError, DataError
 from antvisionps.core.programs import git
+from antvisionps.experiments.baseline import locked_stages
+from antvisionps.experiments.dvc_experiments import LAST_STAGE
 from antvisionps.params.changes import param_changes
 from antvisionps.params.section import parse
 from antvisionps.pipeline.paths import METRICS, PARAMS
@@ -24,9 +26,10 @@ Json = dict[str, Any]
 
 def experiment_rows(project: Path, *, system: str | None) -> list[Json]:
     """A row for the workspace, for HEAD, and for each experiment, the oldest first: name, changed params, PQ of all,
-    things and stuff in percent, and how far they lie above those of the commit that it began on.
+    things and stuff in percent, and how far they lie above those of the same system in the commit that it began on.
 
-    `system` None is each run's last. Raises AntVisionPSError outside of git.
+    `system` None is each run's last. The workspace has no PQ where its metrics are of other params. Raises
+    AntVisionPSError outside of git.
     """
     head = git(project, "rev-parse", "HEAD")
     rows = [_row("HEAD", head[:7], _commit(project, head), None, system)]
@@ -55,8 +58,31 @@ def _workspace(project: Path) -> Run | None:
     with suppress(FileNotFoundError):
         texts = [(project / name).read_text(encoding="utf-8") for name in (PARAMS, METRICS)]
         if git(project, "diff", "--name-only", "HEAD", "--", PARAMS, METRICS):
-            return _parsed("the workspace", *texts)
+            params, summary = _parsed("the workspace", *texts)
+            return params, summary if _ran(params, locked_stages(project)) else {}
     return None
+
+
+def _ran(params: Mapping[str, Any], stages: Mapping[str, Any]) -> bool:
+    """Whether the metrics are of these params, as far as dvc.lock says with which its stages ran.
+
+    It keeps the entries of networks that are trained no more, so one stage with a value is enough; but stage score
+    writes the metrics.
+    """
+    ran: dict[str, list[Any]] = {}
+    for name, stage in sorted(stages.items(), key=lambda item: item[0] == LAST_STAGE):
+        for key, value in stage.get("params", {}).get(PARAMS, {}).items():
+            ran[key] = [value] if name == LAST_STAGE else [*ran.get(key, []), value]
+    return all(_stands_in(params, key, values) for key, values in ran.items())
+
+
+def _stands_in(params: Any, key: str, values: Sequence[Any]) -> bool:
+    """Whether the dotted key has one of the values; true of a key that params.yaml has no more."""
+    for part in key.split("."):
+        if not isinstance(params, Mapping) or part not in params:
+            return True
+        params = params[part]
+    return params in values
 
 
 def _commit(project: Path, commit: str) -> Run:
@@ -80,8 +106,9 @@ def _parsed(where: str, params: str, metrics: str) -> Run:
 
 
 def _row(name: str, base: str, run: Run, before: Run | None, system: str | None) -> Json:
-    now = _figures(run[1], system)
-    then = _figures(before[1], system) if before else dict.fromkeys(GROUP_OF_PQ)
+    shown = system or next(reversed(list(run[1])), "")
+    now = _figures(run[1], shown)
+    then = _figures(before[1], shown) if before else dict.fromkeys(GROUP_OF_PQ)
     changed = param_changes(run[0], before[0]) if before else []
     return (
         {"run": name, "on": base, "changed params": _listed(changed)}
@@ -90,9 +117,8 @@ def _row(name: str, base: str, run: Run, before: Run | None, system: str | None)
     )
 
 
-def _figures(summary: Mapping[str, Any], system: str | None) -> dict[str, float | None]:
-    shown = system or next(reversed(list(summary)), "")
-    of_groups = summary.get(shown, {})
+def _figures(summary: Mapping[str, Any], system: str) -> dict[str, float | None]:
+    of_groups = summary.get(system, {})
     return {measure: of_groups.get(group, {}).get("PQ") for measure, group in GROUP_OF_PQ.items()}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from antvisionps.core.errors import ParamsError
 from antvisionps.params.whole import FUSION_SYSTEM, SEMANTIC_ENDS, Params
 
 NO_BFP, BFP = "balanced_pyramid_level=null", "balanced_pyramid_level=2"
@@ -90,15 +91,17 @@ _LWL_HTC_ROWS = (
 
 
 def table_1(params: Params) -> Table:
+    """Raises ParamsError where a row needs a network of the profile's own, and it lists none; so does table_2."""
     members, networks = params.train_e_ups.members, params.train_e_ups.networks
     rows, left_out = [], []
     for row in _E_UPS_ROWS:
         if row.member in networks:
             name, label, changes = f"{row.network} {row.variant}", row.member, only_member(row.member, params)
         elif row.changes is not None and not _has_report_networks(params):
-            name, label = f"{networks[members[0]].backbone.name} {row.variant}", row.variant
-            own = tuple(f"train_e_ups.networks.{members[0]}.{change}" for change in row.changes)
-            changes = (*only_member(members[0], params), *own)
+            member = _first_member("e_ups", members)
+            name, label = f"{networks[member].backbone.name} {row.variant}", row.variant
+            own = tuple(f"train_e_ups.networks.{member}.{change}" for change in row.changes)
+            changes = (*only_member(member, params), *own)
         else:
             left_out.append(f"{row.network} {row.variant} (train_e_ups.networks describes no {row.member})")
             continue
@@ -111,7 +114,7 @@ def table_1(params: Params) -> Table:
 
 
 def table_2(params: Params) -> Table:
-    member = params.train_lwl_htc.members[0]
+    member = _first_member("lwl_htc", params.train_lwl_htc.members)
     backbone = params.train_lwl_htc.networks[member].backbone.name
     rows = []
     for variant, changes, report in _LWL_HTC_ROWS:
@@ -130,16 +133,21 @@ def table_3(params: Params) -> Table:
 
 
 def fusion_table(params: Params) -> Table:
-    """Ends alone and fused, then with HRNet-ASPP's semantics too, by each of MODES; the trainings are the same."""
+    """Ends alone and fused, with what is imported, then with HRNet-ASPP's semantics too, by each of MODES, whatever
+    fuse.methods says of these systems; the trainings are the same."""
     members = params.train_hrnet_aspp.members or [next(iter(params.train_hrnet_aspp.networks))]
     with_hrnet = (*BOTH_ENDS, "hrnet_aspp")
+    imported = params.import_end.ends
+    exceptions = [name for name in (*BOTH_ENDS, FUSION_SYSTEM) if name in params.fuse.methods]
+    without_them = [f"~fuse.methods.{name}" for name in exceptions]
     rows = []
-    for mode, changes in MODES.items():
-        label = f"fusion-{mode}"
+    for mode, of_mode in MODES.items():
+        label, changes = f"fusion-{mode}", (*of_mode, *without_them)
         rows += [Row(f"{end}, {mode}", label, BOTH_ENDS, changes, end) for end in BOTH_ENDS]
-        rows.append(Row(f"fusion of {', '.join(BOTH_ENDS)}, {mode}", label, BOTH_ENDS, changes, FUSION_SYSTEM))
+        name = f"fusion of {', '.join((*BOTH_ENDS, *imported))}, {mode}"
+        rows.append(Row(name, label, BOTH_ENDS, changes, FUSION_SYSTEM))
         changes = (*changes, f"train_hrnet_aspp.members={_as_list(members)}")
-        name = f"fusion of {', '.join(with_hrnet)}, {mode}"
+        name = f"fusion of {', '.join((*with_hrnet, *imported))}, {mode}"
         rows.append(Row(name, f"{label}-hrnet-aspp", with_hrnet, changes, FUSION_SYSTEM))
     return Table("Ends alone and fused", rows)
 
@@ -181,6 +189,12 @@ def only_member(member: str, params: Params) -> tuple[str, ...]:
         return (members,)
     weights = "predict.member_weights.e_ups"
     return (members, f"~{weights}", f"+{weights}={{{member}: 1.0}}")
+
+
+def _first_member(end: str, members: Sequence[str]) -> str:
+    if not members:
+        raise ParamsError(f"train_{end}.members is empty; list there the network that the table changes, as [base]")
+    return members[0]
 
 
 def _has_report_networks(params: Params) -> bool:

@@ -43,6 +43,11 @@ def _read_rows(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
     attributes = [name for name in header if name != KEY]
     if KEY not in header or not attributes or len({*header}) < len(header):
         raise DataError(f"{path}: expected a column {KEY} and one for each attribute, got {header}")
+    if "" in header:
+        raise DataError(
+            f"{path}: column {header.index('') + 1} has no name; give it one, or remove it (pandas writes its index "
+            "there: df.to_csv(..., index=False) leaves it out)"
+        )
     row_of_file: dict[str, dict[str, str]] = {}
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):

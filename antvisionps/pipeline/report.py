@@ -50,6 +50,7 @@ def report(
             scores=scores,
             routing=routing,
             models=models,
+            members={end: tuple(params.weight_of_member(end)) for end in params.ends},
             choice=_choice_of_ends(shown_first, params, truth.categories, calibration),
             min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
             sizes=photo_sizes(params),

@@ -153,7 +153,8 @@ def _programs(project_root: Path) -> Iterator[Finding]:
     if not (project_root / "dvc.yaml").exists():
         return
     python = shutil.which("python")
-    if python is None or Path(python).resolve().parent != Path(sys.executable).resolve().parent:
+    # Not the files: an environment's `python` is a link to the one that it was made from.
+    if python is None or Path(python).parent.resolve() != Path(sys.executable).parent.resolve():
         activate = Path(sys.prefix) / "bin" / "activate"
         yield Finding(
             "note",

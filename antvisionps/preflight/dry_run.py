@@ -8,10 +8,16 @@ from pathlib import Path
 
 import torch
 
-from antvisionps.core.errors import AntVisionPSError
+from antvisionps.core.errors import AntVisionPSError, DataError, ParamsError
 from antvisionps.core.progress import progress
+from antvisionps.models.inference.shared_backbone import REMEDY as SHARED_REMEDY
+from antvisionps.models.inference.shared_backbone import WHOLLY_FROZEN
 from antvisionps.models.training.device import select_device
-from antvisionps.params.whole import Params
+from antvisionps.panoptic.categories import CategorySet
+from antvisionps.panoptic.slices import read_slices
+from antvisionps.params.prediction import SharedBackbone
+from antvisionps.params.whole import SEMANTIC_ENDS, Params
+from antvisionps.pipeline.settings import by_category_id
 from antvisionps.preflight.doctor import Finding
 from antvisionps.preflight.estimates import (
     DiskNeed,
@@ -54,6 +60,8 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
     if missing:
         remedy = "name stuff with --stuff of `antvisionps convert`, or set ends to []"
         data.append(Finding("wrong", "data", f"no {missing[0]} category, and the ends predict both", remedy))
+    is_read = all(one.severity != "wrong" for one in data)  # else the categories are only as many
+    data += _late_findings(params, images.categories if is_read else None)
     networks = [] if missing else list(networks_of(params))
     trials, tried = _try_all(networks, params, images)
     needs = disk_needs(
@@ -69,6 +77,38 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
     found = [*data, *_batch_findings(networks), *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
     found += _shared_memory_findings(networks, params.runtime.loader_workers, images)
     return estimates, found
+
+
+def _late_findings(params: Params, categories: CategorySet | None) -> Iterator[Finding]:
+    """What stops a stage after the trainings; without categories as far as it needs none."""
+    if set(params.all_ends) <= set(SEMANTIC_ENDS):
+        problem = f"none of {list(params.all_ends)} has instances, and without instances there is no panoptic map"
+        yield Finding("wrong", "ends", problem, "add an end that predicts instances")
+    for pair in params.predict.shared_backbone:
+        if not _can_share(pair, params):
+            problem = f"{pair.first} and {pair.second} have no frozen backbone in common"
+            yield Finding("wrong", "predict.shared_backbone", problem, SHARED_REMEDY)
+    if params.score.slices:
+        try:
+            read_slices(Path(params.score.slices), [])
+        except DataError as error:
+            yield Finding("wrong", "score.slices", str(error), "put the file there, or set score.slices to null")
+    fuse = params.fuse
+    if categories and not fuse.calibrated and any(fuse.method_of(system) != "auto" for system in fuse.systems):
+        try:
+            by_category_id(fuse.min_scores, categories, place="fuse.min_scores")
+        except ParamsError as error:
+            yield Finding("wrong", "fuse", str(error), "mend section fuse of the params")
+
+
+def _can_share(pair: SharedBackbone, params: Params) -> bool:
+    """Whether networks of both ends have a backbone of the same settings, and all that have are wholly frozen."""
+    first, second = (
+        [network.settings["backbone"] | {"weights": None} for network in networks_of(params) if network.end == end]
+        for end in (pair.first, pair.second)
+    )
+    common = [backbone for backbone in first if backbone in second]
+    return bool(common) and all(WHOLLY_FROZEN.items() <= backbone.items() for backbone in common)
 
 
 def _try_all(

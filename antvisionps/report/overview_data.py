@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,16 @@ def _read_class_ap(path: Path, categories: CategorySet, ends: Sequence[str]) -> 
     return rows
 
 
-def read_curves(models: Path, ends: Sequence[str]) -> list[Json]:
-    """Every training curve of the ends that were trained here: {end, member, name, steps, values}."""
+def read_curves(models: Path, members: Mapping[str, Sequence[str]]) -> list[Json]:
+    """Every training curve of the members (end → names): {end, member, name, steps, values}. Folders of other members
+    are another run's."""
     curves = []
-    for end in ends:
-        for path in sorted((models / end).glob("*/curves/plots/metrics/**/*.tsv")):
-            member, _, _, _, *name = path.relative_to(models / end).with_suffix("").parts
+    for end, member in ((end, member) for end, of_end in members.items() for member in sorted(of_end)):
+        folder = models / end / member / "curves" / "plots" / "metrics"
+        for path in sorted(folder.rglob("*.tsv")):
+            name = path.relative_to(folder).with_suffix("").as_posix()
             steps, values = _read_curve(path)
-            curves.append({"end": end, "member": member, "name": "/".join(name), "steps": steps, "values": values})
+            curves.append({"end": end, "member": member, "name": name, "steps": steps, "values": values})
     return curves
 
 

@@ -17,7 +17,7 @@ read as code; browsers refuse to fetch a file from a page on disk, but load scri
 import base64
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
@@ -68,6 +68,7 @@ def write_report(
     scores: Path,
     routing: Path,
     models: Path,
+    members: Mapping[str, Sequence[str]],
     min_score: float,
     choice: Json | None,
     sizes: PhotoSizes,
@@ -76,8 +77,9 @@ def write_report(
     workers: Workers,
 ) -> None:
     """Writes the page of a run; `min_score` is what the instances' score slider begins with: the last system's own,
-    shown first. `choice` is what `fusion.voting_document` says of its ends, None unless its method is auto. `slices`
-    are those whose PQ stage score measured.
+    shown first. `members` (end → names) are the networks whose curves it shows. `choice` is what
+    `fusion.voting_document` says of its ends, None unless its method is auto. `slices` are those whose PQ stage score
+    measured.
 
     Raises DataError or CacheError that names the file when something that the page shows is missing or broken.
     """
@@ -91,7 +93,7 @@ def write_report(
         "choice": choice,
         "slices": describe_slices(slices, images=len(sources.truth.images)),
         "routing": read_page_routing(routing, categories=categories, ends=sources.ends),
-        "curves": read_curves(models, sources.ends),
+        "curves": read_curves(models, members),
         "provenance": provenance,
     }
     write_page(out, sources, overview, sizes=sizes, workers=workers)

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,16 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
     assert [picture.name.as_posix() for picture in found] == ["b/y.JPG", "single", "z.png"]
     line = "skipped, as no pictures: 4 .heic (2.heic, 1.heic, 3.heic, …), 1 .txt (notes.txt)"
     assert describe_skipped(skipped) == line
+
+
+def test_a_former_result_in_a_folder_of_pictures_is_no_picture(tmp_path, monkeypatch):
+    for name in ("a.png", "out/overlays/a.png", "out/panoptic/a.png", "outer/b.png"):
+        save(tmp_path / "photos" / name, RGB)
+    (tmp_path / "photos" / "out" / "panoptic.json").touch()
+    monkeypatch.chdir(tmp_path / "photos")
+    found, skipped = find_pictures([tmp_path / "photos"], without=Path("out"))
+    assert [picture.name.as_posix() for picture in found] == ["a.png", "outer/b.png"]
+    assert skipped == []
 
 
 def test_a_folder_gives_every_kind_of_picture_that_pillow_decodes(tmp_path):

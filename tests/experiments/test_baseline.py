@@ -41,6 +41,15 @@ def train_otherwise(project: Path) -> None:
     (project / "metrics" / "panoptic.json").write_text(SUMMARY % 41)
 
 
+def fuse_otherwise(project: Path) -> None:
+    """What `dvc exp run -S fuse.max_overlap_frac=0.3` and `git checkout params.yaml` leave behind."""
+    yaml = YAML()
+    lock = yaml.load(project / "dvc.lock")
+    lock["stages"]["fuse"]["params"]["params.yaml"]["fuse"]["max_overlap_frac"] = 0.3
+    yaml.dump(lock, project / "dvc.lock")
+    (project / "metrics" / "panoptic.json").write_text(SUMMARY % 41)
+
+
 def set_param(project: Path) -> None:
     params = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(params.replace("  max_overlap_frac: 0.5 # an", "  max_overlap_frac: 0.3 # an"))
@@ -77,6 +86,13 @@ def test_a_changed_param_of_the_fusion_does_not_explain_other_weights(project):
     train_otherwise(project)
     set_param(project)
     assert "another machine's: train_lwl_htc@base gave" in foreign_baseline(project)
+    assert f"run `make repro` without your changes, then {COMMIT}" in foreign_baseline(project)
+
+
+def test_an_experiments_results_need_no_word_though_its_params_are_taken_back(project):
+    fuse_otherwise(project)
+    assert foreign_baseline(project) == ""
+    train_otherwise(project)
     assert f"run `make repro` without your changes, then {COMMIT}" in foreign_baseline(project)
 
 

@@ -150,6 +150,23 @@ def test_rows_become_named_experiments_and_a_table_and_nothing_else_changes(stub
     assert steps_trained(stub_project) == "1 2 3 1 2 3 "
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("fuse.nope=1", "-S fuse.nope=1: Could not override 'fuse.nope'."),
+        ("fuse.min_score", "-S fuse.min_score: "),
+        ("fuse.min_score=${nope}", "-S fuse.min_score=${nope}: Interpolation key 'nope' not found"),
+        ("fuse.min_score=7", "params.yaml, changed by the row and -S: fuse.min_score: "),
+    ],
+)
+def test_a_change_with_a_mistake_is_named_in_one_line_before_anything_runs(stub_project, capfd, change, problem):
+    with pytest.raises(SystemExit):
+        cli(["table", "1", "-S", "fuse.min_score=0.4", "-S", change])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {problem}")
+    assert git(stub_project, "status", "--porcelain") == ""
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint_and_a_failed_one_is_told(stub_project, capfd):
     stuck, broken = (stub_project.parent / name for name in ("stuck", "broken"))
     stuck.touch()

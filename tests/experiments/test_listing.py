@@ -63,6 +63,34 @@ def test_an_experiment_says_what_it_changed_and_what_that_gained(project, capsys
     assert json.loads(listed(capsys, "--json", "--system", "e_ups"))[1]["Δ PQ"] == 0.0
 
 
+LOCK = """\
+stages:
+  train_e_ups@gone: {{params: {{params.yaml: {{fuse.systems: [e_ups]}}}}}}
+  train_e_ups@base: {{params: {{params.yaml: {{fuse.systems: {systems}}}}}}}
+  score: {{params: {{params.yaml: {{fuse.min_score: {score}, fuse.gone: 1}}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("score", "systems", "pq"),
+    [(0.25, "[e_ups, fusion]", 60.0), (0.5, "[e_ups, fusion]", None), (0.25, "[fusion]", None)],
+)
+def test_the_workspace_has_no_quality_of_params_that_its_stages_did_not_run_with(project, capsys, score, systems, pq):
+    (project / "params.yaml").write_text(PARAMS.format(score=0.25, workers=1))
+    (project / "dvc.lock").write_text(LOCK.format(score=score, systems=systems))
+    workspace = json.loads(listed(capsys, "--json"))[0]
+    assert (workspace["run"], workspace["changed params"]) == ("workspace", "fuse.min_score=0.25")
+    assert (workspace["PQ"], workspace["Δ PQ"]) == (pq, None if pq is None else 0.0)
+
+
+def test_a_run_of_one_system_is_measured_against_that_system(project, capsys):
+    metrics = json.loads((project / "metrics/panoptic.json").read_text())
+    del metrics["fusion"]
+    (project / "metrics/panoptic.json").write_text(json.dumps(metrics))
+    workspace = json.loads(listed(capsys, "--json"))[0]
+    assert (workspace["PQ"], workspace["Δ PQ"]) == (1.5, 0.0)
+
+
 def test_the_table_fits_120_columns_whatever_is_changed(project, capsys):
     long = "".join(f"  a_parameter_with_a_long_name_{number}: {'value' * 30}\n" for number in range(40))
     (project / "params.yaml").write_text(PARAMS.format(score=0.5, workers=1) + "prepare:\n" + long)

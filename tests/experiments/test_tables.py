@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from antvisionps.core.errors import ParamsError
 from antvisionps.experiments.dvc_experiments import Experiment
 from antvisionps.experiments.markdown import Result
 from antvisionps.experiments.run_tables import Plan
@@ -105,6 +106,27 @@ def test_the_fusion_table_is_of_two_experiments_each_plain_calibrated_and_auto()
     assert [one.fuse.calibrated for one in params][:8] == [False] * 4 + [True] * 4
     assert [one.train_hrnet_aspp.members for one in params] == [(), (), (), ("base",)] * 3
     assert params[3].fuse.systems == ("e_ups", "lwl_htc", "fusion")
+
+
+def test_the_fusion_table_names_what_is_imported_and_keeps_no_exception_of_its_systems():
+    exceptions = ("++fuse.methods={fusion: heuristic, e_ups: panoptic_head, yolo: heuristic}",)
+    params = changed(FACADES, ("import_end.ends=[yolo]", *exceptions))
+    rows = TABLES["fusion"](params).rows
+    fused = [row.name for row in rows if row.system == "fusion"]
+    assert fused[-2:] == ["fusion of e_ups, lwl_htc, yolo, auto", "fusion of e_ups, lwl_htc, hrnet_aspp, yolo, auto"]
+    for row in rows:
+        fuse = changed(FACADES, ("import_end.ends=[yolo]", *exceptions, *changes_of(row, params, seed=None))).fuse
+        assert fuse.method_of(row.system) == ("auto" if row.name.endswith(", auto") else "heuristic")
+        assert fuse.methods == {"yolo": "heuristic"}
+
+
+@pytest.mark.parametrize(("name", "end"), [("1", "e_ups"), ("2", "lwl_htc")])
+def test_a_table_of_an_end_without_members_is_refused(name, end):
+    other = "lwl_htc" if end == "e_ups" else "e_ups"
+    only_other = (f"ends=[{other}]", f"predict.separate_ends=[{other}]", f"fuse.systems=[{other}]")
+    params = changed(BUILT_IN, (*only_other, f"train_{end}.members=[]"))
+    with pytest.raises(ParamsError, match=rf"train_{end}\.members is empty; list there"):
+        TABLES[name](params)
 
 
 @pytest.mark.parametrize(

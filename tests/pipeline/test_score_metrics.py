@@ -292,6 +292,7 @@ def test_slices_have_the_pq_of_their_images_the_worst_first(done, truth, with_sl
         (lambda lines: lines[:-1], "image .*png is missing; add a row for it"),
         (lambda lines: [*lines, lines[1]], "line 7: image .*png appears twice; keep one"),
         (lambda lines: ["name,night", *lines[1:]], "expected a column file_name and one for each attribute"),
+        (lambda lines: [f",{line}" for line in lines], "column 1 .*index=False"),
         (lambda lines: [*lines, "x.png"], "line 7: expected 2 cells, got 1; mend the line"),
         (lambda _: [], "expected a CSV of images"),
     ],

@@ -152,15 +152,50 @@ def coco(tmp_path):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_wrong_and_each_tries_its_share(check, tiny_params):
-    def share(params):
+    def split(params):
         params["runtime"] |= {"launcher": "pytorch", "processes": 2}
         params["ends"] = params["predict"]["separate_ends"] = params["fuse"]["systems"] = ["e_ups"]
         params["train_e_ups"]["schedule"]["batch_size"] = 3
 
-    status, out = check(tiny_params, share)
+    status, out = check(tiny_params, split)
     assert status == 1
     assert "wrong train_e_ups.schedule.batch_size 3 images, which 2 processes cannot share equally" in out
     assert "1 x 64 x 80 px" in out
+
+
+def semantics_alone(params):
+    params["ends"] = params["predict"]["separate_ends"] = ["hrnet_aspp"]
+    params["fuse"]["systems"] = ["fusion"]
+
+
+def share(params, **frozen):
+    params["predict"] |= {"separate_ends": [], "shared_backbone": [{"first": "e_ups", "second": "lwl_htc"}]}
+    params["ends"] = ["e_ups", "lwl_htc"]
+    for end in params["ends"]:
+        params[f"train_{end}"]["networks"]["base"]["backbone"] |= frozen
+
+
+def fuse_with(params, **changes):
+    params["fuse"] |= {"min_scores": {"unicorn": 0.3}} | changes
+
+
+LATE = {
+    "without instances": (semantics_alone, "wrong ends none of ['hrnet_aspp'] has instances"),
+    "trained backbones": (share, "wrong predict.shared_backbone e_ups and lwl_htc have no frozen backbone in common"),
+    "frozen backbones": (lambda params: share(params, frozen_stages=4, frozen_norm=True), ""),
+    "no slices": (lambda params: params["score"].update(slices="nowhere.csv"), "wrong score.slices nowhere.csv: "),
+    "no category": (fuse_with, "wrong fuse fuse.min_scores names 'unicorn'; expected things"),
+    "auto reads no thresholds": (lambda params: fuse_with(params, method="auto"), ""),
+    "calibrated has its own": (lambda params: fuse_with(params, calibrated=True), ""),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), LATE.values(), ids=LATE)
+def test_what_stops_a_stage_after_the_trainings_is_found_before(check, tiny_params, monkeypatch, change, words):
+    monkeypatch.setattr(dry_run, "_try_all", lambda *_: ({}, []))
+    status, out = check(tiny_params, change)
+    assert status == bool(words)
+    assert words in out
 
 
 def test_of_things_alone_no_network_can_learn_and_none_is_tried(check, coco):

@@ -102,3 +102,12 @@ def test_another_python_on_path_is_a_note(monkeypatch, without_torch):
     if (PROJECT / "dvc.yaml").exists():
         assert found["PATH"].severity == "note"
         assert "activate" in (found["PATH"].remedy or "")
+
+
+def test_the_python_that_the_environment_was_made_from_is_another_one(monkeypatch, without_torch, tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "python").symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"which is {tmp_path / 'python'} here and not {sys.executable}" in findings(tmp_path)["PATH"].message
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert "PATH" not in findings(tmp_path)

@@ -240,6 +240,7 @@ class SmallReport:
             out,
             sources,
             **numbers,
+            members={"e_ups": ["base"], "lwl_htc": ["r50"]},
             min_score=0.3,
             choice=CHOICE,
             sizes=sizes,

@@ -75,17 +75,19 @@ def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
     folder = tmp_path / "e" / "base" / "curves" / "plots" / "metrics" / "s0"
     folder.mkdir(parents=True)
     (folder / "loss.tsv").write_text("step\ts0/loss\n" + "".join(f"{step}\t{step / 7}\n" for step in range(1, 1000)))
-    (curve,) = read_curves(tmp_path, ["e", "imported"])
+    (curve,) = read_curves(tmp_path, {"e": ["base"], "not_here": ["base"]})
     assert (curve["end"], curve["member"], curve["name"]) == ("e", "base", "s0/loss")
     assert len(curve["steps"]) <= MAX_CURVE_POINTS
     assert curve["steps"][-1] == 999
 
 
-def test_the_table_of_curves_has_every_network_there_is(small_report, tmp_path):
-    folder = small_report.root / "models" / "lwl_htc" / "r50" / "curves" / "plots" / "metrics"
+def test_the_table_of_curves_has_every_network_of_the_run(small_report, tmp_path):
+    of_end = small_report.root / "models" / "lwl_htc"
+    folder = of_end / "r50" / "curves" / "plots" / "metrics"
     (folder / "s0").mkdir(parents=True)
     (folder / "loss.tsv").write_text("step\tloss\n10\t2.5\n20\t0.5\n")
     (folder / "s0" / "loss_mask.tsv").write_text("step\ts0/loss_mask\n20\t0.25\n")
+    shutil.copytree(of_end / "r50", of_end / "of_another_profile")
     written = small_report.write(tmp_path / "report") / "curves.csv"
     assert written.read_text() == (
         "end,member,step,loss,s0/loss_mask\n"
