@@ -9,7 +9,7 @@ VENV := .venv
 READY := $(VENV)/.setup-done
 # What only the tests need. Stages do not see it: torch's companions import more the more there is.
 TESTS := $(VENV)/tests
-WITH_TESTS := PYTHONPATH=$(CURDIR)/$(TESTS)
+WITH_TESTS := PYTHONPATH="$(CURDIR)/$(TESTS)"
 
 # dvc.yaml calls `python`: the environment's own comes first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

@@ -39,9 +39,9 @@ def _new_profile(args: argparse.Namespace, project_root: Path) -> None:
     if out.exists() and not args.force:
         raise ParamsError(f"{out}: there already; overwrite it with --force, or name another with --out")
     given = {"train": args.train, "val": args.val}
-    splits = {name: SplitPlaces(*places) for name, places in given.items() if places}
-    if len(splits) < len(given):
-        splits = find_splits(args.root) | splits
+    missing = [name for name, places in given.items() if not places]
+    found_places = find_splits(args.root, missing) if missing else {}
+    splits = {name: SplitPlaces(*places) if places else found_places[name] for name, places in given.items()}
     text, found = profile_text(splits, root=args.root, out=out, profiles=profiles)
     with atomic_file(out) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

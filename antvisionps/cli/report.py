@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from antvisionps.report.comparison import ComparedRun
 
 DESCRIPTION = (
-    "Writes a page that compares runs on the same images: PQ with 95 %% intervals of each and of their differences, "
+    "Writes a page that compares runs on the same images: PQ with 95 % intervals of each and of their differences, "
     "the params that differ from the first, the images by their change of PQ, and the maps beside each other where "
     "they are at hand. Runs of revisions come out of DVC's cache."
 )
@@ -36,7 +36,6 @@ def _report(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.evaluation.bootstrap import draw_images
     from antvisionps.inspection.runs import opened_runs
     from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-    from antvisionps.parallel.images import open_workers
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
     from antvisionps.pipeline.report import photo_sizes
@@ -49,11 +48,7 @@ def _report(args: argparse.Namespace, project_root: Path) -> None:
     prepared = read_pipeline_paths(project_root).prepared
     truth = open_split(prepared, "val")
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    with (
-        needs_extra("pipeline"),
-        opened_runs(args.runs, project=project_root, system=args.system) as runs,
-        open_workers(**params.runtime.worker_arguments()) as workers,
-    ):
+    with needs_extra("pipeline"), opened_runs(args.runs, project=project_root, system=args.system) as runs:
         write_comparison(
             args.out,
             [_compared(run, runs, truth) for run in runs],
@@ -61,7 +56,7 @@ def _report(args: argparse.Namespace, project_root: Path) -> None:
             draws=draws,
             sizes=photo_sizes(params),
             provenance={"dataset": dataset_fingerprint(prepared), "weights": {}, "versions": package_versions()},
-            workers=workers,
+            workers=params.runtime.workers,  # here: no other machine has what comes out of a revision
         )
     print(f"written: {args.out / 'index.html'}")
 

@@ -21,7 +21,7 @@ def fetch_revision(path: Path, *, rev: str, into: Path) -> Path:
     try:
         dvc(into, "get", str(root), str(inside), "--rev", commit, "--out", str(out))
     except AntVisionPSError as error:
-        raise CacheError(f"{inside} of revision {rev}: {_why_missing(str(error), inside, rev)}") from error
+        raise CacheError(f"{inside} of revision {rev}: {_why_missing(str(error), inside, commit)}") from error
     return out
 
 
@@ -42,12 +42,12 @@ def commit_of(rev: str, root: Path) -> str:
         ) from error
 
 
-def _why_missing(said: str, inside: Path, rev: str) -> str:
+def _why_missing(said: str, inside: Path, commit: str) -> str:
     if str([str(inside)]) in said:  # DVC's KeyError
         return "that commit has no such output: its dvc.lock, if there is one, lists what its stages wrote"
     if "No storage files" in said or "No such file" in said or "missing" in said.lower():
         return (
-            f"not in DVC's cache, as that commit was never run here; `git checkout {rev}` and `dvc repro` run it, or "
-            "`dvc fetch` may get it from where it was run"
+            f"not in DVC's cache, as that commit was never run here; `git checkout {commit[:10]}` and `dvc repro` run "
+            "it, or `dvc fetch` may get it from where it was run"
         )
     return said

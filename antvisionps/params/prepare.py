@@ -58,6 +58,6 @@ class Prepare(Section):
                 f"instances is {self.instances} and source {self.source}; expected {PANOPTIC_INSTANCES}, as only "
                 "coco_panoptic has a JSON of instances beside the maps"
             )
-        if self.scenes is not None and self.heldout_images >= self.scenes.train_images:
+        if self.source == "scenes" and self.scenes is not None and self.heldout_images >= self.scenes.train_images:
             raise ValueError("heldout_images must be below scenes.train_images: they are taken out of train")
         return self

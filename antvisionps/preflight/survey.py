@@ -56,8 +56,8 @@ class Survey:
     stuff_areas_px: np.ndarray
 
 
-def find_splits(root: Path) -> dict[str, SplitPlaces]:
-    """Train and val below a folder, by the names of their JSONs and the files that these name.
+def find_splits(root: Path, names: Iterable[str]) -> dict[str, SplitPlaces]:
+    """Of train and val those of `names`, below a folder, by the names of their JSONs and the files that these name.
 
     Raises DataError where a split, its maps or its photos are not found.
     """
@@ -66,7 +66,7 @@ def find_splits(root: Path) -> dict[str, SplitPlaces]:
     below = list(_below(root, DEPTH))
     folders = [root, *(path for path, is_folder in below if is_folder)]
     jsons = [path for path, is_folder in below if not is_folder]
-    found = {name: _annotations(root, jsons, name) for name in _SPLIT}
+    found = {name: _annotations(root, jsons, name) for name in names}
     if None in found.values():
         _refuse_missing_split(root, jsons, found)
     return {name: _places(path, folders, name) for name, path in found.items() if path is not None}
@@ -111,7 +111,7 @@ def _refuse_missing_split(root: Path, jsons: Sequence[Path], found: Mapping[str,
     panoptic = [path for path in jsons if _is_panoptic(path)]
     if not panoptic:
         raise DataError(
-            f"{root}: no COCO panoptic JSON of train and of val in it; make them from other formats with "
+            f"{root}: no COCO panoptic JSON of {' and of '.join(found)} in it; make them from other formats with "
             f"`antvisionps convert`, or {_REMEDY}"
         )
     missing = next(name for name, path in found.items() if path is None)

@@ -283,8 +283,10 @@ def test_a_revision_comes_out_of_the_dvc_cache(tiny_run, tmp_path, monkeypatch, 
     said = refused("inspect", "diff", "metrics", "--rev", "HEAD")
     assert "metrics of revision HEAD: that commit has no such output" in said
     shutil.rmtree(tmp_path / ".dvc" / "cache")
-    said = refused("inspect", "diff", FUSION, "--rev", "HEAD~1")
-    assert "not in DVC's cache, as that commit was never run here; `git checkout HEAD~1` and `dvc repro` run it" in said
+    commit_of_it = subprocess.check_output(["git", "rev-parse", "HEAD~1"], text=True)[:10]
+    said = refused("inspect", "diff", FUSION, "--rev", "calm-otter")
+    assert "fusion of revision calm-otter: not in DVC's cache, as that commit was never run here; " in said
+    assert f"`git checkout {commit_of_it}` and `dvc repro` run it" in said
     assert "`dvc fetch` may get it" in said
 
 

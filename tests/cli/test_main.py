@@ -84,6 +84,15 @@ def test_help_lists_every_command_below_its_purpose(capsys):
     assert sorted(listed) == sorted(re.findall(r"[a-z][a-z-]*", choices))
 
 
+@pytest.mark.parametrize("command", ["report", "score"])
+def test_help_writes_a_percent_as_one(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert "95" in printed
+    assert "%%" not in printed
+
+
 def test_help_comes_without_importing_anything_heavy():
     script = (
         "import sys; from antvisionps.cli import main as cli\n"

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from ruamel.yaml import YAML
 
 from antvisionps.cli import main as cli
 from tests.dvc_project import commit, dvc
@@ -54,6 +55,16 @@ def test_a_commit_and_a_folder_are_compared(project, capsys):
     for name in overview["systems"]:
         for group, measures in summary.items():
             assert overview["metrics"]["summary"][name][group] == pytest.approx(measures)
+
+
+def test_no_cluster_gets_the_maps_of_a_revision_which_lie_on_this_machine(project, capsys):
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    params["runtime"] |= {"backend": "dask", "cluster": "tcp://127.0.0.1:1"}
+    yaml.dump(params, project / "params.yaml")
+    cli.main(["report", "HEAD", "--out", "page"])
+    assert "written: page/index.html" in capsys.readouterr().out
+    assert unpacked(project / "page" / "data" / "overview.js")["mapped"] == ["HEAD"]
 
 
 def test_what_cannot_be_compared_is_said_in_a_line(project, refused):

@@ -365,6 +365,13 @@ def test_aliases_and_a_byte_order_mark_are_read(tmp_path):
     assert load_params(path) == load_params(BUILT_IN)
 
 
+def test_images_of_a_folder_are_not_counted_against_the_built_in_scenes():
+    files = {"annotations": "a.json", "panoptic_dir": "png", "images_dir": "jpg"}
+    changes = {"prepare.coco_panoptic": {"root": "mine", "train": files, "val": files}, "prepare.heldout_images": 1000}
+    prepare = load_params(BUILT_IN, changes=changes | {"prepare.source": "coco_panoptic"}).prepare
+    assert prepare.heldout_images > prepare.scenes.train_images
+
+
 def test_an_address_without_a_backend_that_uses_it_is_refused():
     changes = {"runtime.cluster": "tcp://head:8786"}
     with pytest.raises(ParamsError, match=r"runtime: cluster is tcp://head:8786, but backend is processes, which uses"):

@@ -270,7 +270,7 @@ def layout(request, tmp_path):
 
 def test_files_are_found_in_every_usual_layout(layout):
     root, places = layout
-    found = find_splits(root)
+    found = find_splits(root, ("train", "val"))
     assert list(found) == ["train", "val"]
     for name, expected in places.items():
         one = found[name]
@@ -293,6 +293,15 @@ def test_files_may_be_named_instead(project):
         "b.json",
         "panoptic",
     )
+
+
+def test_a_split_that_is_given_needs_no_name_that_says_so(project):
+    root = write_scenes_like(project / "data/mine")
+    (root / "train.json").rename(root / "a.json")
+    files = [str(root / name) for name in ("a.json", "panoptic", "images")]
+    cli.main(["new-profile", "--root", "data/mine", "--train", *files])
+    folder = load_params(project / "profiles/mine.yaml").prepare.coco_panoptic
+    assert (folder.train.annotations, folder.val.annotations) == ("a.json", "val.json")
 
 
 # What is refused.

@@ -102,6 +102,19 @@ def test_the_maps_of_two_runs_stand_beside_each_other(opened, comparison):
     expect(page.locator("#segments h2")).to_have_text("Segments of HEAD")
 
 
+def test_a_key_enlarges_the_map_of_the_run_that_is_chosen(opened, comparison):
+    page = opened("image/12?system=low%3A%20a%2C%20b", base=comparison.as_uri())
+    views = page.locator("figure.view")
+    page.keyboard.press("e")
+    expect(views).to_have_count(1)
+    expect(views).to_have_attribute("data-layer", "map:low: a, b")
+    page.keyboard.press("e")
+    expect(views).to_have_count(6)
+    page = opened.tabs[0].go("image/12?system=far")  # without maps
+    page.keyboard.press("e")
+    expect(views).to_have_attribute("data-layer", "map:HEAD")
+
+
 def test_a_run_without_maps_is_not_drawn_as_all_wrong(opened, comparison):
     page = opened("images?thumbs=errors&system=far", base=comparison.as_uri())
     expect(page.locator(".card img")).to_have_count(3)

@@ -184,10 +184,14 @@ function numberedLayer({ key, code, shiftKey }) {
   return digit ? Number(digit[1]) + 8 : null;
 }
 
-// The panel of the pointer, else the focused one, else the system's.
-function panelToEnlarge() {
+// The panel of the pointer, else the focused one, else the system's; of several runs, where the chosen one's map is not
+// shown, the first that is.
+function panelToEnlarge(overview, state) {
   const view = document.querySelector(".view:hover") ?? document.activeElement.closest(".view");
-  return view && view.dataset.layer !== "overlaid" ? view.dataset.layer : "system";
+  if (view && view.dataset.layer !== "overlaid") return view.dataset.layer;
+  if (!overview.compared) return "system";
+  const maps = shownLayers(overview, state).filter((key) => key.startsWith("map:"));
+  return maps.find((key) => key === `map:${state.system}`) ?? maps[0] ?? "";
 }
 
 function imageKey(event, overview, state) {
@@ -201,7 +205,7 @@ function imageKey(event, overview, state) {
   else if (key === "ArrowRight") link("next");
   else if (keys[numberedLayer(event)]) document.getElementById(`layer-${keys[numberedLayer(event)]}`)?.click();
   else if (key === "o") app.go({ mode: state.mode === "side" ? "overlaid" : "side", layers: "" });
-  else if (key === "e") app.go({ enlarged: state.enlarged ? "" : panelToEnlarge() });
+  else if (key === "e") app.go({ enlarged: state.enlarged ? "" : panelToEnlarge(overview, state) });
   else if (key === "t") document.getElementById("tag").click();
   else if (key === "[" || key === "]") setOpacity(Math.max(0, Math.min(100, state.opacity + (key === "]" ? 10 : -10))));
   else if (key === "+" || key === "=") zoomBy(ZOOM_STEP);
