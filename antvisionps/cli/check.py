@@ -15,13 +15,13 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("check", help="a dry run of some params, before a long one", description=DESCRIPTION)
     parser.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="default: %(default)s")
-    parser.set_defaults(run=lambda args: _check(args, project_root))
+    parser.set_defaults(run=_check)
 
 
-def _check(args: argparse.Namespace, project_root: Path) -> None:
+def _check(args: argparse.Namespace) -> None:
     from antvisionps.cli.findings import report
     from antvisionps.params.whole import load_params
     from antvisionps.report.tables import print_table
@@ -29,7 +29,7 @@ def _check(args: argparse.Namespace, project_root: Path) -> None:
     params = load_params(args.params)
     with needs_extra("models"):
         from antvisionps.preflight.dry_run import dry_run
-    estimates, findings = dry_run(params, disk=project_root)
+    estimates, findings = dry_run(params, disk=Path())
     rows = [{"what": one.quantity, "how much": one.amount, "how that is known": one.source} for one in estimates]
     print_table(f"What {args.params} needs", rows)
     report(findings)

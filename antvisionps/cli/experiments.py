@@ -14,19 +14,19 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("experiments", help="list DVC's experiments with their PQ", description=DESCRIPTION)
     parser.add_argument("--system", help="an end, or fusion (default: the last of fuse.systems)")
     parser.add_argument("--json", action="store_true", help="as JSON, unrounded")
-    parser.set_defaults(run=lambda args: _experiments(args, project_root))
+    parser.set_defaults(run=_experiments)
 
 
-def _experiments(args: argparse.Namespace, project_root: Path) -> None:
+def _experiments(args: argparse.Namespace) -> None:
     from antvisionps.experiments.listing import experiment_rows
     from antvisionps.report.pq_table import GROUP_OF_PQ
     from antvisionps.report.tables import print_json, print_table
 
-    rows = experiment_rows(project_root, system=args.system)
+    rows = experiment_rows(Path(), system=args.system)
     if args.system and all(row["PQ"] is None for row in rows):
         raise AntVisionPSError(
             f"--system {args.system}: no run has such a system; metrics/panoptic.json names those of one"

@@ -12,19 +12,19 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("import", help="make predictions of another tool an end", description=DESCRIPTION)
     parser.add_argument("end", metavar="NAME", help="what to call it")
     for split in ("val", "heldout"):
         described = f"its predictions of the images of data/prepared/{split}.json"
         parser.add_argument(f"--{split}", type=Path, metavar="DIR", help=described)
-    parser.set_defaults(run=lambda args: _import(args, project_root))
+    parser.set_defaults(run=_import)
 
 
-def _import(args: argparse.Namespace, project_root: Path) -> None:
+def _import(args: argparse.Namespace) -> None:
     from antvisionps.pipeline.add_end import add_end
     from antvisionps.predictions.split_caches import PREDICTED_SPLITS
 
     given = {split: folder for split in PREDICTED_SPLITS if (folder := getattr(args, split)) is not None}
-    for line in add_end(args.end, given, project_root=project_root):
+    for line in add_end(args.end, given):
         print(line)

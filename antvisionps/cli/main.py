@@ -26,9 +26,6 @@ from antvisionps.cli import (
 )
 from antvisionps.core.stage import run_stage
 
-PROJECT_ROOT = Path()
-"""Commands run from the project's root, as DVC's do."""
-
 PURPOSES = {
     "Score and fuse what any models predict, without a project": ("score", "fuse"),
     "Make a data set": ("download", "convert", "new-profile"),
@@ -61,23 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
     doctor.set_defaults(run=_doctor)
-    download.add_parser(commands)
-    convert.add_parser(commands)
-    new_profile.add_parser(commands, PROJECT_ROOT)
-    use.add_parser(commands, PROJECT_ROOT)
-    import_end.add_parser(commands, PROJECT_ROOT)
-    check.add_parser(commands, PROJECT_ROOT)
-    score.add_parser(commands)
-    fuse.add_parser(commands)
-    results.add_parser(commands, PROJECT_ROOT)
-    inspect.add_parser(commands)
-    figure.add_parser(commands)
-    experiments.add_parser(commands, PROJECT_ROOT)
-    report.add_parser(commands, PROJECT_ROOT)
-    sweep.add_parser(commands, PROJECT_ROOT)
-    table.add_parser(commands, PROJECT_ROOT)
-    predict.add_parser(commands)
-    export.add_parser(commands, PROJECT_ROOT)
+    for command in (
+        *(download, convert, new_profile, use, import_end, check, score, fuse, results),
+        *(inspect, figure, experiments, report, sweep, table, predict, export),
+    ):
+        command.add_parser(commands)
     parser.epilog = _grouped({one.dest: str(one.help) for one in commands._choices_actions})
     return parser
 
@@ -95,7 +80,7 @@ def _grouped(help_of: Mapping[str, str]) -> str:
 def _doctor(args: argparse.Namespace) -> None:
     from antvisionps.preflight.doctor import examine
 
-    findings.report(examine(PROJECT_ROOT))
+    findings.report(examine(Path()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("new-profile", help="a profile for a data set of yours", description=DESCRIPTION)
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, in the COCO panoptic format")
     places: dict[str, Any] = {"nargs": 3, "type": Path, "metavar": ("JSON", "PNGS", "PHOTOS")}
@@ -24,15 +24,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
     parser.add_argument("--val", help="likewise", **places)
     parser.add_argument("--out", type=Path, metavar="profiles/NAME.yaml", help="default: profiles/ROOT's name.yaml")
     parser.add_argument("--force", action="store_true", help="overwrite a profile that is there")
-    parser.set_defaults(run=lambda args: _new_profile(args, project_root))
+    parser.set_defaults(run=_new_profile)
 
 
-def _new_profile(args: argparse.Namespace, project_root: Path) -> None:
+def _new_profile(args: argparse.Namespace) -> None:
     from antvisionps.params.whole import load_params
     from antvisionps.preflight.new_profile import profile_text
     from antvisionps.preflight.survey import SplitPlaces, find_splits
 
-    profiles = project_root / "profiles"
+    profiles = Path("profiles")
     out = args.out or profiles / f"{_name(args.root)}.yaml"
     if not (profiles / "built_in.yaml").exists():
         raise ParamsError(f"{profiles}: no built_in.yaml, which a profile extends; run from the project's root")

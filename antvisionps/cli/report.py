@@ -23,15 +23,15 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("report", help="compare runs on one page", description=DESCRIPTION)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a DVC experiment, a commit, or the folder of a project")
     parser.add_argument("--system", help="an end, or fusion (default: the last of each run's fuse.systems)")
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="the page's folder (default: %(default)s)")
-    parser.set_defaults(run=lambda args: _report(args, project_root))
+    parser.set_defaults(run=_report)
 
 
-def _report(args: argparse.Namespace, project_root: Path) -> None:
+def _report(args: argparse.Namespace) -> None:
     from antvisionps.core.atomic import refuse_other_files
     from antvisionps.evaluation.bootstrap import draw_images
     from antvisionps.inspection.runs import opened_runs
@@ -44,11 +44,11 @@ def _report(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.report.provenance import package_versions
 
     refuse_other_files(args.out, names=names_of_page())
-    params = load_params(project_root / "params.yaml")
-    prepared = read_pipeline_paths(project_root).prepared
+    params = load_params(Path("params.yaml"))
+    prepared = read_pipeline_paths(Path()).prepared
     truth = open_split(prepared, "val")
     draws = draw_images(len(truth.images), samples=params.score.bootstrap_samples, seed=params.score.seed)
-    with needs_extra("pipeline"), opened_runs(args.runs, project=project_root, system=args.system) as runs:
+    with needs_extra("pipeline"), opened_runs(args.runs, project=Path(), system=args.system) as runs:
         write_comparison(
             args.out,
             [_compared(run, runs, truth) for run in runs],

@@ -6,18 +6,18 @@ import argparse
 from pathlib import Path
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("results", help="print the table of panoptic quality that stage score wrote")
     parser.add_argument("summary", type=Path, metavar="metrics/panoptic.json")
-    parser.set_defaults(run=lambda args: _results(args, project_root))
+    parser.set_defaults(run=_results)
 
 
-def _results(args: argparse.Namespace, project_root: Path) -> None:
+def _results(args: argparse.Namespace) -> None:
     from antvisionps.experiments.baseline import METRICS, foreign_baseline
     from antvisionps.report.pq_table import print_pq
     from antvisionps.report.score_tables import IGNORED_FILE, read_ignored, read_summary
 
     folder = args.summary.parent
     print_pq(read_summary(args.summary), read_ignored(folder) if (folder / IGNORED_FILE).exists() else "")
-    if folder.resolve() == (project_root / METRICS).resolve() and (warning := foreign_baseline(project_root)):
+    if folder.resolve() == Path(METRICS).resolve() and (warning := foreign_baseline(Path())):
         print(f"warning: {warning}")

@@ -17,7 +17,7 @@ FITTED = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("sweep", help="try values of fusion parameters on the cached predictions")
     parser.add_argument(
         "sweeps",
@@ -28,10 +28,10 @@ def add_parser(commands: argparse._SubParsersAction, project_root: Path) -> None
     parser.add_argument("--system", default="fusion", help="an end, or fusion (default)")
     parser.add_argument("--split", choices=("heldout", "val"), default="heldout", help="scored on it (%(default)s)")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write a plot, too")
-    parser.set_defaults(run=lambda args: _sweep(args, project_root))
+    parser.set_defaults(run=_sweep)
 
 
-def _sweep(args: argparse.Namespace, project_root: Path) -> None:
+def _sweep(args: argparse.Namespace) -> None:
     from antvisionps.core.atomic import atomic_file, refuse_unwritable
     from antvisionps.parallel.images import open_workers
     from antvisionps.params.whole import load_params
@@ -42,11 +42,11 @@ def _sweep(args: argparse.Namespace, project_root: Path) -> None:
     from antvisionps.report.sweep_report import COLORS, sweep_rows, sweep_svg
     from antvisionps.report.tables import print_table
 
-    paths = read_pipeline_paths(project_root)
+    paths = read_pipeline_paths(Path())
     if args.plot is not None:
         refuse_unwritable(args.plot)
     points = grid(parse_sweeps(args.sweeps))
-    params_path = project_root / "params.yaml"
+    params_path = Path("params.yaml")
     variants = [load_params(params_path, changes=point) for point in points]
     refuse_unfitted(args.system, load_params(params_path), points, variants)
     caches = SplitCaches.open(paths.predictions, paths.prepared, args.split, promised=variants[0].promised_kinds())

@@ -16,7 +16,7 @@ DESCRIPTION = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], project_root: Path) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("table", help="run the tables as DVC experiments", description=DESCRIPTION)
     parser.add_argument(
         "names",
@@ -27,10 +27,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], pr
     )
     add_options(parser)
     parser.add_argument("--out", type=Path, help="default: docs/tables/PROFILE.md")
-    parser.set_defaults(run=lambda args: _table(args, project_root))
+    parser.set_defaults(run=_table)
 
 
-def _table(args: argparse.Namespace, project_root: Path) -> None:
+def _table(args: argparse.Namespace) -> None:
     from antvisionps.experiments.dvc_experiments import open_clone
     from antvisionps.experiments.run_tables import plan_table, run_missing
     from antvisionps.experiments.tables import TABLES
@@ -40,7 +40,7 @@ def _table(args: argparse.Namespace, project_root: Path) -> None:
     out = args.out or Path("docs/tables") / f"{args.params.stem}.md"
     to = ["--out", str(args.out)] if args.out else []
     options = {"profile": args.params, "seeds": args.seeds, "changes": args.set_param}
-    with needs_extra("pipeline"), open_clone(project_root, args.clone) as clone:
+    with needs_extra("pipeline"), open_clone(Path(), args.clone) as clone:
         plans = {name: plan_table(TABLES[name](params), clone, **options) for name in args.names}
 
         def write() -> None:

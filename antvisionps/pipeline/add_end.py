@@ -22,14 +22,14 @@ CHECKED_IMAGES = 16
 """The first of each split; stage import_end reads all."""
 
 
-def add_end(name: str, given: Mapping[SplitName, Path], *, project_root: Path) -> list[str]:
+def add_end(name: str, given: Mapping[SplitName, Path]) -> list[str]:
     """Copies the folders to data/imports/NAME/<split> and adds NAME to import_end.ends of params.yaml, or does nothing;
     returns what was done, in lines.
 
     A split that is not given may lie there already; params.yaml is changed once both are there. Raises ParamsError on a
     name that cannot be an end's, and what `import_end` does on what does not fit the split.
     """
-    params, paths = project_root / "params.yaml", read_pipeline_paths(project_root)
+    params, paths = Path("params.yaml"), read_pipeline_paths(Path())
     ends = load_params(params).import_end.ends
     is_new = name not in ends
     load_params(params, changes={"import_end.ends": [*ends, name] if is_new else list(ends)})

@@ -136,13 +136,13 @@ def _published(prepare: Prepare) -> ImageSet:
     return ImageSet(train, val, *_taken_out(prepare), COCO_HW, coco_like_categories(), "COCO 2017, as published")
 
 
-def missing_data(prepare: Prepare, *, project_root: Path = Path()) -> Iterator[Finding]:
+def missing_data(prepare: Prepare) -> Iterator[Finding]:
     """A finding for each file or folder that prepare reads and that is not there; a relative root starts at
-    `project_root`, where the stages run."""
+    the working folder, where the stages run."""
     if prepare.source == "cityscapes" and prepare.cityscapes is not None:
         root = Path(prepare.cityscapes.root)
         remedy = f"unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
-        yield from _missing([root / name for name in ("leftImg8bit", "gtFine")], project_root, remedy)
+        yield from _missing([root / name for name in ("leftImg8bit", "gtFine")], remedy)
     elif prepare.source == "coco_panoptic" and prepare.coco_panoptic is not None:
         folder = prepare.coco_panoptic
         names = [
@@ -159,7 +159,7 @@ def missing_data(prepare: Prepare, *, project_root: Path = Path()) -> Iterator[F
             if is_coco
             else "put it there, or mend prepare in the params"
         )
-        yield from _missing(paths, project_root, remedy)
+        yield from _missing(paths, remedy)
 
 
 def download_bytes() -> int:
@@ -167,9 +167,9 @@ def download_bytes() -> int:
     return sum(2 * part.size_bytes for part in PARTS.values())
 
 
-def _missing(paths: list[Path], project_root: Path, remedy: str) -> Iterator[Finding]:
+def _missing(paths: list[Path], remedy: str) -> Iterator[Finding]:
     for path in paths:
-        whole = (project_root / path).absolute()
+        whole = path.absolute()
         if not whole.exists():
             shown = f"{path}" if path.is_absolute() else f"{path} ({whole})"
             yield Finding("wrong", "data", f"{shown}: not there; prepare reads it", remedy)
