@@ -88,13 +88,20 @@ def refuse(dataset, identity):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def empty(tmp_path, monkeypatch):
     """An empty folder of predictions, and the current one."""
     files = tmp_path / "files"
-    for name in ("panoptic", "semantic"):
-        (files / name).mkdir(parents=True)
+    files.mkdir()
     monkeypatch.chdir(files)
     return files
+
+
+@pytest.fixture
+def folder(empty):
+    """With the folders that the guide's snippets fill."""
+    for name in ("panoptic", "semantic"):
+        (empty / name).mkdir()
+    return empty
 
 
 @pytest.fixture
@@ -111,23 +118,9 @@ def ultralytics(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def empty(folder):
-    """An empty folder of predictions, and the current one."""
-    for name in ("panoptic", "semantic"):
-        (folder / name).rmdir()
-    return folder
-
-
-@pytest.fixture
 def cached(empty, dataset, identity):
     """What an import of the folder gives: image_id → instances and semantics."""
-
-    def read():
-        for name in ("panoptic", "semantic"):
-            (empty / name).mkdir(exist_ok=True)
-        return imported(empty, dataset, identity)
-
-    return read
+    return lambda: imported(empty, dataset, identity)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from antvisionps.interchange.import_end import import_end
 from antvisionps.params.whole import load_params
 from antvisionps.pipeline.fuse import fuse_systems
 from antvisionps.pipeline.score import score
-from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
+from tests.interchange.guide import assert_equal_caches
 from tests.pipeline.workspace import PROJECT, change_params
 
 SKY = 2
@@ -83,17 +83,6 @@ def test_panoptic_results_score_what_panopticapi_gives_them(
     for group in ("All", "Things", "Stuff"):
         for measure in ("PQ", "SQ", "RQ"):
             assert found[group][measure] == pytest.approx(100 * oracle[group][measure.lower()])
-
-
-def caches(folder):
-    with InstancesReader(folder / INSTANCES_FILE) as instances, SemanticReader(folder / SEMANTIC_FILE) as semantics:
-        return [*instances, *semantics]
-
-
-def assert_equal_caches(one, other):
-    for image, again in zip(caches(one), caches(other), strict=True):
-        for name in set(type(image).__dataclass_fields__) - {"source"}:
-            np.testing.assert_array_equal(getattr(image, name), getattr(again, name))
 
 
 def hugging_face_row(key, category_id, categories, score):

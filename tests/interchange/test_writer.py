@@ -12,9 +12,11 @@ from antvisionps.interchange.import_end import import_end
 from antvisionps.predictions.instances import InstancesReader
 from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from antvisionps.predictions.semantic import SemanticReader
-from tests.interchange.guide import HEIGHT, WIDTH, imported, names, snippet
+from tests.interchange.guide import HEIGHT, WIDTH, assert_equal_caches, imported, names, snippet
 from tests.interchange.test_transformers import eomt, make_sure, mask2former, predict
 from tests.pipeline.workspace import bytes_below
+
+FIELDS = ("category_ids", "scores", "boxes_xywh", "rles", "planes")
 
 
 def as_dict(instances, semantics):
@@ -44,11 +46,7 @@ def write(folder, dataset, results, order):
 def test_a_cache_comes_back_whole_with_its_mask_probs(tmp_path, native, dataset, identity, results, capsys):
     import_end(write(tmp_path / "w", dataset, results, results), tmp_path / "c", dataset=dataset, identity=identity)
     assert "warning" not in capsys.readouterr().err
-    for name, reader in ((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader)):
-        with reader(native / name, identity) as before, reader(tmp_path / "c" / name, identity) as after:
-            for image, again in zip(before, after, strict=True):
-                for field in ("category_ids", "scores", "boxes_xywh", "rles", "mask_probs", "planes"):
-                    np.testing.assert_array_equal(getattr(image, field, None), getattr(again, field, None))
+    assert_equal_caches(native, tmp_path / "c", (*FIELDS, "mask_probs"))
 
 
 def test_the_order_of_images_changes_no_byte_and_photos_are_named_in_three_ways(tmp_path, dataset, results):
@@ -129,11 +127,7 @@ def test_panoptic_results_of_transformers_are_those_of_its_files(folder, dataset
     (folder / "labels.json").write_text(json.dumps(model.config.id2label))
     imported(folder, dataset, identity)
     import_end(tmp_path / "w", tmp_path / "c", dataset=dataset, identity=identity)
-    for name, reader in ((INSTANCES_FILE, InstancesReader), (SEMANTIC_FILE, SemanticReader)):
-        with reader(folder.parent / "cache" / name, identity) as by_files, reader(tmp_path / "c" / name) as by_writer:
-            for one, other in zip(by_files, by_writer, strict=True):
-                for field in ("category_ids", "scores", "boxes_xywh", "rles", "planes"):
-                    np.testing.assert_array_equal(getattr(one, field, None), getattr(other, field, None))
+    assert_equal_caches(folder.parent / "cache", tmp_path / "c", FIELDS)
 
 
 @pytest.mark.parametrize("build", [mask2former, eomt], ids=lambda build: build.__name__)
@@ -197,12 +191,7 @@ def test_a_photo_whose_name_is_the_number_of_another_image_is_itself(tmp_path, d
         for image in document["images"]:
             writer.add(f"photos/{image['file_name']}", results[image["id"]])
     write(tmp_path / "by_id", dataset, results, results)
-    for name in (INSTANCES_FILE, SEMANTIC_FILE):
-        reader = InstancesReader if name == INSTANCES_FILE else SemanticReader
-        with reader(tmp_path / "out" / name) as by_name, reader(tmp_path / "by_id" / name) as by_id:
-            assert [image.image_id for image in by_name] == [image.image_id for image in by_id]
-            for one, other in zip(by_name, by_id, strict=True):
-                np.testing.assert_array_equal(one.category_ids, other.category_ids)
+    assert_equal_caches(tmp_path / "out", tmp_path / "by_id", ("image_id", "category_ids"))
 
 
 def test_a_table_of_labels_beside_what_was_written_is_refused(tmp_path, dataset, results, refuse):

@@ -12,11 +12,6 @@ from tests.panoptic.drawn_split import SCENE, image_of, segments, write_split
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture
-def split(tmp_path):
-    return write_split(tmp_path / "split", {12: SCENE, 3: "SS DD"})
-
-
 def read_foreign(split: PanopticDataset, change) -> PanopticDataset:
     """The split with its JSON changed by `change(document)`, read as another tool's."""
     document = json.loads(split.annotations.read_text())
