@@ -35,6 +35,7 @@ def shrink(params: dict[str, Any]) -> None:
     networks = params["train_e_ups"]["networks"]["base"], params["train_lwl_htc"]["networks"]["base"]
     for network in networks:
         network |= TINY_NETWORK
+        network["backbone"]["frozen_stages"] = 0  # eight steps have to teach something
     networks[1].update({"deformable_semantic_head": None, "uncertainty": None})
     networks[0]["semantic_channels"] = [8]
     params["train_hrnet_aspp"]["networks"]["base"] |= {"aspp_channels": 8, "stage1_channels": 8}
