@@ -51,6 +51,8 @@ def read_npz(path: Path, names: Set[str]) -> dict[str, np.ndarray]:
     """Those of the named arrays that the file holds. Raises one of UNREADABLE."""
     arrays = {}
     with open_file(path) as opened, zipfile.ZipFile(opened) as archive:
+        for member in archive.infolist():
+            archive.open(member).close()  # compares its two names: damage to one makes an optional array absent
         for name in sorted(name for name in names if f"{name}.npy" in archive.namelist()):
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -169,3 +169,14 @@ def test_whole_numbers_of_any_type_are_taken(files, dataset, input_hw):
     semantics = read_probabilities(path, dataset.images[0], labels)
     assert (semantics.input_height, semantics.input_width, semantics.stride) == (64, 96, 4.0)
     assert (semantics.planes == 64).all()
+
+
+@pytest.mark.parametrize("name", ["input_hw", "stride"])
+def test_an_optional_array_whose_name_is_damaged_is_not_absent(dataset, tmp_path, name):
+    path = tmp_path / "damaged.npz"
+    write_npz(path, SOUND)
+    content = path.read_bytes()
+    place = content.rindex(f"{name}.npy".encode())  # in the directory, behind all arrays
+    path.write_bytes(content[:place] + bytes(4) + content[place + 4 :])
+    with pytest.raises(PredictionsError, match="expected an npz of probs"):
+        read_probabilities(path, dataset.images[0], read_label_table(tmp_path / "none", dataset.categories))
