@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from antvisionps.fusion.routing import Route, RoutingReason, routes_to_json
-from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.rle import encode_masks
@@ -23,18 +22,14 @@ from antvisionps.panoptic.splits import MANIFEST, SplitName, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
 from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
+from antvisionps.preflight.images import coco_like_categories
 
 HEIGHT, WIDTH = 480, 640
 INPUT_HEIGHT, INPUT_WIDTH = 800, 1067
-THINGS, STUFF = 80, 53
+CATEGORIES = coco_like_categories()
+THINGS, STUFF = len(CATEGORIES.things), len(CATEGORIES.stuff)
 STRIDE_OF_END = {"e_ups": 4.0, "lwl_htc": 8.0}
 INSTANCES = 100
-
-CATEGORIES = CategorySet.from_json(
-    [{"id": 1 + i, "name": f"thing {i}", "isthing": 1} for i in range(THINGS)]
-    + [{"id": 1 + THINGS + i, "name": f"stuff {i}", "isthing": 0} for i in range(STUFF)],
-    where="benchmark",
-)
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from ruamel.yaml import YAML
 from antvisionps.panoptic.png import write_segment_ids_png
 from antvisionps.panoptic.segments import measure_segments
 from antvisionps.params.profiles import compose
+from antvisionps.preflight.images import coco_like_categories
 from benchmarks.cpu_time import cpu_s
 
 PROJECT = Path(__file__).parents[1]
 COCO_IMAGES = (118287, 5000)
-COCO_CATEGORIES = (80, 53)
 SIDE_PX = 24
 DISTINCT_MAPS = 512
 CORNERS = 25
@@ -84,7 +84,8 @@ def write_split(root: Path, split: str, images: int) -> None:
         annotations.append({"segments_info": segments, "file_name": f"{name}.png", "image_id": image_id})
     for png, _ in drawn:
         png.unlink()
-    document = {"info": {}, "licenses": [], "images": rows, "annotations": annotations, "categories": _categories()}
+    categories = coco_like_categories().to_json()
+    document = {"info": {}, "licenses": [], "images": rows, "annotations": annotations, "categories": categories}
     (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -121,7 +122,7 @@ def _draw(rng: np.random.Generator, path: Path) -> tuple[Path, list[dict]]:
     ids = np.append(0, rng.choice(2**24 - 1, SEGMENTS, replace=False) + 1)
     segment_ids = ids[np.kron(cells, np.ones((SIDE_PX // 6, SIDE_PX // 6), int))]
     write_segment_ids_png(path, segment_ids)
-    category_ids = rng.integers(1, 1 + sum(COCO_CATEGORIES), len(ids)).tolist()
+    category_ids = rng.integers(1, 1 + len(coco_like_categories()), len(ids)).tolist()
     segments = measure_segments(segment_ids, category_ids=dict(zip(ids.tolist(), category_ids, strict=True)))
     return path, [
         {"id": s.segment_id, "category_id": s.category_id, "iscrowd": 0, "bbox": list(s.bbox_xywh), "area": s.area_px}
@@ -140,14 +141,6 @@ def _image_row(image_id: int, file_name: str, split: str) -> dict:
         "flickr_url": f"http://farm9.staticflickr.com/8186/{image_id:010d}_07d7d9f5f1_z.jpg",
         "id": image_id,
     }
-
-
-def _categories() -> list[dict]:
-    things, stuff = COCO_CATEGORIES
-    return [
-        {"supercategory": "any", "isthing": int(index < things), "id": index + 1, "name": f"category {index}"}
-        for index in range(things + stuff)
-    ]
 
 
 def copy_project(project: Path, root: Path, *, workers: int, with_instances: bool) -> None:

@@ -22,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _check(args: argparse.Namespace) -> None:
-    from antvisionps.cli.findings import report
+    from antvisionps.cli.doctor import report
     from antvisionps.params.whole import load_params
     from antvisionps.report.tables import print_table
 

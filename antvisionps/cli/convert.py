@@ -23,16 +23,7 @@ DESCRIPTION = (
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     convert = commands.add_parser("convert", help="other formats as COCO panoptic, and back", description=DESCRIPTION)
     formats = convert.add_subparsers(required=True, metavar="FORMAT", dest="format")
-    _add_coco(formats)
-    _add_labelme(formats)
-    _add_yolo(formats)
-    _add_pngs(formats)
-    _add_panoptic(formats)
-    _add_vistas(formats)
-    _add_to_coco(formats)
 
-
-def _add_coco(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     coco = _add(formats, "coco", "COCO instances JSONs, also CVAT's, Label Studio's and Roboflow's exports")
     _add_places(coco, annotations="JSON", photos="PHOTOS")
     coco.add_argument("--semantic", metavar="DIR", help="PNGs of category ids, whose stuff lies at the bottom")
@@ -40,37 +31,24 @@ def _add_coco(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     text = "take crowds as single instances (CVAT's painted masks)"
     coco.add_argument("--no-crowds", action="store_false", dest="keeps_crowds", help=text)
 
+    _add_places(_add(formats, "labelme", "a folder of photos, each with Labelme's JSON beside it"), folder="FOLDER")
 
-def _add_labelme(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    labelme = _add(formats, "labelme", "a folder of photos, each with Labelme's JSON beside it")
-    _add_places(labelme, folder="FOLDER")
-
-
-def _add_yolo(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     yolo = _add(formats, "yolo", "a YOLO segmentation folder: data.yaml, images and labels")
     yolo.add_argument("data", metavar="data.yaml")
 
-
-def _add_pngs(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "label PNGs: labels, label · 1000 + number of the instance, or --instances beside them"
     pngs = _add(formats, "pngs", text)
     _add_places(pngs, labels="LABELS", photos="PHOTOS")
     pngs.add_argument("--instances", metavar="DIR", help="PNGs of instance numbers, 0 outside of instances")
     pngs.add_argument("--val-instances", metavar="DIR", help="those of val (default: --instances)")
 
-
-def _add_panoptic(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     panoptic = _add(formats, "panoptic", "a COCO panoptic data set of one JSON, to take val out of it")
     _add_places(panoptic, annotations="JSON", maps="PNGS", photos="PHOTOS")
 
-
-def _add_vistas(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     vistas = _add(formats, "vistas", "Mapillary Vistas in its own layout")
     vistas.add_argument("root", metavar="ROOT", help="the folder of training and validation")
     vistas.add_argument("--version", metavar="v1.2|v2.0", help="of the annotations (default: the newest there)")
 
-
-def _add_to_coco(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "COCO panoptic as a COCO instances JSON and semantic PNGs"
     to_coco = formats.add_parser("to-coco", help=text, description=f"{text}: OUT/instances.json, OUT/semantic/*.png.")
     to_coco.add_argument("annotations", metavar="JSON")
@@ -129,7 +107,7 @@ def _report(converted: Converted) -> None:
         | _of_category(one.category_id, counts)
         for one in sorted(categories.categories, key=lambda one: one.category_id)
     ]
-    print_table(f"Segments of {out}", rows, {f"{name} %": ".1f" for name in counts})
+    print_table(f"Segments of {out}", rows)
     for name, found in counts.items():
         print(f"{name}: {_sentence(found)}")
     if not categories.stuff:

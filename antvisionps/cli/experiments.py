@@ -34,5 +34,5 @@ def _experiments(args: argparse.Namespace) -> None:
     if args.json:
         print_json(rows)
         return
-    formats = dict.fromkeys(GROUP_OF_PQ, ".1f") | {f"Δ {name}": "+.1f" for name in GROUP_OF_PQ}
+    formats = {f"Δ {name}": "+.1f" for name in GROUP_OF_PQ}
     print_table("Experiments, percent (Th: things, St: stuff; Δ: to the commit begun on)", rows, formats, width=WIDTH)

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 FORMATS = {
     **dict.fromkeys(("score", "mean score", "mean probability", "confidence"), ".3f"),
     **dict.fromkeys(("share", "changed pixels"), ".1%"),
-    **dict.fromkeys(("x", "y", "width", "height", "PQ"), ".1f"),
     "PQ B-A": "+.1f",
 }
-"""How the tables write numbers that are not whole."""
+"""How the tables write numbers that have another than one digit behind the point."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,7 +82,7 @@ def _list(args: argparse.Namespace) -> None:
         print_json({**listing, "problems": problems})
     else:
         for title, rows in listing.items():
-            print_table(f"{args.data}: {title}", rows, {"MB": ".1f"})
+            print_table(f"{args.data}: {title}", rows)
     if problems:
         raise CacheError("\n".join(problems))
 
@@ -162,7 +161,7 @@ def _diff(args: argparse.Namespace) -> None:
         print_json({"a": a.name, "b": b.name, "classes": classes, "images": images})
         return
     changed = [row for row in images if row["changed"]]
-    formats = FORMATS | {f"{name} {side}": FORMATS[name] for name in ("share", "mean score", "PQ") for side in "AB"}
+    formats = FORMATS | {f"{name} {side}": FORMATS[name] for name in ("share", "mean score") for side in "AB"}
     print(f"A: {a.name}\nB: {b.name}\n")
     print_table(f"by category, over {len(images)} images", classes, formats)
     shown = [{name: value for name, value in row.items() if name != "changed"} for row in changed[: args.limit]]

@@ -28,9 +28,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _new_profile(args: argparse.Namespace) -> None:
+    from antvisionps.datasets.conversion.panoptic import PanopticFiles
     from antvisionps.params.whole import load_params
     from antvisionps.preflight.new_profile import profile_text
-    from antvisionps.preflight.survey import SplitPlaces, find_splits
+    from antvisionps.preflight.survey import find_splits
 
     profiles = Path("profiles")
     out = args.out or profiles / f"{_name(args.root)}.yaml"
@@ -41,7 +42,7 @@ def _new_profile(args: argparse.Namespace) -> None:
     given = {"train": args.train, "val": args.val}
     missing = [name for name, places in given.items() if not places]
     found_places = find_splits(args.root, missing) if missing else {}
-    splits = {name: SplitPlaces(*places) if places else found_places[name] for name, places in given.items()}
+    splits = {name: PanopticFiles(*places) if places else found_places[name] for name, places in given.items()}
     text, found = profile_text(splits, root=args.root, out=out, profiles=profiles)
     with atomic_file(out) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

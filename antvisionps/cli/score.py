@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 SAMPLES, SEED = 1000, 0
 """Resampled sets of images, of which the intervals are."""
 
-PERCENT = (
-    *("PQ", "SQ", "RQ", "low", "high", "PQ_lost", "LRP", "localisation", "FP", "FN"),
-    *("PQ_equal", "PQ_by_images", "PQ_worst", "PQ_kept", "PQ_mended", "coverage"),
-    *("optimal_LRP", "optimal_localisation", "optimal_FP", "optimal_FN"),
-)
+FORMATS = {"min_score": ".3f", "min_confidence": ".3f"}
+"""Of what is no percentage."""
 
 DESCRIPTION = (
     "PQ, SQ and RQ of all categories, of things, of stuff and of every category, equal to panopticapi's. DIR holds the "
@@ -181,32 +178,31 @@ def _print(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.json:
         print_json(found)
         return
-    percent = dict.fromkeys(PERCENT, ".1f") | {"min_score": ".3f", "min_confidence": ".3f"}
-    print_table("By category, percent", found["classes"], percent)
+    print_table("By category, percent", found["classes"])
     if args.intervals:
-        print_table(f"PQ with 95 % intervals over images ({SAMPLES} samples)", found["intervals"], percent)
+        print_table(f"PQ with 95 % intervals over images ({SAMPLES} samples)", found["intervals"])
     if args.errors:
         for by, title in (("classes", "category and kind of error"), ("groups", "kind of error")):
-            print_table(f"PQ lost by {title}, percent points", *_by_kind(found["errors"][by]))
+            print_table(f"PQ lost by {title}, percent points", _by_kind(found["errors"][by]))
     if args.lrp:
-        print_table("LRP by category, percent, as it is and from the best score on", found["lrp"]["classes"], percent)
-        print_table("LRP, percent", found["lrp"]["groups"], percent)
+        print_table("LRP by category, percent, as it is and from the best score on", found["lrp"]["classes"], FORMATS)
+        print_table("LRP, percent", found["lrp"]["groups"])
     if args.coverage:
-        print_table("PQ by the segments that are kept, percent", found["coverage"], percent)
+        print_table("PQ by the segments that are kept, percent", found["coverage"], FORMATS)
     if args.slices:
-        print_table(f"PQ of slices with 95 % intervals ({SAMPLES} samples)", found["slices"], percent)
-        print_table("Mean PQ of the slices, each alike and by its images, and the worst", found["slice_means"], percent)
+        print_table(f"PQ of slices with 95 % intervals ({SAMPLES} samples)", found["slices"])
+        print_table("Mean PQ of the slices, each alike and by its images, and the worst", found["slice_means"])
     if args.boundary:
-        print_table("Boundary quality by category, percent", found["boundary"]["classes"], percent)
+        print_table("Boundary quality by category, percent", found["boundary"]["classes"])
         print_pq(found["boundary"]["summary"], of="by boundary IoU, ")
     print_pq(found["summary"], of="in ")
 
 
-def _by_kind(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row for each system with a column for each kind, and the columns' formats."""
+def _by_kind(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each system with a column for each kind."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         whose, system, kind, _, pq_lost = record
         names = (record[whose], record[system])
         rows.setdefault(names, {whose: names[0], system: names[1]})[record[kind]] = record[pq_lost]
-    return [*rows.values()], dict.fromkeys((record["kind"] for record in records), ".1f")
+    return [*rows.values()]

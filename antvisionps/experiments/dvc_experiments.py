@@ -20,11 +20,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import AntVisionPSError, ParamsError, first_line
-from antvisionps.core.input_files import files_below
 from antvisionps.core.locks import open_locked
 from antvisionps.core.programs import dvc, experiment_ref, git
+from antvisionps.interchange.import_end import folder_sha256
 from antvisionps.params.profiles import compose, read_params
 from antvisionps.params.section import check, parse, read_text
 from antvisionps.params.whole import Params
@@ -67,7 +66,8 @@ class ExperimentClone:
         params = check(Path(f"{profile}, changed by the row and -S"), document, Params)
         settings = {name: section for name, section in document.items() if name != "runtime"}  # it changes no result
         code = git(self.project, "ls-tree", "-r", self.commit, "--", *_code(self.project))
-        imported = _checksums(read_pipeline_paths(self.project).imports, params.import_end.ends)
+        imports = read_pipeline_paths(self.project).imports
+        imported = [(end, folder_sha256(imports / end)) for end in params.import_end.ends]
         digest = hashlib.sha256(json.dumps([settings, code, imported], sort_keys=True).encode()).hexdigest()
         return Experiment(f"{profile.stem}-{label}-{digest[:7]}", params, document, tuple(changes))
 
@@ -153,12 +153,6 @@ def _code(project: Path) -> list[str]:
     deps = {dep for stage in stages for dep in stage["deps"] if "${" not in dep}
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     return sorted({"dvc.yaml", *deps} - {out if isinstance(out, str) else next(iter(out)) for out in outs})
-
-
-def _checksums(imports: Path, ends: Sequence[str]) -> list[tuple[str, str]]:
-    """Of the files that other tools predicted."""
-    paths = [path for end in ends for path in files_below(imports / end) if path.is_file()]
-    return [(str(path.relative_to(imports)), file_sha256(path)) for path in paths]
 
 
 def _remove_stale_locks(folder: Path) -> None:

@@ -33,6 +33,7 @@ from antvisionps.predictions.fused_files import (
     RejectReason,
     RowsByImage,
 )
+from antvisionps.report.overlays import draw_panoptic
 from antvisionps.report.shown import EXTRA, Shown, to_frame
 
 if TYPE_CHECKING:
@@ -99,8 +100,6 @@ class FusedMap(Shown):
         return f"<{self.maps.system}, image {self.image_id}: {counts}>"
 
     def picture(self) -> np.ndarray:
-        from antvisionps.report.overlays import draw_panoptic
-
         return draw_panoptic(self.photo, self.segment_ids, self.image.segments, self.maps.categories)
 
     @cached_property

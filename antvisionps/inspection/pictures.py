@@ -1,15 +1,20 @@
 """Pictures of one image's predictions, with legends."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from antvisionps.core.atomic import atomic_file
-from antvisionps.inspection.predictions import Instance, Semantic
 from antvisionps.report.legend import enlarge_small, legend_entries, with_legend
 from antvisionps.report.overlays import boundaries, encode_picture
+
+if TYPE_CHECKING:
+    from antvisionps.inspection.predictions import Instance, Semantic
 
 _MASK_OPACITY = 0.45
 _LABEL_PX = 12

@@ -23,6 +23,7 @@ from antvisionps.core.errors import CacheError
 from antvisionps.core.extras import needs_extra
 from antvisionps.fusion.semantic_average import SemanticAverage, average_semantics
 from antvisionps.inspection.collection import ImagesById, load_photo, name_choices
+from antvisionps.inspection.pictures import draw_instances, draw_semantic
 from antvisionps.panoptic.categories import Category, CategorySet
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.predictions.instances import ImageInstances, InstancesReader
@@ -134,7 +135,7 @@ class ImagePredictions(Shown):
         """The instances on the photo; the semantics of an end that has no instances."""
         if "instances" not in self.cache.tables:
             return self.semantic.picture()
-        return _draw(self.photo, self.instances)
+        return draw_instances(self.photo, self.instances)
 
     @cached_property
     def photo(self) -> np.ndarray:
@@ -182,7 +183,7 @@ class Instance(Shown):
         return f"<{self.category.name} {self.score:.3f}, {self.area_px} px>"
 
     def picture(self) -> np.ndarray:
-        return _draw(self.image.photo, [self])
+        return draw_instances(self.image.photo, [self])
 
     @property
     def score(self) -> float:
@@ -222,8 +223,6 @@ class Semantic(Shown):
         return f"<semantic: {categories} categories on {height} x {width} cells>"
 
     def picture(self) -> np.ndarray:
-        from antvisionps.inspection.pictures import draw_semantic
-
         return draw_semantic(self)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -257,12 +256,6 @@ class Semantic(Shown):
         return average_semantics(
             [self.arrays], weights=[1.0], average_of="probabilities", categories=self.all_categories
         )
-
-
-def _draw(photo: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
-    from antvisionps.inspection.pictures import draw_instances
-
-    return draw_instances(photo, instances)
 
 
 def _caches_near(folder: Path) -> str:

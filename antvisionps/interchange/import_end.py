@@ -1,8 +1,7 @@
 """An end as a folder of files that any tool can write, into the cache and back.
 
 The folder holds files of instances or of semantics or both, or else of both at once, in any of the formats of READERS,
-under our names or the tools' own; and `labels.json` if the tool numbers categories in a way of its own. Or it is what
-writer.py writes.
+under our names or the tools' own; and `labels.json` if the tool numbers categories in a way of its own.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ from antvisionps.interchange.query_files import read_query_files
 from antvisionps.interchange.semantic_files import read_semantic_files, write_semantic_files
 from antvisionps.interchange.semantic_results import read_semantic_results
 from antvisionps.interchange.tool_arrays import Predicted
-from antvisionps.interchange.written_files import import_written
+from antvisionps.interchange.written_files import read_written
 from antvisionps.interchange.yolo_labels import read_yolo_labels
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import given_ids
@@ -42,8 +41,8 @@ INSTANCES, SEMANTIC = "instances.json", "semantic"
 PANOPTIC, PANOPTIC_MAPS = "panoptic.json", "panoptic"
 
 OF_WRITER = "write the folder again with Writer(…, labels=…)"
-WRITTEN = ({INSTANCES_FILE}, {SEMANTIC_FILE}, {INSTANCES_FILE, SEMANTIC_FILE})
-"""What `Writer` writes."""
+WRITTEN = {INSTANCES_FILE, SEMANTIC_FILE}
+"""What `Writer` writes, one or both; nothing else stands beside them."""
 
 PART = "part"
 """The weights of a cache of the first images alone."""
@@ -53,11 +52,13 @@ Read = Callable[..., Iterator[Any]]
 
 READERS: tuple[tuple[str, Kind, Read], ...] = (
     (INSTANCES, "instances", read_coco_results),
+    (INSTANCES_FILE, "instances", read_written),  # our Writer
     ("coco_instances_results.json", "instances", read_coco_results),  # detectron2's COCOEvaluator
     ("predictions.json", "instances", read_coco_results),  # Ultralytics' save_json
     ("*.segm.json", "instances", read_coco_results),  # mmdet's CocoMetric
     ("labels", "instances", read_yolo_labels),  # Ultralytics' save_txt
     (SEMANTIC, "semantics", read_semantic_files),
+    (SEMANTIC_FILE, "semantics", read_written),
     ("sem_seg_predictions.json", "semantics", read_semantic_results),  # detectron2's SemSegEvaluator
     (PANOPTIC, "both", read_panoptic_results),
     ("*.pkl", "both", read_mmdet_dump),  # mmdet's DumpDetResults
@@ -83,27 +84,20 @@ def import_end(
     cannot take this end, unless they are in the files: raw queries have them, and what `Writer` wrote of such.
     """
     found = _contents(source)
-    if found in WRITTEN and (source / LABELS).exists():
+    is_written = found <= WRITTEN
+    if is_written and (source / LABELS).exists():
         raise PredictionsError(f"{source / LABELS}: has no effect on what Writer wrote; remove it, and {OF_WRITER}")
     part = replace(dataset, images=dataset.images[:first])
     labels = read_label_table(source / LABELS, dataset.categories)
     with atomic_folder(out) as folder:
-        header = CacheHeader(
-            identity.end,
-            identity.split,
-            identity.dataset_fingerprint,
-            identity.categories,
-            folder_sha256(source) if first is None else PART,
-            given_ids(dataset.images),
-        )
-        if found in WRITTEN:
-            import_written(source, folder, dataset, header, first=first)
+        weights = folder_sha256(source) if first is None else PART
+        header = CacheHeader(**vars(identity), weights_sha256=weights, given_ids=given_ids(dataset.images))
         for name, kind, read in _readers(found):
             predicted = map(_PREDICTED[kind], islice(read(source / name, dataset=dataset, labels=labels), first))
             bar = progress(predicted, description=name, total=len(part.images), unit="image")
             _write(bar, folder, header, where=source / name)
-        is_told = (source / LABELS).exists() or found in WRITTEN
-        remedy = OF_WRITER if found in WRITTEN else f"say which is which in {LABELS} beside them"
+        is_told = (source / LABELS).exists() or is_written
+        remedy = OF_WRITER if is_written else f"say which is which in {LABELS} beside them"
         checked = check_labels(folder, source, dataset=part, is_told=is_told, remedy=remedy) if has_truth else ()
         for warning in checked:
             print(f"warning: {warning}", file=sys.stderr)
@@ -179,7 +173,7 @@ def _contents(source: Path) -> set[str]:
     files = found - {PANOPTIC_MAPS} if PANOPTIC in found else found
     kinds = [kind for _, kind, _ in _readers(files)]
     is_whole = len(kinds) == len(files) and kinds in _TOGETHER and (PANOPTIC in found) == (PANOPTIC_MAPS in found)
-    if found not in WRITTEN and not is_whole:
+    if not is_whole or found & WRITTEN not in (set(), found):
         raise PredictionsError(
             f"{source}: expected {INSTANCES} or {SEMANTIC}/ or both, or {PANOPTIC} and {PANOPTIC_MAPS}/, and {LABELS} "
             "if need be, or the files of another tool that docs/your_own_data.md lists, or what antvisionps.Writer "

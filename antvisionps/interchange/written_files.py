@@ -1,47 +1,36 @@
-"""What `Writer` wrote, into the cache of a split."""
+"""What `Writer` wrote, image by image."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from antvisionps.core.errors import CacheError, PredictionsError
-from antvisionps.core.progress import progress
+from antvisionps.interchange.label_table import LabelTable
 from antvisionps.interchange.semantic_files import refuse_other_size
 from antvisionps.panoptic.dataset import PanopticDataset
-from antvisionps.predictions.cache_file import CacheReader, CacheWriter
-from antvisionps.predictions.instances import InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, VERSION_REMEDY, CacheHeader
-from antvisionps.predictions.semantic import SemanticReader, SemanticWriter
+from antvisionps.predictions.cache_file import CacheReader
+from antvisionps.predictions.instances import InstancesReader
+from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, VERSION_REMEDY
+from antvisionps.predictions.semantic import SemanticReader
 
-KINDS: dict[str, tuple[Callable[[Path], CacheReader[Any]], Callable[[Path, CacheHeader], CacheWriter[Any]]]] = {
-    INSTANCES_FILE: (InstancesReader, InstancesWriter),
-    SEMANTIC_FILE: (SemanticReader, SemanticWriter),
+READER_OF: dict[str, type[InstancesReader] | type[SemanticReader]] = {
+    INSTANCES_FILE: InstancesReader,
+    SEMANTIC_FILE: SemanticReader,
 }
-"""File → its reader and writer."""
 
 
-def import_written(
-    source: Path, folder: Path, dataset: PanopticDataset, header: CacheHeader, *, first: int | None = None
-) -> None:
-    """Copies the files, or so many `first` images, to `folder` under another header. Raises PredictionsError on a
+def read_written(path: Path, *, dataset: PanopticDataset, labels: LabelTable) -> Iterator[Any]:
+    """Every image of the split, in ascending image_id; `labels` were told to `Writer`. Raises PredictionsError on a
     damaged file, and on one of other images, sizes or categories than the split's."""
-    for name, (open_file, open_copy) in KINDS.items():
-        if not (source / name).exists():
-            continue
-        try:
-            with open_file(source / name) as reader, open_copy(folder / name, header) as writer:
-                _refuse_other_split(reader, dataset)
-                part = dataset.images[:first]
-                images = progress(islice(reader, first), description=name, total=len(part), unit="image")
-                for written, image in zip(images, part, strict=True):
-                    refuse_other_size(source / name, image, (written.height, written.width))
-                    writer.write(written)
-        except CacheError as error:
-            told = str(error).replace(VERSION_REMEDY, "write it again").replace(REMEDY, "write it again")
-            raise PredictionsError(told) from error
+    try:
+        with READER_OF[path.name](path) as reader:
+            _refuse_other_split(reader, dataset)
+            for written, image in zip(reader, dataset.images, strict=True):
+                refuse_other_size(path, image, (written.height, written.width))
+                yield written
+    except CacheError as error:
+        told = str(error).replace(VERSION_REMEDY, "write it again").replace(REMEDY, "write it again")
+        raise PredictionsError(told) from error
 
 
 def _refuse_other_split(reader: CacheReader[Any], dataset: PanopticDataset) -> None:

@@ -19,15 +19,7 @@ from antvisionps.params.prediction import SharedBackbone
 from antvisionps.params.whole import SEMANTIC_ENDS, Params
 from antvisionps.pipeline.settings import by_category_id
 from antvisionps.preflight.doctor import Finding
-from antvisionps.preflight.estimates import (
-    DiskNeed,
-    Estimate,
-    disk_needs,
-    format_bytes,
-    full_batch,
-    image_line,
-    network_lines,
-)
+from antvisionps.preflight.estimates import Estimate, disk_needs, format_bytes, full_batch, image_line, network_lines
 from antvisionps.preflight.images import ImageSet, download_bytes, look_at_data
 from antvisionps.preflight.networks import TrainedNetwork, imagenet_weights, networks_of
 from antvisionps.preflight.trial import Batch, NetworkTrial, try_network
@@ -64,17 +56,12 @@ def dry_run(params: Params, *, disk: Path) -> tuple[list[Estimate], list[Finding
     data += _late_findings(params, images.categories if is_read else None)
     networks = [] if missing else list(networks_of(params))
     trials, tried = _try_all(networks, params, images)
-    needs = disk_needs(
-        weights_bytes=[trial.weights_bytes for trial in trials.values()] or [0],
-        checkpoint_bytes=[trial.checkpoint_bytes for trial in trials.values()] or [0],
-        ends=len(params.ends),
-        images=images.predicted,
-        hw=images.hw,
-        download_bytes=download_bytes() if any("download coco" in (one.remedy or "") for one in data) else 0,
-    )
+    download = download_bytes() if any("download coco" in (one.remedy or "") for one in data) else 0
+    needs = disk_needs(trials.values(), images, ends=len(params.ends), download_bytes=download)
     estimates = [image_line(images), *network_lines(networks, trials, images)]
-    estimates += [Estimate(f"disk: {need.what}", format_bytes(need.num_bytes), need.source) for need in needs]
-    found = [*data, *_batch_findings(networks), *_weights_findings(networks), *tried, _disk_finding(needs, disk)]
+    estimates += [Estimate(f"disk: {what}", format_bytes(num_bytes), source) for what, num_bytes, source in needs]
+    found = [*data, *_batch_findings(networks), *_weights_findings(networks), *tried]
+    found.append(_disk_finding(sum(num_bytes for _, num_bytes, _ in needs), disk))
     found += _shared_memory_findings(networks, params.runtime.loader_workers, images)
     return estimates, found
 
@@ -202,8 +189,8 @@ def _shared_memory_findings(
         yield Finding("wrong", "shared memory", message, remedy)
 
 
-def _disk_finding(needs: Sequence[DiskNeed], disk: Path) -> Finding:
-    needed, free = sum(need.num_bytes for need in needs), shutil.disk_usage(disk).free
+def _disk_finding(needed: int, disk: Path) -> Finding:
+    free = shutil.disk_usage(disk).free
     message = f"{format_bytes(needed)} needed in all, {format_bytes(free)} free"
     if needed > free:
         return Finding("wrong", "disk", message, "free some, or work on a larger disk")

@@ -1,6 +1,6 @@
 """The table that `antvisionps check` prints: what a run needs of disk, memory and time, and how that is known."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from antvisionps.models.blocks.resizing import resized_hw
@@ -28,13 +28,6 @@ class Estimate:
 
     quantity: str
     amount: str
-    source: str
-
-
-@dataclass(frozen=True)
-class DiskNeed:
-    what: str
-    num_bytes: int
     source: str
 
 
@@ -114,41 +107,38 @@ def _memory_line(network: TrainedNetwork, trial: NetworkTrial, full: Batch) -> E
 
 
 def disk_needs(
-    *,
-    weights_bytes: Sequence[int],
-    checkpoint_bytes: Sequence[int],
-    ends: int,
-    images: int,
-    hw: tuple[int, int],
-    download_bytes: int,
-) -> list[DiskNeed]:
-    """Of a whole run: `images` are predicted by each of the ends, `hw` is their usual size."""
-    scale = hw[0] * hw[1] / CACHE_PIXELS
+    trials: Collection[NetworkTrial], images: ImageSet, *, ends: int, download_bytes: int
+) -> list[tuple[str, int, str]]:
+    """What a whole run, whose images are predicted by each of the ends, writes to disk; how many bytes, and how that is
+    known."""
+    scale = images.hw[0] * images.hw[1] / CACHE_PIXELS
+    weights = sum(trial.weights_bytes for trial in trials)
+    checkpoint = max((trial.checkpoint_bytes for trial in trials), default=0)
     needs = [
-        DiskNeed("data to download", download_bytes, "archives and their contents; half of it stays"),
-        DiskNeed(
+        ("data to download", download_bytes, "archives and their contents; half of it stays"),
+        (
             "checkpoints of a training",
-            CHECKPOINTS_AT_ONCE * max(checkpoint_bytes),
+            CHECKPOINTS_AT_ONCE * checkpoint,
             f"{CHECKPOINTS_AT_ONCE} at once x weights and optimiser state of the largest network, "
-            f"{format_bytes(max(checkpoint_bytes))}, counted",
+            f"{format_bytes(checkpoint)}, counted",
         ),
-        DiskNeed(
+        (
             "trained weights, twice",
-            2 * sum(weights_bytes),
-            f"state dicts of {len(weights_bytes)} networks, counted; in data/ and in DVC's cache",
+            2 * weights,
+            f"state dicts of {len(trials)} networks, counted; in data/ and in DVC's cache",
         ),
-        DiskNeed(
+        (
             "cache of predictions, twice",
-            round(2 * images * ends * CACHE_BYTES * scale),
-            f"{images:,} images x {ends} ends x {format_bytes(CACHE_BYTES)} x {scale:.2f} for the size",
+            round(2 * images.predicted * ends * CACHE_BYTES * scale),
+            f"{images.predicted:,} images x {ends} ends x {format_bytes(CACHE_BYTES)} x {scale:.2f} for the size",
         ),
-        DiskNeed(
+        (
             "report page, twice",
-            round(2 * images * REPORT_BYTES * scale),
+            round(2 * images.predicted * REPORT_BYTES * scale),
             f"at most {format_bytes(REPORT_BYTES)} an image x {scale:.2f}",
         ),
     ]  # fmt: skip
-    return [need for need in needs if need.num_bytes]
+    return [need for need in needs if need[1]]
 
 
 def extrapolated_peak_bytes(

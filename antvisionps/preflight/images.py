@@ -7,6 +7,7 @@ from statistics import median
 from typing import TypeVar
 
 from antvisionps.core.errors import DataError
+from antvisionps.datasets import cityscapes, scenes
 from antvisionps.datasets.coco import PARTS
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -64,15 +65,11 @@ def look_at_data(prepare: Prepare) -> tuple[ImageSet, list[Finding]]:
 
 def _look(prepare: Prepare) -> tuple[ImageSet, str]:
     if prepare.cityscapes is not None and prepare.source == "cityscapes":
-        from antvisionps.datasets.cityscapes import CATEGORIES as CITYSCAPES
-        from antvisionps.datasets.cityscapes import check_cityscapes
-
         root = Path(prepare.cityscapes.root)
-        counts = check_cityscapes(root, sample=_spread)
+        counts = cityscapes.check_cityscapes(root, sample=_spread)
         refuse_unusable_counts(counts["train"], *_taken_out(prepare))
-        images = ImageSet(
-            counts["train"], counts["val"], *_taken_out(prepare), CITYSCAPES_HW, CITYSCAPES, f"{root}: counted"
-        )
+        hw, categories = CITYSCAPES_HW, cityscapes.CATEGORIES
+        images = ImageSet(counts["train"], counts["val"], *_taken_out(prepare), hw, categories, f"{root}: counted")
         return images, _what_was_read("file names", list(counts.values()))
     if prepare.coco_panoptic is not None and prepare.source == "coco_panoptic":
         train, val = read_folder(prepare.coco_panoptic.root, **split_files(prepare.coco_panoptic))
@@ -120,18 +117,13 @@ def _of_splits(prepare: Prepare, train: PanopticDataset, val: PanopticDataset) -
 def _published(prepare: Prepare) -> ImageSet:
     """As the params or the data set's authors have it."""
     if prepare.source == "scenes" and prepare.scenes is not None:
-        from antvisionps.datasets.scenes import CATEGORIES
-
-        scenes = prepare.scenes
-        hw = (scenes.height_px, scenes.width_px)
-        train = scenes.train_images + prepare.monitor_images
-        return ImageSet(train, scenes.val_images, *_taken_out(prepare), hw, CATEGORIES, "the params")
+        of = prepare.scenes
+        train, hw = of.train_images + prepare.monitor_images, (of.height_px, of.width_px)
+        return ImageSet(train, of.val_images, *_taken_out(prepare), hw, scenes.CATEGORIES, "the params")
     if prepare.source == "cityscapes":
-        from antvisionps.datasets.cityscapes import CATEGORIES as CITYSCAPES
-
-        counts = CITYSCAPES_IMAGES
+        train, val = CITYSCAPES_IMAGES["train"], CITYSCAPES_IMAGES["val"]
         source = "Cityscapes' fine annotations, as published"
-        return ImageSet(counts["train"], counts["val"], *_taken_out(prepare), CITYSCAPES_HW, CITYSCAPES, source)
+        return ImageSet(train, val, *_taken_out(prepare), CITYSCAPES_HW, cityscapes.CATEGORIES, source)
     train, val = (PARTS[name].files_in[name] for name in ("train2017", "val2017"))
     return ImageSet(train, val, *_taken_out(prepare), COCO_HW, coco_like_categories(), "COCO 2017, as published")
 

@@ -17,10 +17,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from antvisionps.datasets.conversion.panoptic import PanopticFiles
 from antvisionps.panoptic.splits import check_splits
 from antvisionps.params.profiles import EXTENDS, read_params
 from antvisionps.params.section import parse, read_text
-from antvisionps.preflight.survey import SplitPlaces, Survey, survey
+from antvisionps.preflight.survey import Survey, survey
 
 CPU_SHORT_PX = 224
 """To which two cores shrink a photo's short side."""
@@ -59,7 +60,7 @@ class Setting:
     reason: str = ""
 
 
-def profile_text(splits: Mapping[str, SplitPlaces], *, root: Path, out: Path, profiles: Path) -> tuple[str, Survey]:
+def profile_text(splits: Mapping[str, PanopticFiles], *, root: Path, out: Path, profiles: Path) -> tuple[str, Survey]:
     """The profile's text, as it stands in `out`, and what it is made of. `profiles` has built_in.yaml and street.yaml.
 
     Raises DataError on a data set that `prepare` would refuse for its annotations.
@@ -89,7 +90,7 @@ def _leaves(node: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def describe(
-    found: Survey, splits: Mapping[str, SplitPlaces], root: Path, *, street: Mapping[str, Any]
+    found: Survey, splits: Mapping[str, PanopticFiles], root: Path, *, street: Mapping[str, Any]
 ) -> dict[str, Setting]:
     """Dotted key → what it should be for this data set, whether the built-in run has the same or not. `street` is what
     profiles/street.yaml itself holds."""
@@ -106,7 +107,7 @@ def describe(
     return dict(chain.from_iterable(parts))
 
 
-def _data(found: Survey, splits: Mapping[str, SplitPlaces], root: Path) -> Iterator[tuple[str, Setting]]:
+def _data(found: Survey, splits: Mapping[str, PanopticFiles], root: Path) -> Iterator[tuple[str, Setting]]:
     yield "prepare.source", Setting("coco_panoptic")
     yield "prepare.scenes", Setting(None)
     yield from _counts(found)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import is_hidden
 from antvisionps.core.json_files import iterate_json
 from antvisionps.core.progress import progress
+from antvisionps.datasets.conversion.panoptic import PanopticFiles
 from antvisionps.panoptic.categories import CategorySet
-from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.segments import UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH, PanopticImage
 
@@ -26,15 +26,6 @@ DEPTH = 4
 
 _SPLIT = {name: re.compile(rf"(?<![a-z]){name}") for name in ("train", "val")}
 _REMEDY = "name the files with --train and --val"
-
-
-@dataclass(frozen=True, slots=True)
-class SplitPlaces:
-    """Its JSON, the folder of its PNGs, that of its photos."""
-
-    annotations: Path
-    maps: Path
-    photos: Path
 
 
 @dataclass(frozen=True)
@@ -56,35 +47,31 @@ class Survey:
     stuff_areas_px: np.ndarray
 
 
-def find_splits(root: Path, names: Iterable[str]) -> dict[str, SplitPlaces]:
+def find_splits(root: Path, names: Iterable[str]) -> dict[str, PanopticFiles]:
     """Of train and val those of `names`, below a folder, by the names of their JSONs and the files that these name.
 
     Raises DataError where a split, its maps or its photos are not found.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct --root")
-    below = list(_below(root, DEPTH))
-    folders = [root, *(path for path, is_folder in below if is_folder)]
-    jsons = [path for path, is_folder in below if not is_folder]
+    folders, jsons = _below(root)
     found = {name: _annotations(root, jsons, name) for name in names}
     if None in found.values():
         _refuse_missing_split(root, jsons, found)
     return {name: _places(path, folders, name) for name, path in found.items() if path is not None}
 
 
-def _below(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
-    """The JSONs and folders, nearest first, and whether each is a folder; links are not followed."""
-    with os.scandir(folder) as entries:
-        inside = sorted(
-            (entry.name, entry.is_dir(), entry.is_symlink())
-            for entry in entries
-            if entry.is_dir() or entry.name.endswith(".json")
-        )
-    shown = [(folder / name, is_folder, is_link) for name, is_folder, is_link in inside if not is_hidden(Path(name))]
-    yield from ((path, is_folder) for path, is_folder, _ in shown)
-    for path, is_folder, is_link in shown:
-        if depth > 1 and is_folder and not is_link:
-            yield from _below(path, depth - 1)
+def _below(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders to DEPTH, the root first, and the JSONs in them; links are followed no further."""
+    folders, jsons = [root], []
+    for place, inside, files in os.walk(root):
+        inside[:] = sorted(name for name in inside if not is_hidden(Path(name)))
+        here = Path(place)
+        jsons += [here / name for name in sorted(files) if name.endswith(".json") and not is_hidden(Path(name))]
+        folders += [here / name for name in inside]
+        if len(here.relative_to(root).parts) == DEPTH - 1:
+            inside.clear()
+    return folders, jsons
 
 
 def _annotations(root: Path, jsons: Iterable[Path], split: str) -> Path | None:
@@ -121,7 +108,7 @@ def _refuse_missing_split(root: Path, jsons: Sequence[Path], found: Mapping[str,
     )
 
 
-def _places(annotations: Path, folders: Sequence[Path], split: str) -> SplitPlaces:
+def _places(annotations: Path, folders: Sequence[Path], split: str) -> PanopticFiles:
     """`folders` begin with the root."""
     map_name = str(_first(annotations, "annotations").get("file_name"))
     photo_name = str(_first(annotations, "images").get("file_name"))
@@ -134,7 +121,7 @@ def _places(annotations: Path, folders: Sequence[Path], split: str) -> SplitPlac
     if maps is None or photos is None:
         what, name = ("PNGs", map_name) if maps is None else ("photos", photo_name)
         raise DataError(f"{annotations}: no folder of its {what}, as {name}, near it; {_REMEDY}")
-    return SplitPlaces(annotations, maps, photos)
+    return PanopticFiles(annotations, maps, photos)
 
 
 def _holding(
@@ -152,12 +139,9 @@ def _holding(
     return min(holding, key=key, default=None)
 
 
-def survey(splits: Mapping[str, SplitPlaces]) -> tuple[Survey, dict[str, PanopticDataset]]:
+def survey(splits: Mapping[str, PanopticFiles]) -> tuple[Survey, dict[str, PanopticDataset]]:
     """What train and val are like, and both as they were read. Raises what `read_panoptic` does."""
-    datasets = {
-        name: read_panoptic(places.annotations, images_dir=places.photos, panoptic_dir=places.maps, is_foreign=True)
-        for name, places in splits.items()
-    }
+    datasets = {name: files.read() for name, files in splits.items()}
     return _survey(datasets["train"], val=len(datasets["val"].images)), datasets
 
 

@@ -20,8 +20,7 @@ GROUP_OF_PQ = {f"PQ{suffix}": group for group, suffix in SUFFIX_OF_GROUP.items()
 def print_pq(summary: Summary, ignored: str = "", *, of: str = "on val, ") -> None:
     """A row for each system, a column for each group and measure, in the summary's order; then what is ignored."""
     rows = [{"system": system, **_values(groups)} for system, groups in summary.items()]
-    names = [name for name in rows[0] if name != "system"] if rows else []
-    print_table(f"Panoptic quality {of}percent (Th: things, St: stuff)", rows, dict.fromkeys(names, ".1f"))
+    print_table(f"Panoptic quality {of}percent (Th: things, St: stuff)", rows)
     if ignored:
         print(f"ignored: {ignored}")
 

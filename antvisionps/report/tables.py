@@ -26,13 +26,13 @@ def print_table(
 ) -> None:
     """A row for each record, a column for each key; numbers to the right, None as –.
 
-    `formats` has the format specification of columns of numbers, like {"score": ".3f"}. `width` is what text is folded
-    to, also in a pipe; None is the terminal's.
+    `formats` has the format specification of columns of numbers, like {"score": ".3f"}; without one a float has one
+    digit behind its point. `width` is what text is folded to, also in a pipe; None is the terminal's.
     """
     print(title if records else f"{title}: none\n")
     if not records:
         return
-    columns = {name: [_cell(record[name], (formats or {}).get(name, "")) for record in records] for name in records[0]}
+    columns = {name: [_cell(record[name], (formats or {}).get(name)) for record in records] for name in records[0]}
     texts = {name for name in columns if any(isinstance(record[name], str) for record in records)}
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
@@ -69,9 +69,10 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _cell(value: Any, format_spec: str) -> str:
+def _cell(value: Any, format_spec: str | None) -> str:
     """Names of a data set may hold anything: what would move the cursor or colour the terminal is replaced."""
     if value is None:
         return "–"
-    text = value if isinstance(value, str) else format(value, format_spec)
+    spec = format_spec or (".1f" if isinstance(value, float) else "")
+    text = value if isinstance(value, str) else format(value, spec)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

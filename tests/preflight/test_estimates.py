@@ -1,5 +1,7 @@
 """The arithmetic of `antvisionps check`."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from antvisionps.preflight.estimates import (
@@ -25,9 +27,10 @@ def test_a_peak_lies_on_the_line_through_two_measured_ones(small, large, pixels,
 
 
 def test_disk_needs_add_up():
-    sizes = {"weights_bytes": [100, 300], "checkpoint_bytes": [200, 600], "download_bytes": 42}
-    needs = disk_needs(**sizes, ends=2, images=10_000, hw=(480, 640))
-    assert {need.what: need.num_bytes for need in needs} == {
+    trials = [SimpleNamespace(weights_bytes=size, checkpoint_bytes=2 * size) for size in (100, 300)]
+    images = SimpleNamespace(predicted=10_000, hw=(480, 640))
+    needs = disk_needs(trials, images, ends=2, download_bytes=42)
+    assert {what: num_bytes for what, num_bytes, _ in needs} == {
         "data to download": 42,
         "checkpoints of a training": 1_800,
         "trained weights, twice": 800,

@@ -12,7 +12,7 @@ from typing import Any
 
 from antvisionps.core.errors import DataError
 from antvisionps.datasets.coco_instances import read_annotations, read_rows
-from antvisionps.datasets.conversion.id_pngs import PngFinder, read_labels
+from antvisionps.datasets.conversion.id_pngs import match_pngs, read_labels
 from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
 from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, same_categories
 from antvisionps.datasets.instance_ids import SegmentMap, to_segment_map
@@ -84,9 +84,10 @@ def _images(files: CocoFiles, categories: CategorySet) -> list[SourceImage]:
     images = [_image(row, photos, str(files.annotations)) for row in rows]
     if files.semantic is None:
         return images
-    maps = PngFinder(files.semantic, [image.photo for image in images])
+    of_images = [image.photo for image in images]
+    png_of = match_pngs(files.semantic, of_images, needed=of_images)
     return [
-        replace(image, read_map=partial(_read_stuff, maps.find(image.photo), (image.height, image.width), categories))
+        replace(image, read_map=partial(_read_stuff, png_of[image.photo], (image.height, image.width), categories))
         for image in images
     ]
 

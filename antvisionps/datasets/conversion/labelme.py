@@ -21,7 +21,7 @@ from antvisionps.core.input_files import files_below
 from antvisionps.core.json_files import read_json
 from antvisionps.core.skipped import SkippedRows
 from antvisionps.datasets.conversion.photos import PhotoFinder, annotated_hw
-from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
+from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, number_from_1
 from antvisionps.datasets.pictures import picture_suffixes
 from antvisionps.panoptic.ids import one_line
 from antvisionps.panoptic.photo import read_hw
@@ -69,17 +69,13 @@ def read_labelme(splits: dict[str, Path], wanted: Wanted, *, workers: int) -> So
     where = str(next(iter(splits.values())))
     categories = wanted.of_names(labels - NOT_LABELS, where=where)
     id_of = {category.name: category.category_id for category in categories.categories}
-    found: dict[str, list[SourceImage]] = {}
-    for name, images in shapes.items():
-        first = 1 + sum(map(len, found.values()))
-        found[name] = [_image(image_id, one, id_of) for image_id, one in enumerate(images, start=first)]
-    return SourceSet(categories, found)
+    return number_from_1(categories, {name: [_image(one, id_of) for one in images] for name, images in shapes.items()})
 
 
-def _image(image_id: int, one: _Shapes, id_of: dict[str, int]) -> SourceImage:
+def _image(one: _Shapes, id_of: dict[str, int]) -> SourceImage:
     regions = tuple((id_of[label], False, mask) for label, mask in one.regions if label in id_of)
     read_photo = None if one.photo.json is None else partial(_embedded_photo, one.photo.json)
-    return SourceImage(image_id, one.photo.path, *one.hw, regions, read_photo=read_photo)
+    return SourceImage(0, one.photo.path, *one.hw, regions, read_photo=read_photo)
 
 
 def _read_folder(folder: Path, split: str, workers: int) -> list[_Shapes]:

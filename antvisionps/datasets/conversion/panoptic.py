@@ -22,6 +22,10 @@ class PanopticFiles:
     maps: Path
     photos: Path
 
+    def read(self) -> PanopticDataset:
+        """Raises what `read_panoptic` does."""
+        return read_panoptic(self.annotations, images_dir=self.photos, panoptic_dir=self.maps, is_foreign=True)
+
 
 def read_panoptic_files(splits: dict[str, PanopticFiles], wanted: Wanted) -> SourceSet:
     """Raises DataError on splits of different categories and what `read_panoptic` and `check_files` do."""
@@ -63,7 +67,7 @@ def find_vistas(root: Path, version: str | None) -> dict[str, PanopticFiles]:
 
 
 def _read(files: PanopticFiles) -> PanopticDataset:
-    dataset = read_panoptic(files.annotations, images_dir=files.photos, panoptic_dir=files.maps, is_foreign=True)
+    dataset = files.read()
     check_files(dataset)
     return dataset
 

@@ -1,5 +1,6 @@
 """What the reader of any format hands over: categories, and images of regions that are to become panoptic maps."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -80,6 +81,13 @@ class Wanted:
         stuff = [{"isthing": 0} if str(row.get("name")) in self.stuff else {} for row in all_rows]
         described = [{"isthing": 1} | dict(row) | kind for row, kind in zip(all_rows, stuff, strict=True)]
         return CategorySet.from_json(described, where=where)
+
+
+def number_from_1(categories: CategorySet, splits: Mapping[str, Sequence[SourceImage]]) -> SourceSet:
+    """Of a format without image ids: the images get some in the order that they stand in, train's first."""
+    ids = itertools.count(1)
+    numbered = {name: [replace(image, image_id=next(ids)) for image in images] for name, images in splits.items()}
+    return SourceSet(categories, numbered)
 
 
 def same_categories(sets: Mapping[Path, CategorySet]) -> CategorySet:

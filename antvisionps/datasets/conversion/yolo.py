@@ -13,7 +13,7 @@ from antvisionps.core.errors import DataError
 from antvisionps.core.input_files import read_file
 from antvisionps.core.skipped import SkippedRows
 from antvisionps.datasets.conversion.photos import photo_hw
-from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted
+from antvisionps.datasets.conversion.source import SourceImage, SourceSet, Wanted, number_from_1
 from antvisionps.datasets.pictures import find_pictures
 from antvisionps.panoptic.gt_instances import Instance
 from antvisionps.panoptic.ids import whole_number
@@ -41,12 +41,11 @@ def read_yolo(data_yaml: Path, document: Any, wanted: Wanted, *, workers: int) -
     found: dict[str, list[SourceImage]] = {}
     for split in ("train", "val"):
         if document.get(split):
-            first = 1 + sum(map(len, found.values()))
-            photos = list(enumerate(_photos(data_yaml, document, split), start=first))
+            photos = _photos(data_yaml, document, split)
             found[split] = _read_split(data_yaml, photos, id_of, split, workers)
     if "train" not in found:
         raise DataError(f"{data_yaml}: expected the photos' folder under `train`, got none")
-    return SourceSet(categories, found)
+    return number_from_1(categories, found)
 
 
 def _names(path: Path, document: Any) -> dict[int, str]:
@@ -84,7 +83,7 @@ def _place(root: Path, name: str) -> Path:
 
 
 def _read_split(
-    data_yaml: Path, photos: list[tuple[int, Path]], id_of: dict[int, int], split: str, workers: int
+    data_yaml: Path, photos: list[Path], id_of: dict[int, int], split: str, workers: int
 ) -> list[SourceImage]:
     images, skipped = [], SkippedRows(str(data_yaml))
     lines = 0
@@ -104,13 +103,12 @@ def _read_split(
     return images
 
 
-def _open_reading(id_of: dict[int, int]) -> Callable[[tuple[int, Path]], tuple[SourceImage, int, int]]:
+def _open_reading(id_of: dict[int, int]) -> Callable[[Path], tuple[SourceImage, int, int]]:
     return partial(_read, id_of)
 
 
-def _read(id_of: dict[int, int], item: tuple[int, Path]) -> tuple[SourceImage, int, int]:
+def _read(id_of: dict[int, int], photo: Path) -> tuple[SourceImage, int, int]:
     """The image; how many boxes and how many outlines without area are left out."""
-    image_id, photo = item
     height, width = photo_hw(photo)
     path = _labels_of(photo)
     regions: list[Instance] = []
@@ -129,7 +127,7 @@ def _read(id_of: dict[int, int], item: tuple[int, Path]) -> tuple[SourceImage, i
             boxes += 1
         else:
             pointless += 1
-    return SourceImage(image_id, photo, height, width, tuple(regions)), boxes, pointless
+    return SourceImage(0, photo, height, width, tuple(regions)), boxes, pointless
 
 
 def _labels_of(photo: Path) -> Path:

@@ -1,12 +1,25 @@
-"""Findings about an installation or a planned run, printed with what mends them."""
+"""`antvisionps doctor`: what is installed; and findings of it or of a planned run, printed with what mends them."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from antvisionps.preflight.doctor import Finding
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("doctor", help="what is installed, what is missing, and how to mend it")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from antvisionps.preflight.doctor import examine
+
+    report(examine(Path()))
 
 
 def report(findings: Iterable[Finding]) -> None:
