@@ -20,7 +20,7 @@ from antvisionps.panoptic.segment_runs import find_runs, write_runs
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
 from antvisionps.panoptic.splits import MANIFEST, SplitName, runs_path
 from antvisionps.predictions.instances import ImageInstances, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, MASK_PROBS_SIZE, SEMANTIC_FILE, CacheHeader
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from antvisionps.preflight.images import coco_like_categories
 
@@ -206,4 +206,4 @@ def _write_routing(folder: Path) -> None:
 
 def cache_paths(root: Path, file_name: str) -> list[Path]:
     """A file of the val split's cache of each end."""
-    return [cache_path(root / "predictions", end=end, split="val", file_name=file_name) for end in STRIDE_OF_END]
+    return [root / "predictions" / end / "val" / file_name for end in STRIDE_OF_END]

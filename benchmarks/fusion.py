@@ -34,8 +34,8 @@ import hotcoco.panoptic as hotcoco
 import numpy as np
 
 from antvisionps.fusion.system import load_kernels
-from antvisionps.panoptic.png import encode_runs
-from antvisionps.panoptic.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader, find_runs
+from antvisionps.panoptic.png import encode_segment_ids
+from antvisionps.panoptic.segment_runs import IMAGES_PER_GROUP, SegmentRunsReader
 from antvisionps.panoptic.splits import open_split, runs_path
 from antvisionps.parallel.images import map_images
 from antvisionps.pipeline.score import score_systems
@@ -175,14 +175,13 @@ def _open_floor(root: Path) -> Callable[[int], None]:
     truth, out = open_split(root / "prepared", "val"), root / "floor"
     gt_runs = SegmentRunsReader(runs_path(root / "prepared"), truth.images, remedy="")
     out.mkdir(exist_ok=True)
-    maps = [find_runs(truth.load_segment_ids(image), image.segments) for image in truth.images[:8]]
+    maps = [truth.load_segment_ids(image) for image in truth.images[:8]]
 
     def decode_and_encode(image_id: int) -> None:
         for reader in readers:
             reader.read(image_id)
         image = truth.images[image_id]
-        runs = maps[image_id % len(maps)]
-        (out / image.panoptic_file_name).write_bytes(encode_runs(runs.lengths, runs.segment_indices, width=WIDTH))
+        (out / image.panoptic_file_name).write_bytes(encode_segment_ids(maps[image_id % len(maps)]))
         if image_id % IMAGES_PER_GROUP == 0:
             for _ in range(2):  # of the truth and, as many, of the fused maps
                 gt_runs.read(image_id // IMAGES_PER_GROUP)

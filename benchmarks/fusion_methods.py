@@ -122,9 +122,7 @@ def variants(system: str, params: Params, places: argparse.Namespace) -> Iterato
 
     def calibrated(plain: str, method: str, **changes: object) -> Variant:
         """Fitted here, on the held-out images, from where stage calibrate begins."""
-        start = starting_settings(
-            system, params, changed(method, **changes).fuse, caches=heldout, routing=places.routing
-        )
+        start = starting_settings(system, changed(method, **changes), caches=heldout, routing=places.routing)
         return Variant(calibrate(start, trial).apply(settings(method, **changes)), plain)
 
     for method, presets in (("heuristic", PRESETS), ("panoptic_head", ("upsnet",))):

@@ -26,9 +26,7 @@ FLOORS = (
     {"experiments", "inspection", "preflight"},
     {"cli"},
 )
-"""The packages of antvisionps; each imports those of the floors below it and the neighbours that BESIDE allows."""
-
-BESIDE = {"fusion": {"evaluation"}}
+"""The packages of antvisionps; each imports those of the floors below it."""
 
 MODEL_FLOORS = ("blocks", "training", "networks", "inference", "monitor")
 """The same within antvisionps/models, where each network is a package that knows no other network."""
@@ -73,7 +71,7 @@ def test_every_module_is_in_a_room():
 
 @pytest.mark.parametrize("room", sorted(set().union(*FLOORS)))
 def test_imports_run_one_way(room):
-    allowed = {room, *BESIDE.get(room, ())}.union(*FLOORS[: floor_of(room)])
+    allowed = {room}.union(*FLOORS[: floor_of(room)])
     modules = [module for module in MODULES if room_of(module) == room]
     upwards = [
         f"{module} imports {name}"

@@ -38,9 +38,8 @@ def _report(args: argparse.Namespace) -> None:
     from antvisionps.panoptic.splits import dataset_fingerprint, open_split
     from antvisionps.params.whole import load_params
     from antvisionps.pipeline.paths import read_pipeline_paths
-    from antvisionps.pipeline.report import photo_sizes
     from antvisionps.report.comparison import write_comparison
-    from antvisionps.report.page import names_of_page
+    from antvisionps.report.page import PhotoSizes, names_of_page
     from antvisionps.report.provenance import package_versions
 
     refuse_other_files(args.out, names=names_of_page())
@@ -54,7 +53,7 @@ def _report(args: argparse.Namespace) -> None:
             [_compared(run, runs, truth) for run in runs],
             truth,
             draws=draws,
-            sizes=photo_sizes(params),
+            sizes=PhotoSizes(**params.report.model_dump()),
             provenance={"dataset": dataset_fingerprint(prepared), "weights": {}, "versions": package_versions()},
             workers=params.runtime.workers,  # here: no other machine has what comes out of a revision
         )

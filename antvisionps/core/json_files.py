@@ -1,4 +1,4 @@
-"""JSON files, read with the remedy in the error."""
+"""JSON files: written as people read them, and read with the remedy in the error."""
 
 import codecs
 import io
@@ -11,6 +11,10 @@ from typing import Any
 from antvisionps.core.errors import AntVisionPSError, CacheError, first_line
 from antvisionps.core.input_files import open_file, read_file
 from antvisionps.core.json_depth import ShallowJson
+
+
+def write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(

@@ -1,14 +1,38 @@
-"""Parquet files of our own stages, read with the remedy in the error."""
+"""Parquet files of our own stages: written in row groups, and read with the remedy in the error."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.errors import AntVisionPSError, clipped, clipped_text, first_line
 from antvisionps.core.input_files import refuse_other_than_file
+
+
+@contextmanager
+def write_groups(
+    path: Path, schema: pa.Schema, to_columns: Callable[[list[Any]], list[Any]], *, size: int, **options: Any
+) -> Iterator[Callable[[Any], None]]:
+    """Yields what appends an item; `size` of them, of which `to_columns` makes the columns, are a row group."""
+    pending: list[Any] = []
+
+    def flush() -> None:
+        table = pa.table(to_columns(pending), schema=schema)
+        writer.write_table(table, row_group_size=max(1, len(table)))
+        pending.clear()
+
+    def write(item: Any) -> None:
+        pending.append(item)
+        if len(pending) == size:
+            flush()
+
+    with pq.ParquetWriter(path, schema, write_page_checksum=True, **options) as writer:
+        yield write
+        if pending:
+            flush()
 
 
 class ParquetReader(AbstractContextManager["ParquetReader"]):

@@ -82,16 +82,17 @@ def match_image(predicted: ImageInstances, gt: GtInstances) -> ImageMatches:
         annotated = np.flatnonzero(gt.category_ids == category_id)
         is_crowd = gt.is_crowd[annotated]
         own = slice(*np.searchsorted(found, [category_id, category_id + 1]))
-        all_ious = _mask_ious(predicted, order[own], gt, annotated)
+        all_ious = mask_ious(predicted, order[own], gt, annotated)
         matched[:, own], ignored[:, own], ious[own] = _match_detections(all_ious, is_crowd)
         n_gt[category_id] = int(np.count_nonzero(~is_crowd))
     return ImageMatches(found, predicted.scores[order], matched, ignored, ious, n_gt)
 
 
-def _mask_ious(predicted: ImageInstances, found: np.ndarray, gt: GtInstances, annotated: np.ndarray) -> np.ndarray:
-    """(D, G) float64; with a crowd it is the intersection over the detection's area."""
-    if not len(found):
-        return np.zeros((0, len(annotated)))
+def mask_ious(predicted: ImageInstances, found: np.ndarray, gt: GtInstances, annotated: np.ndarray) -> np.ndarray:
+    """(D, G) float64 of the instances at these places, whose masks are parsed before; with a crowd the intersection
+    over the detection's area."""
+    if not len(found) or not len(annotated):
+        return np.zeros((len(found), len(annotated)))
     size = [predicted.height, predicted.width]
     ious: np.ndarray = coco_mask.iou(
         [{"size": size, "counts": predicted.rles[index]} for index in found],

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from antvisionps.evaluation.semantic_reliability import pixels_of_cells
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.predictions.semantic import ImageSemantics
@@ -44,7 +43,7 @@ def disagreement(
     """Of two ends or more, of one image. The others are read at the cell below each centre of the grid; probabilities
     are taken to sum to 1 in each cell; of equal ones the lowest class index is the likeliest."""
     choose = max if grid == "finest" else min
-    rows, columns = pixels_of_cells(choose(ends, key=lambda end: end.planes[0].size))
+    rows, columns = choose(ends, key=lambda end: end.planes[0].size).pixels_of_cells()
     listed = sorted({categories.class_index(key) for end in ends for key in end.category_ids.tolist()})
     probs = np.zeros((len(ends), len(listed), len(rows), len(columns)), dtype=np.float32)
     for of_end, end in zip(probs, ends, strict=True):

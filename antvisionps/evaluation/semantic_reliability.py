@@ -17,25 +17,10 @@ def semantic_reliability(
 ) -> Reliability:
     """gt_ids (H, W) segment ids of the image. Cells on void, and cells whose centre is beyond the photo, do not count;
     one without any probability is wrong."""
-    rows, columns = pixels_of_cells(predicted)
+    rows, columns = predicted.pixels_of_cells()
     gt = class_index_map(gt_ids[np.ix_(rows, columns)], image, categories)
     likeliest, confidence = (grid[: len(rows), : len(columns)] for grid in likeliest_classes(predicted, categories))
     is_right = (likeliest == gt) & (confidence > 0)
     level = (confidence + LEVELS * is_right.astype(np.intp))[gt != VOID_CLASS_INDEX]
     times = np.bincount(level, minlength=2 * LEVELS)
     return Reliability.of(np.tile(np.arange(LEVELS) / 255, 2), np.arange(2 * LEVELS) >= LEVELS, times)
-
-
-def pixels_of_cells(predicted: ImageSemantics) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the columns of the photo's pixels below the centres of the cells, of those that lie on it."""
-    _, rows, columns = predicted.planes.shape
-    return (
-        _centres(rows, stride=predicted.stride, input_px=predicted.input_height, size_px=predicted.height),
-        _centres(columns, stride=predicted.stride, input_px=predicted.input_width, size_px=predicted.width),
-    )
-
-
-def _centres(cells: int, *, stride: float, input_px: int, size_px: int) -> np.ndarray:
-    """The pixel of the original image below the centre of each cell, of those that lie on it."""
-    on_input = (np.arange(cells) + 0.5) * stride
-    return (on_input[on_input < input_px] * size_px / input_px).astype(np.int64)

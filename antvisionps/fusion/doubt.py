@@ -22,6 +22,6 @@ def pixel_doubt(fused: FusedImage, average: SemanticAverage, categories: Categor
         left, top, width, height = segment.bbox_xywh
         box = slice(top, top + height), slice(left, left + width)
         on_segment = fused.segment_ids[box] == segment.segment_id
-        probs = average.probabilities(categories.class_index(segment.category_id))[box][on_segment]
+        probs = average.probabilities(categories.class_index(segment.category_id), *box)[on_segment]
         doubt[box][on_segment] = 1 - (probs if segment.probability is None else np.minimum(probs, segment.probability))
     return doubt

@@ -113,7 +113,6 @@ def fuse_image_by_head(
     *,
     categories: CategorySet,
     end_of_category: Mapping[int, str] | None,
-    semantic_end: str,
     rules: HeuristicRules,
 ) -> FusedImage:
     """The panoptic map of one image; arguments as those of the heuristic's `fuse_image`.
@@ -140,7 +139,7 @@ def fuse_image_by_head(
         class_map,
         {},
         categories=categories,
-        semantic_end=semantic_end,
+        semantic_end=semantics.end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
     return FusedImage(

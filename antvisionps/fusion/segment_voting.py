@@ -97,7 +97,7 @@ def _measures(image: ImageInstances, average: SemanticAverage, categories: Categ
     for index, category_id in enumerate(image.category_ids.tolist()):
         left, top, mask = image.runs.crop(index)
         rows, columns = slice(top, top + mask.shape[1]), slice(left, left + mask.shape[0])
-        on_mask = average.probabilities_in(categories.class_index(category_id), rows, columns).T[mask]
+        on_mask = average.probabilities(categories.class_index(category_id), rows, columns).T[mask]
         values[index] = len(on_mask), on_mask.mean(dtype=np.float64) if len(on_mask) else 0.0
     return _log_and_logit(values, average)
 
@@ -156,8 +156,8 @@ def stuff_features(fused: FusedImage, average: SemanticAverage, categories: Cate
     for row, segment in enumerate(stuff):
         left, top, width, height = segment.bbox_xywh
         box = slice(top, top + height), slice(left, left + width)
-        plane = average.probabilities(categories.class_index(segment.category_id))
-        values[row] = segment.area_px, plane[box][ids[box] == segment.segment_id].mean(dtype=np.float64)
+        probs = average.probabilities(categories.class_index(segment.category_id), *box)
+        values[row] = segment.area_px, probs[ids[box] == segment.segment_id].mean(dtype=np.float64)
     return SegmentFeatures(np.array([s.category_id for s in stuff], dtype=np.int64), _log_and_logit(values, average))
 
 
@@ -168,20 +168,13 @@ def fuse_by_probability(
     *,
     acceptance: Acceptance,
     categories: CategorySet,
-    semantic_end: str,
     rules: HeuristicRules,
 ) -> FusedImage:
     """The panoptic map of one image by steps 2 to 4, from its `thing_features`. Of the rules it takes the overlap."""
     calibrated = calibrate_scores(joined, features, acceptance.things)
     least = acceptance.min_probabilities
     fused = paste_accepted(
-        calibrated,
-        average,
-        paste_by=acceptance.paste_by,
-        least=least,
-        categories=categories,
-        semantic_end=semantic_end,
-        rules=rules,
+        calibrated, average, paste_by=acceptance.paste_by, least=least, categories=categories, rules=rules
     )
     stuff = stuff_features(fused, average, categories)
     return accept_stuff(fused, acceptance.stuff.probabilities(stuff.values, stuff.category_ids), acceptance)
@@ -194,7 +187,6 @@ def paste_accepted(
     paste_by: PasteBy,
     least: Mapping[int, float],
     categories: CategorySet,
-    semantic_end: str,
     rules: HeuristicRules,
 ) -> FusedImage:
     """Step 3: the instances that reach the least probability of their category, and all stuff."""
@@ -202,8 +194,8 @@ def paste_accepted(
     if paste_by == "panoptic_head":
         fuse = partial(fuse_image_by_head, calibrated.instances, average)
     else:
-        fuse = partial(fuse_image, calibrated.instances, average.class_map)
-    return fuse(categories=categories, end_of_category=None, semantic_end=semantic_end, rules=rules)
+        fuse = partial(fuse_image, calibrated.instances, average.class_map, semantic_end=average.end)
+    return fuse(categories=categories, end_of_category=None, rules=rules)
 
 
 def accept_stuff(fused: FusedImage, probabilities: np.ndarray, acceptance: Acceptance) -> FusedImage:

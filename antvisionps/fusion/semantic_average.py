@@ -126,7 +126,7 @@ class SemanticAverage:
     """The average of all ends on the finest end's grid, for a photo of height x width.
 
     class_indices (K,) uint8 ascending; classes that are not listed are 0 everywhere. `planes` add up to `sums`.
-    `has_things`: class 0 is a thing.
+    `has_things`: class 0 is a thing · `end`: the names of those that were averaged, joined by +.
     """
 
     height: int
@@ -136,6 +136,7 @@ class SemanticAverage:
     total: float
     grid: _Grid
     has_things: bool
+    end: str = ""
 
     @cached_property
     def sums(self) -> np.ndarray:
@@ -166,21 +167,12 @@ class SemanticAverage:
         """(height, width) float32 in 0 to 1: the largest average probability of the grid, interpolated."""
         return self._at_pixels(self.sums.max(axis=0) / np.float32(self.total))
 
-    def probabilities(self, class_index: int) -> np.ndarray:
-        """(height, width) float32 in 0 to 1: the average probability of a class, interpolated."""
-        if class_index not in self._probabilities:
-            self._probabilities[class_index] = self.probabilities_in(class_index, slice(None), slice(None))
-        return self._probabilities[class_index]
-
-    def probabilities_in(self, class_index: int, rows: slice, columns: slice) -> np.ndarray:
-        """The same of some rows and columns alone."""
+    def probabilities(self, class_index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """(height, width), or of some rows and columns, float32 in 0 to 1: the average probability of a class,
+        interpolated."""
         places = np.flatnonzero(self.class_indices == class_index)
         plane = self.sums[places[0]] if len(places) else np.zeros(self.grid.shape, dtype=np.float32)
         return self._at_pixels(plane / np.float32(self.total), rows, columns)
-
-    @cached_property
-    def _probabilities(self) -> dict[int, np.ndarray]:
-        return {}
 
     @cached_property
     def logits(self) -> np.ndarray:

@@ -1,8 +1,7 @@
 """One way from the predictions of all ends to a panoptic map: what stage `fuse` does to every image, and `calibrate`
 tries out."""
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -48,16 +47,9 @@ class FusionSettings:
 
 
 def load_kernels() -> None:
-    """Loads the compiled parts of fusing, or compiles them, before worker processes are forked.
-
-    What is loaded is no garbage: neither this process nor its workers look through it again.
-    """
-    gc.disable()
+    """Loads the compiled parts of fusing, or compiles them, before worker processes are forked."""
     import antvisionps.fusion.map_kernels
     import antvisionps.fusion.semantic_kernels  # noqa: F401
-
-    gc.freeze()
-    gc.enable()
 
 
 def fuse_predictions(
@@ -93,19 +85,7 @@ def fuse_by_each(
             joined[union] = join(own, tried)
         if average not in averages:
             averages[average] = average_weighted(semantics, categories=categories, settings=tried)
-        yield fuse_average(
-            joined[union],
-            averages[average],
-            semantic_end=semantic_end(semantics, tried),
-            categories=categories,
-            settings=tried,
-        )
-
-
-def semantic_end(semantics: Iterable[str], settings: FusionSettings) -> str:
-    """Of these ends the names of those whose semantics count, joined by +."""
-    present = set(semantics)
-    return "+".join(end for end in settings.semantic_ends() if end in present)
+        yield fuse_average(joined[union], averages[average], categories=categories, settings=tried)
 
 
 def average_weighted(
@@ -118,9 +98,10 @@ def average_weighted(
         if end in semantics
     }
     weights = [settings.weight_of_end[end] for end in present]
-    return average_semantics(
+    average = average_semantics(
         list(present.values()), weights=weights, categories=categories, average_of=settings.average_of
     )
+    return replace(average, end="+".join(present))
 
 
 def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
@@ -133,12 +114,7 @@ def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> J
 
 
 def fuse_average(
-    joined: JoinedInstances,
-    average: SemanticAverage,
-    *,
-    semantic_end: str,
-    categories: CategorySet,
-    settings: FusionSettings,
+    joined: JoinedInstances, average: SemanticAverage, *, categories: CategorySet, settings: FusionSettings
 ) -> FusedImage:
     """The panoptic map of one image from joined instances and averaged semantics."""
     if settings.method == "panoptic_head":
@@ -147,7 +123,6 @@ def fuse_average(
             average,
             categories=categories,
             end_of_category=settings.end_of_category,
-            semantic_end=semantic_end,
             rules=settings.rules,
         )
     elif settings.acceptance is not None:
@@ -158,7 +133,6 @@ def fuse_average(
             average,
             acceptance=settings.acceptance,
             categories=categories,
-            semantic_end=semantic_end,
             rules=settings.rules,
         )
     else:
@@ -167,7 +141,7 @@ def fuse_average(
             average.class_map,
             categories=categories,
             end_of_category=settings.end_of_category,
-            semantic_end=semantic_end,
+            semantic_end=average.end,
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )

@@ -6,7 +6,6 @@ It is fitted on held-out cells, by the mean of −log p of the true class.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from pydantic import Field, RootModel
 
 from antvisionps.core.documents import read_document
-from antvisionps.evaluation.semantic_reliability import pixels_of_cells
+from antvisionps.core.json_files import write_json
 from antvisionps.fusion.semantic_average import FLOOR
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, CategorySet
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
@@ -50,7 +49,7 @@ class TemperatureLoss:
     ) -> TemperatureLoss:
         """gt_ids (H, W) segment ids of the image. Cells on void do not count. A true class below FLOOR counts as FLOOR:
         what is less, the cache cannot tell from impossible."""
-        gt = class_index_map(gt_ids[np.ix_(*pixels_of_cells(predicted))], image, categories)
+        gt = class_index_map(gt_ids[np.ix_(*predicted.pixels_of_cells())], image, categories)
         is_counted = gt != VOID_CLASS_INDEX
         gt = gt[is_counted]
         predicted_classes = [categories.class_index(category_id) for category_id in predicted.category_ids.tolist()]
@@ -85,8 +84,7 @@ class TemperatureLoss:
 
 
 def write_temperatures(calibration: Path, temperature_of_end: Mapping[str, float]) -> None:
-    text = json.dumps(dict(sorted(temperature_of_end.items())), indent=2)
-    (calibration / TEMPERATURES_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(calibration / TEMPERATURES_FILE, dict(sorted(temperature_of_end.items())))
 
 
 def read_temperatures(calibration: Path) -> dict[str, float]:

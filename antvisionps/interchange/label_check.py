@@ -105,15 +105,10 @@ def _void_label(categories: CategorySet) -> int:
 
 def _count_pixels(semantics: ImageSemantics, class_map: np.ndarray, categories: CategorySet) -> Counts:
     """By the likeliest category at the middle of each cell of the grid."""
-    rows, columns = (
-        np.minimum((np.arange(cells) + 0.5) * semantics.stride * side_px / input_px, side_px - 1).astype(int)
-        for cells, side_px, input_px in zip(
-            semantics.planes.shape[1:], class_map.shape, (semantics.input_height, semantics.input_width), strict=True
-        )
-    )
+    rows, columns = semantics.pixels_of_cells()
     labels = semantics.category_ids[semantics.planes.argmax(axis=0)]
     labels[~semantics.planes.any(axis=0)] = _void_label(categories)
-    return _count(labels, class_map[np.ix_(rows, columns)], categories)
+    return _count(labels[: len(rows), : len(columns)], class_map[np.ix_(rows, columns)], categories)
 
 
 def _count_instances(found: ImageInstances, class_map: np.ndarray, categories: CategorySet) -> Counts:

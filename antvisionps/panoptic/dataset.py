@@ -14,14 +14,8 @@ from antvisionps.core.input_files import read_file
 from antvisionps.panoptic.categories import VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.photo import SWAPS_SIDES, OtherSizeError, Photo, read_orientation, read_photo, untag_command
 from antvisionps.panoptic.png import PngHeader, decode_segment_ids, read_header
-from antvisionps.panoptic.segment_runs import SegmentRuns, index_runs, segment_areas_px
-from antvisionps.panoptic.segments import (
-    UNKNOWN_AREA_PX,
-    UNKNOWN_BBOX_XYWH,
-    PanopticImage,
-    fill_in_measures,
-    run_lengths,
-)
+from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs
+from antvisionps.panoptic.segments import UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH, PanopticImage, measure_runs, run_lengths
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,9 @@ class PanopticDataset:
         return segment_ids
 
     def load_runs(self, image: PanopticImage) -> tuple[SegmentRuns, PanopticImage]:
-        """The map's runs, and the image with the areas that its JSON leaves out. Raises what `load_segment_ids` and
-        `measure` do."""
-        segment_ids, header = self._read_map(image)
-        lengths, ids = run_lengths(segment_ids)
-        self._check_segments(image, ids, header)
-        runs = index_runs(lengths, ids, _listed(image))
-        areas_px = segment_areas_px(runs, _listed(image))
-        self._refuse_other_areas(image, areas_px)
-        measured = tuple(segment._replace(area_px=areas_px[segment.segment_id]) for segment in image.segments)
-        return runs, replace(image, segments=measured)
+        """The map's runs, and the image with whole segments. Raises what `load_segment_ids` and `measure` do."""
+        segment_ids = self.load_segment_ids(image)
+        return find_runs(segment_ids, image.segments), self.measure(image, segment_ids)
 
     def _read_map(self, image: PanopticImage) -> tuple[np.ndarray, PngHeader]:
         path = self.panoptic_path(image)
@@ -95,11 +82,15 @@ class PanopticDataset:
     def measure(self, image: PanopticImage, segment_ids: np.ndarray) -> PanopticImage:
         """The image with whole segments: what its JSON leaves out is taken from its map. Raises DataError when a
         segment's area in the JSON is not its number of pixels: PQ's union counts with it."""
-        runs = index_runs(*run_lengths(segment_ids), _listed(image))
-        self._refuse_other_areas(image, segment_areas_px(runs, _listed(image)))
-        if any(one.area_px == UNKNOWN_AREA_PX or one.bbox_xywh == UNKNOWN_BBOX_XYWH for one in image.segments):
-            return replace(image, segments=fill_in_measures(image.segments, segment_ids))
-        return image
+        found = measure_runs(*run_lengths(segment_ids), width=image.width)
+        areas_px = {segment_id: area_px for segment_id, area_px, _ in found}
+        self._refuse_other_areas(image, areas_px)
+        box_of = {segment_id: bbox_xywh for segment_id, _, bbox_xywh in found}
+        box_of |= {one.segment_id: one.bbox_xywh for one in image.segments if one.bbox_xywh != UNKNOWN_BBOX_XYWH}
+        whole = (
+            one._replace(area_px=areas_px[one.segment_id], bbox_xywh=box_of[one.segment_id]) for one in image.segments
+        )
+        return replace(image, segments=tuple(whole))
 
     def _refuse_other_areas(self, image: PanopticImage, areas_px: Mapping[int, int]) -> None:
         for segment in sorted(image.segments, key=attrgetter("segment_id")):

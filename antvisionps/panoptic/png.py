@@ -145,19 +145,10 @@ def _palette_indices(png: bytes) -> np.ndarray:
 def encode_segment_ids(segment_ids: np.ndarray) -> bytes:
     """The PNG of (H, W) integers from 0 to 256³ - 1; the same map gives the same bytes on every machine. Raises
     ValueError on others."""
-    _refuse_unfit(segment_ids)
-    return _encode(np.ascontiguousarray(segment_ids, dtype="<i4"))
-
-
-def encode_runs(lengths: np.ndarray, segment_ids: np.ndarray, *, width: int) -> bytes:
-    """The same from the map's runs in raster order: their lengths (R,), of whole rows together, and ids (R,)."""
-    _refuse_unfit(segment_ids)
-    return _encode(np.repeat(segment_ids.astype("<i4"), lengths).reshape(-1, width))
-
-
-def _encode(segment_ids: np.ndarray) -> bytes:
+    if segment_ids.size and not 0 <= segment_ids.min() <= segment_ids.max() <= MAX_SEGMENT_ID:
+        raise ValueError(f"segment ids go from {segment_ids.min()} to {segment_ids.max()}; 0 to {MAX_SEGMENT_ID} fit")
     height, width = segment_ids.shape
-    rgba = segment_ids.view(np.uint8).reshape(height, width, 4)
+    rgba = np.ascontiguousarray(segment_ids, dtype="<i4").view(np.uint8).reshape(height, width, 4)
     rows = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB).reshape(height, 3 * width)
     filtered = np.empty((height, 1 + 3 * width), dtype=np.uint8)
     filtered[:, 0] = _UP
@@ -187,8 +178,3 @@ def _pack(rgba: np.ndarray) -> np.ndarray:
     ids: np.ndarray = rgba.view("<i4")[..., 0]
     ids &= MAX_SEGMENT_ID
     return ids
-
-
-def _refuse_unfit(segment_ids: np.ndarray) -> None:
-    if segment_ids.size and not 0 <= segment_ids.min() <= segment_ids.max() <= MAX_SEGMENT_ID:
-        raise ValueError(f"segment ids go from {segment_ids.min()} to {segment_ids.max()}; 0 to {MAX_SEGMENT_ID} fit")

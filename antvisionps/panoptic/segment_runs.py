@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import DataError
-from antvisionps.core.parquet_files import ParquetReader
+from antvisionps.core.parquet_files import ParquetReader, write_groups
 from antvisionps.panoptic.segments import PanopticImage, Segment, run_lengths
 
 RUNS_FILE = "runs.parquet"
@@ -70,36 +69,19 @@ def join_runs(maps: Sequence[SegmentRuns]) -> SegmentRuns:
 @contextmanager
 def write_runs(path: Path) -> Iterator[Callable[[SegmentRuns], None]]:
     """Yields what appends the map of one image; images in the order of the JSON, ascending id."""
-    pending: list[SegmentRuns] = []
 
-    def flush() -> None:
-        columns = [np.concatenate([getattr(runs, name) for runs in pending]) for name in ("lengths", "segment_indices")]
-        table = pa.table(columns, schema=_SCHEMA)
-        writer.write_table(table, row_group_size=len(table))
-        pending.clear()
+    def to_columns(maps: Sequence[SegmentRuns]) -> list[np.ndarray]:
+        joined = join_runs(maps)
+        return [joined.lengths, joined.segment_indices]
 
-    def write(runs: SegmentRuns) -> None:
-        pending.append(runs)
-        if len(pending) == IMAGES_PER_GROUP:
-            flush()
-
+    # Small numbers in 32 bits: split into bytes, LZ4 makes them smaller than zstd does as they are, and four times as
+    # fast.
+    plain = {"use_byte_stream_split": True, "use_dictionary": False, "write_statistics": False}
     with (
         atomic_file(path) as unfinished,
-        pq.ParquetWriter(
-            unfinished,
-            _SCHEMA,
-            # Small numbers in 32 bits: split into bytes, LZ4 makes them smaller than zstd does as they are, and four
-            # times as fast.
-            compression="lz4",
-            use_byte_stream_split=True,
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        ) as writer,
+        write_groups(unfinished, _SCHEMA, to_columns, size=IMAGES_PER_GROUP, compression="lz4", **plain) as write,
     ):
         yield write
-        if pending:
-            flush()
 
 
 class SegmentRunsReader:

@@ -10,7 +10,7 @@ from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, C
 from antvisionps.panoptic.ids import ImageId, number_ids
 
 UNKNOWN_AREA_PX, UNKNOWN_BBOX_XYWH = -1, (-1, -1, -1, -1)
-"""Of a segment whose JSON does not tell them, until `fill_in_measures` takes them from the map."""
+"""Of a segment whose JSON does not tell them, until `PanopticDataset.measure` takes them from the map."""
 
 
 class Segment(NamedTuple):  # made in two thirds of the time of a frozen dataclass
@@ -113,21 +113,6 @@ def measure_runs(
     )
     rows = np.stack([ids[first], area_px, left, top, right + 1 - left, bottom + 1 - top], axis=1).tolist()
     return [(segment_id, area, (x, y, w, h)) for segment_id, area, x, y, w, h in rows if segment_id != VOID_SEGMENT_ID]
-
-
-def fill_in_measures(segments: Sequence[Segment], segment_ids: np.ndarray) -> tuple[Segment, ...]:
-    """The segments of an (H, W) map, with the areas and boxes that their JSON did not tell taken from it."""
-    category_ids = {segment.segment_id: segment.category_id for segment in segments}
-    of_map = {segment.segment_id: segment for segment in measure_segments(segment_ids, category_ids=category_ids)}
-
-    def fill_in(segment: Segment) -> Segment:
-        area_px, bbox_xywh = of_map[segment.segment_id].area_px, of_map[segment.segment_id].bbox_xywh
-        return segment._replace(
-            area_px=area_px if segment.area_px == UNKNOWN_AREA_PX else segment.area_px,
-            bbox_xywh=bbox_xywh if segment.bbox_xywh == UNKNOWN_BBOX_XYWH else segment.bbox_xywh,
-        )
-
-    return tuple(map(fill_in, segments))
 
 
 def run_starts(*maps: np.ndarray) -> np.ndarray:

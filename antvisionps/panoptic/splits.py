@@ -25,6 +25,7 @@ from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.checksums import file_sha256
 from antvisionps.core.documents import Document, read_document
 from antvisionps.core.errors import DataError
+from antvisionps.core.json_files import write_json
 from antvisionps.core.progress import progress
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
@@ -33,7 +34,7 @@ from antvisionps.panoptic.gt_instances import REMEDY, GtInstances, Instance, wri
 from antvisionps.panoptic.heldout import refuse_unusable_counts, take_out
 from antvisionps.panoptic.ids import ImageId
 from antvisionps.panoptic.photo import SWAPS_SIDES, warn_of_turned_photos
-from antvisionps.panoptic.segment_runs import SegmentRuns, find_runs, write_runs
+from antvisionps.panoptic.segment_runs import SegmentRuns, write_runs
 from antvisionps.panoptic.segments import PanopticImage, number_images
 
 SplitName = Literal["train", "heldout", "val", "monitor"]
@@ -79,7 +80,7 @@ class _Manifest(Document):
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
     """An image with whole segments; sha256 (hex) of its two files; sha256 of the size and the decoded pixels of its
-    photo, upright and as they are stored; its EXIF orientation; the runs of its map where they are asked for."""
+    photo, upright and as they are stored; its EXIF orientation; the runs of its map, until they are written."""
 
     image: PanopticImage
     photo: str
@@ -207,7 +208,7 @@ def write_splits(
         "root": root,
         "splits": {name: _describe(dataset, Path(root or folder)) for name, dataset in datasets.items()},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
 
 
 def check_splits(train: PanopticDataset, val: PanopticDataset, heldout_images: int, monitor_images: int) -> None:
@@ -265,16 +266,14 @@ def _describe(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
     return described if dataset.instances is None else described | {"instances": dataset.instances.name}
 
 
-def check_image(dataset: PanopticDataset, image: PanopticImage, *, find_its_runs: bool = False) -> CheckedImage:
-    """Decodes an image's photo and map whole. Raises what `load_photo`, `load_segment_ids` and `measure` do."""
+def check_image(dataset: PanopticDataset, image: PanopticImage) -> CheckedImage:
+    """Decodes an image's photo and map whole. Raises what `load_photo` and `load_runs` do."""
     opened = dataset.read_photo(image)
     pixels = stored_pixels = _hash_pixels(opened.rgb)
     if opened.stored is not opened.rgb:
         stored_pixels = _hash_pixels(opened.stored)
-    segment_ids = dataset.load_segment_ids(image)
-    image = dataset.measure(image, segment_ids)
+    runs, image = dataset.load_runs(image)
     photo, panoptic = (file_sha256(path(image)) for path in (dataset.photo_path, dataset.panoptic_path))
-    runs = find_runs(segment_ids, image.segments) if find_its_runs else None
     return CheckedImage(image, photo, panoptic, pixels, stored_pixels, opened.orientation, runs)
 
 
@@ -285,10 +284,9 @@ def _check_images(
 
     Threads do: reading, decoding and hashing all run outside Python's lock.
     """
-    check = partial(check_image, dataset, find_its_runs=keep_runs is not None)
     checked = []
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(check, dataset.images)
+        found = pool.map(partial(check_image, dataset), dataset.images)
         for one in progress(found, description=f"check {split}", total=len(dataset.images), unit="image"):
             checked.append(replace(one, runs=None))
             if keep_runs is not None:

@@ -6,7 +6,6 @@ chosen on the other half: that PQ tells whether calibration helps on images that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.json_files import write_json
 from antvisionps.core.progress import progress
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
 from antvisionps.fusion.calibration import (
@@ -33,9 +33,8 @@ from antvisionps.fusion.temperature import write_temperatures
 from antvisionps.fusion.voting_document import AutoRules
 from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers, map_images, open_workers
-from antvisionps.params.fusion import FusionChoices
 from antvisionps.params.whole import Params
-from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
+from antvisionps.pipeline.calibrate_auto import calibrate_auto
 from antvisionps.pipeline.fit_temperatures import fit_temperatures
 from antvisionps.pipeline.settings import plain_settings
 from antvisionps.pipeline.try_settings import PredictionsReader, count_by_each, pq_or_zero
@@ -52,7 +51,7 @@ def calibrate_systems(
     what those hold whose method is not `auto`."""
     caches = SplitCaches.open(predictions, prepared, "heldout", promised=params.promised_kinds())
     settings = {
-        system: starting_settings(system, params, params.fuse, caches=caches, routing=routing)
+        system: starting_settings(system, params, caches=caches, routing=routing)
         for system in params.fuse.systems
         if params.fuse.method_of(system) != "auto"
     }
@@ -63,41 +62,31 @@ def calibrate_systems(
             temperatures = fit_temperatures(caches, params.all_ends, workers)
             write_temperatures(folder, temperatures)
         settings = {system: replace(begin, temperature_of_end=temperatures) for system, begin in settings.items()}
-        rules = replace(auto_rules(params), temperature_of_end=temperatures)
+        overlap, fuse = params.calibrate.max_overlap_frac, params.fuse
+        rules = AutoRules(overlap, fuse.min_joined_iou, fuse.semantic_average, temperatures)
         heldout = HeldoutPQ(caches, caches.dataset.images, workers, params.calibrate.min_heldout_instances)
         found = {system: calibrate_and_validate(system, begin, heldout) for system, begin in settings.items()}
         for system, calibration in found.items():
-            write_calibration(folder / f"{system}.json", calibration)
+            write_json(folder / f"{system}.json", calibration.model_dump(mode="json"))
         for system in params.fuse.systems:
             if system not in settings:
                 ends = [system] if system in params.all_ends else params.all_ends
                 voting = calibrate_auto(system, ends, caches, rules=rules, workers=workers)
-                write_voting(folder / f"{system}.json", voting)
+                write_json(folder / f"{system}.json", voting.model_dump(mode="json"))
     return found
 
 
-def starting_settings(
-    system: str, params: Params, choices: FusionChoices, *, caches: SplitCaches, routing: Path
-) -> FusionSettings:
+def starting_settings(system: str, params: Params, *, caches: SplitCaches, routing: Path) -> FusionSettings:
     """Where the search begins: at the thresholds of section calibrate and equal semantic weights."""
     begin = params.calibrate
     return plain_settings(
         system,
-        choices,
+        params.fuse,
         rules=HeuristicRules(begin.min_score, begin.max_overlap_frac, begin.min_stuff_area_px),
         weight_of_end=dict.fromkeys(params.all_ends, 1.0),
         categories=caches.dataset.categories,
         routing=routing,
     )
-
-
-def auto_rules(params: Params) -> AutoRules:
-    """What method auto does not fit."""
-    return AutoRules(params.calibrate.max_overlap_frac, params.fuse.min_joined_iou, params.fuse.semantic_average)
-
-
-def write_calibration(path: Path, found: Calibration) -> None:
-    path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
 def calibrate_and_validate(system: str, settings: FusionSettings, heldout: HeldoutPQ) -> Calibration:

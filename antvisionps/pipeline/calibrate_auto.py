@@ -9,11 +9,9 @@ where all have mask probabilities, unless the heuristic is better by more than t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,7 @@ from antvisionps.fusion.segment_voting import (
     thing_feature_count,
     thing_features,
 )
-from antvisionps.fusion.system import FusionSettings, average_weighted, join, semantic_end
+from antvisionps.fusion.system import FusionSettings, average_weighted, join
 from antvisionps.fusion.voting_document import AutoRules, ChoiceOfEnds, VotingDocument
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images
@@ -134,10 +132,6 @@ def _describe(row: ChoiceOfEnds) -> str:
     return f"{'+'.join(row.ends)} by the {by}: cross-validated held-out PQ in percent {pq}{lead}"
 
 
-def write_voting(path: Path, found: VotingDocument) -> None:
-    path.write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-
-
 def choices_of_ends(ends: Sequence[str], caches: SplitCaches) -> list[list[str]]:
     """All ends first, then all but one, then each alone; of these, what has both instances and semantics."""
     ends = sorted(ends)
@@ -195,7 +189,7 @@ class FittedThings:
 def fit_things(settings: FusionSettings, heldout: HeldoutFits) -> FittedThings:
     """The regressions on all candidates."""
     thing_ids = [category.category_id for category in heldout.caches.dataset.categories.things]
-    found = heldout.map(_open_collecting, settings)
+    found = heldout.map(_open, settings, _collect)
     width = thing_feature_count(len(settings.weight_of_end))
     nothing = SegmentFeatures(np.zeros(0, dtype=np.int64), np.zeros((0, width)))
     labelled = [(SegmentFeatures.join([nothing, *features.values()]), right) for features, right in found]
@@ -210,7 +204,7 @@ def _fit_and_count(
     accepted, *of_folds = fit_acceptances(settings, things, paste_by, heldout)
     unseen_by = np.argmin(heldout.seen[1:], axis=0) if of_folds else []
     of_image = [of_folds[fold] for fold in unseen_by]
-    return accepted, heldout.map(_open_counting, settings, things.features, of_image) if of_folds else []
+    return accepted, heldout.map(_open, settings, _count, things.features, of_image) if of_folds else []
 
 
 def fit_acceptances(
@@ -220,12 +214,12 @@ def fit_acceptances(
     least probabilities of the stuff that is left."""
     categories = heldout.caches.dataset.categories
     thing_ids, stuff_ids = ([c.category_id for c in group] for group in (categories.things, categories.stuff))
-    pasted = heldout.map(_open_pasting, settings, things, paste_by, heldout.seen)
+    pasted = heldout.map(_open, settings, _paste_by_each, things, paste_by, heldout.seen)
     least = [
         least_probabilities(*_join_pairs([of[fit] for of in heldout.of_fit(fit, pasted)]), _of(n_gt, thing_ids))
         for fit, n_gt in enumerate(heldout.n_gt)
     ]
-    left = heldout.map(_open_adding_stuff, settings, things, paste_by, least, heldout.seen)
+    left = heldout.map(_open, settings, _add_stuff_by_each, things, paste_by, least, heldout.seen)
     acceptances = []
     for fit, n_gt in enumerate(heldout.n_gt):
         parts = [of_image[fit] for of_image in heldout.of_fit(fit, left)]
@@ -260,10 +254,10 @@ class _ImageWork:
     def __init__(self, caches: SplitCaches, settings: FusionSettings) -> None:
         self.dataset, self.settings = caches.dataset, settings
         self.reader = PredictionsReader.open(caches, [settings])
-        self.semantic_end = semantic_end(self.reader.semantics, settings)
 
     def read(self, position: int) -> None:
-        found, planes = self.reader.read(self.dataset.images[position].image_id)
+        self.position, self.image = position, self.dataset.images[position]
+        found, planes = self.reader.read(self.image.image_id)
         self.joined = join(found, self.settings)
         self.average = average_weighted(planes, categories=self.dataset.categories, settings=self.settings)
 
@@ -284,58 +278,51 @@ class _ImageWork:
             paste_by=paste_by,
             least=least,
             categories=self.dataset.categories,
-            semantic_end=self.semantic_end,
             rules=self.settings.rules,
         )
 
 
-def _open_collecting(
-    caches: SplitCaches, settings: FusionSettings
-) -> Callable[[int], tuple[dict[str, SegmentFeatures], np.ndarray]]:
+def _open(
+    caches: SplitCaches, settings: FusionSettings, do: Callable[..., Any], *arguments: Any
+) -> Callable[[int], Any]:
+    """What `do` makes of the image at a position, with these arguments beside it."""
     work = _ImageWork(caches, settings)
 
-    def collect(position: int) -> tuple[dict[str, SegmentFeatures], np.ndarray]:
+    def at(position: int) -> Any:
         work.read(position)
-        image = caches.dataset.images[position]
-        gt_ids = caches.dataset.load_segment_ids(image)
-        joined = work.joined.instances.values()
-        best = [pair for one in joined for pair in best_gt_segments(one, gt_ids=gt_ids, gt=image.segments)]
-        gt = [position if iou > MATCH_IOU else None for position, iou in best]
-        return work.features(), found_first(gt, [score for one in joined for score in one.scores.tolist()])
+        return do(work, *arguments)
 
-    return collect
+    return at
 
 
-def _open_pasting(
-    caches: SplitCaches, settings: FusionSettings, things: FittedThings, paste_by: PasteBy, seen: np.ndarray
-) -> Callable[[int], list[tuple[np.ndarray, np.ndarray] | None]]:
-    work = _ImageWork(caches, settings)
-    all_enter = dict.fromkeys(caches.dataset.categories.thing_ids, 0.0)
+def _collect(work: _ImageWork) -> tuple[dict[str, SegmentFeatures], np.ndarray]:
+    gt_ids = work.dataset.load_segment_ids(work.image)
+    joined = work.joined.instances.values()
+    best = [pair for one in joined for pair in best_gt_segments(one, gt_ids=gt_ids, gt=work.image.segments)]
+    gt = [position if iou > MATCH_IOU else None for position, iou in best]
+    return work.features(), found_first(gt, [score for one in joined for score in one.scores.tolist()])
 
-    def paste(position: int, model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
-        fused = work.paste(things.features[position], model, all_enter, paste_by)
+
+def _paste_by_each(
+    work: _ImageWork, things: FittedThings, paste_by: PasteBy, seen: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    all_enter = dict.fromkeys(work.dataset.categories.thing_ids, 0.0)
+
+    def paste(model: QualityModel) -> tuple[np.ndarray, np.ndarray]:
+        fused = work.paste(things.features[work.position], model, all_enter, paste_by)
         pasted = [segment for segment in fused.segments if segment.score is not None]
         return np.array([s.score for s in pasted], float), np.array([s.category_id for s in pasted], np.int64)
 
-    def paste_by_each(position: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
-        work.read(position)
-        fits = zip(things.models, seen[:, position], strict=True)
-        return [paste(position, model) if is_seen else None for model, is_seen in fits]
-
-    return paste_by_each
+    fits = zip(things.models, seen[:, work.position], strict=True)
+    return [paste(model) if is_seen else None for model, is_seen in fits]
 
 
-def _open_adding_stuff(
-    caches: SplitCaches,
-    settings: FusionSettings,
-    things: FittedThings,
-    paste_by: PasteBy,
-    least: Sequence[dict[int, float]],
-    seen: np.ndarray,
-) -> Callable[[int], list[Labelled | None]]:
-    work, categories = _ImageWork(caches, settings), caches.dataset.categories
+def _add_stuff_by_each(
+    work: _ImageWork, things: FittedThings, paste_by: PasteBy, least: Sequence[dict[int, float]], seen: np.ndarray
+) -> list[Labelled | None]:
+    gt = GtImage.load(work.dataset, work.image)
 
-    def add_stuff(gt: GtImage, fused: FusedImage) -> Labelled:
+    def add_stuff(fused: FusedImage) -> Labelled:
         matches = match_segments(
             gt_runs=gt.runs,
             gt=[gt.image.segments],
@@ -345,40 +332,25 @@ def _open_adding_stuff(
         matched = set(matches.matched_by["segment_id"].tolist())
         stuff = [segment for segment in fused.segments if segment.score is None]
         right = np.array([segment.segment_id in matched for segment in stuff], dtype=bool)
-        return stuff_features(fused, work.average, categories), right
+        return stuff_features(fused, work.average, work.dataset.categories), right
 
-    def add_by_each(position: int) -> list[Labelled | None]:
-        work.read(position)
-        gt = GtImage.load(caches.dataset, caches.dataset.images[position])
-        features = things.features[position]
-        return [
-            add_stuff(gt, work.paste(features, model, of_fit, paste_by)) if is_seen else None
-            for model, of_fit, is_seen in zip(things.models, least, seen[:, position], strict=True)
-        ]
-
-    return add_by_each
+    fits = zip(things.models, least, seen[:, work.position], strict=True)
+    features = things.features[work.position]
+    return [
+        add_stuff(work.paste(features, model, of_fit, paste_by)) if is_seen else None for model, of_fit, is_seen in fits
+    ]
 
 
-def _open_counting(
-    caches: SplitCaches,
-    settings: FusionSettings,
-    features: Sequence[Mapping[str, SegmentFeatures]],
-    acceptances: Sequence[Acceptance],
-) -> Callable[[int], MatchCounts]:
+def _count(
+    work: _ImageWork, features: Sequence[Mapping[str, SegmentFeatures]], acceptances: Sequence[Acceptance]
+) -> MatchCounts:
     """Features and acceptances are of the images, by position."""
-    work = _ImageWork(caches, settings)
-
-    def count(position: int) -> MatchCounts:
-        work.read(position)
-        fused = fuse_by_probability(
-            work.joined,
-            features[position],
-            work.average,
-            acceptance=acceptances[position],
-            categories=caches.dataset.categories,
-            semantic_end=work.semantic_end,
-            rules=settings.rules,
-        )
-        return GtImage.load(caches.dataset, caches.dataset.images[position]).count(fused)
-
-    return count
+    fused = fuse_by_probability(
+        work.joined,
+        features[work.position],
+        work.average,
+        acceptance=acceptances[work.position],
+        categories=work.dataset.categories,
+        rules=work.settings.rules,
+    )
+    return GtImage.load(work.dataset, work.image).count(fused)

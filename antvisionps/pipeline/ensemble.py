@@ -6,8 +6,7 @@ fused.segment_ids, fused.segments, fused.rejected, fused.to_pandas(), fused.plot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -195,9 +194,11 @@ def fuse(
     found = {}
     for name, result in predictions.items():
         reader = ResultReader(known, make_labels(labels.get(name), known))
-        with _named(name):
+        try:
             padding = Padding.of(input_hw.get(name), padded_hw.get(name))
             found[name] = reader.read(result, image, padding=padding)
+        except PredictionsError as error:
+            raise PredictionsError(f"{name}: {error}") from error
     instances = {name: one.instances.sorted_by_score() for name, one in found.items() if one.instances is not None}
     semantics = {name: one.semantics for name, one in found.items() if one.semantics is not None}
     if known.things and not instances:
@@ -221,11 +222,3 @@ def read_categories(categories: CategorySet | str | PathLike[str] | list[dict[st
     if not isinstance(rows, list):
         raise DataError(f"{where}: expected a list of categories with id, name and isthing, got {str(rows)[:80]}")
     return CategorySet.from_json(rows, where=where)
-
-
-@contextmanager
-def _named(model: str) -> Iterator[None]:
-    try:
-        yield
-    except PredictionsError as error:
-        raise PredictionsError(f"{model}: {error}") from error

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from antvisionps.core.csv_files import write_csv
+from antvisionps.evaluation.average_precision import mask_ious
 from antvisionps.evaluation.panoptic_quality import MatchCounts, class_quality, total_counts
 from antvisionps.evaluation.summary import summarize
 from antvisionps.fusion.heuristic import choose_candidates, fuse_image
 from antvisionps.fusion.system import FusionSettings, average_weighted, join, load_kernels
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.gt_instances import GtInstances
-from antvisionps.panoptic.segments import class_index_map
+from antvisionps.panoptic.segments import PanopticImage, class_index_map
 from antvisionps.parallel.images import Workers
 from antvisionps.params.whole import FUSION_SYSTEM, Params
 from antvisionps.pipeline.settings import system_settings
@@ -109,7 +109,6 @@ def count_budget(
     unlimited = replace(settings, end_of_category=None, rules=no_limits)
     average = average_weighted(semantics, categories=categories, settings=settings)
     joined = join(instances, settings).instances
-    gt_instances = _gt_instances(gt, visible, categories)
     gt_classes = class_index_map(gt.segment_ids, gt.image, categories)
 
     def fuse(
@@ -129,45 +128,34 @@ def count_budget(
     return {
         budget.first: fuse(joined, settings),
         TRUE_SEMANTICS: fuse(joined, sure_of_stuff, gt_classes),
-        TRUE_INSTANCES: fuse({"": gt_instances}, unlimited),
+        TRUE_INSTANCES: fuse({"": _without_crowds(visible, gt.image)}, unlimited),
         PERFECT_ROUTING: fuse(instances, budget.perfectly_routed),
-        PERFECT_ORDER: fuse(_score_by_iou(joined, gt_instances, settings), unlimited),
+        PERFECT_ORDER: fuse(_score_by_iou(joined, visible, settings), unlimited),
     }
 
 
-def _gt_instances(gt: GtImage, visible: GtInstances, categories: CategorySet) -> ImageInstances:
-    things = [segment for segment in gt.image.segments if segment.category_id in categories.thing_ids]
-    rows = [
-        (thing.category_id, 1.0, thing.bbox_xywh, rle)
-        for thing, rle in zip(things, visible.rles, strict=True)
-        if not thing.is_crowd
-    ]
-    return ImageInstances.of(gt.image, rows)
+def _without_crowds(visible: GtInstances, image: PanopticImage) -> ImageInstances:
+    """Sure of each; without boxes, which only NMS and the panoptic head look at."""
+    rows = zip(visible.category_ids.tolist(), visible.rles, visible.is_crowd.tolist(), strict=True)
+    return ImageInstances.of(image, [(key, 1.0, (0, 0, 0, 0), rle) for key, rle, is_crowd in rows if not is_crowd])
 
 
 def _score_by_iou(
-    found: Mapping[str, ImageInstances], gt: ImageInstances, settings: FusionSettings
+    found: Mapping[str, ImageInstances], visible: GtInstances, settings: FusionSettings
 ) -> dict[str, ImageInstances]:
     """The candidates that the rules let in; their scores are the best IoU with a true thing of their category."""
     candidates, _ = choose_candidates(found, end_of_category=settings.end_of_category, rules=settings.rules)
     scored = {}
     for end, instances in found.items():
         kept = [candidate.index for candidate in candidates if candidate.end == end]
-        scored[end] = replace(instances.take(kept), scores=_best_ious(instances, kept, gt), mask_probs=None)
+        scored[end] = replace(instances.take(kept), scores=_best_ious(instances, kept, visible), mask_probs=None)
     return scored
 
 
-def _best_ious(found: ImageInstances, indices: Sequence[int], gt: ImageInstances) -> np.ndarray:
-    """(n,) float32, of each of the found instances the largest IoU with a true one of its category."""
-    best = np.zeros(len(indices), dtype=np.float32)
-    if not len(indices) or not len(gt):
-        return best
+def _best_ious(found: ImageInstances, indices: Sequence[int], visible: GtInstances) -> np.ndarray:
+    """(n,) float32, of each of the found instances the largest IoU with a true one of its category, 0 without one."""
     _ = found.parse(indices)  # checks the masks, which pycocotools does not
-    size = [found.height, found.width]
-    ious = coco_mask.iou(
-        [{"size": size, "counts": found.rles[index]} for index in indices],
-        [{"size": size, "counts": rle} for rle in gt.rles],
-        [0] * len(gt),
-    )
-    ious[found.category_ids[list(indices)][:, None] != gt.category_ids] = 0
-    return ious.max(axis=1).astype(np.float32)
+    places, single = np.array(indices, dtype=np.int64), np.flatnonzero(~visible.is_crowd)
+    is_same = found.category_ids[places][:, None] == visible.category_ids[single]
+    ious = np.where(is_same, mask_ious(found, places, visible, single), 0)
+    return ious.max(axis=1, initial=0).astype(np.float32)

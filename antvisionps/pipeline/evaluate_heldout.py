@@ -1,7 +1,7 @@
 """What stage `evaluate_heldout` does: mask AP of every end on held-out images, and which end has which category."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.json_files import write_json
 from antvisionps.evaluation.average_precision import (
     CategoryAP,
     CategoryMatches,
+    ImageMatches,
     average_precision,
+    match_image,
     matches_of_categories,
     resampled_average_precision,
 )
 from antvisionps.evaluation.bootstrap import draw_images, percentile_interval
-from antvisionps.evaluation.instance_matches import match_instances
 from antvisionps.fusion.routing import (
     CLASS_AP_FILE,
     CLASS_AP_SCHEMA,
@@ -28,7 +30,9 @@ from antvisionps.fusion.routing import (
     routes_to_json,
     runner_up,
 )
-from antvisionps.parallel.images import open_workers
+from antvisionps.panoptic.gt_instances import open_annotated, visible_instances
+from antvisionps.panoptic.segments import PanopticImage
+from antvisionps.parallel.images import map_images, open_workers
 from antvisionps.params.whole import Params
 from antvisionps.predictions.split_caches import SplitCaches
 
@@ -39,7 +43,7 @@ def evaluate_heldout(params: Params, *, prepared: Path, predictions: Path, out: 
     with atomic_folder(out) as folder:
         ap, table = _route_categories(caches, params)
         pq.write_table(_class_ap_table(ap), folder / CLASS_AP_FILE, write_page_checksum=True)
-        (folder / ROUTING_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / ROUTING_FILE, table)
 
 
 def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, dict[int, CategoryAP]], Any]:
@@ -47,9 +51,12 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
     settings = params.evaluate_heldout
     dataset = caches.dataset
     with open_workers(**params.runtime.worker_arguments()) as workers:
-        of_images = match_instances(caches, params.all_ends, workers=workers)
+        open_work = partial(_open_matching, caches, params.all_ends)
+        images = list(map_images(open_work, dataset.images, workers=workers, description="match heldout"))
     thing_ids = [category.category_id for category in dataset.categories.things]
-    matches = {end: matches_of_categories(of_end, category_ids=thing_ids) for end, of_end in of_images.items()}
+    matches = {
+        end: matches_of_categories([of_image[end] for of_image in images], category_ids=thing_ids) for end in images[0]
+    }
     ap = {end: {key: average_precision(of) for key, of in of_end.items()} for end, of_end in matches.items()}
     mean_over_ious = {end: {category_id: row.ap for category_id, row in of_end.items()} for end, of_end in ap.items()}
     n_gt = {category_id: row.n_gt for of_end in ap.values() for category_id, row in of_end.items()}
@@ -61,6 +68,21 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
         if (lead := _measure_lead(category_id, route.end, mean_over_ious, matches, draws)) is not None
     }
     return ap, routes_to_json(routes, ap=mean_over_ious, categories=dataset.categories, leads=leads)
+
+
+def _open_matching(caches: SplitCaches, ends: Sequence[str]) -> Callable[[PanopticImage], dict[str, ImageMatches]]:
+    """End → its matches with the truth in an image; of the ends that have instances."""
+    dataset = caches.dataset
+    readers, annotated = caches.open_instances(ends), open_annotated(dataset)
+
+    def match(image: PanopticImage) -> dict[str, ImageMatches]:
+        if annotated is None:
+            gt = visible_instances(dataset.load_segment_ids(image), image, dataset.categories)
+        else:
+            gt = annotated.read(image.image_id)
+        return {end: match_image(reader.read(image.image_id), gt) for end, reader in readers.items()}
+
+    return match
 
 
 def _measure_lead(

@@ -11,12 +11,9 @@ from antvisionps.predictions.split_caches import SplitCaches
 
 def fit_temperatures(caches: SplitCaches, ends: Sequence[str], workers: Workers) -> dict[str, float]:
     """End → temperature, of those that have semantics; prints them."""
-    losses: dict[str, list[TemperatureLoss]] = {}
     open_work = partial(_open_measuring, caches, ends)
-    for of_image in map_images(open_work, caches.dataset.images, workers=workers, description="temperature"):
-        for end, loss in of_image.items():
-            losses.setdefault(end, []).append(loss)
-    found = {end: TemperatureLoss.total(of_end).best_temperature() for end, of_end in losses.items()}
+    images = list(map_images(open_work, caches.dataset.images, workers=workers, description="temperature"))
+    found = {end: TemperatureLoss.total([one[end] for one in images]).best_temperature() for end in images[0]}
     print("temperature: " + ", ".join(f"{end} {temperature:.2f}" for end, temperature in found.items()))
     return found
 

@@ -1,24 +1,23 @@
 """What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.parquet_files import write_groups
 from antvisionps.fusion.heuristic import FusedImage, FusedSegment, coco_segments
 from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
 from antvisionps.panoptic.coco_json import write_panoptic_json
-from antvisionps.panoptic.png import encode_runs
+from antvisionps.panoptic.png import encode_segment_ids
 from antvisionps.panoptic.segment_runs import RUNS_FILE, write_runs
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import Workers, map_images, open_workers
@@ -93,7 +92,7 @@ def _open_fusing(
         by_each = fuse_by_each(found, planes, categories=dataset.categories, settings=list(settings.values()))
         fused_by = dict(zip(settings, by_each, strict=True))
         for system, fused in fused_by.items():
-            png = encode_runs(fused.runs.lengths, fused.runs.segment_indices, width=image.width)
+            png = encode_segment_ids(fused.segment_ids)
             (folders[system] / PANOPTIC_FOLDER / _file_name(image)).write_bytes(png)
             if fused.doubt is not None:
                 png = cv2.imencode(".png", np.rint(255 * fused.doubt).astype(np.uint8))[1].tobytes()
@@ -108,11 +107,12 @@ class _SystemWriter:
 
     def __init__(self, folder: Path, files: ExitStack) -> None:
         self.images: list[PanopticImage] = []
-        self._write_segments = files.enter_context(
-            _table_writer(folder / SEGMENTS.file_name, SEGMENTS.schema, _segment_columns)
-        )
-        self._write_rejected = files.enter_context(
-            _table_writer(folder / CANDIDATES.file_name, CANDIDATES.schema, _rejected_columns)
+        options: dict[str, Any] = {"compression": "zstd", "write_statistics": ["image_id"]}
+        self._write_segments, self._write_rejected = (
+            files.enter_context(
+                write_groups(folder / table.file_name, table.schema, to_columns, size=IMAGES_PER_ROW_GROUP, **options)
+            )
+            for table, to_columns in ((SEGMENTS, _segment_columns), (CANDIDATES, _rejected_columns))
         )
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
@@ -120,21 +120,23 @@ class _SystemWriter:
         segments = coco_segments(fused.segments)
         self.images.append(replace(image, panoptic_file_name=_file_name(image), segments=segments))
         self._write_runs(fused.runs)
-        self._write_segments(image.image_id, fused.segments)
-        self._write_rejected(image.image_id, fused.rejected)
+        self._write_segments((image.image_id, fused.segments))
+        self._write_rejected((image.image_id, fused.rejected))
 
 
-def _segment_columns(images: Sequence[Sequence[FusedSegment]]) -> list[pa.Array]:
-    """The columns of SEGMENTS but for the image's id."""
-    segments = list(chain.from_iterable(images))
+def _segment_columns(images: Sequence[tuple[int, Sequence[FusedSegment]]]) -> list[pa.Array]:
+    """The columns of SEGMENTS, of images by their id."""
+    segments = [segment for _, of_image in images for segment in of_image]
     _, *fields = SEGMENTS.schema
-    return [pa.array([getattr(segment, field.name) for segment in segments], field.type) for field in fields]
+    columns = [pa.array([getattr(segment, field.name) for segment in segments], field.type) for field in fields]
+    return [_ids_of_rows(images), *columns]
 
 
-def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
-    """The columns of CANDIDATES but for the image's id."""
-    rejected = RejectedCandidates.join(images)
+def _rejected_columns(images: Sequence[tuple[int, RejectedCandidates]]) -> list[pa.Array]:
+    """The columns of CANDIDATES, of images by their id."""
+    rejected = RejectedCandidates.join([of_image for _, of_image in images])
     return [
+        _ids_of_rows(images),
         pa.array(rejected.category_ids),
         pa.array(rejected.areas_px),
         pa.array(rejected.free_px, mask=rejected.free_px == NO_NUMBER),
@@ -145,32 +147,5 @@ def _rejected_columns(images: Sequence[RejectedCandidates]) -> list[pa.Array]:
     ]
 
 
-OfImage = TypeVar("OfImage", bound=Sized)
-
-
-@contextmanager
-def _table_writer(
-    path: Path, schema: pa.Schema, to_columns: Callable[[list[OfImage]], list[pa.Array]]
-) -> Iterator[Callable[[int, OfImage], None]]:
-    """Yields what appends the rows of an image to a Parquet file, in row groups of IMAGES_PER_ROW_GROUP images."""
-    image_ids: list[int] = []
-    pending: list[OfImage] = []
-
-    def flush() -> None:
-        of_row = np.repeat(np.array(image_ids, dtype=np.int64), list(map(len, pending)))
-        writer.write_table(pa.table([of_row, *to_columns(pending)], schema=schema))
-        image_ids.clear()
-        pending.clear()
-
-    def write(image_id: int, of_image: OfImage) -> None:
-        image_ids.append(image_id)
-        pending.append(of_image)
-        if len(pending) == IMAGES_PER_ROW_GROUP:
-            flush()
-
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", write_statistics=["image_id"], write_page_checksum=True
-    ) as writer:
-        yield write
-        if pending:
-            flush()
+def _ids_of_rows(images: Sequence[tuple[int, Sized]]) -> pa.Array:
+    return pa.array(np.repeat([image_id for image_id, _ in images], [len(rows) for _, rows in images]), pa.int64())

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from antvisionps.core.atomic import atomic_folder, refuse_other_files
 from antvisionps.core.checksums import file_sha256
 from antvisionps.core.errors import ParamsError, PredictionsError
 from antvisionps.core.file_names import stays_below
+from antvisionps.core.json_files import write_json
 from antvisionps.fusion.heuristic import HeuristicRules
 from antvisionps.fusion.system import FusionSettings, load_kernels
 from antvisionps.fusion.voting_document import AutoRules
@@ -24,12 +24,12 @@ from antvisionps.panoptic.coco_json import read_panoptic
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName
 from antvisionps.parallel.images import Workers
-from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate_and_validate, write_calibration
-from antvisionps.pipeline.calibrate_auto import calibrate_auto, write_voting
+from antvisionps.pipeline.calibrate import HeldoutPQ, calibrate_and_validate
+from antvisionps.pipeline.calibrate_auto import calibrate_auto
 from antvisionps.pipeline.ensemble import EnsembleSettings
 from antvisionps.pipeline.fuse import FILES_OF_SYSTEM
 from antvisionps.pipeline.fuse import fuse as fuse_caches
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import SemanticWriter
 from antvisionps.predictions.split_caches import SplitCaches, refuse_other_kinds
 
@@ -74,9 +74,12 @@ def fuse_folders(
     refuse_other_files(Path(out), names=(*FILES_OF_SYSTEM, CALIBRATION))
     with atomic_folder(Path(out)) as folder:
         imported = folder / ".imported"
-        caches = _import_all(parts, imported, fusion)
-        path_of = partial(cache_path, imported, split="val", file_name=INSTANCES_FILE)
-        with_instances = [name for name in folders if path_of(end=name).exists()]
+        caches = {split: part.import_all(split, imported) for split, part in parts.items()}
+        for name in folders:
+            refuse_other_kinds(name, [imported / name / split for split in parts])
+        for of_split in caches.values():
+            _fill_semantics(of_split, fusion)
+        with_instances = [name for name in folders if (imported / name / "val" / INSTANCES_FILE).exists()]
         fusion = chosen.with_union_min_score(fusion, with_instances)
         if "heldout" in caches:
             found = _calibrate(chosen, fusion, caches["heldout"], workers=workers, to=folder / CALIBRATION)
@@ -130,26 +133,14 @@ def _heldout(calibrate_on: tuple[Location, Location, Mapping[str, Location]], pa
     return heldout
 
 
-def _import_all(
-    parts: Mapping[SplitName, _Part], imported: Path, fusion: FusionSettings
-) -> dict[SplitName, SplitCaches]:
-    caches = {split: part.import_all(split, imported) for split, part in parts.items()}
-    for name in parts["val"].folders:
-        refuse_other_kinds(name, [imported / name / split for split in parts])
-    for of_split in caches.values():
-        _fill_semantics(of_split, fusion)
-    return caches
-
-
 def _fill_semantics(caches: SplitCaches, fusion: FusionSettings) -> None:
     """With void ones, where none of the models whose semantics count has any."""
-    path_of = partial(cache_path, caches.predictions_dir, split=caches.split, file_name=SEMANTIC_FILE)
-    first, *others = fusion.semantic_ends()
-    if any(path_of(end=name).exists() for name in (first, *others)):
+    paths = [caches.predictions_dir / end / caches.split / SEMANTIC_FILE for end in fusion.semantic_ends()]
+    if any(path.exists() for path in paths):
         return
     categories = caches.dataset.categories
-    header = CacheHeader(first, caches.split, caches.dataset_fingerprint, categories, VOID)
-    with SemanticWriter(path_of(end=first), header) as writer:
+    header = CacheHeader(fusion.semantic_ends()[0], caches.split, caches.dataset_fingerprint, categories, VOID)
+    with SemanticWriter(paths[0], header) as writer:
         for image in caches.dataset.images:
             writer.write(no_semantics(image, categories))
 
@@ -163,10 +154,10 @@ def _calibrate(
     if chosen.method == "auto":
         auto = AutoRules(rules.max_overlap_frac, chosen.min_joined_iou, chosen.semantic_average)
         voting = calibrate_auto(SYSTEM, list(fusion.weight_of_end), heldout, rules=auto, workers=workers)
-        write_voting(to, voting)
+        write_json(to, voting.model_dump(mode="json"))
         return voting.settings(max_overlap_frac=rules.max_overlap_frac, average_of=chosen.semantic_average)
     plain = HeuristicRules(rules.min_score, rules.max_overlap_frac, rules.min_stuff_area_px)
     images = HeldoutPQ(heldout, heldout.dataset.images, workers, chosen.min_heldout_instances)
     found = calibrate_and_validate(SYSTEM, replace(fusion, rules=plain), images)
-    write_calibration(to, found)
+    write_json(to, found.model_dump(mode="json"))
     return found.apply(fusion)

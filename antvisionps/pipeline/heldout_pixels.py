@@ -75,9 +75,10 @@ def _true_probs(
         [planes], weights=[1.0], categories=categories, average_of="probabilities"
     )
     step = max(1, round((segment_ids.size / PIXELS) ** 0.5))
-    sampled = segment_ids[step // 2 :: step, step // 2 :: step]
+    every = slice(step // 2, None, step)
+    sampled = segment_ids[every, every]
     found = [np.zeros(0, dtype=np.float32)]
     for segment in image.segments:
-        plane = average.probabilities(categories.class_index(segment.category_id))
-        found.append(plane[step // 2 :: step, step // 2 :: step][sampled == segment.segment_id])
+        probs = average.probabilities(categories.class_index(segment.category_id), every, every)
+        found.append(probs[sampled == segment.segment_id])
     return np.concatenate(found)

@@ -15,11 +15,6 @@ from antvisionps.report.page import PhotoSizes, write_report
 from antvisionps.report.provenance import provenance
 
 
-def photo_sizes(params: Params) -> PhotoSizes:
-    section = params.report
-    return PhotoSizes(section.photo_long_side_px, section.thumbnail_long_side_px, section.photo_quality)
-
-
 def report(
     params: Params,
     *,
@@ -53,7 +48,7 @@ def report(
             members={end: tuple(params.weight_of_member(end)) for end in params.ends},
             choice=_choice_of_ends(shown_first, params, truth.categories, calibration),
             min_score=min([settings.rules.min_score, *settings.rules.min_scores.values()]),
-            sizes=photo_sizes(params),
+            sizes=PhotoSizes(**params.report.model_dump()),
             slices=read_slices(Path(params.score.slices), truth.images) if params.score.slices else {},
             provenance=provenance(caches, params.all_ends),
             workers=workers,

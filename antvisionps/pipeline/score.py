@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from antvisionps.core.atomic import atomic_folder
+from antvisionps.core.json_files import write_json
 from antvisionps.evaluation.bootstrap import draw_images
 from antvisionps.evaluation.segment_scores import SegmentMaps, SegmentScores, score_segments
 from antvisionps.panoptic.dataset import PanopticDataset
@@ -33,7 +34,7 @@ from antvisionps.pipeline.settings import system_settings
 from antvisionps.predictions.fused_files import open_fused
 from antvisionps.predictions.split_caches import SplitCaches
 from antvisionps.report.overlays import draw_overlay, panel_hw, shrink_map, shrink_photo, side_by_side
-from antvisionps.report.provenance import provenance, write_provenance
+from antvisionps.report.provenance import provenance
 from antvisionps.report.score_tables import Summary, write_ignored
 
 PROVENANCE_FILE = "provenance.json"
@@ -81,7 +82,7 @@ def score(
         write_ends(folder, ends, truth.categories)
         write_curves(large, ends)
         write_budget(folder / BUDGET_FILE, budget, truth.categories)
-        write_provenance(folder / PROVENANCE_FILE, provenance(caches, params.all_ends if with_budget else []))
+        write_json(folder / PROVENANCE_FILE, provenance(caches, params.all_ends if with_budget else []))
         write_ignored(folder, describe_ignored(params, settings))
         write_overlays(large / "overlays", truth, systems, images=params.score.overlay_images)
     return summary

@@ -1,7 +1,6 @@
 """The part of stage `score` on what the ends predicted before any fusion: AP and precision by recall of instances, and
 how reliable scores and probabilities are."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.csv_files import write_csv
+from antvisionps.core.json_files import write_json
 from antvisionps.evaluation.average_precision import (
     RECALL_POINTS,
     CategoryAP,
@@ -116,7 +116,7 @@ def write_ends(folder: Path, quality: EndsQuality, categories: CategorySet) -> N
     differences = disagreement_rows(quality.disagreement, categories) if quality.disagreement else ()
     write_csv(folder / "lrp_of_ends.csv", END_LRP_COLUMNS, class_lrp_rows(quality.lrp, categories))
     write_csv(folder / "disagreement.csv", DISAGREEMENT_COLUMNS, differences)
-    (folder / "ends.json").write_text(json.dumps(_summary(quality), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "ends.json", _summary(quality))
     write_csv(folder / "per_class_ap.csv", AP_COLUMNS, _ap_rows(quality, categories))
     write_csv(folder / "precision_recall.csv", CURVE_COLUMNS, _curve_rows(quality))
 

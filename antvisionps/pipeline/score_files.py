@@ -1,6 +1,5 @@
 """The tables that stage `score` writes of the segments of the fused systems; docs/metrics.md has their columns."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antvisionps.core.csv_files import write_csv
+from antvisionps.core.json_files import write_json
 from antvisionps.evaluation.coverage import COVERAGE_COLUMNS, coverage_rows
 from antvisionps.evaluation.lrp import SegmentConfidence, SystemLrp
 from antvisionps.evaluation.panoptic_quality import MatchCounts, SegmentMatches, total_counts
@@ -139,7 +139,7 @@ def _write_quality(
     """panoptic.json, per_class.csv and per_size.csv; returns what the first holds."""
     totals = {name: total_counts(of_system) for name, of_system in counts.items()}
     summary = {name: summarize(total, truth.categories) for name, total in totals.items()}
-    (folder / f"{prefix}panoptic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / f"{prefix}panoptic.json", summary)
     write_csv(folder / f"{prefix}per_class.csv", CLASS_COLUMNS, class_rows(totals, truth.categories))
     write_csv(folder / f"{prefix}per_size.csv", SIZE_COLUMNS, size_rows(matches, truth.categories))
     return summary

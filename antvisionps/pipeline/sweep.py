@@ -1,7 +1,7 @@
 """What `antvisionps sweep` does: PQ of many values of fusion's params."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 
 from antvisionps.core.errors import ParamsError
 from antvisionps.evaluation.panoptic_quality import total_counts
@@ -24,7 +24,7 @@ _REMEDY = "sweep other keys, or with fuse.method=heuristic fuse.preset=null fuse
 
 def grid(values_of_key: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """Every combination of one value of each key; the last key changes fastest."""
-    return [dict(zip(values_of_key, values, strict=True)) for values in itertools.product(*values_of_key.values())]
+    return [dict(zip(values_of_key, values, strict=True)) for values in product(*values_of_key.values())]
 
 
 def is_fitted(system: str, params: Params) -> bool:
@@ -55,7 +55,7 @@ def refuse_idle(points: Sequence[Changes], variants: Sequence[Params], settings:
     """
     ignored = [why_ignored(params, [of_point]) for params, of_point in zip(variants, settings, strict=True)]
     reasons = {key: reason for of_point in ignored for key, reason in of_point.items()}
-    for (one, other), (of_one, of_other) in zip(_pairs(points), _pairs(settings), strict=True):
+    for (one, other), (of_one, of_other) in zip(combinations(points, 2), combinations(settings, 2), strict=True):
         if of_one == of_other:
             changed = [key for key in one if one[key] != other[key]]
             listed = ", ".join(f"{key}={one[key]} and {other[key]}" for key in changed)
@@ -83,7 +83,3 @@ def sweep(settings: Sequence[FusionSettings], caches: SplitCaches, *, workers: W
 def best(pq: Sequence[Pq]) -> int:
     """Position of the highest PQ, the first of equal ones; one with nothing to measure is lowest."""
     return max(range(len(pq)), key=lambda position: (pq[position]["PQ"] or 0.0, -position))
-
-
-def _pairs(items: Sequence) -> Iterator[tuple]:
-    return itertools.combinations(items, 2)

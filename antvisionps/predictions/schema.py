@@ -127,11 +127,6 @@ class CacheHeader(CacheIdentity):
         return cls(**entries)
 
 
-def cache_path(predictions_dir: Path, *, end: str, split: str, file_name: str) -> Path:
-    """Where the cache of one end and split lies; `file_name` is INSTANCES_FILE or SEMANTIC_FILE."""
-    return predictions_dir / end / split / file_name
-
-
 def _first_difference(expected: CategorySet, found: CategorySet) -> str:
     for wanted, got in zip(expected.categories, found.categories, strict=False):
         if wanted != got:

@@ -89,6 +89,14 @@ class ImageSemantics(CachedImage):
         category_ids = np.asarray(category_ids, dtype=np.int32)[listed]
         return cls(image_id, *hw, *input_hw, stride, category_ids, planes[listed])
 
+    def pixels_of_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and the columns of the photo's pixels below the centres of the cells, of those that lie on it."""
+        rows, columns = ((np.arange(cells) + 0.5) * self.stride for cells in self.planes.shape[1:])
+        return (
+            (rows[rows < self.input_height] * self.height / self.input_height).astype(np.int64),
+            (columns[columns < self.input_width] * self.width / self.input_width).astype(np.int64),
+        )
+
 
 def likeliest_classes(image: ImageSemantics, categories: CategorySet) -> tuple[np.ndarray, np.ndarray]:
     """(grid_height, grid_width) uint8 each: the likeliest class index of each cell, the lowest on a tie, and

@@ -12,7 +12,7 @@ from antvisionps.core.errors import CacheError, PredictionsError
 from antvisionps.panoptic.dataset import PanopticDataset
 from antvisionps.panoptic.splits import SplitName, dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheIdentity, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, REMEDY, SEMANTIC_FILE, CacheIdentity
 from antvisionps.predictions.semantic import SemanticReader
 
 PredictionKind = Literal["instances", "semantics"]
@@ -91,11 +91,8 @@ class SplitCaches:
 
     def _files(self, end: str, split: SplitName) -> dict[str, Path]:
         """File name → path of the files that the end has for a split."""
-        paths = {
-            name: cache_path(self.predictions_dir, end=end, split=split, file_name=name)
-            for name in FILE_OF_KIND.values()
-        }
-        return {name: path for name, path in paths.items() if path.exists()}
+        folder = self.predictions_dir / end / split
+        return {name: folder / name for name in FILE_OF_KIND.values() if (folder / name).exists()}
 
     def _refuse_missing(self, end: str, of_split: Mapping[str, Path]) -> None:
         """Raises CacheError where the end lacks a file that its training promises, or that it has for another split."""
@@ -104,7 +101,7 @@ class SplitCaches:
             why |= dict.fromkeys(self._files(end, split), f"{end} has one for {split}")
         for name, reason in why.items():
             if name not in of_split:
-                path = cache_path(self.predictions_dir, end=end, split=self.split, file_name=name)
+                path = self.predictions_dir / end / self.split / name
                 raise CacheError(f"{path}: no such file, but {reason}; {REMEDY}")
 
     def _identity(self, end: str) -> CacheIdentity:

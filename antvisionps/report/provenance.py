@@ -1,9 +1,7 @@
 """What a page or metrics are made of: data set, weights, packages; no time, host or commit, which change no number."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from antvisionps.predictions.split_caches import SplitCaches
@@ -25,10 +23,6 @@ def provenance(caches: SplitCaches, ends: Sequence[str]) -> dict[str, Any]:
 def _weights_sha256(caches: SplitCaches, ends: Sequence[str]) -> dict[str, str]:
     of_instances = {end: reader.header.weights_sha256 for end, reader in caches.open_instances(ends).items()}
     return of_instances | {end: reader.header.weights_sha256 for end, reader in caches.open_semantics(ends).items()}
-
-
-def write_provenance(path: Path, found: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def package_versions() -> dict[str, str]:

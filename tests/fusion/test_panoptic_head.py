@@ -80,8 +80,8 @@ def semantics_of(class_map):
 
 
 def fuse(instances, class_map, rules=RULES):
-    ends = {"end_of_category": None, "semantic_end": "ups"}
-    return fuse_image_by_head({"ups": instances}, semantics_of(class_map), categories=CATEGORIES, rules=rules, **ends)
+    instances, average = {"ups": instances}, semantics_of(class_map)
+    return fuse_image_by_head(instances, average, categories=CATEGORIES, rules=rules, end_of_category=None)
 
 
 LEFT_CAT = np.array([[0] * 4 + [2] * 4] * 6)
@@ -109,7 +109,7 @@ def test_where_no_class_has_a_probability_only_instances_are():
     image = ImageSemantics(1, 6, 8, 6, 8, 1.0, np.array([SKY], np.int32), planes)
     nothing = average_semantics([image], weights=[1.0], categories=CATEGORIES, average_of="probabilities")
     instances = {"ups": boxes((CAT, 0.9, (0, 0, 4, 6)))}
-    ends = {"end_of_category": None, "semantic_end": "ups", "rules": RULES, "categories": CATEGORIES}
+    ends = {"end_of_category": None, "rules": RULES, "categories": CATEGORIES}
     fused = fuse_image_by_head(instances, nothing, **ends)
     assert [(segment.category_id, segment.area_px) for segment in fused.segments] == [(CAT, 24)]
 
@@ -217,12 +217,7 @@ def test_the_map_is_the_papers_pixel_by_pixel():
         rules = HeuristicRules(0.6, 0.3, int(rng.integers(0, 3)))
         expected_ids, expected = literal_map(instances, planes, rules)
         fused = fuse_image_by_head(
-            {"ups": instances},
-            average_of(planes),
-            categories=CATEGORIES,
-            rules=rules,
-            end_of_category=None,
-            semantic_end="ups",
+            {"ups": instances}, average_of(planes), categories=CATEGORIES, rules=rules, end_of_category=None
         )
         np.testing.assert_array_equal(fused.segment_ids, expected_ids)
         assert [(segment.category_id, segment.area_px) for segment in fused.segments] == expected
@@ -239,7 +234,7 @@ def test_stuff_can_win_pixels_where_a_thing_is_likelier_all_over_the_image():
         boxes_xywh=np.array([[0, 0, 4, 1]], np.float32),
         mask_probs=np.kron(cells, np.ones((7, 7))).astype(np.uint8)[None],
     )
-    ends = {"end_of_category": None, "semantic_end": "ups"}
+    ends = {"end_of_category": None}
     fused = fuse_image_by_head({"ups": cat}, average_of(planes), categories=CATEGORIES, rules=RULES, **ends)
     assert fused.segment_ids.tolist() == [[1, 1, 2, 2]]
     assert [(segment.category_id, segment.area_px) for segment in fused.segments] == [(CAT, 2), (SKY, 2)]

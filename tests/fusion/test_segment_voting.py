@@ -216,7 +216,7 @@ def test_the_head_pastes_what_it_makes_of_the_instances_that_reach_their_least_p
     assert 0 < len(alive) < len(probs)
     reached = replace(instances["end4"].take(alive.tolist()), scores=probs[alive])
     by_head = fuse_image_by_head(
-        {"end4": reached}, average, categories=CATEGORIES, end_of_category=None, semantic_end="end4",
+        {"end4": reached}, average, categories=CATEGORIES, end_of_category=None,
         rules=HeuristicRules(0.0, 0.5, 0),
     )  # fmt: skip
     np.testing.assert_array_equal(fused.segment_ids, by_head.segment_ids)

@@ -183,7 +183,7 @@ def test_probabilities_are_those_of_the_literal_formula_in_any_window():
         for class_index, expected in enumerate(of_class):
             whole = average.probabilities(class_index)
             np.testing.assert_allclose(whole, expected, atol=1e-4)
-            np.testing.assert_array_equal(average.probabilities_in(class_index, rows, columns), whole[rows, columns])
+            np.testing.assert_array_equal(average.probabilities(class_index, rows, columns), whole[rows, columns])
 
 
 def test_an_average_can_be_pickled():

@@ -8,7 +8,7 @@ import pytest
 from panopticapi.utils import id2rgb
 from PIL import Image
 
-from antvisionps.panoptic.png import decode_labels, decode_segment_ids, encode_runs, encode_segment_ids
+from antvisionps.panoptic.png import decode_labels, decode_segment_ids, encode_segment_ids
 
 
 def assert_comes_back(segment_ids):
@@ -27,14 +27,6 @@ def test_maps_of_any_structure_come_back():
         cell = int(rng.integers(1, 40))
         ids = rng.integers(0, 2 ** rng.integers(1, 25), (1 + height // cell, 1 + width // cell))
         assert_comes_back(np.kron(ids, np.ones((cell, cell), dtype=np.int64))[:height, :width])
-
-
-def test_runs_give_the_png_of_their_map():
-    lengths, ids = np.array([5, 3, 9, 1, 12], dtype=np.int32), np.array([4, 0, 4, 300, 2], dtype=np.int32)
-    png = encode_runs(lengths, ids, width=6)
-    drawn = """4 4 4 4 4 0  0 0 4 4 4 4  4 4 4 4 4 300  2 2 2 2 2 2  2 2 2 2 2 2"""
-    with Image.open(io.BytesIO(png)) as opened:
-        np.testing.assert_array_equal(np.asarray(opened), id2rgb(np.array(drawn.split(), dtype=int).reshape(5, 6)))
 
 
 def test_a_map_takes_few_bytes_and_always_the_same():

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from antvisionps.panoptic.rle import encode_masks
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE
 from tests.pipeline.workspace import fail, write_params
 
 
@@ -54,7 +54,7 @@ def test_an_end_that_lacks_a_file_that_it_should_have_is_told(done, tmp_path, sp
     predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
     for spoiled in ([split], ["heldout", "val"]):  # of one split, then of both
         for of_split in spoiled:
-            cache_path(predictions, end="e_ups", split=of_split, file_name=name).unlink(missing_ok=True)
+            (predictions / "e_ups" / of_split / name).unlink(missing_ok=True)
         line = fail(done.run(stage, predictions=predictions, out=tmp_path / "x"))
         assert f"e_ups/{split}/{name}: no such file, but e_ups " in line
         assert "run `dvc repro` to predict again" in line
@@ -83,7 +83,7 @@ def spoil_best_masks(path):
 def test_masks_of_another_size_are_told_by_file_image_and_remedy(done, tmp_path, split, stage):
     """pycocotools never comes back from some of them."""
     predictions = shutil.copytree(done.predictions, tmp_path / "predictions")
-    path = cache_path(predictions, end="e_ups", split=split, file_name=INSTANCES_FILE)
+    path = predictions / "e_ups" / split / INSTANCES_FILE
     image_id = spoil_best_masks(path)
     line = fail(done.run(stage, predictions=predictions, out=tmp_path / "x"))
     assert line.startswith(f"error: {path}: image {image_id} of 96 x 128 px: mask 0: RLE of another size: ")

@@ -50,7 +50,7 @@ def recording(done):
 @pytest.fixture
 def start(done, recording):
     params = load_params(done.params)
-    return starting_settings("fusion", params, params.fuse, caches=recording.caches, routing=done.routing)
+    return starting_settings("fusion", params, caches=recording.caches, routing=done.routing)
 
 
 def test_cross_validation_measures_no_image_by_what_was_fitted_on_it(start, recording):

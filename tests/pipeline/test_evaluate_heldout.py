@@ -11,7 +11,7 @@ from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
 from antvisionps.panoptic.splits import open_split
 from antvisionps.predictions.instances import InstancesReader
-from antvisionps.predictions.schema import INSTANCES_FILE, cache_path
+from antvisionps.predictions.schema import INSTANCES_FILE
 from tests.evaluation.test_average_precision import coco_ap
 from tests.pipeline.workspace import ENDS, rewrite_instances, succeed
 
@@ -24,7 +24,7 @@ def read_routing(folder):
 
 
 def heldout_instances(predictions, end):
-    return cache_path(predictions, end=end, split="heldout", file_name=INSTANCES_FILE)
+    return predictions / end / "heldout" / INSTANCES_FILE
 
 
 def test_every_thing_category_is_routed_by_its_ap_and_says_by_how_much(done):
