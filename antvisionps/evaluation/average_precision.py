@@ -70,12 +70,11 @@ def matches_of_categories(images: Sequence[ImageMatches], *, category_ids: Seque
 
 
 def match_image(predicted: ImageInstances, gt: GtInstances) -> ImageMatches:
-    """The matches of all categories. Raises CacheError on a bad mask of one that is annotated."""
+    """The matches of all categories."""
     order = np.lexsort((-predicted.scores, predicted.category_ids))
     found = predicted.category_ids[order]
     order = order[np.arange(len(order)) - np.searchsorted(found, found) < MAX_DETECTIONS]
     found = predicted.category_ids[order]
-    _ = predicted.parse(order[np.isin(found, gt.category_ids)].tolist())  # pycocotools never comes back from some
     matched = np.zeros((len(IOU_THRESHOLDS), len(order)), dtype=bool)
     ignored, ious, n_gt = np.zeros_like(matched), np.zeros(len(order)), {}
     for category_id in np.unique(gt.category_ids).tolist():

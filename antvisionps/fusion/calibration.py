@@ -13,7 +13,7 @@ from pydantic import Field, PlainSerializer
 
 from antvisionps.core.documents import Document, Fraction, Weight, read_document
 from antvisionps.core.errors import CacheError
-from antvisionps.fusion.heuristic import HeuristicRules, choose_candidates, crop_masks
+from antvisionps.fusion.heuristic import HeuristicRules, choose_candidates
 from antvisionps.fusion.system import FusionSettings
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.predictions.instances import ImageInstances
@@ -146,7 +146,7 @@ def count_visible(
     candidates, _ = choose_candidates(instances, end_of_category=settings.end_of_category, rules=settings.rules)
     columns_first = np.ascontiguousarray(category_map.T)
     wins = np.zeros((len(categories.things),) * 2, dtype=np.int64)
-    crops = crop_masks(candidates)
+    crops = [candidate.source.runs.crop(candidate.index) for candidate in candidates]
     for first, second in itertools.combinations(range(len(candidates)), 2):
         one, other = candidates[first], candidates[second]
         if one.category_id == other.category_id:

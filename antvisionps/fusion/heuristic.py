@@ -202,20 +202,6 @@ def list_candidates(end: str, image: ImageInstances, indices: np.ndarray | None 
     ]
 
 
-def crop_masks(candidates: Sequence[Candidate]) -> list[tuple[int, int, np.ndarray]]:
-    """Left-most column, top row and (columns, rows) bool of each candidate's mask; see `MaskRuns.crop`."""
-    crops: list[tuple[int, int, np.ndarray]] = [(0, 0, np.zeros((0, 0), dtype=bool))] * len(candidates)
-    positions_of: dict[int, list[int]] = {}
-    for position, candidate in enumerate(candidates):
-        positions_of.setdefault(id(candidate.source), []).append(position)
-    for positions in positions_of.values():
-        source = candidates[positions[0]].source
-        runs = source.parse([candidates[position].index for position in positions])
-        for row, position in enumerate(positions):
-            crops[position] = runs.crop(row)
-    return crops
-
-
 def _paste_instances(
     columns_first: np.ndarray, candidates: list[Candidate], rules: HeuristicRules
 ) -> tuple[list[Candidate], list[RejectedCandidate]]:
@@ -225,23 +211,21 @@ def _paste_instances(
     """
     if not candidates:
         return [], []
-    from antvisionps.fusion.map_kernels import ALL_READ, EMPTY, OVERLAPPED, PASTED, paste_masks
+    from antvisionps.fusion.map_kernels import EMPTY, OVERLAPPED, PASTED, paste_masks
 
-    rles = [candidate.source.rles[candidate.index] for candidate in candidates]
-    free_px, fates = np.zeros(len(rles), dtype=np.int64), np.zeros(len(rles), dtype=np.int64)
-    bad = paste_masks(
-        np.frombuffer(b"".join(rles), dtype=np.uint8),
-        np.cumsum([0, *map(len, rles)]),
-        np.array([candidate.area_px for candidate in candidates]),
+    runs = [candidate.source.runs for candidate in candidates]
+    own = [slice(*of.first_run[one.index : one.index + 2]) for of, one in zip(runs, candidates, strict=True)]
+    free_px, fates = np.zeros((2, len(candidates)), dtype=np.int64)
+    paste_masks(
+        np.concatenate([of.starts[of_mask] for of, of_mask in zip(runs, own, strict=True)]),
+        np.concatenate([of.stops[of_mask] for of, of_mask in zip(runs, own, strict=True)]),
+        np.cumsum([0, *(of_mask.stop - of_mask.start for of_mask in own)]),
         _lies_on(candidates, rules.on_top),
         rules.max_overlap_frac,
         columns_first.reshape(-1),
         free_px,
         fates,
     )
-    if bad != ALL_READ:
-        candidates[bad].source.parse([candidates[bad].index])
-        raise AssertionError("what the kernel refuses, `parse` does")
     reason_of = {OVERLAPPED: RejectReason.OVERLAP_FRAC, EMPTY: RejectReason.EMPTY}
     pasted: list[Candidate] = []
     rejected = []

@@ -102,7 +102,6 @@ def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float)
     """The instances of several ends, each in one group; by category, the groups by their first member, their best."""
     of_category: dict[int, list[Candidate]] = {}
     for end, image in instances.items():
-        _ = image.runs  # checks the masks, which pycocotools does not
         for candidate in list_candidates(end, image):
             of_category.setdefault(candidate.category_id, []).append(candidate)
     for _, candidates in sorted(of_category.items()):
@@ -140,7 +139,7 @@ def _average_groups(
     image = groups[0][0].source
     weighted = [[weight_of_end[member.end] * member.score for member in group] for group in groups]
     averages = [_average(group, scores) for group, scores in zip(groups, weighted, strict=True)]
-    boxes_xywh, rles, areas_px, mask_probs = zip(*averages, strict=True)
+    boxes_xywh, rles, mask_probs = zip(*averages, strict=True)
     return ImageInstances(
         image_id=image.image_id,
         height=image.height,
@@ -150,12 +149,11 @@ def _average_groups(
         boxes_xywh=np.array(boxes_xywh, dtype=np.float32),
         rles=list(rles),
         mask_probs=np.stack(mask_probs),
-        stored_areas_px=np.array(areas_px, dtype=np.int64),
     )
 
 
-def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> tuple[np.ndarray, bytes, int, np.ndarray]:
-    """bbox_xywh, COCO compressed counts, area in pixels and mask_probs of the mean."""
+def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> tuple[np.ndarray, bytes, np.ndarray]:
+    """bbox_xywh, COCO compressed counts and mask_probs of the mean."""
     shares = np.maximum(weighted_scores, 0) if max(weighted_scores) > 0 else np.ones(len(group))
     shares = shares / shares.sum()
     crops = [member.source.runs.crop(member.index) for member in group]
@@ -181,7 +179,7 @@ def _average(group: Sequence[Candidate], weighted_scores: Sequence[float]) -> tu
     grid = sum(share * plane.at(x, y) for share, plane in zip(shares, planes, strict=True))
     image = group[0].source
     rle = encode_crop(left, top, mask, height=image.height, width=image.width)
-    return box, rle, int(np.count_nonzero(mask)), np.rint(grid).astype(np.uint8).T
+    return box, rle, np.rint(grid).astype(np.uint8).T
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from antvisionps.core.errors import CacheError
-from antvisionps.fusion.heuristic import Candidate, FusedImage, HeuristicRules, add_stuff, choose_candidates, crop_masks
+from antvisionps.fusion.heuristic import Candidate, FusedImage, HeuristicRules, add_stuff, choose_candidates
 from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.segment_quality import logit
 from antvisionps.fusion.semantic_average import FLOOR, SemanticAverage
@@ -166,19 +166,17 @@ def _drop_overlapping(
     candidates: list[Candidate], hw: tuple[int, ...], max_overlap_frac: float
 ) -> tuple[list[Candidate], list[RejectedCandidate]]:
     """Walks best first over a canvas for each category, and drops whose mask is taken by more than max_overlap_frac.
-    A mask that has its category to itself is not decoded."""
+    A mask that has its category to itself is not drawn."""
     count = Counter(candidate.category_id for candidate in candidates)
-    with_rivals = [candidate for candidate in candidates if count[candidate.category_id] > 1]
-    crop_of = dict(zip(map(id, with_rivals), crop_masks(with_rivals), strict=True))
     canvas_of: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(hw[::-1], dtype=bool))
     kept, rejected = [], []
     for candidate in candidates:
         if candidate.area_px == 0:
             rejected.append(candidate.reject(RejectReason.EMPTY, free_px=0))
-        elif id(candidate) not in crop_of:
+        elif count[candidate.category_id] == 1:
             kept.append(candidate)
         else:
-            left, top, mask = crop_of[id(candidate)]
+            left, top, mask = candidate.source.runs.crop(candidate.index)
             window = canvas_of[candidate.category_id][left : left + mask.shape[0], top : top + mask.shape[1]]
             taken_px = int(np.count_nonzero(mask & window))
             if taken_px / candidate.area_px > max_overlap_frac:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from antvisionps.fusion.compiled import compiled, filled, frozen, inlined
+from antvisionps.core.compiled import compiled, filled, frozen, inlined
 
 ONE = np.float32(1)
 BLOCK, TILE = 40, 8

@@ -49,7 +49,8 @@ class FusionSettings:
 def load_kernels() -> None:
     """Loads the compiled parts of fusing, or compiles them, before worker processes are forked."""
     import antvisionps.fusion.map_kernels
-    import antvisionps.fusion.semantic_kernels  # noqa: F401
+    import antvisionps.fusion.semantic_kernels
+    import antvisionps.panoptic.rle_kernels  # noqa: F401
 
 
 def fuse_predictions(

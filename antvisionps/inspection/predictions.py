@@ -58,7 +58,7 @@ class CachedPredictions(ImagesById["ImagePredictions"], AbstractContextManager["
         self._readers: dict[str, InstancesReader | SemanticReader] = {}
         try:
             if (folder / INSTANCES_FILE).is_file():
-                self._readers["instances"] = InstancesReader(folder / INSTANCES_FILE, check_masks=False)
+                self._readers["instances"] = InstancesReader(folder / INSTANCES_FILE)
             if (folder / SEMANTIC_FILE).is_file():
                 self._readers["semantic"] = SemanticReader(folder / SEMANTIC_FILE)
             if not self._readers:
@@ -202,7 +202,7 @@ class Instance(Shown):
     @cached_property
     def mask(self) -> np.ndarray:
         """(height, width) bool, at the original size. Raises CacheError on a damaged one."""
-        return self.arrays.parse([self.position]).mask(0)
+        return self.arrays.runs.mask(self.position)
 
     @property
     def mask_probs(self) -> np.ndarray | None:

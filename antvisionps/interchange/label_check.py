@@ -114,9 +114,8 @@ def _count_pixels(semantics: ImageSemantics, class_map: np.ndarray, categories: 
 def _count_instances(found: ImageInstances, class_map: np.ndarray, categories: CategorySet) -> Counts:
     """By the thing that most of an instance's pixels are of."""
     counts = Counts()
-    runs = found.parse(range(min(len(found), SAMPLE_INSTANCES)))
-    for index in range(len(runs)):
-        left, top, crop = runs.crop(index)
+    for index in range(min(len(found), SAMPLE_INSTANCES)):
+        left, top, crop = found.runs.crop(index)
         classes = class_map.T[left : left + crop.shape[0], top : top + crop.shape[1]][crop]
         pixels = np.bincount(classes, minlength=1)
         likeliest = int(pixels.argmax())

@@ -13,11 +13,6 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-_FIRST_CHARACTER = 48
-_CONTINUES, _SIGN, _PAYLOAD, _BITS = 0x20, 0x10, 0x1F, 5
-_LAST_CODE = 63
-_MAX_CHARACTERS = 7  # 35 bits: no image has more pixels
-
 
 @dataclass(frozen=True)
 class MaskRuns:
@@ -116,77 +111,13 @@ def _compress(lengths: list[int], height: int, width: int) -> bytes:
 
 def parse_runs(rles: Sequence[bytes], *, height: int, width: int) -> MaskRuns:
     """The runs of N masks. Raises ValueError that names the first mask whose RLE is malformed or of another size."""
-    try:
-        return _parse(rles, height, width)
-    except ValueError:
-        for index, rle in enumerate(rles):
-            try:
-                _parse([rle], height, width)
-            except ValueError as error:
-                raise ValueError(f"mask {index}: {error}") from None
-        raise
+    from antvisionps.panoptic.rle_kernels import read_runs
 
-
-def _parse(rles: Sequence[bytes], height: int, width: int) -> MaskRuns:
-    """All masks at once, because a call of numpy costs more than what it does to one mask."""
-    if not rles:
-        return MaskRuns(height, width, *(np.zeros(n, dtype=np.int64) for n in (0, 0, 1)))
-    lengths, pairs = _pair_lengths(*_read_numbers(rles))
-    if lengths.min() < 0:
-        raise ValueError("malformed RLE")
-    stops = _running_sums(lengths.sum(axis=1), pairs)
-    sizes = stops[np.cumsum(pairs) - 1]
-    if (sizes != height * width).any():
-        raise ValueError(f"RLE of another size: expected {height * width} pixels, got {sizes[0]}")
-    starts = stops - lengths[:, 1]
-    is_run = starts < stops
-    first_run = np.append(0, np.cumsum(is_run)[np.cumsum(pairs) - 1])
-    return MaskRuns(height, width, starts[is_run], stops[is_run], first_run)
-
-
-def _read_numbers(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) int64, the numbers in the masks' codes behind each other, and (N,) how many each mask has. Raises ValueError
-    on an empty or malformed one."""
-    if not all(rles):
-        raise ValueError("empty RLE")
-    code = np.frombuffer(b"".join(rles), dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
-    is_last = (code & _CONTINUES) == 0
-    last_of_mask = np.cumsum([len(rle) for rle in rles]) - 1
-    first = np.flatnonzero(np.append(True, is_last[:-1]))
-    characters = np.diff(first, append=len(code))
-    if (
-        not is_last[last_of_mask].all()
-        or code.min() < 0
-        or code.max() > _LAST_CODE
-        or characters.max() > _MAX_CHARACTERS
-    ):
-        raise ValueError("malformed RLE")
-    shift = _BITS * (np.arange(len(code)) - np.repeat(first, characters))
-    numbers = np.add.reduceat((code & _PAYLOAD) << shift, first)
-    # Two's complement of as many bits as the number has groups of five.
-    numbers -= np.where(code[is_last] & _SIGN, np.int64(1) << (_BITS * characters), 0)
-    return numbers, np.diff(np.cumsum(is_last)[last_of_mask], prepend=0)
-
-
-def _pair_lengths(numbers: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 2) lengths of a run of 0 and of the run of 1 behind it, which is of 0 px where the mask ends before; (N,) the
-    number of pairs of each mask."""
-    pairs = (count + 1) // 2
-    first = np.cumsum(pairs) - pairs
-    is_number = np.ones((pairs.sum(), 2), dtype=bool)
-    is_number[(first + pairs - 1)[count % 2 == 1], 1] = False
-    lengths = np.zeros(is_number.shape, dtype=np.int64)
-    lengths[is_number] = numbers
-    # From the fourth on, a number is added to the length two before it.
-    background = lengths[first, 0]
-    lengths[first, 0] = 0
-    lengths = _running_sums(lengths, pairs)
-    lengths[first, 0] = background
-    lengths[~is_number] = 0
-    return lengths, pairs
-
-
-def _running_sums(values: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Sums down the rows, which begin again with each mask, of `count` (N,) rows."""
-    sums = np.cumsum(values, axis=0)
-    return sums - np.repeat((sums - values)[np.cumsum(count) - count], count, axis=0)
+    codes = np.frombuffer(b"".join(rles) or b"\0", dtype=np.uint8)
+    starts, stops = np.empty((2, len(codes)), dtype=np.int64)
+    first_run, sizes = np.zeros(len(rles) + 1, dtype=np.int64), np.zeros(len(rles), dtype=np.int64)
+    read_runs(codes, np.cumsum([0, *map(len, rles)]), starts, stops, first_run, sizes)
+    for index in np.flatnonzero(sizes != height * width).tolist():
+        other = f"RLE of another size: expected {height * width} pixels, got {sizes[index]}"
+        raise ValueError(f"mask {index}: {other if sizes[index] >= 0 else 'malformed RLE'}")
+    return MaskRuns(height, width, starts[: first_run[-1]], stops[: first_run[-1]], first_run)

@@ -154,7 +154,6 @@ def _score_by_iou(
 
 def _best_ious(found: ImageInstances, indices: Sequence[int], visible: GtInstances) -> np.ndarray:
     """(n,) float32, of each of the found instances the largest IoU with a true one of its category, 0 without one."""
-    _ = found.parse(indices)  # checks the masks, which pycocotools does not
     places, single = np.array(indices, dtype=np.int64), np.flatnonzero(~visible.is_crowd)
     is_same = found.category_ids[places][:, None] == visible.category_ids[single]
     ious = np.where(is_same, mask_ious(found, places, visible, single), 0)

@@ -30,6 +30,7 @@ from antvisionps.fusion.routing import (
     routes_to_json,
     runner_up,
 )
+from antvisionps.fusion.system import load_kernels
 from antvisionps.panoptic.gt_instances import open_annotated, visible_instances
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.parallel.images import map_images, open_workers
@@ -50,6 +51,7 @@ def _route_categories(caches: SplitCaches, params: Params) -> tuple[dict[str, di
     """AP by end and category, and what routing.json holds."""
     settings = params.evaluate_heldout
     dataset = caches.dataset
+    load_kernels()
     with open_workers(**params.runtime.worker_arguments()) as workers:
         open_work = partial(_open_matching, caches, params.all_ends)
         images = list(map_images(open_work, dataset.images, workers=workers, description="match heldout"))

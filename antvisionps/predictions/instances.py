@@ -15,7 +15,7 @@ from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.rle import MaskRuns, parse_runs
 from antvisionps.panoptic.segments import PanopticImage
 from antvisionps.predictions.cache_file import CachedImage, CacheReader, CacheWriter, ColumnsOfRows
-from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, REMEDY, CacheHeader, CacheIdentity
+from antvisionps.predictions.schema import INSTANCES_SCHEMA, MASK_PROBS_SIZE, CacheHeader, CacheIdentity
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +24,7 @@ class ImageInstances(CachedImage):
 
     category_ids (N,) int32 · scores (N,) float32 from 0 to 1 · boxes_xywh (N, 4) float32 in pixels of the original
     image, at most its longer side beyond it · rles: N COCO compressed counts at the original size · mask_probs
-    (N, 28, 28) uint8 (255 = 1) or None. `stored_areas_px` (N,) are areas that a cache names: the masks are then only
-    parsed, and checked against them, when used. `source` is that cache, for messages. Raises CacheError if a shape,
-    dtype, number or mask is not so.
+    (N, 28, 28) uint8 (255 = 1) or None. Raises CacheError if a shape, dtype, number or mask is not so.
     """
 
     category_ids: np.ndarray
@@ -34,8 +32,6 @@ class ImageInstances(CachedImage):
     boxes_xywh: np.ndarray
     rles: list[bytes]
     mask_probs: np.ndarray | None
-    stored_areas_px: np.ndarray | None = None
-    source: Path | None = None
 
     def __post_init__(self) -> None:
         count = len(self.rles)
@@ -49,10 +45,7 @@ class ImageInstances(CachedImage):
             self._require_range("scores", self.scores, 0, 1)
             self._require_range("boxes_xywh", self.boxes_xywh, -side_px, 2 * side_px)
             self._require_range("box sizes", self.boxes_xywh[:, 2:], 0, 2 * side_px)
-            if self.stored_areas_px is not None:
-                self._require_range("area_px", self.stored_areas_px, 0, self.height * self.width)
-        if self.stored_areas_px is None:
-            _ = self.runs
+        _ = self.runs
 
     def __len__(self) -> int:
         return len(self.rles)
@@ -63,27 +56,15 @@ class ImageInstances(CachedImage):
     @cached_property
     def runs(self) -> MaskRuns:
         """All masks, parsed."""
-        return self.parse(range(len(self)))
+        try:
+            return parse_runs(self.rles, height=self.height, width=self.width)
+        except ValueError as error:
+            raise CacheError(f"image {self.image_id} of {self.height} x {self.width} px: {error}") from error
 
-    @property
+    @cached_property
     def areas_px(self) -> np.ndarray:
         """(N,) foreground pixels of each mask."""
-        return self.runs.areas_px() if self.stored_areas_px is None else self.stored_areas_px
-
-    def parse(self, indices: Sequence[int]) -> MaskRuns:
-        """The masks of some instances, in the order asked for. Raises CacheError on a bad one."""
-        try:
-            runs = parse_runs([self.rles[index] for index in indices], height=self.height, width=self.width)
-        except ValueError as error:
-            raise self._bad_masks(f" of {self.height} x {self.width} px: {error}") from error
-        if self.stored_areas_px is not None and (runs.areas_px() != self.stored_areas_px[list(indices)]).any():
-            raise self._bad_masks(": area_px disagrees with the masks")
-        return runs
-
-    def _bad_masks(self, problem: str) -> CacheError:
-        if self.source is None:
-            return CacheError(f"image {self.image_id}{problem}")
-        return CacheError(f"{self.source}: image {self.image_id}{problem}; {REMEDY}")
+        return self.runs.areas_px()
 
     @classmethod
     def of(cls, image: PanopticImage, rows: Sequence[tuple[int, float, Sequence[float], bytes]]) -> ImageInstances:
@@ -108,7 +89,6 @@ class ImageInstances(CachedImage):
             boxes_xywh=self.boxes_xywh[indices],
             rles=[self.rles[index] for index in indices],
             mask_probs=None if self.mask_probs is None else self.mask_probs[indices],
-            stored_areas_px=self.areas_px[indices],
         )
 
     def sorted_by_score(self) -> ImageInstances:
@@ -156,10 +136,7 @@ class InstancesWriter(CacheWriter[ImageInstances]):
 
 
 class InstancesReader(CacheReader[ImageInstances]):
-    """Reads `instances.parquet`: iterate over it, or `read(image_id)`. Leave `mask_probs` out where masks suffice.
-
-    With `check_masks` every mask is parsed when its image is read; without, only when it is used.
-    """
+    """Reads `instances.parquet`: iterate over it, or `read(image_id)`. Leave `mask_probs` out where masks suffice."""
 
     def __init__(
         self,
@@ -168,11 +145,9 @@ class InstancesReader(CacheReader[ImageInstances]):
         *,
         images: Mapping[int, tuple[int, int]] | None = None,
         mask_probs: bool = True,
-        check_masks: bool = True,
     ) -> None:
         columns = [name for name in INSTANCES_SCHEMA.names if mask_probs or name != "mask_probs"]
         super().__init__(path, INSTANCES_SCHEMA, expect=expect, images=images, columns=columns)
-        self._check_masks = check_masks
 
     def _refuse_bad_rows(self, rows: ColumnsOfRows) -> None:
         image_ids, scores = rows["image_id"], rows["score"]
@@ -191,11 +166,9 @@ class InstancesReader(CacheReader[ImageInstances]):
             boxes_xywh=rows["bbox_xywh"],
             rles=rows["rle"].to_pylist(),
             mask_probs=_stack_mask_probs(image_id, rows),
-            stored_areas_px=rows["area_px"],
-            source=None if self._check_masks else self.path,
         )
-        if self._check_masks:
-            _ = image.runs
+        if (image.areas_px != rows["area_px"]).any():
+            raise CacheError(f"image {image_id}: area_px disagrees with the masks")
         return image
 
 

@@ -48,14 +48,12 @@ class SplitCaches:
         return cls(predictions_dir, split, dataset_fingerprint(prepared), open_split(prepared, split), promised)
 
     def open_instances(self, ends: Sequence[str], *, mask_probs: bool = False) -> dict[str, InstancesReader]:
-        """end → reader of those ends that have instances. A mask is checked when it is used.
+        """end → reader of those ends that have instances.
 
         Raises CacheError if none has, unless there are no things.
         """
         readers = {
-            end: InstancesReader(
-                path, self._identity(end), images=self._images(), mask_probs=mask_probs, check_masks=False
-            )
+            end: InstancesReader(path, self._identity(end), images=self._images(), mask_probs=mask_probs)
             for end, path in self._existing(ends, INSTANCES_FILE)
         }
         if not readers and self.dataset.categories.things:

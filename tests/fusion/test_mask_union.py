@@ -1,17 +1,14 @@
 """The union against a slow version of its definition, which samples by scipy."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from scipy.ndimage import map_coordinates
 
-from antvisionps.core.errors import CacheError
 from antvisionps.fusion.mask_union import UnionRules, join_instances
 from antvisionps.fusion.rejected import RejectReason
-from antvisionps.panoptic.rle import encode_masks
 from tests.drawing import draw, found
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
@@ -216,15 +213,3 @@ def test_a_box_without_area_leaves_the_mask_to_say_what_is_foreground():
     flat.boxes_xywh[0, 2] = 0
     joined = join({"a": flat, "b": found((CAT, 0.3, LEFT))})
     np.testing.assert_array_equal(masks_of(joined.instances["a+b"])[0], LEFT)
-
-
-def test_a_mask_of_another_size_is_refused_with_its_file():
-    good = found((CAT, 0.9, LEFT))
-    bad = replace(
-        good,
-        rles=encode_masks(np.ones((1, 9, 9), bool)),
-        stored_areas_px=np.array([18]),
-        source=Path("b/instances.parquet"),
-    )
-    with pytest.raises(CacheError, match=r"b/instances\.parquet: image 1 of 3 x 6 px: mask 0: RLE of another size"):
-        join({"a": good, "b": bad})

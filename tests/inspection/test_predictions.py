@@ -86,18 +86,19 @@ def test_tables_come_whole_and_with_names(cache, folder):
     assert len(few) == table.num_rows
 
 
-def test_nothing_is_decoded_before_it_is_touched(copy):
+def test_a_damaged_mask_spoils_the_instances_of_its_image_alone(copy):
     table = pq.read_table(copy / "instances.parquet")
     metadata = pq.read_metadata(copy / "instances.parquet").metadata
-    rles = pa.array([b"!"] * len(table), pa.binary())
+    rles = pa.array([b"!", *table["rle"].to_pylist()[1:]], pa.binary())
     garbage = table.set_column(table.column_names.index("rle"), table.schema.field("rle"), rles)
     own = {key: value for key, value in metadata.items() if key.startswith(b"antvision")}
     pq.write_table(garbage.replace_schema_metadata(own), copy / "instances.parquet")
     with open_predictions(copy) as cache:
-        best = cache[cache.image_ids[0]].instances[0]
-        assert best.area_px > 0
-        with pytest.raises(CacheError, match="malformed RLE"):
-            _ = best.mask
+        first, second = cache.image_ids[:2]
+        assert cache[first].semantic.confidence.shape == (64, 80)
+        assert cache[second].instances[0].mask.any()
+        with pytest.raises(CacheError, match=f"image {first} of 64 x 80 px: mask 0: malformed RLE"):
+            _ = cache[first].instances
 
 
 def test_an_end_may_predict_semantics_only(tiny_run):

@@ -38,7 +38,7 @@ def test_long_runs_of_a_large_image():
 @pytest.mark.parametrize(
     ("rle", "message"),
     [
-        (b"", "mask 1: empty RLE"),
+        (b"", "mask 1: malformed RLE"),
         (b"04 ", "mask 1: malformed RLE"),
         (b"04P", "mask 1: malformed RLE"),  # P says that more characters follow
         (b"0" + b"o" * 12 + b"0", "mask 1: malformed RLE"),  # a number of 65 bits
