@@ -63,7 +63,7 @@ def _score(args: argparse.Namespace) -> None:
     from antvisionps.evaluation.score_rows import INTERVAL_COLUMNS, interval_rows
     from antvisionps.evaluation.slice_rows import SLICE_COLUMNS, SLICE_MEAN_COLUMNS, slice_mean_rows, slice_rows
     from antvisionps.panoptic.slices import read_slices
-    from antvisionps.pipeline.score_results import read_confidence, score_results
+    from antvisionps.pipeline.score_results import read_scores, score_results
 
     predictions = {name: tuple(files) for name, files in zip(_names(args.pred), args.pred, strict=True)}
     truth, scores = score_results(
@@ -81,7 +81,7 @@ def _score(args: argparse.Namespace) -> None:
     if args.errors:
         found["errors"] = _errors(scores, truth)
     if args.lrp or args.coverage:
-        confidence = {name: read_confidence(files, truth) for name, files in predictions.items()}
+        confidence = {name: read_scores(files, truth) for name, files in predictions.items()}
         if args.lrp:
             found["lrp"] = _lrp(scores, confidence, truth)
         if args.coverage:

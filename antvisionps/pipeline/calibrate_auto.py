@@ -109,8 +109,8 @@ def calibrate_auto(
         acceptance = fitted[taken][0]
         if not pixels.without_mask_probs.intersection(choices[taken]):
             by_head = _fit_and_count(settings[taken], things[taken], "panoptic_head", heldout)
-            rows.append(compare(choices[taken], "panoptic_head", by_head[1], fitted[0][1], category_ids))
-            of_heuristic = compare(choices[taken], "heuristic", fitted[taken][1], by_head[1], category_ids)
+            rows.append(compare_counts(choices[taken], "panoptic_head", by_head[1], fitted[0][1], category_ids))
+            of_heuristic = compare_counts(choices[taken], "heuristic", fitted[taken][1], by_head[1], category_ids)
             acceptance = acceptance if leads(of_heuristic) else by_head[0]
     for row in rows:
         print(f"{system}, {_describe(row)}")
@@ -150,7 +150,7 @@ def choose_ends(
     leads it by more than the standard error of their difference; then the best of those. `counts`: of each choice those
     of the images, each measured by what was fitted on others; without any, nothing is known."""
     rows = [
-        compare(ends, "heuristic", of_images, counts[0] if position else None, category_ids)
+        compare_counts(ends, "heuristic", of_images, counts[0] if position else None, category_ids)
         for position, (ends, of_images) in enumerate(zip(choices, counts, strict=True))
     ]
     leading = [position for position, row in enumerate(rows) if leads(row)]
@@ -162,7 +162,7 @@ def leads(row: ChoiceOfEnds) -> bool:
     return row.lead is not None and row.lead > (row.standard_error or 0.0)
 
 
-def compare(
+def compare_counts(
     ends: Sequence[str],
     paste_by: PasteBy,
     counts: Sequence[MatchCounts],

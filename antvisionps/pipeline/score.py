@@ -20,7 +20,7 @@ from antvisionps.pipeline.error_budget import BUDGET_FILE, write_budget
 from antvisionps.pipeline.ignored import describe_ignored
 from antvisionps.pipeline.score_ends import NO_ENDS, write_curves, write_ends
 from antvisionps.pipeline.score_files import (
-    read_confidence,
+    read_fused_confidence,
     segment_reliabilities,
     write_coverage,
     write_image_counts,
@@ -73,7 +73,7 @@ def score(
         counts = {name: of.matches.counts() for name, of in scored.items()}
         summary = write_metrics(folder, scored, counts, truth, draws)
         write_image_counts(large, counts, truth)
-        read = {name: read_confidence(fused) for name, fused in systems.items()}
+        read = {name: read_fused_confidence(fused) for name, fused in systems.items()}
         confidence, sureness = ({name: pair[place] for name, pair in read.items()} for place in (0, 1))
         write_lrp(folder, scored, confidence, truth)
         write_reliability(folder, ends.reliabilities() | segment_reliabilities(scored, confidence))

@@ -79,7 +79,7 @@ def write_lrp(
     write_csv(folder / "lrp_per_class.csv", CLASS_LRP_COLUMNS, class_lrp_rows(errors, truth.categories))
 
 
-def read_confidence(fused: PanopticDataset) -> tuple[SegmentConfidence, SegmentConfidence]:
+def read_fused_confidence(fused: PanopticDataset) -> tuple[SegmentConfidence, SegmentConfidence]:
     """The scores of a system's things, and how sure it is of its segments: the probability of each where its method
     gives one, else the score."""
     rows = RowsByImage(fused.annotations.parent, SEGMENTS, fused)

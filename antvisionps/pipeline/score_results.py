@@ -152,7 +152,7 @@ def _open_results(files: Files, truth: PanopticDataset) -> PanopticResults:
     return PanopticResults.open(*files, dataset=truth, labels=labels)
 
 
-def read_confidence(files: Files, truth: PanopticDataset) -> SegmentConfidence:
+def read_scores(files: Files, truth: PanopticDataset) -> SegmentConfidence:
     """The scores that segments_info gives, of those segments that have one; of several rows of one id the first."""
     rows = _open_results(files, truth).row_of_image
     scored = [

@@ -130,7 +130,7 @@ class PageFiles:
         page = {
             "id": image.image_id,
             "disagreement": _disagreement_runs([*planes.values()], image, self.categories),
-            "map": index_runs(gt_ids, image.segments),
+            "map": segment_id_runs(gt_ids, image.segments),
             "segments": [
                 _described(segment, self.categories) | {"crowd": segment.is_crowd} for segment in image.segments
             ],
@@ -175,7 +175,7 @@ class PageFiles:
             score_of = {row["segment_id"]: row["score"] for row in segments}
             wrong = wrong_segments([score_of[s.segment_id] for s in described.segments], outcomes.predicted)
         page = {
-            "map": index_runs(predicted_ids, described.segments),
+            "map": segment_id_runs(predicted_ids, described.segments),
             "segments": _predicted_segments(described.segments, segments, outcomes, image, self.categories),
             "gt_outcomes": [_outcome(outcome, described.segments) for outcome in outcomes.gt],
             "rejected": [_rejected(row, self.categories) for row in rejected],
@@ -215,7 +215,7 @@ def runs(values: np.ndarray) -> list[int]:
     return np.stack([np.diff(starts, append=values.size), values.ravel()[starts]], axis=1).ravel().tolist()
 
 
-def index_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> list[int]:
+def segment_id_runs(segment_ids: np.ndarray, segments: Sequence[Segment]) -> list[int]:
     """Runs of (H, W) segment ids, with 1 + the segment's position in the list for its id; 0 is void."""
     lengths_and_ids = runs(segment_ids)
     position = {segment.segment_id: place for place, segment in enumerate(segments, start=1)}

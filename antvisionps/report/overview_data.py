@@ -16,7 +16,7 @@ from antvisionps.fusion.routing import CLASS_AP_FILE, CLASS_AP_SCHEMA, read_rout
 from antvisionps.fusion.routing import REMEDY as ROUTING_REMEDY
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.slices import Slices
-from antvisionps.report.score_tables import parse_count, parse_number, read_rows
+from antvisionps.report.score_tables import parse_count, parse_number, read_cells
 
 Json = dict[str, Any]
 
@@ -85,7 +85,7 @@ def read_curves(models: Path, members: Mapping[str, Sequence[str]]) -> list[Json
 
 def _read_curve(path: Path) -> tuple[list[int], list[float]]:
     try:
-        header, *rows = read_rows(path, delimiter="\t")
+        header, *rows = read_cells(path, delimiter="\t")
         step, value = header.index("step"), len(header) - 1
         points = [(parse_count(row[step]), parse_number(row[value])) for row in rows]
         steps = [at for at, _ in points]

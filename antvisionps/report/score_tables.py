@@ -179,7 +179,7 @@ def read_table(
     Raises DataError.
     """
     try:
-        header, *rows = read_rows(path, delimiter=",")
+        header, *rows = read_cells(path, delimiter=",")
         if header != list(columns):
             raise ValueError(f"expected the columns {list(columns)}, got {clipped(header)}")
         table = [_parse_row(number, row, columns) for number, row in enumerate(rows, start=2)]
@@ -194,7 +194,7 @@ def read_table(
     return table
 
 
-def read_rows(path: Path, *, delimiter: str) -> list[list[str]]:
+def read_cells(path: Path, *, delimiter: str) -> list[list[str]]:
     """The cells of a CSV, each row with as many as the first. Raises OSError, ValueError and csv.Error."""
     text = read_file(path).decode("utf-8")
     if not text.endswith("\n"):

@@ -12,7 +12,7 @@ from PIL import Image
 import antvisionps
 from antvisionps.cli import main as cli
 from antvisionps.core.errors import AntVisionPSError, PredictionsError
-from antvisionps.pipeline.score_results import read_confidence, score_results
+from antvisionps.pipeline.score_results import read_scores, score_results
 from tests.drawing import draw_ids
 from tests.pipeline.workspace import read_csv
 
@@ -252,7 +252,7 @@ def test_of_several_rows_of_one_id_the_first_has_the_score(gt, tmp_path):
     (tmp_path / "hf.json").write_text(json.dumps(results))
     files = tmp_path / "hf.json", tmp_path / "hf"
     truth, _ = score_results(tuple(map(Path, gt)), {"hf": files}, workers=1)
-    confidence = read_confidence(files, truth)
+    confidence = read_scores(files, truth)
     assert confidence.scores.tolist() == [0.9] * 2
 
 

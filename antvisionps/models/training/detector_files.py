@@ -108,10 +108,10 @@ _MMENGINES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 def _our_own(path: Path, tensors: Mapping[str, Tensor]) -> DetectorFile:
     categories = CategorySet.from_json(read_network(path.parent).categories, where=str(path.parent / NETWORK_FILE))
-    return DetectorFile(path, "trained here", tensors, *names_of(categories))
+    return DetectorFile(path, "trained here", tensors, *class_names(categories))
 
 
-def names_of(categories: CategorySet) -> tuple[Names, Names]:
+def class_names(categories: CategorySet) -> tuple[Names, Names]:
     """Names of the things and of all classes, in the order of class indices."""
     return tuple(c.name for c in categories.things), tuple(c.name for c in categories.categories)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.training.class_rows import take_rows
-from antvisionps.models.training.detector_files import DetectorFile, names_of, read_detector
+from antvisionps.models.training.detector_files import DetectorFile, class_names, read_detector
 from antvisionps.panoptic.categories import CategorySet
 
 _SAME_LAYERS = (
@@ -118,7 +118,7 @@ def match_layers(wanted: Mapping[str, Tensor], detector: DetectorFile, categorie
     """What a network with these tensors starts with."""
     sources = {_same_layer(name): name for name in detector.tensors if not name.endswith(_UNCOUNTED)}
     foreign = {match[1] for name in sources if (match := _FURTHER_LAYERS.match(name))}
-    names = names_of(categories)
+    names = class_names(categories)
     layers = {}
     for name, own in wanted.items():
         if name.endswith(_UNCOUNTED):
