@@ -213,22 +213,7 @@ def _parse_image(
 
 
 def parse_segment(row: Any, where: str, *, categories: CategorySet, is_foreign: bool) -> Segment:
-    """A row of segments_info. Raises DataError. Whole rows go the short way, as there are a million of segments."""
-    try:
-        segment_id, category_id, area_px, bbox = row["id"], row["category_id"], row["area"], row["bbox"]
-        x, y, width, height = map(int, bbox)
-        segment = Segment(segment_id, category_id, area_px, (x, y, width, height), json_flag(row["iscrowd"]))
-        is_known = type(category_id) is int and category_id in categories
-        is_sound = is_known and type(segment_id) is int and type(area_px) is int and area_px >= 0
-        if is_sound and type(bbox) is list and VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
-            return segment
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    return _parse_partial_segment(row, categories, where, is_foreign)
-
-
-def _parse_partial_segment(row: Any, categories: CategorySet, where: str, is_foreign: bool) -> Segment:
-    """A segment that lacks what its map tells. Raises DataError that says what is wrong with it."""
+    """A row of segments_info, of a foreign JSON also one that lacks what its map tells. Raises DataError."""
     segment_id = parse_value(row, "id", whole_number, f"{where}: a segment")
     where = f"{where}: segment {segment_id}"
     if not VOID_SEGMENT_ID < segment_id <= MAX_SEGMENT_ID:
