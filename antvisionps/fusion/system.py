@@ -9,7 +9,6 @@ from antvisionps.fusion.doubt import pixel_doubt
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
-from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
 from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability, thing_features
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.fusion.temperature import temper
@@ -107,11 +106,7 @@ def average_weighted(
 
 def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
     """End → instances, joined where the settings have a union."""
-    return (
-        JoinedInstances(instances, NOTHING_REJECTED)
-        if settings.union is None
-        else join_instances(instances, settings.union)
-    )
+    return JoinedInstances(instances, []) if settings.union is None else join_instances(instances, settings.union)
 
 
 def fuse_average(
@@ -146,6 +141,6 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    rejected = RejectedCandidates.join([joined.rejected, joined.at_their_ends(fused.rejected)])
+    rejected = joined.rejected + joined.at_their_ends(fused.rejected)
     doubt = pixel_doubt(fused, average, categories) if settings.with_doubt else None
     return replace(fused, rejected=rejected, doubt=doubt)
