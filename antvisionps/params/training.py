@@ -11,6 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 
 from antvisionps.core.documents import Fraction, explain_first
 from antvisionps.core.errors import ParamsError
+from antvisionps.params.runtime import Runtime
 from antvisionps.params.section import (
     Boxes,
     InputSidePx,
@@ -297,3 +298,15 @@ def load_members(path: Path, end: str) -> tuple[str, ...]:
     if end not in TRAINING_OF_END:
         raise ParamsError(f"--end {end}: expected one of {list(TRAINING_OF_END)}, which are trained here")
     return load_section(path, f"train_{end}", TRAINING_OF_END[end]).members
+
+
+def load_training(path: Path, end: str, member: str) -> dict[str, Any]:
+    """What the training of that network is called with, as plain values. Raises ParamsError on an unknown member."""
+    section = load_section(path, f"train_{end}", TRAINING_OF_END[end])
+    return {
+        "end": end,
+        "network": section.network(member),
+        "load_from": section.load_from(member),
+        "settings": section.keyword_arguments(),
+        **load_section(path, "runtime", Runtime).training_arguments(),
+    }

@@ -128,7 +128,7 @@ def _models() -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         try:
-            from antvisionps.models.blocks.mmcv_ops import install_ops, served_ops
+            from antvisionps.models.blocks.mmcv_ops import SERVED_OPS, install_ops
 
             kernels = install_ops()
             importlib.import_module("mmdet")
@@ -136,7 +136,7 @@ def _models() -> Iterator[Finding]:
             yield Finding("wrong", "mmdet", f"does not load: {error}")
             return
     yield from (Finding("note", "mmcv", str(w.message)) for w in caught if w.category is RuntimeWarning)
-    served = "" if kernels.startswith("compiled") else f" ({', '.join(served_ops())})"
+    served = "" if kernels.startswith("compiled") else f" ({', '.join(SERVED_OPS)})"
     yield Finding("ok", "mmcv's operators", f"served by {kernels}{served}")
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
     for index in range(torch.cuda.device_count()):

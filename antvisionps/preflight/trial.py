@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -22,7 +23,7 @@ from antvisionps.models.inference.end_networks import BUILDERS, EndNetworks
 from antvisionps.models.inference.predict_photo import predict_photo
 from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.models.training.samples import collate, make_sample, visible_things
+from antvisionps.models.training.samples import make_sample, visible_things
 from antvisionps.models.training.start import start_from
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.segments import PanopticImage, measure_segments
@@ -208,7 +209,7 @@ def calibrate_norms(model: Any, batch: dict[str, list[Any]]) -> None:
 
 def random_batch(batch: Batch, categories: CategorySet, *, seed: int) -> dict[str, list[Any]]:
     """Random samples, as the data loader would give them."""
-    return collate([random_sample(batch.hw, categories, seed=(seed, index)) for index in range(batch.images)])
+    return pseudo_collate([random_sample(batch.hw, categories, seed=(seed, index)) for index in range(batch.images)])
 
 
 def random_sample(hw: tuple[int, int], categories: CategorySet, *, seed: tuple[int, int]) -> dict[str, Any]:

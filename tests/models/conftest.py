@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
 from antvisionps.models.inference.end_networks import BUILDERS
 from antvisionps.models.inference.views import PredictionSettings
 from antvisionps.models.training.optimization import optim_wrapper
-from antvisionps.models.training.samples import TrainingSamples, collate
+from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.panoptic.categories import CategorySet
 from antvisionps.panoptic.coco_json import read_panoptic, write_panoptic_json
@@ -197,7 +198,9 @@ def build(end: str, *, seed: int = 0, sharp: bool = False, **changes: Any) -> An
 def batch_of(network: Any, dataset: PanopticDataset, positions: Sequence[int] = (0, 1, 2), **changes: Any) -> Any:
     """`inputs` and `data_samples` of these images, as a training step gets them."""
     samples = TrainingSamples(dataset, seed=0, **AUGMENTATION | changes)
-    return network.data_preprocessor(collate([samples[k, position] for k, position in enumerate(positions)]), True)
+    return network.data_preprocessor(
+        pseudo_collate([samples[k, position] for k, position in enumerate(positions)]), True
+    )
 
 
 def losses_of(network: Any, batch: Any) -> dict[str, torch.Tensor]:
@@ -218,7 +221,7 @@ def take_steps(network: Any, dataset: PanopticDataset, count: int, **optimizer: 
     wrapper = build_optim_wrapper(network, optim_wrapper(**optimizer))
     samples = TrainingSamples(dataset, seed=0, **AUGMENTATION)
     network.train()
-    return [network.train_step(collate([samples[step, 0]]), wrapper) for step in range(count)]
+    return [network.train_step(pseudo_collate([samples[step, 0]]), wrapper) for step in range(count)]
 
 
 def pyramid(channels: int) -> list[torch.Tensor]:

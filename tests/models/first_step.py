@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info
 from mmengine.model import MMDistributedDataParallel
 
@@ -17,7 +18,7 @@ from antvisionps.models.inference.end_networks import EndNetworks
 from antvisionps.models.inference.fill_caches import fill_caches
 from antvisionps.models.training.optimization import save_memory
 from antvisionps.models.training.processes import stage_processes
-from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples
 from antvisionps.panoptic.categories import CategorySet
 from tests.models.conftest import CATEGORIES, HEIGHT, NETWORK, PREDICTION, WIDTH, build, write_dataset
 
@@ -75,7 +76,7 @@ def first_step(variant: str, samples: TrainingSamples) -> dict[str, Any]:
     if processes > 1:
         network = share_batch(network, torch.device("cpu"))
         wrapped = MMDistributedDataParallel(network)
-    batch = network.data_preprocessor(collate([samples[next(order)] for _ in range(own)]), training=True)
+    batch = network.data_preprocessor(pseudo_collate([samples[next(order)] for _ in range(own)]), training=True)
     losses = wrapped(**batch, mode="loss")
     loss, logged = network.parse_losses(losses)
     loss.backward()

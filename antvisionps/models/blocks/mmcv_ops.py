@@ -32,6 +32,8 @@ from antvisionps.models.blocks.precision import widen
 from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
 
 EXT_NAME = "mmcv._ext"
+SERVED_OPS = ("batched_nms", "deform_conv2d", "modulated_deform_conv2d", "nms", "roi_align")
+"""The operators that torchvision serves in place of a compiled mmcv, as mmcv.ops spells them."""
 
 
 @cache
@@ -46,11 +48,6 @@ def install_ops() -> str:
     sys.modules[EXT_NAME] = _StandIn()
     _serve_deformable_convolutions()
     return f"torchvision {torchvision.__version__.partition('+')[0]}"
-
-
-def served_ops() -> tuple[str, ...]:
-    """Names of the operators that torchvision serves in place of a compiled mmcv, as mmcv.ops spells them."""
-    return ("batched_nms", "deform_conv2d", "modulated_deform_conv2d", "nms", "roi_align")
 
 
 def _compiled_ext_loads() -> bool:
@@ -88,7 +85,7 @@ class _StandIn(ModuleType):
 
         def refuse(*args: object, **kwargs: object) -> Never:
             raise ModelError(
-                f"mmcv's operator {name} needs a compiled mmcv; torchvision serves only {', '.join(served_ops())}; "
+                f"mmcv's operator {name} needs a compiled mmcv; torchvision serves only {', '.join(SERVED_OPS)}; "
                 f"choose a model without it or build mmcv from source for torch {torch.__version__}"
             )
 
@@ -106,7 +103,8 @@ def _roi_align_forward(
     features: Tensor, rois: Tensor, output: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, **how: Any
 ) -> None:
     """Fills output (K, C, aligned_height, aligned_width) from features (N, C, H, W) and rois (K, 5): index, xyxy."""
-    _refuse_max_mode(how["pool_mode"])
+    if how["pool_mode"] == 0:
+        raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
     _refuse_wild_positions(rois, "RoIAlign: a box")
     features = widen(features)
     bins = how["aligned_height"], how["aligned_width"]
@@ -119,7 +117,6 @@ def _roi_align_forward(
 def _roi_align_backward(
     grad_output: Tensor, rois: Tensor, _argmax_y: Tensor, _argmax_x: Tensor, grad_input: Tensor, **how: Any
 ) -> None:
-    _refuse_max_mode(how["pool_mode"])
     grad_output = widen(grad_output)
     rois = rois.to(grad_output.dtype)
     shape, scale = grad_input.shape, how["spatial_scale"]
@@ -136,11 +133,6 @@ def _refuse_wild_positions(positions: Tensor, what: str) -> None:
     """torchvision's CPU kernels read outside of their input at a position that is not a number, and crash Python."""
     if positions.device.type == "cpu" and not torch.isfinite(positions).all():
         raise ModelError(f"{what} is not finite; the training has diverged: lower the learning rate or max_grad_norm")
-
-
-def _refuse_max_mode(pool_mode: int) -> None:
-    if pool_mode == 0:
-        raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
 
 
 def _serve_deformable_convolutions() -> None:

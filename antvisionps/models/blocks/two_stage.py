@@ -197,7 +197,8 @@ def mask_head(settings: DetectorSettings, *, kind: str) -> dict[str, Any]:
 
 @TASK_UTILS.register_module()
 class AnchorAssigner(MaxIoUAssigner):
-    """mmdet's, which makes anchors in a crowd background where the image has no other truth."""
+    """mmdet's, but anchors in a crowd are ignored in every image: mmdet makes them background where the crowd is the
+    image's only truth."""
 
     def assign(
         self,
@@ -222,7 +223,6 @@ def _rpn_train_cfg(max_proposals: int) -> dict[str, Any]:
             "sampler": {"type": RandomSampler, "num": 256, "pos_fraction": 0.5, "add_gt_as_proposals": False},
             "allowed_border": -1,
             "pos_weight": -1,
-            "debug": False,
         },
         "rpn_proposal": _proposal_cfg(max_proposals),
     }
@@ -244,7 +244,6 @@ def rcnn_train_cfg(settings: DetectorSettings, *, positive_iou: float) -> dict[s
         },
         "mask_size": MASK_SIZE,
         "pos_weight": -1,
-        "debug": False,
     }
 
 

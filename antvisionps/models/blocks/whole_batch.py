@@ -25,7 +25,8 @@ Losses = dict[str, Any]
 
 
 def shared_count(count: Tensor) -> Tensor:
-    """What divides a sum over `count` elements, at least 1, for its part of the mean over all processes' elements."""
+    """Divisor of a sum over this process's `count` elements: the processes' quotients then average to the mean over all
+    elements. Never zero."""
     processes = get_world_size()
     if processes == 1:
         return count.clamp(min=1)
@@ -35,9 +36,9 @@ def shared_count(count: Tensor) -> Tensor:
 
 
 def hardest(losses: Tensor, frac: float) -> Tensor:
-    """Of the (n,) losses of this process those among the largest `frac` of all processes' losses, rounded up.
+    """Those of this process's (n,) losses that are among the largest `frac` (rounded up) of all processes' losses.
 
-    With several processes, every loss that equals the smallest of them is taken.
+    With several processes, all losses that equal the smallest of these are taken.
     """
     if get_world_size() == 1:
         return losses.topk(math.ceil(frac * len(losses)), sorted=False).values
@@ -53,11 +54,11 @@ def hardest(losses: Tensor, frac: float) -> Tensor:
 def whole_batch_losses(
     detector: nn.Module, losses_of: Mapping[str, Sequence[str]]
 ) -> Iterator[Callable[[Losses], Losses]]:
-    """Counts what mmdet's losses are means over, while a detector computes them; yields what then weighs the losses.
+    """While a detector computes its losses, counts the elements that each is a mean over. Yields a function that weighs
+    the losses by this process's part of these elements.
 
-    `losses_of` is name of a loss module in the detector → names of the losses that are means over as many elements as
-    that module was given; a module that was not called has none. Each loss is weighed by this process's part of what
-    it is a mean over, and one that is missing is zero.
+    `losses_of` maps a loss module of the detector to the losses that are means over the elements that the module gets;
+    a module that is not called gets none. A loss that is missing is zero.
     """
     if get_world_size() == 1:
         yield lambda losses: losses
@@ -113,7 +114,8 @@ def share_batch(model: Any, device: torch.device) -> Any:
 
 
 def _widen_nothing(_norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-    """torch tells the other processes of no element in its own type, and of elements in float32: they would hang."""
+    """In float32 where there is no element: torch sends the count of an empty batch in the batch's type, any other in
+    float32, and processes that send different types hang."""
     (x,) = args
     return None if x.numel() else (x.float(),)
 

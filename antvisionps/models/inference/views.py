@@ -206,9 +206,5 @@ def _merge_proposals(proposals: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _weighted_mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    if len(tensors) == 1:
-        return tensors[0]
-    total = tensors[0] * shares[0]
-    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
-        total = total + tensor * share
-    return total
+    first, *others = (tensor * share for tensor, share in zip(tensors, shares, strict=True))
+    return sum(others, start=first)

@@ -48,8 +48,6 @@ LOSSES_OF: dict[str, tuple[str, ...]] = {
 }
 """Of mmdet's loss modules, the losses that are means over the same anchors, RoIs or masks."""
 
-SemanticLossOn = Literal["photo", "grid"]
-
 FUSED_SEMANTIC_LOSS: dict[str, tuple[str, ...]] = {"roi_head.semantic_head.criterion": ("loss_semantic_seg",)}
 """The same of HTC's own semantic branch on its grid; other semantic losses count for themselves."""
 
@@ -181,7 +179,7 @@ class HtcSettings(two_stage.DetectorSettings):
     semantic_level: int
     semantic_convs: int
     semantic_loss_weight: float
-    semantic_loss_on: SemanticLossOn
+    semantic_loss_on: Literal["photo", "grid"]
     deformable_semantic_head: Literal["shared", "per_level"] | None
 
 

@@ -37,7 +37,7 @@ def measure(
     several processes each predicts its share of the images, and all return the same.
     """
     settings = PredictionSettings(
-        short_sides_px=sorted(short_sides_px)[len(short_sides_px) // 2 :][:1],
+        short_sides_px=[sorted(short_sides_px)[len(short_sides_px) // 2]],
         max_long_side_px=max_long_side_px,
         flip=False,
         min_score=MIN_SCORE,

@@ -19,13 +19,13 @@ _ALL = r"semantic_head\.(classifier|conv_logits)\.|^decoder\.classifier\."
 
 
 def take_rows(
-    name: str, own: Tensor, detector: DetectorFile, source: str, names: tuple[Names, Names]
+    name: str, own: Tensor, detector: DetectorFile, name_in_file: str, names: tuple[Names, Names]
 ) -> tuple[Tensor | None, str]:
-    """What the layer starts with, None for `own`, and a note: why, or how many classes.
+    """The tensor that a layer starts with (None: it keeps `own`), and a note: why, or of how many classes.
 
-    `name` is mmdet's of the layer, `source` the file's, `names` are ours of the things and of all classes.
+    mmdet calls the layer `name`; `names` are our names of the things and of all classes.
     """
-    theirs = detector.tensors[source]
+    theirs = detector.tensors[name_in_file]
     rows, ours, known = _classes(name, names, detector)
     extra = ".fc_cls." in name
     if not rows or len(own) != rows * len(ours) + extra or theirs.shape[1:] != own.shape[1:]:

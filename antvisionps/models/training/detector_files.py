@@ -34,11 +34,11 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class DetectorFile:
-    """`tensors` are in mmdet's names and order. `thing_names` are of the classes that boxes have, `class_names` of
-    those of the semantic branch, both in the model's order; None where nobody tells."""
+    """`tensors` have mmdet's names and order. `thing_names` names the classes of the boxes, `class_names` those of the
+    semantic branch, in the model's order; None where the file does not say."""
 
     path: Path
-    source: str
+    library: str
     tensors: Mapping[str, Tensor]
     thing_names: Names | None
     class_names: Names | None

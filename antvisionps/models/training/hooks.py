@@ -51,10 +51,7 @@ class PlainCheckpointHook(Hook):
     iteration would copy all of it."""
 
     def after_train_iter(self, runner: Runner, **_: Any) -> None:
-        runner.message_hub.log_scalars.clear()
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        checkpoint["message_hub"]["log_scalars"] = {}
+        runner.message_hub.log_scalars.clear()  # before a checkpoint, whose hook comes last
 
 
 class SharedLossHook(Hook):
@@ -127,8 +124,7 @@ class CurvesHook(Hook):
         checkpoint["curves"] = {"sums": self._sums, "count": self._count}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        if "curves" in checkpoint:
-            self._sums, self._count = dict(checkpoint["curves"]["sums"]), checkpoint["curves"]["count"]
+        self._sums, self._count = dict(checkpoint["curves"]["sums"]), checkpoint["curves"]["count"]
 
     def after_train_iter(self, runner: Runner, outputs: dict[str, Any] | None = None, **_: Any) -> None:
         for key, value in (outputs or {}).items():

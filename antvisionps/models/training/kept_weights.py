@@ -9,7 +9,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
 Evaluate = Callable[[BaseModel], Mapping[str, float]]
-"""What a model in evaluation mode is worth, by names, of which PQ is one; every process calls it and gets the same."""
+"""Measures a model in evaluation mode: values by name, PQ among them. Every process calls it and gets the same."""
 
 Log = Callable[[int, Mapping[str, float]], None]
 """Draws a point of each curve at that step."""
@@ -66,10 +66,9 @@ class MonitorHook(Hook):
         checkpoint["monitor"] = {"values": self.values, "best_pq": self._best_pq, "best_weights": self._best_weights}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        if "monitor" in checkpoint:
-            state = checkpoint["monitor"]
-            self.values, self._best_pq = state["values"], state["best_pq"]
-            self._best_weights = {name: tensor.cpu() for name, tensor in state["best_weights"].items()}
+        state = checkpoint["monitor"]
+        self.values, self._best_pq = state["values"], state["best_pq"]
+        self._best_weights = {name: tensor.cpu() for name, tensor in state["best_weights"].items()}
 
     def after_train_iter(self, runner: Runner, **_: Any) -> None:
         if not self.every_n_train_iters(runner, self._interval) and not self.is_last_train_iter(runner):

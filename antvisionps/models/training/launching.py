@@ -69,7 +69,7 @@ def _torchrun(processes: int) -> list[int]:
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
-        raise SystemExit(128 + error.sigval) from None
+        raise SystemExit(SIGNALLED + error.sigval) from None
     finally:
         del os.environ[PARENT]
         logging.disable(logging.NOTSET)
@@ -77,7 +77,7 @@ def _torchrun(processes: int) -> list[int]:
 
 
 def _srun() -> list[int]:
-    """srun's own exit status, where it is not zero: the largest of its tasks', negative where that is of a signal."""
+    """Empty when all tasks ended well, else the largest of their exit statuses, which is srun's; -n for signal n."""
     if "MASTER_PORT" not in os.environ:
         # A batch script runs on the first machine of its job, which is where the tasks meet.
         os.environ["MASTER_PORT"] = str(get_free_port())

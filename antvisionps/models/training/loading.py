@@ -1,31 +1,30 @@
 """How the samples of a training are loaded: each process its part of every batch, with worker processes or without."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Dataset
 
 from antvisionps.core.errors import AntVisionPSError, ModelError
 from antvisionps.models.training.processes import exit_with_parent
-from antvisionps.models.training.samples import Sample, SampleOrder, collate
+from antvisionps.models.training.samples import Sample, SampleOrder, TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
 
 
-def open_loader(
-    samples: Dataset[Sample], settings: TrainingSettings, *, aspects: Sequence[float], workers: int
-) -> DataLoader[Any]:
-    """This process's part of every batch; `aspects` are the images' heights over widths. Raises what a sample raises,
-    also where a worker process loads it, and ModelError where the processes cannot share a batch equally."""
+def open_loader(samples: TrainingSamples, settings: TrainingSettings, *, workers: int) -> DataLoader[Any]:
+    """This process's part of every batch. Raises what a sample raises, also where a worker process loads it, and
+    ModelError where the processes cannot share a batch equally."""
     rank, processes = get_dist_info()
     batch_size = _share_of_batch(settings.schedule["batch_size"], processes)
     if workers:
         get_temp_dir()  # which they share, and which goes with this process: they end by a signal and remove nothing
-    order = SampleOrder(aspects, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes)
+    order = SampleOrder(samples.aspects, seed=settings.seed, batch_size=batch_size, rank=rank, processes=processes)
     return _Loader(
         _ErrorsAsSamples(samples),
         batch_size=batch_size,
@@ -60,7 +59,7 @@ class _ErrorsAsSamples(Dataset[Any]):
 
 
 def _collate_or_hand_over(samples: list[Any]) -> dict[str, list[Any]] | Exception:
-    return next((sample for sample in samples if isinstance(sample, Exception)), None) or collate(samples)
+    return next((sample for sample in samples if isinstance(sample, Exception)), None) or pseudo_collate(samples)
 
 
 def _share_of_batch(batch_size: int, processes: int) -> int:

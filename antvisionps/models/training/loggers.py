@@ -23,7 +23,7 @@ PROJECT = "antvisionps"
 
 
 class WandbBackend(WandbVisBackend):
-    """mmengine's leaves out the step, and closes by a function that is gone."""
+    """mmengine's, but it logs the step, and closes: mmengine calls a function that wandb no longer has."""
 
     @force_init_env
     def add_scalars(self, scalar_dict: Mapping[str, float], step: int = 0, **_: Any) -> None:
@@ -35,7 +35,7 @@ class WandbBackend(WandbVisBackend):
 
 
 class MLflowBackend(MLflowVisBackend):
-    """mmengine's closes only a run that has its Runner's config."""
+    """mmengine's, but it closes every run: mmengine closes only one that has its Runner's config."""
 
     def close(self) -> None:
         if hasattr(self, "_mlflow"):

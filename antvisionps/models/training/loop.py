@@ -24,7 +24,6 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.visualization.vis_backend import BaseVisBackend
-from torch.utils.data import Dataset
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
@@ -33,7 +32,7 @@ from antvisionps.models.training import hooks
 from antvisionps.models.training.kept_weights import AverageHook, Evaluate, MonitorHook, current_model
 from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
-from antvisionps.models.training.samples import Sample
+from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
 
 CURVES_DIR = "curves"
@@ -41,12 +40,11 @@ CURVES_DIR = "curves"
 
 def train(
     build_model: Callable[[], BaseModel],
-    samples: Dataset[Sample],
+    samples: TrainingSamples,
     settings: TrainingSettings,
     *,
     start: Callable[[BaseModel], None] | None = None,
     name: str,
-    aspects: Sequence[float],
     checkpoint_interval: int,
     workers: int,
     work_dir: Path,
@@ -63,11 +61,10 @@ def train(
     the processes cannot share a batch equally, and when the loss is no longer finite.
     """
     rank, processes = get_dist_info()
-    loader = open_loader(samples, settings, aspects=aspects, workers=workers)
+    loader = open_loader(samples, settings, workers=workers)
     torch.manual_seed(settings.seed)
     model = build_model()
-    memory = settings.memory
-    save_memory(model, checkpointed_stages=memory["checkpointed_stages"], channels_last=memory["channels_last"])
+    save_memory(model, **settings.memory)
     if processes > 1:
         model = share_batch(model, torch.device(get_device()))
     with contextlib.redirect_stdout(io.StringIO()):

@@ -72,7 +72,6 @@ def train_member(
         settings,
         start=start,
         name=name,
-        aspects=[image.height / image.width for image in dataset.images],
         checkpoint_interval=checkpoint_interval,
         workers=loader_workers,
         work_dir=run_dir,

@@ -32,7 +32,8 @@ def optim_wrapper(
     """mmengine's config of AdamW or SGD without weight decay on biases, norms and learned log-variances.
 
     The rates of the backbone, of biases, of what gives deformable convolutions their offsets and of log-variances are
-    multiplied by their factors, one that is several of these by all.
+    multiplied by their factors; a parameter that is several of these gets all of theirs.
+
     `autocast` is None, "bfloat16" or "float16" (with a loss scale that adapts itself). The gradients of
     `accumulated_batches` are averaged before each step. Raises ModelError on autocast without a CUDA device.
     """

@@ -23,6 +23,7 @@ from torch import distributed, multiprocessing
 from antvisionps.core.atomic import atomic_file
 from antvisionps.core.errors import LaunchError, first_line
 from antvisionps.core.os_errors import explain
+from antvisionps.core.stage import INTERRUPTED
 from antvisionps.models.training.device import select_device
 from antvisionps.models.training.launching import FAILURES, PARENT, launch
 
@@ -31,8 +32,6 @@ Launcher = Literal["none", "pytorch", "slurm"]
 TIMEOUT_S = 6 * 3600
 """How long a process waits for the others: for a slow disk or a short last shard. Where one dies, whoever started them
 stops them all."""
-
-INTERRUPTED = 130
 
 
 @contextmanager
@@ -123,7 +122,7 @@ def _no_gpu_to_choose() -> Iterator[None]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Exits this process once its parent is not that one, which was killed then, maybe before this call.
+    """Exits this process when process `parent` is gone, be it before this call.
 
     A process that is left alone would go on, or wait hours for the others where they meet.
     """

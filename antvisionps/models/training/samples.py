@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 from torch.utils.data import Dataset, Sampler
@@ -55,7 +56,7 @@ class SampleOrder(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, aspects: Sequence[float], *, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1
+        self, aspects: np.ndarray, *, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1
     ) -> None:
         self._aspects = np.asarray(aspects, dtype=np.float64)
         self._seed = seed
@@ -95,7 +96,8 @@ class SampleOrder(Sampler[tuple[int, int]]):
 
 
 def _like_aspects_together(aspects: np.ndarray, batch_size: int) -> np.ndarray:
-    """An order of whole batches of (n,) images: each batch of like aspects, where its first image stood."""
+    """An order of (n,) images, n a multiple of `batch_size`: batches of like aspects, each placed where the first of
+    its images stood."""
     batches = np.argsort(aspects, kind="stable").reshape(-1, batch_size)
     return batches[np.argsort(batches.min(axis=1))].ravel()
 
@@ -122,6 +124,7 @@ class TrainingSamples(Dataset[Sample]):
 
     Instances are those of the data set's own file, which may overlap, or else the things of its panoptic maps. The
     `batch_size` images of a batch, of all processes, have one short side: images of like aspect become of like size.
+    `aspects` are the images' heights over widths.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class TrainingSamples(Dataset[Sample]):
     ) -> None:
         self._dataset = replace(dataset, images=())
         self._images = _PickledImages(dataset.images)
+        self.aspects = np.array([image.height / image.width for image in dataset.images])
         self._instances = open_annotated(dataset)
         self._seed = seed
         self._batch_size = batch_size
@@ -166,11 +170,6 @@ def draw_short_side_px(short_sides_px: Sequence[int], *, seed: int, batch: int) 
     return int(np.random.default_rng((seed, batch, 2)).choice(short_sides_px))
 
 
-def collate(samples: list[Sample]) -> dict[str, list[Any]]:
-    """Images of different sizes stay a list; the data preprocessor pads them."""
-    return {key: [sample[key] for sample in samples] for key in samples[0]}
-
-
 def visible_things(segment_ids: np.ndarray, *, image: PanopticImage, categories: CategorySet) -> list[Thing]:
     """The thing segments of an (H, W) panoptic map."""
     things = [s for s in image.segments if categories.by_id(s.category_id).is_thing]
@@ -202,22 +201,26 @@ def make_sample(
 ) -> Sample:
     """mmdet's sample of an (H, W, 3) RGB photo, its (H, W) segment ids and its things.
 
-    Things become instances with tight boxes xyxy; crowds become ignored boxes, so that detections in them are neither
-    right nor wrong. Things that vanished when the image shrank are left out.
+    Things become instances with tight boxes xyxy, whose right and lower edges lie after the last pixel. Crowds become
+    ignored boxes, so that detections in them are neither right nor wrong. Things that vanished when the image shrank
+    are left out.
     """
     seen = [thing for thing in things if thing.mask.any()]
     instances = [thing for thing in seen if not thing.is_crowd]
     height, width = segment_ids.shape
-
+    masks, crowds = (
+        BitmapMasks([thing.mask.astype(np.uint8) for thing in some], height, width)
+        for some in (instances, [thing for thing in seen if thing.is_crowd])
+    )
     sample = DetDataSample(
         metainfo={"img_id": image.image_id, "img_shape": (height, width), "ori_shape": (image.height, image.width)}
     )
     sample.gt_instances = InstanceData(
-        bboxes=_boxes_xyxy([thing.mask for thing in instances]),
+        bboxes=HorizontalBoxes.from_instance_masks(masks).tensor,
         labels=torch.tensor([categories.class_index(thing.category_id) for thing in instances], dtype=torch.long),
-        masks=BitmapMasks([thing.mask.astype(np.uint8) for thing in instances], height, width),
+        masks=masks,
     )
-    sample.ignored_instances = InstanceData(bboxes=_boxes_xyxy([thing.mask for thing in seen if thing.is_crowd]))
+    sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes.from_instance_masks(crowds).tensor)
     semantic = class_index_map(segment_ids, image, categories)
     # Loader processes hand it over through /dev/shm, which is small in containers: a byte a pixel.
     sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(semantic)[None])
@@ -241,12 +244,3 @@ def _jitter_colors(photo: np.ndarray, rng: np.random.Generator, strength: float)
     x = (x - x.mean()) * contrast + x.mean()
     grey = x.mean(axis=2, keepdims=True)
     return np.clip((x - grey) * saturation + grey, 0, 255).astype(np.uint8)
-
-
-def _boxes_xyxy(masks: list[np.ndarray]) -> torch.Tensor:
-    """(N, 4) float32 tight boxes; the right and lower edges lie after the last pixel."""
-    boxes = np.zeros((len(masks), 4), dtype=np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return torch.from_numpy(boxes)

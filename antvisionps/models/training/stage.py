@@ -19,7 +19,7 @@ Measure = Callable[..., Mapping[str, float]]
 def train_on_train_split(
     options: argparse.Namespace,
     *,
-    settings: TrainingSettings,
+    settings: Mapping[str, Any],
     measure: Measure,
     device: str,
     cpu_threads: int,
@@ -27,13 +27,16 @@ def train_on_train_split(
     processes: int,
     **member: Any,
 ) -> None:
-    """`train_member` with this, on the options' data and into their folders, in as many processes as are asked for.
-    `measure` evaluates on the monitor split, as often as the settings say."""
+    """`train_member` on the options' data and into their folders, in as many processes as are asked for.
+
+    `settings` are TrainingSettings, as plain values; `measure` evaluates on the monitor split, as often as they say.
+    """
+    typed = TrainingSettings(**settings)
     with stage_processes(launcher=launcher, processes=processes, device=device, cpu_threads=cpu_threads):
         train_member(
             open_split(options.prepared, "train"),
-            settings=settings,
-            evaluate=_evaluation(options.prepared, settings, measure),
+            settings=typed,
+            evaluate=_evaluation(options.prepared, typed, measure),
             dataset_fingerprint=dataset_fingerprint(options.prepared),
             work_dir=options.work,
             out_dir=options.out,

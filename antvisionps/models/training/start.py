@@ -42,10 +42,10 @@ _OFFSETS = ".conv_offset."
 
 @dataclass(frozen=True)
 class Layer:
-    """What a tensor of a network starts with: `tensor` of the file's `source`, or None for its initialisation. `note`
-    tells why, or how many classes it knows."""
+    """What a tensor of a network starts with: `tensor`, which the file calls `name_in_file`, or None for its
+    initialisation. `note` tells why, or how many classes it knows."""
 
-    source: str | None
+    name_in_file: str | None
     tensor: Tensor | None
     note: str
 
@@ -55,7 +55,7 @@ class Start:
     """All of a network's `layers` by name, and the names of the file's tensors that are `unused`."""
 
     file: Path
-    source: str
+    library: str
     layers: Mapping[str, Layer]
     unused: Sequence[str]
 
@@ -74,12 +74,12 @@ class Start:
     def describe(self, name: str) -> str:
         """For people, in some lines; `name` is the network's."""
         unused = [f"not used: {len(self.unused)} tensors, as {self.unused[0]}"] if self.unused else []
-        return "\n  ".join([f"{name} starts from {self.file} ({self.source})", *self.parts(), *unused])
+        return "\n  ".join([f"{name} starts from {self.file} ({self.library})", *self.parts(), *unused])
 
     def write(self, path: Path) -> None:
         """The same, tensor by tensor, as JSON."""
         notes = {name: layer.note for name, layer in self.layers.items() if layer.note}
-        document = {"source": self.source, "loaded": list(self.tensors), "notes": notes, "unused": list(self.unused)}
+        document = {"source": self.library, "loaded": list(self.tensors), "notes": notes, "unused": list(self.unused)}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
@@ -131,8 +131,8 @@ def match_layers(wanted: Mapping[str, Tensor], detector: DetectorFile, categorie
         else:
             tensor, note = take_rows(known, own, detector, sources[known], names)
             layers[name] = Layer(sources[known], tensor, note)
-    used = {layer.source for layer in layers.values() if layer.tensor is not None}
-    return Start(detector.path, detector.source, layers, [name for name in sources.values() if name not in used])
+    used = {layer.name_in_file for layer in layers.values() if layer.tensor is not None}
+    return Start(detector.path, detector.library, layers, [name for name in sources.values() if name not in used])
 
 
 def _same_layer(name: str) -> str:
@@ -156,7 +156,7 @@ def _known_as(name: str) -> list[str]:
 
 
 def _refuse_other_backbone(start: Start) -> None:
-    own = {name: layer for name, layer in start.layers.items() if name.startswith("backbone.") and _OFFSETS not in name}
+    own = {name: layer for name, layer in start.layers.items() if _is_of_backbone(name)}
     if not any(layer.tensor is not None for layer in own.values()):
         held = ", ".join(sorted({name.partition(".")[0] for name in start.unused})[:4])
         raise ModelError(

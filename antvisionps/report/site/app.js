@@ -16,17 +16,8 @@ const app = (() => {
       system: last,
       from: systems[0],
       to: last,
-      category: "",
-      size: "",
-      error: "",
-      change: "",
-      sort: NO_FILTER.sort,
-      find: "",
-      tagged: "",
+      ...NO_FILTER,
       tags: "",
-      confused: "",
-      bin: "", // of a reliability diagram, and whose
-      slice: "",
       thumbs: "photo",
       mode: "side",
       opacity: 65,
@@ -71,9 +62,7 @@ const app = (() => {
     for (const [key, value] of Object.entries(next)) {
       if (key !== "view" && key !== "id" && value !== defaults[key]) query.set(key, value);
     }
-    const path = next.view === "image" ? `image/${next.id}` : next.view;
-    const text = query.toString();
-    return `#${path}${text ? `?${text}` : ""}`;
+    return joined(`#${next.view === "image" ? `image/${next.id}` : next.view}`, query);
   }
 
   // `push` makes a step in the browser's history.
@@ -98,9 +87,10 @@ const app = (() => {
       if (value === defaults[key] || key in OF_AN_IMAGE) query.delete(key);
       else query.set(key, value);
     }
-    const rest = query.toString();
-    return `${path}${rest ? `?${rest}` : ""}`;
+    return joined(path, query);
   }
+
+  const joined = (path, query) => `${path}?${query}`.replace(/\?$/, "");
 
   function follow(target) {
     history.pushState(null, "", target);
@@ -110,12 +100,12 @@ const app = (() => {
   function show() {
     readAddress();
     for (const name of ["overview", "images", "image"]) byId(name).hidden = name !== state.view;
-    byId("tab-overview").href = address({ view: "overview" });
-    byId("tab-images").href = address({ view: "images" });
     for (const name of ["overview", "images"]) {
+      const tab = byId(`tab-${name}`);
+      tab.href = address({ view: name });
       const current = state.view === name || (name === "images" && state.view === "image");
-      if (current) byId(`tab-${name}`).setAttribute("aria-current", "page");
-      else byId(`tab-${name}`).removeAttribute("aria-current");
+      if (current) tab.setAttribute("aria-current", "page");
+      else tab.removeAttribute("aria-current");
     }
     byId("tooltip").hidden = true;
     const before = shown;
@@ -132,12 +122,6 @@ const app = (() => {
     if (before === "image" && state.view === "images") returnToCard(byId("images"));
     else window.scrollTo(0, 0);
     return drawn;
-  }
-
-  function complain(error) {
-    const message = byId("message");
-    message.textContent = error.message;
-    message.hidden = false;
   }
 
   function onKey(event) {
@@ -160,7 +144,8 @@ const app = (() => {
     try {
       overview = await antvisionps.overview;
     } catch (error) {
-      complain(error);
+      byId("message").textContent = error.message;
+      byId("message").hidden = false;
       return;
     }
     prepareImages(overview);

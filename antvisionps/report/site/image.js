@@ -6,7 +6,7 @@ const viewer = {
   zoom: { scale: 1, x: 0, y: 0 },
   settling: null, // timer of a zoom that the address does not hold yet
   token: 0,
-  layers: null,
+  panels: null, // the drawn {layers, image, container, state, overview}
   hovered: null,
   drawn: null,
 };

@@ -89,13 +89,7 @@ function imageLayers(overview, image, data, state) {
   const names = overview.categories.map(({ name }) => name);
   const colors = categoryRgb(overview.categories, state.palette);
   const system = data.systems[state.system] ?? withoutMap(data, pixels);
-  const maps = new Map();
-  const decoded = (key, runs) => {
-    if (!maps.has(key)) maps.set(key, antvisionps.decodeRuns(runs, pixels));
-    return maps.get(key);
-  };
-  const truthMap = () => decoded("truth", data.map);
-  const systemMap = () => decoded("system", system.map);
+  const decoded = (runs) => antvisionps.decodeRuns(runs, pixels);
 
   const nthOfClass = (segments) => {
     const seen = new Map();
@@ -118,19 +112,19 @@ function imageLayers(overview, image, data, state) {
     return partner === null ? text : `${text}, IoU ${iou.toFixed(2)}`;
   }
 
-  const describeTrue = (place) => {
-    const segment = data.segments[place];
+  const describeTrue = (value) => {
+    const segment = data.segments[value - 1];
     return {
       title: names[segment.class],
       lines: [
         segment.crowd ? "crowd" : null,
-        `${state.system}: ${outcomeText(0, system.gt_outcomes[place])}`,
+        `${state.system}: ${outcomeText(0, system.gt_outcomes[value - 1])}`,
         count(segment.area, "px", "px"),
       ],
     };
   };
-  const describePredicted = (place) => {
-    const segment = system.segments[place];
+  const describePredicted = (value) => {
+    const segment = system.segments[value - 1];
     return {
       title: names[segment.class],
       lines: [
@@ -166,7 +160,7 @@ function imageLayers(overview, image, data, state) {
 
   // A place in ERRORS for each pixel, from 1.
   function errorMap() {
-    const [truth, predicted] = [truthMap(), systemMap()];
+    const [truth, predicted] = [layer("truth").values, layer("system").values];
     const isFault = ({ outcome }) => !["matched", "ignored"].includes(outcome);
     const isIgnored = [false, ...system.gt_outcomes.map(({ outcome }) => outcome === "ignored")];
     const isMissed = [false, ...system.gt_outcomes.map(isFault)];
@@ -226,10 +220,10 @@ function imageLayers(overview, image, data, state) {
   const classesOf = (segments) => [null, ...segments.map((segment) => segment.class)];
 
   // Of what has a degree, in ten steps; without runs there is no layer.
-  function gradedLayer(key, runs, titleOf) {
+  function gradedLayer(runs, titleOf) {
     return (
       runs && {
-        values: decoded(key, runs),
+        values: decoded(runs),
         colors: DEGREE_COLORS,
         isGraded: true,
         describe: (value) => ({ title: titleOf(10 * value), lines: [] }),
@@ -243,17 +237,17 @@ function imageLayers(overview, image, data, state) {
     const [kind, end] = partsOf(key);
     if (kind === "truth")
       return {
-        values: truthMap(),
+        values: decoded(data.map),
         colors: segmentColors(data.segments),
         classes: classesOf(data.segments),
-        describe: (value) => describeTrue(value - 1),
+        describe: describeTrue,
       };
     if (kind === "system")
       return {
-        values: systemMap(),
+        values: decoded(system.map),
         colors: segmentColors(system.segments),
         classes: classesOf(system.segments),
-        describe: (value) => describePredicted(value - 1),
+        describe: describePredicted,
       };
     if (kind === "errors")
       return {
@@ -263,10 +257,10 @@ function imageLayers(overview, image, data, state) {
         isErrors: true,
       };
     if (kind === "semantic") {
-      const runs = data.ends[end].semantic;
+      const runs = data.ends[end]?.semantic;
       return (
         runs && {
-          values: decoded(key, runs),
+          values: decoded(runs),
           colors: [null, ...colors],
           classes: [null, ...names.keys()],
           describe: (value) => ({ title: names[value - 1], lines: ["most probable class"] }),
@@ -274,8 +268,8 @@ function imageLayers(overview, image, data, state) {
       );
     }
     if (kind === "disagreement")
-      return gradedLayer(key, data.disagreement, (percent) => `the ends' semantics differ by ${percent} %`);
-    if (kind === "doubt") return gradedLayer(key, system.doubt, (percent) => `doubt ${percent} %`);
+      return gradedLayer(data.disagreement, (percent) => `the ends' semantics differ by ${percent} %`);
+    if (kind === "doubt") return gradedLayer(system.doubt, (percent) => `doubt ${percent} %`);
     if (kind === "instances") {
       const listed = data.ends[end].instances;
       return (
@@ -314,13 +308,10 @@ function imageLayers(overview, image, data, state) {
     if (found) antvisionps.paintRle(found.rle, 1, mask, width, height);
     else if (overview.categories[index].thing) return null;
     else
-      for (const one of end.split("+")) {
-        const runs = data.ends[one]?.semantic;
-        if (runs)
-          decoded(`semantic:${one}`, runs).forEach((value, pixel) => {
-            if (value === index + 1) mask[pixel] = 1;
-          });
-      }
+      for (const one of end.split("+"))
+        layer(`semantic:${one}`)?.values.forEach((value, pixel) => {
+          if (value === index + 1) mask[pixel] = 1;
+        });
     return mask;
   }
 
@@ -354,10 +345,6 @@ function imageLayers(overview, image, data, state) {
     outline,
     candidateMask,
     altText,
-    truthMap,
-    systemMap,
-    describeTrue,
-    describePredicted,
     outcomeText,
     wouldMatch,
     names,

@@ -100,32 +100,21 @@ function paintOutline(canvas, mask, width, height) {
   const context = canvas.getContext("2d");
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x];
   const edges = new Path2D();
+  const edge = (x0, y0, x1, y1) => {
+    edges.moveTo(x0 * factor, y0 * factor);
+    edges.lineTo(x1 * factor, y1 * factor);
+  };
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       if (!mask[y * width + x]) continue;
-      if (!inside(x - 1, y)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo(x * factor, (y + 1) * factor);
-      }
-      if (!inside(x + 1, y)) {
-        edges.moveTo((x + 1) * factor, y * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
-      if (!inside(x, y - 1)) {
-        edges.moveTo(x * factor, y * factor);
-        edges.lineTo((x + 1) * factor, y * factor);
-      }
-      if (!inside(x, y + 1)) {
-        edges.moveTo(x * factor, (y + 1) * factor);
-        edges.lineTo((x + 1) * factor, (y + 1) * factor);
-      }
+      if (!inside(x - 1, y)) edge(x, y, x, y + 1);
+      if (!inside(x + 1, y)) edge(x + 1, y, x + 1, y + 1);
+      if (!inside(x, y - 1)) edge(x, y, x + 1, y);
+      if (!inside(x, y + 1)) edge(x, y + 1, x + 1, y + 1);
     }
   }
   context.lineCap = "round";
-  for (const [color, lineWidth] of [
-    ["#000", 5],
-    ["#fff", 2.2],
-  ]) {
+  for (const [color, lineWidth] of [["#000", 5], ["#fff", 2.2]]) {
     context.strokeStyle = color;
     context.lineWidth = lineWidth * Math.max(1, (width * factor) / 640);
     context.stroke(edges);

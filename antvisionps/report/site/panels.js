@@ -34,7 +34,7 @@ function buildPanels(overview, image, layers, state) {
   const groups = panelGroups(keys, state);
   const isLarge = groups.length === 1;
   const container = el("div.panels", { class: isLarge ? "overlaid" : "side", "--ratio": image.width / image.height });
-  viewer.layers = { layers, image, container, state, overview };
+  viewer.panels = { layers, image, container, state, overview };
   viewer.hovered = null;
   container.append(
     ...groups
@@ -109,7 +109,7 @@ const ZOOM_SETTLES_MS = 150; // browsers refuse an address a frame
 
 function setZoom(zoom) {
   viewer.zoom = clampedZoom(zoom);
-  const { container, image } = viewer.layers;
+  const { container, image } = viewer.panels;
   applyZoom(container);
   clearTimeout(viewer.settling);
   viewer.settling = setTimeout(() => {
@@ -180,7 +180,7 @@ function listenToPointer(container) {
 }
 
 function hoverAt(event, view) {
-  const { image } = viewer.layers;
+  const { image } = viewer.panels;
   const box = view.querySelector(".zoomed").getBoundingClientRect();
   const x = Math.floor(((event.clientX - box.left) / box.width) * image.width);
   const y = Math.floor(((event.clientY - box.top) / box.height) * image.height);
@@ -195,37 +195,33 @@ function hoverAt(event, view) {
 
 // The panel's layer; of an overlaid panel the topmost that says something here, over the photo the system.
 function hoveredLayer(view, pixel) {
-  const { layers } = viewer.layers;
+  const { layers } = viewer.panels;
   const keys = [...view.querySelectorAll("canvas.layer")].map((canvas) => canvas.dataset.layer).reverse();
   return keys.find((key) => layers.layer(key).values[pixel]) ?? keys[0] ?? "system";
 }
 
 function describeAt(shown, pixel) {
-  const name = layerName(shown, viewer.layers.state.system);
-  const [key, layers] = viewer.layers.layers.resolve(shown);
+  const name = layerName(shown, viewer.panels.state.system);
+  const [key, layers] = viewer.panels.layers.resolve(shown);
   const layer = layers.layer(key);
   if (key === "errors") {
-    const [truth, predicted] = [layers.truthMap()[pixel], layers.systemMap()[pixel]];
-    const described = layer.describe(layer.values[pixel]);
-    const side = (label, value, describe, most) => {
-      if (!value) return `${label}: void`;
-      const { title, lines } = describe(value - 1);
+    const side = (label, of, most) => {
+      const { values, describe } = layers.layer(of);
+      if (!values[pixel]) return `${label}: void`;
+      const { title, lines } = describe(values[pixel]);
       return `${label}: ${[title, ...lines.filter(Boolean).slice(0, most)].join(", ")}`;
     };
-    const lines = [
-      side("truth", truth, layers.describeTrue, 2),
-      side(layers.state.system, predicted, layers.describePredicted, 3),
-    ];
-    return { ...described, name, lines };
+    const lines = [side("truth", "truth", 2), side(layers.state.system, "system", 3)];
+    return { ...layer.describe(layer.values[pixel]), name, lines };
   }
   const value = layer?.values[pixel];
-  const isUnknown = key === "system" && !viewer.layers.overview.mapped.includes(viewer.layers.state.system);
+  const isUnknown = key === "system" && !viewer.panels.overview.mapped.includes(viewer.panels.state.system);
   if (!value) return { title: isUnknown ? SENTENCES.unexplained : (NOTHING_AT[key] ?? "nothing"), name, lines: [] };
   return { ...layer.describe(value), name };
 }
 
 function showPixel(x, y, key) {
-  const { layers, image, container, overview, state } = viewer.layers;
+  const { layers, image, container, overview, state } = viewer.panels;
   const pixel = y * image.width + x;
   for (const mark of container.querySelectorAll(".crosshair")) {
     mark.hidden = false;
@@ -234,7 +230,7 @@ function showPixel(x, y, key) {
   }
   const [kind, run] = partsOf(key);
   const predicted = run === undefined ? "system" : `map:${run}`;
-  const outlined = kind === "errors" ? (layers.truthMap()[pixel] ? "truth" : predicted) : key;
+  const outlined = kind === "errors" ? (layers.layer("truth").values[pixel] ? "truth" : predicted) : key;
   const value = layers.layer(outlined)?.values[pixel] ?? 0;
   const hovered = `${outlined}/${value}`;
   if (hovered !== viewer.hovered) {
@@ -252,7 +248,7 @@ function showPixel(x, y, key) {
 }
 
 function drawOutline(mask) {
-  const { image, container } = viewer.layers;
+  const { image, container } = viewer.panels;
   const [first, ...others] = container.querySelectorAll("canvas.outline");
   if (!first) return;
   paintOutline(first, mask, image.width, image.height);
@@ -277,8 +273,8 @@ function showTooltip(event, { title, name, lines }) {
 
 function unhover() {
   document.getElementById("tooltip").hidden = true;
-  if (!viewer.layers) return;
-  for (const mark of viewer.layers.container.querySelectorAll(".crosshair")) mark.hidden = true;
+  if (!viewer.panels) return;
+  for (const mark of viewer.panels.container.querySelectorAll(".crosshair")) mark.hidden = true;
   if (viewer.hovered !== null) drawOutline(null);
   viewer.hovered = null;
 }

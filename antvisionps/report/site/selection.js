@@ -22,7 +22,7 @@ const SORTS = [
   ["order", "image id"],
 ];
 const NO_FILTER = {
-  find: "", tagged: "", confused: "", bin: "", slice: "", category: "", size: "", error: "", change: "", sort: "worst",
+  category: "", size: "", error: "", change: "", sort: "worst", find: "", tagged: "", confused: "", bin: "", slice: "",
 };
 
 function prepareImages(overview) {
@@ -116,13 +116,12 @@ function sumLosses({ images, outcomes, categories }, place) {
 function selectImages(overview, state) {
   const measure = qualityMeter(overview, { ...state, error: state.error || "error" });
   const filters = [finder(state.find), tagged(state), confusedIn(overview, state), inSlice(overview, state)];
-  const isLeft = filters.filter((filter) => filter !== everyImage);
   const inBin = wrongIn(overview, state);
   const changeOf = (image) => measure(image, state.to).pq - measure(image, state.from).pq;
   const sortsByChange = state.change || state.sort === "change";
   const found = [];
   for (const [place, image] of overview.images.entries()) {
-    if (!isLeft.every((isOf) => isOf(image, place))) continue;
+    if (!filters.every((isOf) => isOf(image, place))) continue;
     const quality = measure(image, state.system);
     if (!quality.rows && (state.category !== "" || state.size !== "")) continue;
     if (state.error && !(quality.lost > 0)) continue;

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 
 from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import whole_batch
 from antvisionps.models.training import loading
-from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples
 from tests.forks import fork_two
 from tests.models import first_step
 from tests.models.conftest import batch_of, losses_of
@@ -55,7 +56,7 @@ def test_processes_that_pad_to_different_sizes_give_the_mean_over_all_pixels(two
     total, pixels, sizes = 0.0, 0, set()
     for share in (order[:2], order[2:]):
         network = first_step.build_variant(first_step.OF_TWO_SIZES)
-        batch = network.data_preprocessor(collate([samples[key] for key in share]), True)
+        batch = network.data_preprocessor(pseudo_collate([samples[key] for key in share]), True)
         loss = network(**batch, mode="loss")["loss_semantic_seg"].item()
         known = sum(int((sample.gt_sem_seg.sem_seg != 255).sum()) for sample in batch["data_samples"])
         total, pixels = total + known * loss, pixels + known

@@ -95,16 +95,13 @@ def test_backbones_that_differ_or_were_trained_are_refused_with_what_differs(wri
         share_backbone(open_ends(), num_views=1)
 
 
-def test_statistics_and_normalisation_that_differ_are_named(write, open_ends):
+def test_statistics_that_differ_are_named(write, open_ends):
     write("e_ups")
     write("lwl_htc")
-    for number, complaint in enumerate((r"backbone\.network\.bn1\.running_mean differs", r"mean of photos differs")):
-        ends = open_ends()
-        network = ends[1].networks[0]
-        changed = (network.backbone.network.bn1.running_mean, network.data_preprocessor.mean)[number]
-        changed += 1
-        with pytest.raises(ModelError, match=complaint):
-            share_backbone(ends, num_views=1)
+    ends = open_ends()
+    ends[1].networks[0].backbone.network.bn1.running_mean += 1
+    with pytest.raises(ModelError, match=r"backbone\.network\.bn1\.running_mean differs"):
+        share_backbone(ends, num_views=1)
 
 
 @pytest.mark.parametrize("end", ["e_ups", "lwl_htc"])

@@ -43,7 +43,7 @@ def run(dataset, tmp_path):
     torch.use_deterministic_algorithms(True)
 
     def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
-        how = {"name": "test", "aspects": [0.8] * 3, "workers": workers, "checkpoint_interval": checkpoint_interval}
+        how = {"name": "test", "workers": workers, "checkpoint_interval": checkpoint_interval}
         how |= {name: changes.pop(name, None) for name in ("start", "evaluate")} | {
             "loggers": changes.pop("loggers", ())
         }
@@ -185,7 +185,7 @@ def test_an_error_of_a_sample_comes_through_as_it_is(run, monkeypatch, workers, 
 def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch, dataset, has_gpu):
     monkeypatch.setattr("mmengine.device.utils.DEVICE", "cuda" if has_gpu else "cpu")
     samples = TrainingSamples(dataset, seed=5, **SETTINGS.augmentation)
-    assert open_loader(samples, SETTINGS, aspects=[0.8] * 3, workers=0).pin_memory == has_gpu
+    assert open_loader(samples, SETTINGS, workers=0).pin_memory == has_gpu
 
 
 def test_another_seed_gives_other_weights(run):

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 from torchvision.ops import masks_to_boxes
 
 from antvisionps.models.blocks.resizing import resized_hw
 from antvisionps.models.e_ups.panoptic_loss import panoptic_truth
-from antvisionps.models.training.samples import SampleOrder, TrainingSamples, collate
+from antvisionps.models.training.samples import SampleOrder, TrainingSamples
 from antvisionps.panoptic.gt_instances import GtInstances, write_gt_instances
 from antvisionps.panoptic.rle import encode_masks
 from tests.models.conftest import AUGMENTATION as AS_THEY_ARE
@@ -164,7 +165,7 @@ def test_annotated_masks_are_resized_and_mirrored_as_the_map(annotated):
 def test_loading_processes_read_the_same_instances(annotated):
     samples = TrainingSamples(annotated[0], seed=1, **AUGMENTATION)
     order = [[(number, 0)] for number in range(4)]
-    loader = DataLoader(samples, batch_sampler=order, num_workers=2, collate_fn=collate)
+    loader = DataLoader(samples, batch_sampler=order, num_workers=2, collate_fn=pseudo_collate)
     for (key,), batch in zip(order, loader, strict=True):
         here = samples[key]["data_samples"].gt_instances.masks.masks
         assert np.array_equal(here, batch["data_samples"][0].gt_instances.masks.masks)
