@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 from panopticapi import evaluation
 
+from antvisionps.cli import main as cli
 from tests.dvc_project import commit, copy_project, dvc
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
@@ -25,9 +26,9 @@ os.environ |= {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") f
 LONGEST_FIRST = (
     *("test_pipeline.py", "test_many_processes.py"),  # which make dvc_run and tiny_run, beside each other
     *("test_whole_batch.py", "test_loop.py", "test_table_1.py", "test_check.py"),  # need neither
+    *("test_views.py", "test_page.py", "test_scales.py"),  # nor these, while dvc_run is still made
     *("test_documented_commands.py", "test_dvc_experiments.py", "test_mutations.py", "test_remote.py"),
     *("test_predictor.py", "test_determinism.py", "test_calibrate.py"),
-    *("test_views.py", "test_page.py", "test_scales.py"),
 )
 
 
@@ -49,6 +50,22 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data; ANTVISIONPS_REAL_DATA names a folder with cmp_facade and coco_sample")
     return folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command, which has to fail with one line of error, and returns that."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*map(str, arguments)])
+        assert stopped.value.code == 1
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        (line,) = (line for line in error.splitlines() if line.startswith("error: "))
+        return line
+
+    return run
 
 
 @pytest.fixture

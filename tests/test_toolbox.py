@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from antvisionps.cli import main as cli
-from antvisionps.interchange.import_end import export_end
-from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.schema import CacheIdentity
+from antvisionps.panoptic.splits import open_split
+from tests.pipeline.workspace import export_cache
 from tests.preflight.test_new_profile import write_scenes_like
 from tests.test_docs import ROOT, anchors
 
@@ -63,9 +62,7 @@ def folder(done, tmp_path_factory):
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / "profiles" / "built_in.yaml", root / "params.yaml")
     for split in ("val", "heldout"):
-        dataset = open_split(done.prepared, split)
-        identity = CacheIdentity("e_ups", split, dataset_fingerprint(done.prepared), dataset.categories)
-        export_end(done.predictions / "e_ups" / split, root / "exported" / split, dataset=dataset, identity=identity)
+        export_cache(done.root, "e_ups", split, root / "exported" / split)
     images = open_split(done.prepared, "val").images
     rows = [f"{image.file_name},{night}" for image, night in zip(images, "ynyny", strict=True)]
     (root / "slices.csv").write_text("\n".join(["file_name,night", *rows]))

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from antvisionps.cli import main as cli
-from antvisionps.interchange.import_end import export_end
-from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.params.whole import load_params
-from antvisionps.predictions.schema import CacheIdentity
-from tests.pipeline.workspace import PROJECT, bytes_below
+from tests.pipeline.workspace import PROJECT, bytes_below, export_cache
 
 PARAMS = PROJECT / "profiles" / "built_in.yaml"
 
@@ -25,9 +22,7 @@ def project(done, tmp_path, monkeypatch):
     shutil.copy(PROJECT / "dvc.yaml", folder)
     shutil.copy(PARAMS, folder / "params.yaml")
     for split in ("val", "heldout"):
-        dataset = open_split(done.prepared, split)
-        identity = CacheIdentity("e_ups", split, dataset_fingerprint(done.prepared), dataset.categories)
-        export_end(done.predictions / "e_ups" / split, tmp_path / split, dataset=dataset, identity=identity)
+        export_cache(done.root, "e_ups", split, tmp_path / split)
     monkeypatch.chdir(folder)
     return folder
 

@@ -21,11 +21,8 @@ from random import Random
 
 import pytest
 
-from antvisionps.interchange.import_end import export_end
-from antvisionps.panoptic.splits import dataset_fingerprint, open_split
-from antvisionps.predictions.schema import CacheIdentity
 from tests.mutations.mutators import BYTES, CSV, JSON, PARQUET, Mutation
-from tests.pipeline.workspace import bytes_below, change_params
+from tests.pipeline.workspace import bytes_below, change_params, export_cache
 
 STAGES = Path(__file__).parents[2] / "stages"
 ANOTHER_RESULT = "another result"
@@ -99,7 +96,7 @@ def run_folder(made_once, tiny_run) -> Path:
         prepared = folder / "data" / "prepared"
         shutil.copytree(prepared, folder / "coco", ignore=shutil.ignore_patterns("dataset.json", "*.parquet"))
         write_instances(folder / "coco")
-        write_import(folder)
+        export_cache(folder / "data", "lwl_htc", "val", folder / "import")
         split = {"panoptic_dir": "panoptic", "images_dir": "images"}
         coco = {"root": str(folder / "coco")}
         coco |= {name: {"annotations": f"{name}.json"} | split for name in ("train", "val")}
@@ -135,14 +132,6 @@ def write_instances(coco: Path) -> None:
     categories = [c for c in document["categories"] if c["isthing"]]
     instances = {"images": document["images"], "annotations": rows, "categories": categories}
     (coco / "instances.json").write_text(json.dumps(instances))
-
-
-def write_import(folder: Path) -> None:
-    prepared = folder / "data" / "prepared"
-    dataset = open_split(prepared, "val")
-    identity = CacheIdentity("lwl_htc", "val", dataset_fingerprint(prepared), dataset.categories)
-    cache = folder / "data" / "predictions" / "lwl_htc" / "val"
-    export_end(cache, folder / "import", dataset=dataset, identity=identity)
 
 
 def command_of(stage: str, root: Path) -> list[str]:

@@ -1,13 +1,10 @@
 """The whole DAG by DVC, as people run it, and what DVC runs again."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -73,30 +70,3 @@ def test_an_end_that_is_left_out_has_nothing_trained_or_predicted_again(project)
     output = dvc(project, "repro", "--dry")
     params.write_bytes(before)
     assert stages_run(output) == ["evaluate_heldout", "calibrate", "fuse", "score", "report"]
-
-
-def kill(folder: Path, *arguments: str, once: str) -> None:
-    """Runs DVC and kills it and its stage by force once a file of that pattern is there."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **silent)
-    try:
-        deadline = time.monotonic() + 240
-        while not list(folder.glob(once)):
-            assert running.poll() is None, "the stage ended before it could be killed"
-            assert time.monotonic() < deadline, f"there never was {once}"
-            time.sleep(0.005)
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-
-
-def test_a_stage_killed_by_force_leaves_no_result_and_gives_the_same_bytes_when_run_again(dvc_run, tmp_path):
-    """test_many_processes.py has a training, tests/models/inference/test_fill_caches.py a prediction."""
-    folder = shutil.copytree(dvc_run, tmp_path / "killed", symlinks=True)
-    again, out = ("repro", "--single-item", "--force", "fuse"), "data/fused"
-    kill(folder, *again, once="data/.fused.unfinished/*")
-    assert not (folder / out).exists()
-    assert stages_run(dvc(folder, *again)) == ["fuse"]
-    assert checksums(folder / out) == checksums(dvc_run / out)
-    assert not list((folder / "data").rglob(".*.unfinished*"))

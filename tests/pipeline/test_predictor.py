@@ -112,24 +112,18 @@ def test_any_size_and_kind_of_picture_gets_a_map_of_its_size(val, tmp_path, caps
     assert turned == Path("data/fused/fusion/panoptic", upright.image.panoptic_file_name).read_bytes()
 
 
-def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, capsys):
+def test_bad_pictures_and_folders_leave_nothing_behind(tmp_path, refused):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    good = f"data/prepared/images/{1_000_001:012d}.png"
-
-    def refuse(message, *arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli(["predict", good, *map(str, arguments)])
-        assert stopped.value.code == 1
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert message in line
-
-    out = tmp_path / "out"
-    refuse("broken.jpg: cannot be read as a picture", tmp_path / "broken.jpg", "--out", out)
-    refuse("holds thesis.txt, and is replaced whole", "--out", tmp_path / "mine")
-    refuse("expected a folder to write, got a file", "--out", tmp_path / "broken.jpg")
-    refuse("network.json: no readable network (no such file); train that network", "--out", out, "--models", tmp_path)
+    predict, out = ("predict", f"data/prepared/images/{1_000_001:012d}.png"), tmp_path / "out"
+    for message, *arguments in (
+        ("broken.jpg: cannot be read as a picture", tmp_path / "broken.jpg", "--out", out),
+        ("holds thesis.txt, and is replaced whole", "--out", tmp_path / "mine"),
+        ("expected a folder to write, got a file", "--out", tmp_path / "broken.jpg"),
+        ("network.json: no readable network (no such file); train that", "--out", out, "--models", tmp_path),
+    ):
+        assert message in refused(*predict, *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "mine"]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.dvc_project import dvc, stages_run
 from tests.tiny_run import PROJECT
@@ -17,6 +16,8 @@ from tests.tiny_run import PROJECT
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[str]:
     """The address of `s3://bucket`, empty; AWS's own variables lead there."""
+    from moto.server import ThreadedMotoServer  # 1.4 s that the other workers' collection does without
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())

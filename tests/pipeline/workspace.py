@@ -16,10 +16,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from antvisionps.datasets.scenes import prepare_scenes
+from antvisionps.interchange.import_end import export_end
 from antvisionps.panoptic.segments import class_index_map, given_ids
 from antvisionps.panoptic.splits import dataset_fingerprint, open_split
 from antvisionps.predictions.instances import InstancesReader, InstancesWriter
-from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader
+from antvisionps.predictions.schema import INSTANCES_FILE, SEMANTIC_FILE, CacheHeader, CacheIdentity
 from antvisionps.predictions.semantic import ImageSemantics, SemanticWriter
 from tests.drawing import found
 
@@ -193,6 +194,13 @@ def fail(ran):
 
 def bytes_below(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def export_cache(root, end, split, to):
+    """The folder TO, with what an end's cache below `root` holds as a tool's files."""
+    dataset = open_split(root / "prepared", split)
+    identity = CacheIdentity(end, split, dataset_fingerprint(root / "prepared"), dataset.categories)
+    export_end(root / "predictions" / end / split, to, dataset=dataset, identity=identity)
 
 
 def read_csv(path):

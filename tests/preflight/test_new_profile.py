@@ -34,20 +34,6 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command, which has to fail with one line of error, and returns that."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([*words])
-        assert stopped.value.code == 1
-        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-        return line
-
-    return run
-
-
 def write_scenes_like(folder, *, train=12, val=4, hw=(64, 96)):
     """A data set as `prepare` reads it, with photos and maps of the same names."""
     for name, first, count in (("train", 1, train), ("val", 101, val)):

@@ -73,7 +73,7 @@ def test_every_view_hides_overflows_and_bars_nothing(opened, viewport):
         page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
         page.wait_for_selector(f'html[data-shown="#{fragment}"]')
         assert_sound(page, view, viewport["width"])
-        for scheme in ("light", "dark"):
+        for scheme in ("light", "dark") if viewport == LAPTOP else ("light",):  # the same colours on both
             assert violations(page, scheme) == [], (view, scheme)
 
 
