@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from antvisionps.fusion.nms import keep_best_boxes
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import NO_NUMBER, NOTHING_REJECTED, RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
 from antvisionps.panoptic.segment_runs import SegmentRuns
 from antvisionps.panoptic.segments import Segment, measure_runs, run_starts
@@ -79,7 +79,7 @@ class FusedImage:
     hw: tuple[int, int]
     runs: SegmentRuns
     segments: tuple[FusedSegment, ...]
-    rejected: list[RejectedCandidate]
+    rejected: RejectedCandidates
     doubt: np.ndarray | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
@@ -146,31 +146,49 @@ def fuse_image(
         min_stuff_area_px=rules.min_stuff_area_px,
     )
     height, width = class_map.shape
-    return FusedImage((height, width), runs, segments, rejected + without_room + too_small)
+    rejected = RejectedCandidates.join([rejected, RejectedCandidates.of(without_room + too_small)])
+    return FusedImage((height, width), runs, segments, rejected)
 
 
 def choose_candidates(
     instances: Mapping[str, ImageInstances], *, end_of_category: Mapping[int, str] | None, rules: HeuristicRules
-) -> tuple[list[Candidate], list[RejectedCandidate]]:
+) -> tuple[list[Candidate], RejectedCandidates]:
     """Who may enter the map, best first, and who is rejected before masks were looked at."""
     alive: list[Candidate] = []
-    rejected: list[RejectedCandidate] = []
+    rejected = [NOTHING_REJECTED]
     for end, image in instances.items():
-        for candidate in list_candidates(end, image):
-            least = rules.min_scores.get(candidate.category_id, rules.min_score)
-            if end_of_category is not None and end_of_category[candidate.category_id] != end:
-                rejected.append(candidate.reject(RejectReason.ROUTED_AWAY))
-            elif candidate.score < np.float32(least):  # 0.7 as float32 is less than 0.7
-                rejected.append(candidate.reject(RejectReason.LOW_SCORE))
-            else:
-                alive.append(candidate)
+        category_ids = image.category_ids.tolist()
+        is_routed_here = np.ones(len(image), dtype=bool)
+        if end_of_category is not None:
+            is_routed_here[:] = [end_of_category[category_id] == end for category_id in category_ids]
+        least = np.array([rules.min_scores.get(category_id, rules.min_score) for category_id in category_ids])
+        # 0.7 as float32 is less than 0.7.
+        is_alive = is_routed_here & (image.scores >= least.astype(image.scores.dtype))
+        alive += list_candidates(end, image, np.flatnonzero(is_alive))
+        rejected.append(_rejected_early(end, image, np.flatnonzero(~is_alive), is_routed_here))
     alive.sort(key=lambda candidate: -candidate.score)
     if rules.max_nms_iou is not None and alive:
         boxes = np.stack([candidate.source.boxes_xywh[candidate.index] for candidate in alive])
         is_kept = keep_best_boxes(boxes, max_iou=rules.max_nms_iou).tolist()
-        rejected += [c.reject(RejectReason.NMS) for c, kept in zip(alive, is_kept, strict=True) if not kept]
+        dropped = [c.reject(RejectReason.NMS) for c, kept in zip(alive, is_kept, strict=True) if not kept]
         alive = [candidate for candidate, kept in zip(alive, is_kept, strict=True) if kept]
-    return alive, rejected
+        rejected.append(RejectedCandidates.of(dropped))
+    return alive, RejectedCandidates.join(rejected)
+
+
+def _rejected_early(
+    end: str, image: ImageInstances, indices: np.ndarray, is_routed_here: np.ndarray
+) -> RejectedCandidates:
+    reasons = np.array([RejectReason.ROUTED_AWAY, RejectReason.LOW_SCORE], dtype=object)
+    return RejectedCandidates(
+        image.category_ids[indices],
+        image.areas_px[indices].astype(np.int32),
+        np.full(len(indices), NO_NUMBER, dtype=np.int32),
+        image.scores[indices],
+        np.full(len(indices), end, dtype=object),
+        reasons[is_routed_here[indices].astype(np.int64)],
+        indices.astype(np.int32),
+    )
 
 
 def list_candidates(end: str, image: ImageInstances, indices: np.ndarray | None = None) -> list[Candidate]:

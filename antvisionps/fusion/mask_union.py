@@ -24,7 +24,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from antvisionps.fusion.heuristic import Candidate, list_candidates
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates, RejectReason
 from antvisionps.panoptic.rle import encode_crop
 from antvisionps.predictions.instances import ImageInstances
 from antvisionps.predictions.schema import MASK_PROBS_SIZE
@@ -49,19 +49,19 @@ class JoinedInstances:
     where its remaining instances stood in its own list; None if nothing moved."""
 
     instances: Mapping[str, ImageInstances]
-    rejected: list[RejectedCandidate]
+    rejected: RejectedCandidates
     members: Mapping[str, Sequence[Sequence[Candidate]]] = field(default_factory=dict)
     positions: Mapping[str, Sequence[int]] | None = None
 
-    def at_their_ends(self, rejected: list[RejectedCandidate]) -> list[RejectedCandidate]:
+    def at_their_ends(self, rejected: RejectedCandidates) -> RejectedCandidates:
         """Of `instances`, or stuff, with the positions where the ends themselves have them."""
         if self.positions is None:
             return rejected
-        own = [self.positions.get(one.end) for one in rejected]  # of several ends nobody has it
-        return [
-            one._replace(instance=None if of_end is None or one.instance is None else of_end[one.instance])
-            for one, of_end in zip(rejected, own, strict=True)
-        ]
+        instances = []
+        for end, index in zip(rejected.ends, rejected.instances.tolist(), strict=True):
+            own = self.positions.get(end)  # of several ends nobody has it
+            instances.append(NO_NUMBER if own is None or index == NO_NUMBER else own[index])
+        return replace(rejected, instances=np.array(instances, dtype=np.int32))
 
 
 def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -> JoinedInstances:
@@ -75,7 +75,7 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
     routed_away = [candidate.reject(RejectReason.ROUTED_AWAY) for candidate in absent]
     if len(present) <= 1:
         own = {end: [[found] for found in list_candidates(end, image)] for end, image in present.items()}
-        return JoinedInstances(present, routed_away, own)
+        return JoinedInstances(present, RejectedCandidates.of(routed_away), own)
     total = sum(rules.weight_of_end[end] for end in present)
     alone: dict[str, list[int]] = {end: [] for end in present}
     shared: dict[str, list[list[Candidate]]] = {}
@@ -95,7 +95,7 @@ def join_instances(instances: Mapping[str, ImageInstances], rules: UnionRules) -
         groups_of[name] = sorted(groups, key=lambda group: -_weigh(group, rules.weight_of_end))
         joined[name] = _average_groups(groups_of[name], rules.weight_of_end, total)
     merged = [member.reject(RejectReason.MERGED) for groups in shared.values() for group in groups for member in group]
-    return JoinedInstances(joined, routed_away + merged, groups_of, alone)
+    return JoinedInstances(joined, RejectedCandidates.of(routed_away + merged), groups_of, alone)
 
 
 def group_candidates(instances: Mapping[str, ImageInstances], *, min_iou: float) -> Iterator[list[Candidate]]:

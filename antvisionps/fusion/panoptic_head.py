@@ -16,7 +16,7 @@ import numpy as np
 
 from antvisionps.core.errors import CacheError
 from antvisionps.fusion.heuristic import Candidate, FusedImage, HeuristicRules, add_stuff, choose_candidates
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.segment_quality import logit
 from antvisionps.fusion.semantic_average import FLOOR, SemanticAverage
 from antvisionps.panoptic.categories import VOID_CLASS_INDEX, VOID_SEGMENT_ID, CategorySet
@@ -142,8 +142,12 @@ def fuse_image_by_head(
         semantic_end=semantics.end,
         min_stuff_area_px=rules.min_stuff_area_px,
     )
-    rejected = rejected + overlapping + outvoted + too_small
-    return FusedImage((semantics.height, semantics.width), runs, segments, rejected)
+    return FusedImage(
+        (semantics.height, semantics.width),
+        runs,
+        segments,
+        RejectedCandidates.join([rejected, RejectedCandidates.of(overlapping + outvoted + too_small)]),
+    )
 
 
 def _mask_logits(candidates: Sequence[Candidate]) -> np.ndarray:

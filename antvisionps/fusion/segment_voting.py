@@ -25,7 +25,7 @@ from antvisionps.core.documents import Document, Fraction
 from antvisionps.fusion.heuristic import Candidate, FusedImage, FusedSegment, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
-from antvisionps.fusion.rejected import RejectedCandidate, RejectReason
+from antvisionps.fusion.rejected import RejectedCandidate, RejectedCandidates, RejectReason
 from antvisionps.fusion.segment_quality import QualityModel, logit
 from antvisionps.fusion.semantic_average import SemanticAverage
 from antvisionps.panoptic.categories import CategorySet
@@ -213,7 +213,8 @@ def accept_stuff(fused: FusedImage, probabilities: np.ndarray, acceptance: Accep
         else:
             new_id[segment.segment_id] = len(kept) + 1
             kept.append(segment._replace(segment_id=len(kept) + 1, probability=probability))
-    return FusedImage(fused.hw, _renumber(fused.runs, new_id), tuple(kept), fused.rejected + rejected)
+    both = RejectedCandidates.join([fused.rejected, RejectedCandidates.of(rejected)])
+    return FusedImage(fused.hw, _renumber(fused.runs, new_id), tuple(kept), both)
 
 
 def _renumber(runs: SegmentRuns, new_id: np.ndarray) -> SegmentRuns:

@@ -1,6 +1,7 @@
 """One way from the predictions of all ends to a panoptic map: what stage `fuse` does to every image, and `calibrate`
 tries out."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,6 +10,7 @@ from antvisionps.fusion.doubt import pixel_doubt
 from antvisionps.fusion.heuristic import FusedImage, HeuristicRules, fuse_image
 from antvisionps.fusion.mask_union import JoinedInstances, UnionRules, join_instances
 from antvisionps.fusion.panoptic_head import fuse_image_by_head
+from antvisionps.fusion.rejected import NOTHING_REJECTED, RejectedCandidates
 from antvisionps.fusion.segment_voting import Acceptance, fuse_by_probability, thing_features
 from antvisionps.fusion.semantic_average import AverageOf, SemanticAverage, average_semantics
 from antvisionps.fusion.temperature import temper
@@ -46,10 +48,17 @@ class FusionSettings:
 
 
 def load_kernels() -> None:
-    """Loads the compiled parts of fusing, or compiles them, before worker processes are forked."""
+    """Loads the compiled parts of fusing, or compiles them, before worker processes are forked.
+
+    What is loaded is no garbage: neither this process nor its workers look through it again.
+    """
+    gc.disable()
     import antvisionps.fusion.map_kernels
     import antvisionps.fusion.semantic_kernels
     import antvisionps.panoptic.rle_kernels  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def fuse_predictions(
@@ -106,7 +115,11 @@ def average_weighted(
 
 def join(instances: Mapping[str, ImageInstances], settings: FusionSettings) -> JoinedInstances:
     """End → instances, joined where the settings have a union."""
-    return JoinedInstances(instances, []) if settings.union is None else join_instances(instances, settings.union)
+    return (
+        JoinedInstances(instances, NOTHING_REJECTED)
+        if settings.union is None
+        else join_instances(instances, settings.union)
+    )
 
 
 def fuse_average(
@@ -141,6 +154,6 @@ def fuse_average(
             rules=settings.rules,
             confidence=average.confidence() if settings.rules.min_stuff_confidence > 0 else None,
         )
-    rejected = joined.rejected + joined.at_their_ends(fused.rejected)
+    rejected = RejectedCandidates.join([joined.rejected, joined.at_their_ends(fused.rejected)])
     doubt = pixel_doubt(fused, average, categories) if settings.with_doubt else None
     return replace(fused, rejected=rejected, doubt=doubt)

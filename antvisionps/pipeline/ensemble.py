@@ -152,7 +152,7 @@ class FusedPhoto(FusedImage, Shown):
 
     def to_pandas(self, table: Literal["segments", "candidates"] = "segments") -> pd.DataFrame:
         """Segments or rejected candidates, a row each. Raises AntVisionPSError without pandas."""
-        rows = self.segments if table == "segments" else self.rejected
+        rows = self.segments if table == "segments" else tuple(self.rejected)
         return to_frame([{"category": self.categories.by_id(row.category_id).name} | row._asdict() for row in rows])
 
 

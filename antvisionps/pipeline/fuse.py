@@ -1,6 +1,6 @@
 """What stage `fuse` does: the panoptic maps of the val split by every system, an end alone or all ends together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ import pyarrow as pa
 from antvisionps.core.atomic import atomic_folder
 from antvisionps.core.parquet_files import write_groups
 from antvisionps.fusion.heuristic import FusedImage, FusedSegment, coco_segments
-from antvisionps.fusion.rejected import RejectedCandidate
+from antvisionps.fusion.rejected import NO_NUMBER, RejectedCandidates
 from antvisionps.fusion.system import FusionSettings, fuse_by_each, load_kernels
 from antvisionps.panoptic.coco_json import write_panoptic_json
 from antvisionps.panoptic.png import encode_segment_ids
@@ -110,15 +110,9 @@ class _SystemWriter:
         options: dict[str, Any] = {"compression": "zstd", "write_statistics": ["image_id"]}
         self._write_segments, self._write_rejected = (
             files.enter_context(
-                write_groups(
-                    folder / table.file_name,
-                    table.schema,
-                    partial(_columns, table.schema),
-                    size=IMAGES_PER_ROW_GROUP,
-                    **options,
-                )
+                write_groups(folder / table.file_name, table.schema, to_columns, size=IMAGES_PER_ROW_GROUP, **options)
             )
-            for table in (SEGMENTS, CANDIDATES)
+            for table, to_columns in ((SEGMENTS, _segment_columns), (CANDIDATES, _rejected_columns))
         )
         self._write_runs = files.enter_context(write_runs(folder / RUNS_FILE))
 
@@ -130,11 +124,28 @@ class _SystemWriter:
         self._write_rejected((image.image_id, fused.rejected))
 
 
-def _columns(
-    schema: pa.Schema, images: Sequence[tuple[int, Sequence[FusedSegment | RejectedCandidate]]]
-) -> list[pa.Array]:
-    """Of the rows of some images: the image's id, and what the schema names of a row."""
-    _, *fields = schema
-    rows = [(image_id, row) for image_id, of_image in images for row in of_image]
-    ids = pa.array([image_id for image_id, _ in rows], pa.int64())
-    return [ids, *(pa.array([getattr(row, field.name) for _, row in rows], field.type) for field in fields)]
+def _segment_columns(images: Sequence[tuple[int, Sequence[FusedSegment]]]) -> list[pa.Array]:
+    """The columns of SEGMENTS, of images by their id."""
+    segments = [segment for _, of_image in images for segment in of_image]
+    _, *fields = SEGMENTS.schema
+    columns = [pa.array([getattr(segment, field.name) for segment in segments], field.type) for field in fields]
+    return [_ids_of_rows(images), *columns]
+
+
+def _rejected_columns(images: Sequence[tuple[int, RejectedCandidates]]) -> list[pa.Array]:
+    """The columns of CANDIDATES, of images by their id."""
+    rejected = RejectedCandidates.join([of_image for _, of_image in images])
+    return [
+        _ids_of_rows(images),
+        pa.array(rejected.category_ids),
+        pa.array(rejected.areas_px),
+        pa.array(rejected.free_px, mask=rejected.free_px == NO_NUMBER),
+        pa.array(rejected.scores, mask=np.isnan(rejected.scores)),
+        pa.array(rejected.ends, pa.string()),
+        pa.array(rejected.reasons, pa.string()),
+        pa.array(rejected.instances, mask=rejected.instances == NO_NUMBER),
+    ]
+
+
+def _ids_of_rows(images: Sequence[tuple[int, Sized]]) -> pa.Array:
+    return pa.array(np.repeat([image_id for image_id, _ in images], [len(rows) for _, rows in images]), pa.int64())
