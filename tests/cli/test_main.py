@@ -79,7 +79,8 @@ def test_help_lists_every_command_below_its_purpose(capsys):
             cli.main(words)
     printed = capsys.readouterr()
     listed = re.findall(r"^  (\w[\w-]*)  +\w", printed.out, flags=re.MULTILINE)
-    assert len(listed) == sum(map(len, cli.COMMANDS.values()))
+    modules = [module.__name__.rpartition(".")[2] for modules in cli.COMMANDS.values() for module in modules]
+    assert listed == [name.removesuffix("_end").replace("_", "-") for name in modules]
     choices = printed.err.partition("choose from ")[2]
     assert sorted(listed) == sorted(re.findall(r"[a-z][a-z-]*", choices))
 
