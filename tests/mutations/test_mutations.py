@@ -13,9 +13,10 @@ import signal
 import sys
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -105,6 +106,25 @@ def run_folder(made_once, tiny_run) -> Path:
         change_params(tiny_run / "params.yaml", folder / "prepare.yaml", prepare=prepare)
 
     return made_once("mutations", fill)
+
+
+@pytest.fixture(scope="module")
+def root(run_folder, tmp_path_factory) -> Path:
+    """The run, one file of which a test damages and mends."""
+    return linked(run_folder, tmp_path_factory.mktemp("mutations") / "run")
+
+
+@pytest.fixture(scope="module")
+def sound_result(root) -> Callable[[str], dict[Path, bytes]]:
+    """Stage → what it makes of the sound files, as long as they all are."""
+
+    @cache
+    def make(stage: str) -> dict[Path, bytes]:
+        with empty_out(root) as out:
+            assert run(stage, root)[0] == 0
+            return bytes_below(out)
+
+    return make
 
 
 def name_of(target: Target) -> str:
@@ -238,13 +258,8 @@ def fault_of(status: int, printed: str, out: Path, sound: dict[Path, bytes]) -> 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("target", TARGETS, ids=name_of)
-def test_damage_is_one_line_or_changes_nothing(run_folder, tmp_path, target):
-    sound_file = (run_folder / target.file).read_bytes()
-    root = linked(run_folder, tmp_path / "run")
-    with empty_out(root) as out:
-        assert run(target.stage, root)[0] == 0
-        sound = bytes_below(out)
-    faults = []
+def test_damage_is_one_line_or_changes_nothing(root, sound_result, tmp_path, target):
+    sound_file, sound, faults = (root / target.file).read_bytes(), sound_result(target.stage), []
     for number in range(target.count):
         rng = Random(zlib.crc32(f"{target.stage} {target.file} {number}".encode()))
         mutation = target.mutations[number % len(target.mutations)]
@@ -255,6 +270,7 @@ def test_damage_is_one_line_or_changes_nothing(run_folder, tmp_path, target):
         if fault and not (fault == ANOTHER_RESULT and may_be_valid(target, mutation)):
             (tmp_path / f"fault{number}").write_bytes(damaged)
             faults.append(f"{mutation.__name__} {number}: {fault}")
+    replace(root / target.file, sound_file)
     assert not faults, "\n".join(faults)
 
 

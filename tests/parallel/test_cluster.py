@@ -184,6 +184,11 @@ def test_a_stage_writes_the_same_bytes_on_the_cluster(stage, done, address, tmp_
     places = {name: done.root / name for name in inputs if name in CALLS[stage].__annotations__}
     if stage == "score":
         places["scores"] = tmp_path / "scores"
-    CALLS[stage](own.model_copy(update={"runtime": runtime}), **places, out=tmp_path / out)
+    systems = ("fusion",) if stage == "calibrate" else own.fuse.systems  # of one, which takes half as long as of three
+    params = own.model_copy(update={"runtime": runtime, "fuse": own.fuse.model_copy(update={"systems": systems})})
+    CALLS[stage](params, **places, out=tmp_path / out)
     for folder in tmp_path.iterdir():
-        assert bytes_below(folder) == bytes_below(done.root / folder.name) != {}
+        expected = bytes_below(done.root / folder.name)
+        if stage == "calibrate":
+            expected = {path: data for path, data in expected.items() if path.stem in systems}
+        assert bytes_below(folder) == expected != {}

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -37,10 +38,8 @@ class SamplesUntilKilled(TrainingSamples):
         return super().__getitem__(key)
 
 
-@pytest.fixture
-def run(dataset, tmp_path):
+def runner(dataset, root):
     """Trains a tiny E-UPS in the folder of that name; `last_sample` is the last that can be loaded."""
-    torch.use_deterministic_algorithms(True)
 
     def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         how = {"name": "test", "workers": workers, "checkpoint_interval": checkpoint_interval}
@@ -48,10 +47,33 @@ def run(dataset, tmp_path):
             "loggers": changes.pop("loggers", ())
         }
         settings = replace(SETTINGS, **changes)
+        torch.use_deterministic_algorithms(True)
         samples = SamplesUntilKilled(dataset, seed=5, last_sample=last_sample, **settings.augmentation)
-        return train(partial(build, "e_ups"), samples, settings, work_dir=tmp_path / folder, **how).state_dict()
+        return train(partial(build, "e_ups"), samples, settings, work_dir=root / folder, **how).state_dict()
 
     return run_in
+
+
+@pytest.fixture
+def run(dataset, tmp_path):
+    return runner(dataset, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset, tmp_path_factory):
+    """The weights of a run that nobody killed."""
+    torch.set_num_threads(1)
+    return runner(dataset, tmp_path_factory.mktemp("undisturbed"))("whole")
+
+
+@pytest.fixture(scope="module")
+def killed(dataset, tmp_path_factory):
+    """A work folder whose run was killed after its third iteration, with a checkpoint of each."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("killed")
+    with pytest.raises(Killed):
+        runner(dataset, root)("killed", last_sample=5, checkpoint_interval=1)
+    return root / "killed"
 
 
 def loss_curve(folder):
@@ -88,7 +110,7 @@ def test_a_killed_and_resumed_run_ends_in_the_same_weights_and_curves(run, tmp_p
     assert list(loss_curve(tmp_path / "whole")) == steps
 
 
-def test_a_resumed_run_goes_on_from_its_checkpoint_and_does_not_start_again(run):
+def test_a_resumed_run_goes_on_from_its_checkpoint_and_does_not_start_again(run, undisturbed):
     started = []
 
     def start(model):
@@ -96,8 +118,8 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_does_not_start_again(run)
         for parameter in model.parameters():
             torch.nn.init.constant_(parameter, 0.01)
 
-    whole, other = run("whole", start=start), run("other")
-    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+    whole = run("whole", start=start)
+    assert any(not torch.equal(whole[name], undisturbed[name]) for name in whole)
     with pytest.raises(Killed):
         run("killed", last_sample=5, start=start)
     resumed = run("killed", start=start)
@@ -138,10 +160,9 @@ def monitor_curve(folder):
     return {int(step): float(value) for step, value in (row.split("\t") for row in rows)}
 
 
-def test_evaluations_change_no_weight_and_come_at_the_end_too(run, tmp_path):
-    plain = run("plain")
+def test_evaluations_change_no_weight_and_come_at_the_end_too(run, undisturbed, tmp_path):
     watched = run("watched", evaluate_interval=3, evaluate=worth)
-    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    assert all(torch.equal(undisturbed[name], watched[name]) for name in undisturbed)
     assert list(monitor_curve(tmp_path / "watched")) == [3, 4]
     assert monitor_curve(tmp_path / "watched")[4] == pytest.approx(worth_of(watched), abs=1e-9)
 
@@ -194,34 +215,26 @@ def test_another_seed_gives_other_weights(run):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_checkpoints_that_a_kill_left_half_written_are_left_out(run, tmp_path, capsys):
-    every = {"checkpoint_interval": 1}
-    whole = run("whole", **every)
-    with pytest.raises(Killed):
-        run("killed", last_sample=5, **every)
-    for iteration in (2, 3):
-        checkpoint = tmp_path / "killed" / f"iter_{iteration}.pth"
+def test_checkpoints_that_a_kill_left_half_written_are_left_out(run, undisturbed, killed, tmp_path, capsys):
+    folder = shutil.copytree(killed, tmp_path / "killed")
+    for checkpoint in (folder / "iter_2.pth", folder / "iter_3.pth"):
         checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    again = run("killed", **every)
+    again = run("killed", checkpoint_interval=1)
     assert capsys.readouterr().err.count("cannot be read and is left out") == 2
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert all(torch.equal(undisturbed[name], again[name]) for name in undisturbed)
 
 
-def test_a_checkpoint_with_a_flipped_bit_or_a_foreign_name_is_left_out(run, tmp_path, capsys):
-    every = {"checkpoint_interval": 1}
-    whole = run("whole", **every)
-    with pytest.raises(Killed):
-        run("killed", last_sample=5, **every)
-    checkpoint = tmp_path / "killed" / "iter_3.pth"
+def test_a_checkpoint_with_a_flipped_bit_or_a_foreign_name_is_left_out(run, undisturbed, killed, tmp_path, capsys):
+    checkpoint = shutil.copytree(killed, tmp_path / "killed") / "iter_3.pth"
     with zipfile.ZipFile(checkpoint) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
     data = bytearray(checkpoint.read_bytes())
     data[largest.header_offset + largest.file_size // 2] ^= 1
     checkpoint.write_bytes(data)
     (tmp_path / "killed" / "iter_best.pth").write_bytes(b"mine")
-    again = run("killed", **every)
+    again = run("killed", checkpoint_interval=1)
     assert capsys.readouterr().err.count("cannot be read and is left out") == 1
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert all(torch.equal(undisturbed[name], again[name]) for name in undisturbed)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(run):
