@@ -3,7 +3,7 @@
 1. The instances of all ends are grouped by category and IoU, and each group's masks are averaged (`mask_union`).
 2. A regression fitted on held-out images turns what is known of a group into its probability: the score of each end, or
    that it found nothing there; how well the members agree; its area; what the averaged semantics say of its pixels; how
-   much it overlaps with a better one, whose copy it may be.
+   much it overlaps with a better one, whose copy it may be; which part of it better ones cover.
 3. The instances that reach the least probability of their category are pasted: by the heuristic, the most probable
    first, or by UPSNet's panoptic head, whose argmax settles who has a pixel that several claim.
 4. Each stuff segment that is left gets a probability from its area and the semantics; one below the least probability
@@ -15,7 +15,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 import numpy as np
@@ -67,17 +67,18 @@ def thing_features(
 ) -> dict[str, SegmentFeatures]:
     """Of the instances under each name of `joined`: for each end the logit of its score and 1, or 0 and 0; the log of
     the area as a part of the image; the logit of the mean averaged probability of the category; the agreement; the
-    overlap with a better one of the category. They are `thing_feature_count`."""
-    features, overlap = {}, _overlap_with_better(joined.instances)
+    overlap with a better one of the category; the part that better ones cover. They are `thing_feature_count`."""
+    features, beside_better = {}, _beside_better(joined.instances)
     for name, image in joined.instances.items():
         groups = joined.members[name]
         of_groups = _scores_of_ends(groups, ends), _measures(image, average, categories), _agreement(groups)
-        features[name] = SegmentFeatures(image.category_ids.astype(np.int64), np.hstack([*of_groups, overlap[name]]))
+        values = np.hstack([*of_groups, beside_better[name]])
+        features[name] = SegmentFeatures(image.category_ids.astype(np.int64), values)
     return features
 
 
 def thing_feature_count(ends: int) -> int:
-    return 2 * ends + 4
+    return 2 * ends + 5
 
 
 def _scores_of_ends(groups: Sequence[Sequence[Candidate]], ends: Sequence[str]) -> np.ndarray:
@@ -118,21 +119,46 @@ def _agreement(groups: Sequence[Sequence[Candidate]]) -> np.ndarray:
     return values
 
 
-def _overlap_with_better(instances: Mapping[str, ImageInstances]) -> dict[str, np.ndarray]:
-    """name → (N, 1): the largest IoU of each mask with one of its category and a better score, 0 without such."""
-    images = instances.values()
-    rles = [{"size": [image.height, image.width], "counts": rle} for image in images for rle in image.rles]
-    scores = np.array([score for image in images for score in image.scores.tolist()])
-    category_ids = np.array([category_id for image in images for category_id in image.category_ids.tolist()])
-    values = np.zeros((len(rles), 1))
+def _beside_better(instances: Mapping[str, ImageInstances]) -> dict[str, np.ndarray]:
+    """name → (N, 2): the largest IoU of each mask with one of its category and a better score, 0 without such; the
+    part of it that all of better scores together cover, whatever their category."""
+    found = [(image, index) for image in instances.values() for index in range(len(image))]
+    values = np.stack([_overlap_with_better(found), _covered_by_better(found)], axis=1)
+    bounds = pairwise(np.cumsum([0, *map(len, instances.values())]).tolist())
+    return {name: values[first:stop] for name, (first, stop) in zip(instances, bounds, strict=True)}
+
+
+def _overlap_with_better(found: Sequence[tuple[ImageInstances, int]]) -> np.ndarray:
+    rles = [{"size": [image.height, image.width], "counts": image.rles[index]} for image, index in found]
+    scores = np.array([image.scores[index] for image, index in found])
+    category_ids = np.array([image.category_ids[index] for image, index in found])
+    values = np.zeros(len(found))
     for category_id in np.unique(category_ids):
         places = np.flatnonzero(category_ids == category_id)
         own = [rles[place] for place in places]
         is_better = scores[places] > scores[places, None]
         ious = coco_mask.iou(own, own, [0] * len(own))
-        values[places] = np.where(is_better, ious, 0).max(axis=1, keepdims=True)
-    bounds = pairwise(np.cumsum([0, *map(len, images)]).tolist())
-    return {name: values[first:stop] for name, (first, stop) in zip(instances, bounds, strict=True)}
+        values[places] = np.where(is_better, ious, 0).max(axis=1)
+    return values
+
+
+def _covered_by_better(found: Sequence[tuple[ImageInstances, int]]) -> np.ndarray:
+    """Paints the masks, best first; those of one score at once, so that their order does not count."""
+    values = np.zeros(len(found))
+    painted = np.zeros((found[0][0].width, found[0][0].height) if found else (0, 0), dtype=bool)
+
+    def score(place: int) -> float:
+        image, index = found[place]
+        return float(image.scores[index])
+
+    for _, places in groupby(sorted(range(len(found)), key=score, reverse=True), key=score):
+        of_one_score = [(place, *found[place][0].runs.crop(found[place][1])) for place in places]
+        for place, left, top, mask in of_one_score:
+            under = painted[left : left + mask.shape[0], top : top + mask.shape[1]]
+            values[place] = np.count_nonzero(under & mask) / max(np.count_nonzero(mask), 1)
+        for _, left, top, mask in of_one_score:
+            painted[left : left + mask.shape[0], top : top + mask.shape[1]] |= mask
+    return values
 
 
 def calibrate_scores(

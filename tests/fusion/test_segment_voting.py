@@ -121,8 +121,19 @@ def test_features_of_things_are_those_of_their_definition(seed):
                 for score, category_id, other in everything
                 if score > image.scores[row] and category_id == image.category_ids[row]
             ]
-            expected += [max(better, default=0)]
+            covered = [mask & other for score, _, other in everything if score > image.scores[row]]
+            expected += [max(better, default=0), np.any(covered, axis=0).sum() / mask.sum()]
             np.testing.assert_allclose(features[name].values[row], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_masks_of_one_score_do_not_cover_each_other():
+    best, one, other = (draw_box(HW, box) for box in ((0, 0, 4, 8), (2, 0, 8, 8), (6, 0, 8, 8)))
+    instances = {"a": found((CAT, 0.9, best), (DOG, 0.5, one)), "b": found((CAT, 0.5, other))}
+    planes = ends_of(0)[1]
+    average = average_semantics(list(planes.values()), weights=[1], categories=CATEGORIES, average_of="probabilities")
+    joined = join_instances(instances, UnionRules({"a": 1.0, "b": 1.0}, 0.5))
+    features = thing_features(joined, average, ends=["a", "b"], categories=CATEGORIES)
+    assert {name: of_end.values[:, -1].tolist() for name, of_end in features.items()} == {"a": [0, 2 / 8], "b": [0]}
 
 
 def test_without_instances_there_are_no_features():
