@@ -78,7 +78,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         (
             "prepare.monitor_images",
             0,
-            r"train_e_ups\.evaluate_interval is 70, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
+            r"train_e_ups\.evaluate_interval is 75, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
         ),
         ("train_lwl_htc.evaluate_interval", 0, r"evaluate_interval: .*greater than or equal to 1, got 0"),
         ("train_lwl_htc.keep", "first", r"train_lwl_htc\.keep: .*'last' or 'best', got 'first'"),

@@ -133,7 +133,7 @@ def diff_of(text: str, change: str, path: Path) -> list[str]:
     [
         ("fuse.preset=upsnet", ["-preset:", "+preset: upsnet"]),
         ("fuse.preset=null", []),
-        ("train_e_ups.optimizer.learning_rate=0.5", ["-learning_rate: 3e-3", "+learning_rate: 0.5"]),
+        ("train_e_ups.optimizer.learning_rate=0.5", ["-learning_rate: 2e-3", "+learning_rate: 0.5"]),
         ("train_hrnet_aspp.members=[]", ["-members:", "-- base", "+members: []"]),
         ("ends=[e_ups]", ["-- lwl_htc", "-- hrnet_aspp"]),
         ("ends=[]", ["-ends:", "-- e_ups", "-- lwl_htc", "-- hrnet_aspp", "+ends: []"]),
