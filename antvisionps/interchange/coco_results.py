@@ -112,30 +112,30 @@ def _parse(row: Mapping[str, Any], image: PanopticImage, labels: LabelTable, whe
     category_id = labels.category_id(row.get("category_id"), is_thing=True, where=where)
     rle = mask_counts(row.get("segmentation"), image, where)
     mask_box = coco_mask.toBbox({"size": [image.height, image.width], "counts": rle}).tolist()
-    box = mask_box if row.get("bbox") is None else _checked_box(row["bbox"], mask_box, where)
+    box = mask_box if row.get("bbox") is None else _checked_box(row["bbox"], mask_box, image, where)
     return category_id, checked_score(row.get("score"), where), tuple(box), rle
 
 
-def _checked_box(box: Any, mask_box: list[float], where: str) -> list[float]:
+def _checked_box(box: Any, mask_box: list[float], image: PanopticImage, where: str) -> list[float]:
     """The bbox; the mask's for one without area, as detectron2 writes of Mask2Former. Raises PredictionsError on what
     is none, and on the corners of the mask's box instead of its sides."""
     sides = [number(side) for side in box] if isinstance(box, list) else []
     checked = [side for side in sides if side is not None and abs(side) < MAX_COORDINATE_PX]
-    x, y, width, height = mask_box
-    are_corners = _are_near(checked, [x, y, x + width, y + height]) and not _overlap(checked, mask_box)
-    if not len(checked) == len(sides) == 4 or are_corners:
+    is_box = len(checked) == len(sides) == 4
+    are_corners = is_box and _are_corners(checked, mask_box, image)
+    if not is_box or are_corners:
         corners = " (these are the mask's left, top, right and bottom)" if are_corners else ""
         raise PredictionsError(f"{where}: expected bbox [x, y, width, height], got {str(box)[:80]}{corners}")
     return checked if checked[2] and checked[3] else mask_box
 
 
-def _overlap(box: list[float], other: list[float]) -> bool:
-    """Whether two boxes xywh have an IoU above 0.5: at the photo's top left, corners and sides are nearly the same."""
-    return bool(coco_mask.iou(np.array([box]), np.array([other]), [0])[0, 0] > 0.5)
-
-
-def _are_near(box: list[float], other: list[float]) -> bool:
-    return len(box) == 4 and all(abs(a - b) <= BOX_ROUNDING_PX for a, b in zip(box, other, strict=True))
+def _are_corners(box: list[float], mask_box: list[float], image: PanopticImage) -> bool:
+    """Whether they are near the corners of the mask's box and, as sides, would leave the photo. Near alone is not
+    enough: at the photo's left edge, a box of which the mask fills the upper half is near them, too."""
+    x, y, width, height = mask_box
+    is_near = all(abs(a - b) <= BOX_ROUNDING_PX for a, b in zip(box, (x, y, x + width, y + height), strict=True))
+    right, bottom = box[0] + box[2] - BOX_ROUNDING_PX, box[1] + box[3] - BOX_ROUNDING_PX
+    return is_near and (right > image.width or bottom > image.height)
 
 
 def checked_score(score: Any, where: str) -> float:

@@ -184,14 +184,22 @@ def test_corners_in_the_place_of_a_box_are_refused(files, refuse):
     refuse(files, r"expected bbox \[x, y, width, height\].*these are the mask's left, top, right and bottom")
 
 
-def test_a_box_at_the_top_left_of_the_photo_is_taken_for_what_it_is(files, dataset, identity, tmp_path):
-    """Its corners are nearly its sides."""
+@pytest.mark.parametrize(
+    ("bottom", "right", "box"),
+    [
+        (40, 60, [0.0, 0.6, 60.0, 40.9]),  # at the photo's top left, corners are nearly sides
+        (20, 21, [0.0, 13.8, 20.9, 20.4]),  # the mask fills the upper third of the box
+    ],
+)
+def test_a_box_is_taken_for_what_it_is_where_its_masks_corners_are_near_its_sides(
+    files, dataset, identity, tmp_path, bottom, right, box
+):
     path = files / "instances.json"
     rows = json.loads(path.read_text())
     mask = np.zeros(rows[0]["segmentation"]["size"], np.uint8, order="F")
-    mask[2:40, :60] = 1
+    mask[round(box[1]) : bottom, :right] = 1
     rle = coco_mask.encode(mask)
-    rows[0] |= {"bbox": [0.0, 0.6, 60.0, 40.9], "segmentation": rle | {"counts": rle["counts"].decode()}}
+    rows[0] |= {"bbox": box, "segmentation": rle | {"counts": rle["counts"].decode()}}
     path.write_text(json.dumps(rows))
     import_end(files, tmp_path / "cache", dataset=dataset, identity=identity)
 

@@ -50,6 +50,11 @@ RARER_BACKBONES = ("random efficientnet_lite0", "random deformable resnet50")
 CASES = [(variant, backbone, {}) for variant in VARIANTS for backbone in ("efficientnet_lite0", "random resnet18")]
 CASES += [(variant, backbone, {}) for variant in ("e_ups bfp lsh", "lwl_htc dc") for backbone in RARER_BACKBONES]
 CASES += [
+    (variant, backbone, {"pyramid_norm": "gn"})
+    for variant in VARIANTS
+    for backbone in ("efficientnet_lite0", "random resnet18")
+]
+CASES += [
     (variant, "efficientnet_lite0", {"pyramid_norm": norm, "head_norm": norm})
     for variant in ("e_ups whole", "lwl_htc", "lwl_htc dc per level lsh")
     for norm in ("gn", "syncbn")
@@ -120,17 +125,17 @@ def test_every_loss_starts_within_a_fifth_of_chance(variant, backbone, norms, sc
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_levels_of_a_pyramid_have_one_scale_with_any_backbone_and_balancing_keeps_it(backbone, scenes):
+def test_the_levels_of_a_normed_pyramid_have_one_scale_with_any_backbone_and_balancing_keeps_it(backbone, scenes):
     for variant in ("e_ups", "e_ups bfp"):
-        network, _ = start(variant, backbone)
+        network, _ = start(variant, backbone, pyramid_norm="gn")
         levels = network.eval().extract(batch_of(network, scenes, (0, 1))["inputs"])
         # P6 is a quarter of the cells of P5.
         assert [level.std().item() for level in levels[:4]] == pytest.approx([PYRAMID_SCALE] * 4, rel=0.1)
 
 
 def deviations(variant: str, scenes: PanopticDataset) -> dict[str, float]:
-    """Of box deltas, and of the semantic embedding that HTC's RoI heads add."""
-    network, _ = start(variant)
+    """With a normed pyramid: of box deltas, and of the semantic embedding that HTC's RoI heads add."""
+    network, _ = start(variant, pyramid_norm="gn")
     features = network.eval().extract(batch_of(network, scenes, (0,))["inputs"])
     boxes = torch.tensor([[4.0, 4, 40, 30], [20, 10, 60, 60], [0, 0, 79, 63]])
     rois = torch.nn.functional.pad(boxes, (1, 0))

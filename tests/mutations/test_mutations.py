@@ -121,7 +121,7 @@ def sound_result(root) -> Callable[[str], dict[Path, bytes]]:
     @cache
     def make(stage: str) -> dict[Path, bytes]:
         with empty_out(root) as out:
-            assert run(stage, root)[0] == 0
+            assert (found := run(stage, root))[0] == 0, found
             return bytes_below(out)
 
     return make

@@ -19,7 +19,7 @@ from antvisionps.models.blocks.location_sensitive import (
     LocationSensitiveRoIHead,
     LocationTower,
 )
-from antvisionps.models.blocks.norms import BOX_LOGIT_STD, start_at_chance
+from antvisionps.models.blocks.norms import start_at_chance
 from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.e_ups.feature_pyramid import feature_pyramid
 from antvisionps.models.e_ups.panoptic_loss import choose_known_instances, panoptic_loss
@@ -52,7 +52,7 @@ class EUps(TwoStagePanopticSegmentor):
 
     def init_weights(self) -> None:
         super().init_weights()
-        start_at_chance(self.roi_head.bbox_head.fc_cls, std=BOX_LOGIT_STD)
+        start_at_chance(self.roi_head.bbox_head.fc_cls)
         start_at_chance(self.roi_head.mask_head.conv_logits)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from antvisionps.models.blocks import two_stage
 from antvisionps.models.blocks.backbones import describe_backbone
 from antvisionps.models.blocks.location_sensitive import LocationSensitiveBoxHead
-from antvisionps.models.blocks.norms import BOX_LOGIT_STD, norm_config, start_at_chance
+from antvisionps.models.blocks.norms import norm_config, start_at_chance
 from antvisionps.models.blocks.semantic_loss import upsampled_cross_entropy
 from antvisionps.models.blocks.whole_batch import whole_batch_losses
 from antvisionps.models.lwl_htc.dc_head import DeformableFusionHead
@@ -108,7 +108,7 @@ class LwlHtc(HybridTaskCascade):
         semantic = self.roi_head.semantic_head
         start_at_chance(semantic.conv_logits)
         for box_head, mask_head in zip(self.roi_head.bbox_head, self.roi_head.mask_head, strict=True):
-            start_at_chance(box_head.fc_cls, std=BOX_LOGIT_STD)
+            start_at_chance(box_head.fc_cls)
             start_at_chance(mask_head.conv_logits)
         if isinstance(semantic, FusedSemanticHead):
             with torch.no_grad():
