@@ -12,7 +12,7 @@ from filelock import FileLock
 from panopticapi import evaluation
 
 from antvisionps.cli import main as cli
-from tests.dvc_project import commit, copy_project, dvc
+from tests.dvc_project import commit, copy_project, make_repro
 from tests.pipeline.workspace import UNION, Workspace, succeed, write_params
 from tests.tiny_run import PROJECT, write_tiny_params
 
@@ -117,7 +117,7 @@ def dvc_run(made_once) -> Path:
 
     def run(folder: Path) -> None:
         copy_project(folder)
-        dvc(folder, "repro")
+        make_repro(folder)
         commit(folder)
 
     return made_once("dvc_run", run)

@@ -56,6 +56,16 @@ def dvc(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def make_repro(folder: Path) -> None:
+    """In the environment of the tests."""
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / ".setup-done").touch()
+    done = subprocess.run(
+        ["make", "repro"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
 def commit(folder: Path) -> None:
     for arguments in (["add", "--all"], ["commit", "--quiet", "--no-verify", "--message", "State"]):
         subprocess.run(["git", *arguments], cwd=folder, check=True)
