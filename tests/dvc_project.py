@@ -60,9 +60,7 @@ def make_repro(folder: Path) -> None:
     """In the environment of the tests."""
     (folder / ".venv").mkdir()
     (folder / ".venv" / ".setup-done").touch()
-    done = subprocess.run(
-        ["make", "repro"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["make", "repro"], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
