@@ -58,7 +58,9 @@ endif
 # Without a GPU a stage that trains or predicts takes one core (runtime.cpu_threads).
 AT_ONCE ?= $(shell command -v nvidia-smi >/dev/null && echo 1 || getconf _NPROCESSORS_ONLN)
 # $(call side_by_side,NAME) runs the stages whose names begin so, AT_ONCE at a time. They depend on none of each other.
-side_by_side = dvc stage list --name-only | sed -n '/^$(1)/p' | xargs -P $(AT_ONCE) -I {} dvc --wait-for-lock repro --single-item {}
+# If one fails, the others still finish: xargs would leave them behind at dvc's exit status, 255.
+side_by_side = dvc stage list --name-only | sed -n '/^$(1)/p' | \
+	xargs -P $(AT_ONCE) -I {} sh -c 'dvc --wait-for-lock repro --single-item {} || exit 1'
 
 test: test-setup chromium slurm lint types ## Lint, check types, run the tests
 	$(WITH_TESTS) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
