@@ -153,7 +153,7 @@ def main() -> None:
         **network,
     )
     load_weights(folder, model)
-    end = EndNetworks([model.to(device).eval()], [1.0], params.predict.max_proposals, [folder])
+    end = EndNetworks([model.to(device).eval()], [1.0], params.predict.max_proposals, [[folder]])
     fill_caches(
         {arguments.end: end},
         {"val": dataset},

@@ -31,6 +31,8 @@ def main() -> None:
                 categories=splits["val"].categories,
                 max_proposals=settings.max_proposals,
                 device=device,
+                snapshots=settings.snapshots,
+                soup=settings.soup,
             )
             for end in arguments.ends
         }

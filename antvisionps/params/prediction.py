@@ -34,10 +34,13 @@ class Predict(Section):
     nms_iou: Fraction
     max_instances: Boxes
     member_weights: dict[Name, dict[Name, Weight]]
+    snapshots: bool
+    soup: bool
 
     def keyword_arguments(self) -> dict[str, Any]:
         """How one image is predicted, as plain values."""
-        return self.model_dump(exclude={"separate_ends", "shared_backbone", "max_proposals", "member_weights"})
+        of_networks = {"separate_ends", "shared_backbone", "max_proposals", "member_weights", "snapshots", "soup"}
+        return self.model_dump(exclude=of_networks)
 
     def weight_of_member(self, end: str, members: Sequence[str]) -> dict[str, float]:
         """How much each of the end's networks counts."""

@@ -199,6 +199,7 @@ class Training(Section):
     curve_interval: Positive
     evaluate_interval: Positive | None
     keep: Literal["last", "best"]
+    snapshots: tuple[Positive, ...]
 
     @model_validator(mode="wrap")
     @classmethod
@@ -221,6 +222,14 @@ class Training(Section):
                 "keep is best, but evaluate_interval is null, so that nothing is measured; give evaluate_interval a "
                 "number of iterations, or set keep to last"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_are_on_the_way(self) -> Training:
+        if list(self.snapshots) != sorted(set(self.snapshots)) or any(
+            one >= self.schedule.iterations for one in self.snapshots
+        ):
+            raise ValueError(f"snapshots {list(self.snapshots)} have to ascend and lie before schedule.iterations")
         return self
 
     @model_validator(mode="after")

@@ -115,6 +115,8 @@ def _open_ends(
             categories=categories,
             max_proposals=params.predict.max_proposals,
             device=device,
+            snapshots=params.predict.snapshots,
+            soup=params.predict.soup,
         )
         for name in names
     }

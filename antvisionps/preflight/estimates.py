@@ -69,7 +69,8 @@ def network_lines(
             continue
         step_s = trial.steps[-1].step_s
         seconds = schedule.iterations * batches * step_s
-        predict_s = images.predicted * trial.photo_s / network.processes
+        photo_s = trial.photo_s * network.predicting
+        predict_s = images.predicted * photo_s / network.processes
         total_s += seconds + predict_s
         yield Estimate(
             f"{network.name}: training",
@@ -79,7 +80,7 @@ def network_lines(
         yield Estimate(
             f"{network.name}: prediction",
             format_s(predict_s),
-            f"{images.predicted:,} images x {trial.photo_s:.3g} s / {network.processes} processes, measured here with "
+            f"{images.predicted:,} images x {photo_s:.3g} s / {network.processes} processes, measured here with "
             "random weights",
         )
     if total_s:

@@ -24,7 +24,8 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 class TrainedNetwork:
     """One network of an end. `settings` are what it is built with, `training` is its end's section of the params,
     `load_from` the file of the detector that it starts from, `backbone` what its pretrained weights are called; None
-    for neither. `processes` share each of its batches."""
+    for neither. `processes` share each of its batches. `predicting` counts the network and those of its snapshots that
+    predict beside it."""
 
     end: str
     member: str
@@ -33,6 +34,7 @@ class TrainedNetwork:
     load_from: str | None
     backbone: str | None
     processes: int
+    predicting: int
 
     @property
     def name(self) -> str:
@@ -49,7 +51,9 @@ def networks_of(params: Params) -> Iterator[TrainedNetwork]:
         for member in section.members:
             settings, load_from = section.network(member), section.load_from(member)
             backbone = _backbone(settings["backbone"]) if load_from is None else None
-            yield TrainedNetwork(end, member, settings, section, load_from, backbone, processes)
+            with_snapshots = params.predict.snapshots and not params.predict.soup
+            predicting = 1 + len(section.snapshots) * with_snapshots
+            yield TrainedNetwork(end, member, settings, section, load_from, backbone, processes, predicting)
 
 
 def _backbone(settings: dict[str, Any]) -> str | None:

@@ -175,6 +175,7 @@ TRAINING = TrainingSettings(
     curve_interval=1,
     evaluate_interval=None,
     keep="last",
+    snapshots=(),
 )
 
 PREDICTION = PredictionSettings(

@@ -158,6 +158,12 @@ def test_the_best_weights_need_an_evaluation():
         load_params(BUILT_IN, changes=nothing_measured)
 
 
+@pytest.mark.parametrize("snapshots", [[200, 100], [100, 100], [225]])
+def test_snapshots_ascend_and_lie_before_the_last_iteration(snapshots):
+    with pytest.raises(ParamsError, match=r"train_e_ups: snapshots \[.*\] have to ascend and lie before"):
+        load_params(BUILT_IN, changes={"train_e_ups.snapshots": snapshots})
+
+
 def test_htcs_own_semantic_branch_has_no_level_4():
     base = "train_lwl_htc.networks.base"
     branch = {f"{base}.deformable_semantic_head": None, f"{base}.semantic_level": 4}

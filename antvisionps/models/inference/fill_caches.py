@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def fill_caches(
     processes. Blocks that an interrupted run of the same networks, settings and code left in `work_dir` are kept.
     """
     rank, _ = get_dist_info()
-    weights = {end: weights_sha256(networks.folders) for end, networks in ends.items()}
+    weights = {end: weights_sha256(list(chain.from_iterable(networks.folders))) for end, networks in ends.items()}
     caches: dict[str, list[_Cache]] = {split: [] for split in splits}
     for split, dataset in splits.items():
         ids = given_ids(dataset.images)

@@ -53,12 +53,12 @@ def share_backbone(ends: Sequence[EndNetworks], *, num_views: int) -> None:
     """
     groups: dict[str, list[_Member]] = {}
     for number, end in enumerate(ends):
-        for network, folder in zip(end.networks, end.folders, strict=True):
+        for network, (folder, *_) in zip(end.networks, end.folders, strict=True):
             member = _Member(number, folder, network)
             groups.setdefault(json.dumps(_settings(folder), sort_keys=True), []).append(member)
     common = [group for group in groups.values() if len({member.end for member in group}) > 1]
     if not common:
-        ours, theirs = ends[0].folders[0], ends[-1].folders[0]
+        ours, theirs = ends[0].folders[0][0], ends[-1].folders[0][0]
         raise _refusal(ours, theirs, _other_setting(ours, theirs))
     for first, *others in common:
         for other in others:

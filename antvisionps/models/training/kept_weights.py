@@ -1,6 +1,8 @@
-"""Which weights a training keeps: those of the last iteration or their moving average, at its end or at their best."""
+"""Which weights a training keeps: those of the last iteration or their moving average, at its end or at their best,
+and snapshots on the way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,11 +10,17 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
+from antvisionps.core.atomic import atomic_folder
+
 Evaluate = Callable[[BaseModel], Mapping[str, float]]
 """Measures a model in evaluation mode: values by name, PQ among them. Every process calls it and gets the same."""
 
 Log = Callable[[int, Mapping[str, float]], None]
 """Draws a point of each curve at that step."""
+
+
+SaveNetwork = Callable[[Path, BaseModel], None]
+"""Writes a network into an existing folder."""
 
 
 def plain_model(model: Any) -> BaseModel:
@@ -85,6 +93,27 @@ class MonitorHook(Hook):
         """Gives a model the best weights, where they are asked for."""
         if self._best_weights:
             model.load_state_dict(self._best_weights)
+
+
+class SnapshotHook(Hook):
+    """Saves what would be kept after each of these `iterations`, in a folder of their number."""
+
+    priority = "BELOW_NORMAL"  # behind the average
+
+    def __init__(
+        self, iterations: Collection[int], save: SaveNetwork, *, folder: Path, batches: int, average: AverageHook | None
+    ) -> None:
+        self._iterations = iterations
+        self._save = save
+        self._folder = folder
+        self._batches = batches
+        self._average = average
+
+    def after_train_iter(self, runner: Runner, **_: Any) -> None:
+        iteration, rest = divmod(runner.iter + 1, self._batches)
+        if rest == 0 and iteration in self._iterations:
+            with atomic_folder(self._folder / str(iteration)) as folder:
+                self._save(folder, current_model(runner, self._average))
 
 
 def current_model(runner: Runner, average: AverageHook | None) -> BaseModel:

@@ -29,11 +29,19 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks.state_dicts import first_unusable, load_checked
 from antvisionps.models.blocks.whole_batch import share_batch
 from antvisionps.models.training import hooks
-from antvisionps.models.training.kept_weights import AverageHook, Evaluate, MonitorHook, current_model
+from antvisionps.models.training.kept_weights import (
+    AverageHook,
+    Evaluate,
+    MonitorHook,
+    SaveNetwork,
+    SnapshotHook,
+    current_model,
+)
 from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.optimization import optim_wrapper, save_memory
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
+from antvisionps.models.training.weights import SNAPSHOTS_DIR
 
 CURVES_DIR = "curves"
 
@@ -48,6 +56,7 @@ def train(
     checkpoint_interval: int,
     workers: int,
     work_dir: Path,
+    save: SaveNetwork,
     evaluate: Evaluate | None = None,
     loggers: Sequence[BaseVisBackend] = (),
 ) -> BaseModel:
@@ -56,8 +65,9 @@ def train(
 
     Without `evaluate` nothing is measured, and the last weights are kept. `loggers` get every point of the curves.
 
-    Checkpoints are kept in `work_dir`, and curves as DVCLive's TSV files in `work_dir`/curves; if it holds some of an
-    interrupted run, that run goes on, so the caller gives every different run another folder. Raises ModelError where
+    Checkpoints are kept in `work_dir`, curves as DVCLive's TSV files in `work_dir`/curves, and the settings' snapshots,
+    by `save`, in `work_dir`/snapshots/ITERATION; if it holds some of an interrupted run, that run goes on, so the
+    caller gives every different run another folder. Raises ModelError where
     the processes cannot share a batch equally, and when the loss is no longer finite.
     """
     rank, processes = get_dist_info()
@@ -75,7 +85,7 @@ def train(
     barrier()
     # mmengine counts batches, `iterations` and all that is measured in them count optimiser steps.
     batches = settings.optimizer["accumulated_batches"]
-    average, monitor, own_hooks = _own_hooks(settings, name, work_dir / CURVES_DIR, evaluate, loggers)
+    average, monitor, own_hooks = _own_hooks(settings, name, work_dir, save, evaluate, loggers)
     with _quiet(rank):
         runner = Runner(
             model=model,
@@ -109,11 +119,12 @@ def _close_log(logger: logging.Logger) -> None:
 def _own_hooks(
     settings: TrainingSettings,
     name: str,
-    curves_dir: Path,
+    work_dir: Path,
+    save: SaveNetwork,
     evaluate: Evaluate | None,
     loggers: Sequence[BaseVisBackend],
 ) -> tuple[AverageHook | None, MonitorHook | None, list[Hook]]:
-    """Of several processes, the first shows progress and draws curves."""
+    """Of several processes, the first shows progress, draws curves and saves snapshots."""
     rank, processes = get_dist_info()
     batches = settings.optimizer["accumulated_batches"]
     own: list[Hook] = [hooks.ReseedHook(settings.seed, rank=rank), hooks.PlainCheckpointHook()]
@@ -124,7 +135,7 @@ def _own_hooks(
         average = AverageHook(settings.ema_momentum, batches=batches)
     if rank == 0:
         interval = settings.curve_interval * batches
-        curves = hooks.CurvesHook(curves_dir, interval=interval, loggers=loggers)
+        curves = hooks.CurvesHook(work_dir / CURVES_DIR, interval=interval, loggers=loggers)
     if evaluate is not None and settings.evaluate_interval is not None:
         monitor = MonitorHook(
             evaluate,
@@ -135,6 +146,8 @@ def _own_hooks(
         )
     if rank == 0:
         own.append(hooks.ProgressHook(name, settings.schedule["iterations"] * batches, monitor=monitor))
+        folder = work_dir / SNAPSHOTS_DIR
+        own.append(SnapshotHook(settings.snapshots, save, folder=folder, batches=batches, average=average))
     return average, monitor, own + [hook for hook in (average, curves, monitor) if hook is not None]
 
 

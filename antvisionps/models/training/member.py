@@ -21,7 +21,7 @@ from antvisionps.models.training.run_digest import run_digest
 from antvisionps.models.training.samples import TrainingSamples
 from antvisionps.models.training.settings import TrainingSettings
 from antvisionps.models.training.start import announce_start
-from antvisionps.models.training.weights import save_weights
+from antvisionps.models.training.weights import SNAPSHOTS_DIR, save_weights
 from antvisionps.panoptic.dataset import PanopticDataset
 
 LOGS_DIR = "logs"
@@ -44,7 +44,8 @@ def train_member(
     evaluate: Evaluate | None = None,
     loggers: Sequence[str] = (),
 ) -> None:
-    """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole.
+    """Trains one network of an end and writes weights.pth, network.json and curves/ to `out_dir`, whole, and the
+    settings' snapshots, each a folder with a weights.pth and network.json, to snapshots/.
 
     `build` makes the network from `network`'s settings; `evaluate` is `train`'s. `load_from` is the detector that it
     starts from, or None; what it took is written to load_from.json. An interrupted training is resumed from `work_dir`,
@@ -75,6 +76,7 @@ def train_member(
         checkpoint_interval=checkpoint_interval,
         workers=loader_workers,
         work_dir=run_dir,
+        save=partial(save_weights, network=described),
         evaluate=evaluate,
         loggers=open_loggers(loggers if rank == 0 else (), name=name, folder=work_dir / LOGS_DIR / run_dir.name),
     )
@@ -92,7 +94,8 @@ def _learn_and_save(
             with named_errors(run_dir):
                 model = learn()
             save_weights(folder, model, network=described)
-            copy_files(run_dir / CURVES_DIR, folder / CURVES_DIR)
+            for kept in (CURVES_DIR, SNAPSHOTS_DIR):
+                copy_files(run_dir / kept, folder / kept)
             if has_start:
                 shutil.copyfile(run_dir / START_FILE, folder / START_FILE)
         shutil.rmtree(run_dir, ignore_errors=True)  # what is left leads to the same weights

@@ -34,7 +34,8 @@ class TrainingSettings:
 
     `ema_momentum` is the part of the new weights that an iteration mixes into their average, which is kept then; None
     keeps the weights themselves. Every `evaluate_interval` iterations (None: never) those weights are measured, and
-    `keep` says whether the last or the best measured are kept.
+    `keep` says whether the last or the best measured are kept. The weights after each of the iterations `snapshots` are
+    kept beside them.
     """
 
     seed: int
@@ -46,3 +47,4 @@ class TrainingSettings:
     curve_interval: int
     evaluate_interval: int | None
     keep: Literal["last", "best"]
+    snapshots: Sequence[int]

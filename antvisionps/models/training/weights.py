@@ -21,6 +21,8 @@ from antvisionps.panoptic.categories import CategorySet
 
 WEIGHTS_FILE = "weights.pth"
 NETWORK_FILE = "network.json"
+SNAPSHOTS_DIR = "snapshots"
+"""In the folder of a network: one folder, of the same form, for each iteration whose weights were kept by the way."""
 _SPARE_BYTES = 2**20
 """A disk with less has no room."""
 
@@ -68,6 +70,12 @@ def read_network(folder: Path) -> Network:
     if (network.num_things, network.num_classes) != (len(categories.things), len(categories)):
         raise ModelError(f"{path}: num_things and num_classes are not those of its categories; {remedy}")
     return network
+
+
+def snapshot_folders(folder: Path) -> list[Path]:
+    """The snapshots of the network in that folder, first iteration first."""
+    snapshots = [path for path in folder.glob(f"{SNAPSHOTS_DIR}/*") if path.name.isdecimal()]
+    return sorted(snapshots, key=lambda path: int(path.name))
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -55,15 +55,17 @@ def trained(tmp_path_factory, dataset):
     return root
 
 
-def opened(models_dir, dataset):
+def opened(models_dir, dataset, members=("a",), *, snapshots=False, soup=False):
     how = {
         "end": models_dir.name,
         "find_problem": network_problem,
         "categories": dataset.categories,
         "max_proposals": 20,
         "device": torch.device("cpu"),
+        "snapshots": snapshots,
+        "soup": soup,
     }
-    return open_networks(models_dir, {"a": 1.0}, **how)
+    return open_networks(models_dir, dict.fromkeys(members, 1.0), **how)
 
 
 @pytest.mark.parametrize("end", NETWORKS)
@@ -75,7 +77,7 @@ def test_a_trained_end_fills_a_cache_that_holds_every_image(end, trained, datase
     settings = replace(PREDICTION, min_score=0.0)
     fill_caches({end: networks}, {"val": dataset}, settings, dataset_fingerprint="0" * 64, **places)
     cache = tmp_path / end / "val"
-    header = CacheHeader(end, "val", "0" * 64, dataset.categories, weights_sha256(networks.folders))
+    header = CacheHeader(end, "val", "0" * 64, dataset.categories, weights_sha256([trained / end / "a"]))
     images = {image.image_id: (image.height, image.width) for image in dataset.images}
     with SemanticReader(cache / SEMANTIC_FILE, expect=header, images=images) as reader:
         semantics = list(reader)
@@ -108,6 +110,47 @@ def test_predict_opens_the_weights_that_were_kept(dataset, tmp_path, keep):
     assert len(averages) == 2
     assert any(not torch.equal(averages[0][name], averages[1][name]) for name in weights)
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+@pytest.fixture(scope="module")
+def with_snapshots(tmp_path_factory, dataset):
+    """Folder of an end's networks: `a` and `b` of the same settings, each with the weights after iterations 1 and 2,
+    and `c` of others."""
+    root = tmp_path_factory.mktemp("models") / "e_ups"
+    for name, changes in {"a": {}, "b": {"seed": 6}}.items():
+        train(dataset, root / name, "e_ups", snapshots=(1,), **changes)
+    shutil.copytree(root / "a", root / "c")
+    for path in (root / "c").rglob("network.json"):
+        described = json.loads(path.read_text())
+        described["network"]["unknown_frac"] = 0.5
+        path.write_text(json.dumps(described))
+    return root
+
+
+def test_snapshots_are_networks_that_share_the_weight_of_their_own(with_snapshots, dataset):
+    end = opened(with_snapshots, dataset, "ac", snapshots=True)
+    assert end.folders == [(with_snapshots / name,) for name in ("a/snapshots/1", "a", "c/snapshots/1", "c")]
+    assert end.weights == [0.5] * 4
+    early, last = (network.state_dict() for network in end.networks[:2])
+    assert any(not torch.equal(early[name], last[name]) for name in last)
+    assert opened(with_snapshots, dataset, "ac").folders == [(with_snapshots / "a",), (with_snapshots / "c",)]
+
+
+def test_a_soup_is_the_mean_of_the_weights_of_networks_of_the_same_settings(with_snapshots, dataset):
+    single = opened(with_snapshots, dataset, "acb", snapshots=True)
+    states = [network.state_dict() for network in single.networks]
+    soup = opened(with_snapshots, dataset, "acb", snapshots=True, soup=True)
+    assert soup.weights == [2.0, 1.0]  # of a and b, and of c
+    assert list(soup.folders[0]) == [with_snapshots / name for name in ("a/snapshots/1", "a", "b/snapshots/1", "b")]
+    mean = soup.networks[0].state_dict()
+    alike = [states[0], states[1], states[4], states[5]]
+    for name, tensor in mean.items():
+        expected = sum(state[name].double() for state in alike) / 4 if tensor.is_floating_point() else alike[0][name]
+        torch.testing.assert_close(tensor, expected.to(tensor.dtype))
+    unchanged = [name for name in mean if all(torch.equal(states[0][name], state[name]) for state in alike)]
+    assert any(name.startswith("backbone") for name in unchanged)  # frozen: the same in all to the bit
+    assert all(torch.equal(mean[name], states[0][name]) for name in unchanged)
+    assert any(not torch.equal(mean[name], states[1][name]) for name in mean)
 
 
 def test_other_categories_than_those_trained_on_are_refused(trained, dataset):

@@ -24,7 +24,8 @@ def fill(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "IMAGES_PER_BLOCK", 1)
     torch.manual_seed(0)
     (tmp_path / "weights.pth").write_bytes(WEIGHTS)
-    ends = {end: EndNetworks([build(end).eval()], [1.0], MAX_PROPOSALS, [tmp_path]) for end in ("e_ups", "hrnet_aspp")}
+    folders = [[tmp_path]]
+    ends = {end: EndNetworks([build(end).eval()], [1.0], MAX_PROPOSALS, folders) for end in ("e_ups", "hrnet_aspp")}
     splits = {"heldout": dataset, "val": dataset}
 
     def predict(out: str, *, at_most: int = 99, **settings) -> int:

@@ -48,6 +48,8 @@ def open_ends(dataset, tmp_path):
                 categories=dataset.categories,
                 max_proposals=20,
                 device=torch.device("cpu"),
+                snapshots=False,
+                soup=False,
             )
             for end in ("e_ups", "lwl_htc")
         ]

@@ -16,6 +16,7 @@ from antvisionps.core.os_errors import explain
 from antvisionps.models.training.loading import open_loader
 from antvisionps.models.training.loop import train
 from antvisionps.models.training.samples import TrainingSamples
+from antvisionps.models.training.weights import save_weights
 from tests.models.conftest import TRAINING, build
 from tests.pipeline.workspace import bytes_below
 
@@ -43,6 +44,7 @@ def runner(dataset, root):
 
     def run_in(folder: str, *, last_sample: int = 99, checkpoint_interval: int = 2, workers: int = 0, **changes):
         how = {"name": "test", "workers": workers, "checkpoint_interval": checkpoint_interval}
+        how["save"] = partial(save_weights, network={})
         how |= {name: changes.pop(name, None) for name in ("start", "evaluate")} | {
             "loggers": changes.pop("loggers", ())
         }
@@ -134,9 +136,10 @@ def worth(model) -> dict[str, float]:
     return {"PQ": 1e6 * sum(weights.double().sum().item() for weights in model.parameters()) % 100, "AP": 1.0}
 
 
-def test_average_evaluations_and_best_weights_survive_a_kill_at_any_iteration(run, tmp_path):
-    kept = {"ema_momentum": 0.3, "evaluate_interval": 1, "keep": "best", "evaluate": worth}
+def test_average_evaluations_best_weights_and_snapshots_survive_a_kill_at_any_iteration(run, tmp_path):
+    kept = {"ema_momentum": 0.3, "evaluate_interval": 1, "keep": "best", "evaluate": worth, "snapshots": (1, 3)}
     whole = run("whole", **kept)
+    assert sorted(path.name for path in (tmp_path / "whole" / "snapshots").iterdir()) == ["1", "3"]
     pq = monitor_curve(tmp_path / "whole")
     assert list(pq) == [1, 2, 3, 4]
     assert worth_of(whole) == pytest.approx(max(pq.values()), abs=1e-9)
@@ -146,7 +149,8 @@ def test_average_evaluations_and_best_weights_survive_a_kill_at_any_iteration(ru
             run(folder, last_sample=2 * trained - 1, **kept)
         resumed = run(folder, **kept)
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-        assert bytes_below(tmp_path / folder / "curves") == bytes_below(tmp_path / "whole" / "curves")
+        for part in ("curves", "snapshots"):
+            assert bytes_below(tmp_path / folder / part) == bytes_below(tmp_path / "whole" / part)
 
 
 def worth_of(state) -> float:
@@ -168,7 +172,7 @@ def test_evaluations_change_no_weight_and_come_at_the_end_too(run, undisturbed, 
 
 
 @pytest.mark.parametrize("batches", [1, 2])
-def test_the_average_is_the_moving_one_of_what_each_step_leaves(run, batches):
+def test_average_and_snapshots_are_of_what_each_step_leaves(run, tmp_path, batches):
     steps = []
 
     def remember(model):
@@ -176,9 +180,11 @@ def test_the_average_is_the_moving_one_of_what_each_step_leaves(run, batches):
         return {"PQ": 0.0}
 
     optimizer = SETTINGS.optimizer | {"accumulated_batches": batches}
-    run("steps", optimizer=optimizer, evaluate_interval=1, evaluate=remember)
+    run("steps", optimizer=optimizer, evaluate_interval=1, evaluate=remember, snapshots=(2,))
     averaged = run("averaged", optimizer=optimizer, ema_momentum=0.25)
     assert len(steps) == 4
+    snapshot = torch.load(tmp_path / "steps" / "snapshots" / "2" / "weights.pth", weights_only=True)
+    assert all(torch.equal(snapshot[name], tensor) for name, tensor in steps[1].items())
     expected = steps[0]
     for step in steps[1:]:
         expected = {name: 0.75 * tensor + 0.25 * step[name] for name, tensor in expected.items()}
