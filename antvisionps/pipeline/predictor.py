@@ -89,7 +89,8 @@ def open_predictor(
     from antvisionps.models.training.device import select_device
 
     selected = select_device(device or params.runtime.device, cpu_threads=params.runtime.cpu_threads)
-    ends = _open_ends(Path(models_dir), params, names, categories, selected)
+    taken = [name for name in names if name in settings.weight_of_end]  # method auto may leave ends out
+    ends = _open_ends(Path(models_dir), params, taken, categories, selected)
     return PanopticPredictor(ends, categories, PredictionSettings(**params.predict.keyword_arguments()), settings)
 
 

@@ -61,6 +61,27 @@ def test_a_photo_gets_the_pipelines_own_map(val, tiny_run, tmp_path, fuse):
         assert described(predict(val.load_photo(image))) == described(maps[image.image_id])
 
 
+def test_an_end_that_auto_leaves_out_is_not_asked(val, tiny_run, tmp_path):
+    auto = {"method": "auto", "systems": ["fusion"]}
+    two = {"ends": ["e_ups", "lwl_htc"], "predict": {"separate_ends": ["e_ups", "lwl_htc"]}}
+    fitted_on_two = change_params(
+        Path("params.yaml"), tmp_path / "two.yaml", fuse=auto, train_hrnet_aspp={"members": []}, **two
+    )
+    run = Workspace(tiny_run / "data").run
+    calibration = tmp_path / "calibration"
+    succeed(run("calibrate", params=fitted_on_two, out=calibration))
+    document = json.loads((calibration / "fusion.json").read_text())
+    document["choices"][0]["ends"].append("hrnet_aspp")  # as if all three had been tried
+    (calibration / "fusion.json").write_text(json.dumps(document))
+    params = change_params(Path("params.yaml"), tmp_path / "params.yaml", fuse=auto)
+    succeed(run("fuse", params=params, calibration=calibration, out=tmp_path / "fused"))
+    maps = open_fused_maps(tmp_path / "fused" / "fusion")
+    predict = open_predictor("data/models", params_path=params, calibration_dir=calibration)
+    assert "hrnet_aspp" not in predict.ends
+    for image in val.images:
+        assert described(predict(val.load_photo(image))) == described(maps[image.image_id])
+
+
 def test_the_command_writes_the_maps_of_stage_fuse_and_overlays(val, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     shutil.copytree("data/prepared/images", pictures, ignore=shutil.ignore_patterns("00000000*", "000002*"))
