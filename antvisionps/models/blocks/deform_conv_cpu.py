@@ -1,13 +1,13 @@
-"""Deformable convolution on a CPU, composed of torch's own bilinear sampling and a matrix product.
+"""Deformable convolution on a CPU: compiled bilinear sampling and a matrix product.
 
-torchvision's CPU kernel gives the same numbers, one output position at a time in one thread.
+torchvision's CPU kernel gives the same numbers, one channel of one output position at a time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Geometry(NamedTuple):
@@ -39,35 +39,48 @@ def deform_conv2d(
     """
     images, channels, height, width = features.shape
     out_channels, _, *kernel = weight.shape
-    taps, (out_height, out_width) = kernel[0] * kernel[1], offset.shape[-2:]
+    taps, out_hw = kernel[0] * kernel[1], offset.shape[-2:]
     groups, offset_groups = geometry.groups, geometry.offset_groups
+    out = out_hw[0] * out_hw[1]
 
-    # grid_sample takes positions relative to the features' size. Where that is a power of two the way there and back is
-    # exact for whole cells, so that a tap that has no offset reads the one cell it stands on.
-    powers_of_two = (_power_of_two(height), _power_of_two(width))
-    padded = F.pad(features, (0, powers_of_two[1] - width, 0, powers_of_two[0] - height))
-    positions = offset.view(images, offset_groups, taps, 2, out_height, out_width) + _tap_positions(
-        kernel, (out_height, out_width), geometry, offset.dtype
-    )
-    y, x = ((2 * p + 1) / size - 1 for p, size in zip(positions.unbind(3), powers_of_two, strict=True))
-    sampled = F.grid_sample(
-        padded.view(images * offset_groups, channels // offset_groups, *powers_of_two),
-        torch.stack([x, y], dim=-1).view(images * offset_groups, taps * out_height, out_width, 2),
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )
+    parts = features.reshape(images * offset_groups, channels // offset_groups, height, width)
+    tap_positions = _tap_positions(kernel, (out_hw[0], out_hw[1]), geometry, offset.dtype)
+    positions = offset.view(images, offset_groups, taps, 2, *out_hw) + tap_positions
+    positions = positions.permute(0, 1, 4, 5, 2, 3).reshape(images * offset_groups, out * taps, 2).contiguous()
+    sampled = _Sample.apply(parts.permute(0, 2, 3, 1).contiguous(), positions)
+    sampled = sampled.view(images, offset_groups, out, taps, channels // offset_groups)
     if mask is not None:
-        sampled = sampled * mask.view(images * offset_groups, 1, taps * out_height, out_width)
-    columns = sampled.reshape(images, groups, channels // groups * taps, out_height * out_width)
-    product = weight.reshape(groups, out_channels // groups, -1) @ columns
-    output = product.view(images, out_channels, out_height, out_width)
+        sampled = sampled * mask.view(images, offset_groups, taps, out).transpose(2, 3)[..., None]
+    columns = sampled.permute(0, 2, 3, 1, 4).reshape(images * out, taps, groups, channels // groups)
+    columns = columns.permute(2, 0, 1, 3).reshape(groups, images * out, taps * channels // groups)
+    kernels = weight.view(groups, out_channels // groups, channels // groups, taps)
+    product = columns @ kernels.permute(0, 3, 2, 1).reshape(groups, columns.shape[2], out_channels // groups)
+    output = product.transpose(0, 1).reshape(images, *out_hw, out_channels).permute(0, 3, 1, 2)
     return output if bias is None else output + bias.view(-1, 1, 1)
 
 
-def _power_of_two(size: int) -> int:
-    """The least that is not below `size`."""
-    return 1 << (size - 1).bit_length()
+class _Sample(torch.autograd.Function):
+    """(N, P, C): features (N, H, W, C) at positions (N, P, 2)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, positions: Tensor) -> Tensor:
+        from antvisionps.models.blocks.sampling_kernels import sample
+
+        ctx.save_for_backward(features, positions)
+        sampled = features.new_empty(*positions.shape[:2], features.shape[3])
+        sample(features.numpy(), positions.numpy(), sampled.numpy())
+        return sampled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        from antvisionps.models.blocks.sampling_kernels import sample_backward
+
+        features, positions = ctx.saved_tensors
+        of_features, of_positions = torch.zeros_like(features), torch.empty_like(positions)
+        arrays = (t.numpy() for t in (features, positions, gradient.contiguous(), of_features, of_positions))
+        sample_backward(*arrays)
+        return of_features, of_positions
 
 
 def _tap_positions(kernel: list[int], out_hw: tuple[int, int], geometry: Geometry, dtype: torch.dtype) -> Tensor:

@@ -3,8 +3,8 @@
 mmdet needs `mmcv._ext`, a compiled module that no wheel carries for current versions of Python and torch. torchvision
 ships the same kernels (CPU and CUDA) in every wheel. `install_ops` puts a module in the place of `mmcv._ext` that hands
 each call to them, so that mmcv's and mmdet's own layers run unchanged. Call it before the first import of mmdet. On a
-CPU, where two of torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign's
-gradient from roi_align_cpu; on a GPU deform_conv_cuda calls the kernel under autocast.
+CPU, where torchvision's kernels are slow, deformable convolution comes from deform_conv_cpu and RoIAlign from
+roi_align_cpu; on a GPU deform_conv_cuda calls the kernel under autocast.
 
 A compiled mmcv that loads is left alone. Operators that no network here needs raise ModelError when called, not at
 import.
@@ -29,7 +29,7 @@ from antvisionps.core.errors import ModelError
 from antvisionps.models.blocks import deform_conv_cpu, deform_conv_cuda
 from antvisionps.models.blocks.deform_conv_cpu import Geometry
 from antvisionps.models.blocks.precision import widen
-from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
+from antvisionps.models.blocks.roi_align_cpu import roi_align, roi_align_backward
 
 EXT_NAME = "mmcv._ext"
 SERVED_OPS = ("batched_nms", "deform_conv2d", "modulated_deform_conv2d", "nms", "roi_align")
@@ -107,11 +107,14 @@ def _roi_align_forward(
         raise ModelError("RoIAlign with pool_mode 'max' needs a compiled mmcv; torchvision has pool_mode 'avg' only")
     _refuse_wild_positions(rois, "RoIAlign: a box")
     features = widen(features)
-    bins = how["aligned_height"], how["aligned_width"]
-    sampling = how["sampling_ratio"], how["aligned"]
-    output.copy_(
-        torch.ops.torchvision.roi_align(features, rois.to(features.dtype), how["spatial_scale"], *bins, *sampling)
-    )
+    rois = rois.to(features.dtype)
+    bins, scale = (how["aligned_height"], how["aligned_width"]), how["spatial_scale"]
+    sampling = {"sampling_ratio": how["sampling_ratio"], "aligned": how["aligned"]}
+    if features.device.type == "cpu":
+        pooled = roi_align(features, rois, bins, scale=scale, **sampling)
+    else:
+        pooled = torch.ops.torchvision.roi_align(features, rois, scale, *bins, *sampling.values())
+    output.copy_(pooled)
 
 
 def _roi_align_backward(

@@ -38,7 +38,9 @@ def test_output_and_gradients_are_those_of_torchvisions_kernel(geometry, offsets
         leaves = [tensor.clone().requires_grad_() for tensor in (features, weight, offset)]
         output = convolve(*leaves)
         torch.manual_seed(12)
-        return output, torch.autograd.grad(output, leaves, torch.randn_like(output), materialize_grads=True)
+        return output, torch.autograd.grad(
+            output, leaves, torch.randn(output.shape, dtype=output.dtype), materialize_grads=True
+        )
 
     ours = output_and_gradients(lambda *tensors: deform_conv2d(geometry, *tensors))
     theirs = output_and_gradients(lambda f, w, o: torchvision.ops.deform_conv2d(f, o, w, None, *steps))

@@ -1,10 +1,10 @@
-"""The gradient of RoIAlign on a CPU against torchvision's own kernel, in float64."""
+"""RoIAlign on a CPU and its gradient against torchvision's own kernel, in float64."""
 
 import pytest
 import torch
 from torchvision.ops import roi_align as torchvisions
 
-from antvisionps.models.blocks.roi_align_cpu import roi_align_backward
+from antvisionps.models.blocks.roi_align_cpu import roi_align, roi_align_backward
 
 ODD_BOXES = [
     [-30, -20, 50, 60],  # larger than the picture
@@ -30,12 +30,13 @@ def boxes(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2])
 @pytest.mark.parametrize(("out_hw", "scale"), [((7, 7), 0.25), ((14, 3), 1.0)])
-def test_the_gradient_is_that_of_torchvisions_kernel(out_hw, scale, sampling_ratio, aligned):
+def test_output_and_gradient_are_those_of_torchvisions_kernel(out_hw, scale, sampling_ratio, aligned):
     torch.manual_seed(5)
     features = torch.randn(4, 3, 9, 11, dtype=torch.float64, requires_grad=True)
     rois = boxes(200)
     how = {"sampling_ratio": sampling_ratio, "aligned": aligned}
     output = torchvisions(features, rois, out_hw, scale, **how)
+    torch.testing.assert_close(roi_align(features.detach(), rois, out_hw, scale=scale, **how), output)
     grad_output = torch.randn_like(output)
     output.backward(grad_output)
     gradient = roi_align_backward(grad_output, rois, features.shape, scale=scale, **how)
