@@ -113,7 +113,7 @@ def disk_needs(
     """What a whole run, whose images are predicted by each of the ends, writes to disk; how many bytes, and how that is
     known."""
     scale = images.hw[0] * images.hw[1] / CACHE_PIXELS
-    weights = sum(trial.weights_bytes for trial in trials)
+    weights = sum(trial.kept_bytes for trial in trials)
     checkpoint = max((trial.checkpoint_bytes for trial in trials), default=0)
     needs = [
         ("data to download", download_bytes, "archives and their contents; half of it stays"),
@@ -126,7 +126,7 @@ def disk_needs(
         (
             "trained weights, twice",
             2 * weights,
-            f"state dicts of {len(trials)} networks, counted; in data/ and in DVC's cache",
+            f"state dicts of {len(trials)} networks and their snapshots, counted; in data/ and in DVC's cache",
         ),
         (
             "cache of predictions, twice",

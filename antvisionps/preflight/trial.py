@@ -60,12 +60,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class NetworkTrial:
-    """`training_bytes` is what stays during training: weights, gradients and the optimiser's state; `checkpoint_bytes`
-    weights and the optimiser's state, each with the copies of the weights that are their average or their best.
-    `photo_s` is the time to predict one picture of the last batch's size."""
+    """`kept_bytes` are the trained weights and their snapshots. `training_bytes` is what stays during training:
+    weights, gradients and the optimiser's state; `checkpoint_bytes` weights and the optimiser's state, each with the
+    copies of the weights that are their average or their best. `photo_s` is the time to predict one picture of the last
+    batch's size."""
 
     parameters: int
     weights_bytes: int
+    kept_bytes: int
     checkpoint_bytes: int
     training_bytes: int
     steps: tuple[Measured, ...]
@@ -117,6 +119,7 @@ def try_network(
     return NetworkTrial(
         parameters=sum(p.numel() for p in model.parameters()),
         weights_bytes=weights,
+        kept_bytes=weights * (1 + len(training.snapshots)),
         checkpoint_bytes=weights + averaged + best + state,
         training_bytes=weights + averaged + gradients + state,
         steps=steps,

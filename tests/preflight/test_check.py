@@ -1,6 +1,7 @@
 """`antvisionps check` on tiny params, on params that cannot run, and on a network of the report's."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,19 @@ def test_tiny_params_of_three_ends_pass_with_times_and_sizes(check, tiny_params,
     for words in ("8 iterations x 1 batches", "6 + 3 + 4 + 2", "ok disk"):
         assert words in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "params.yaml"]
+
+
+def test_snapshots_take_disk_as_the_trained_weights_do(check, tiny_params):
+    def megabytes(snapshots):
+        def one_network(params):
+            params["ends"] = params["predict"]["separate_ends"] = params["fuse"]["systems"] = ["e_ups"]
+            params["train_e_ups"]["snapshots"] = snapshots
+
+        status, out = check(tiny_params, one_network)
+        assert status == 0
+        return float(re.search(r"trained weights, twice ([\d.]+) MB", out)[1])
+
+    assert megabytes([2, 4]) == pytest.approx(3 * megabytes([]), rel=0.02)
 
 
 def test_a_network_that_cannot_be_built_fails_the_check_and_the_others_are_tried(check, tiny_params):

@@ -27,7 +27,7 @@ def test_a_peak_lies_on_the_line_through_two_measured_ones(small, large, pixels,
 
 
 def test_disk_needs_add_up():
-    trials = [SimpleNamespace(weights_bytes=size, checkpoint_bytes=2 * size) for size in (100, 300)]
+    trials = [SimpleNamespace(kept_bytes=size, checkpoint_bytes=2 * size) for size in (100, 300)]
     images = SimpleNamespace(predicted=10_000, hw=(480, 640))
     needs = disk_needs(trials, images, ends=2, download_bytes=42)
     assert {what: num_bytes for what, num_bytes, _ in needs} == {
