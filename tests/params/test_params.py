@@ -78,7 +78,7 @@ def edited(tmp_path) -> Callable[[str, Any], Path]:
         (
             "prepare.monitor_images",
             0,
-            r"train_e_ups\.evaluate_interval is 75, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
+            r"train_e_ups\.evaluate_interval is 80, but prepare\.monitor_images is 0.*; raise monitor_images, or set",
         ),
         ("train_lwl_htc.evaluate_interval", 0, r"evaluate_interval: .*greater than or equal to 1, got 0"),
         ("train_lwl_htc.keep", "first", r"train_lwl_htc\.keep: .*'last' or 'best', got 'first'"),
@@ -158,7 +158,7 @@ def test_the_best_weights_need_an_evaluation():
         load_params(BUILT_IN, changes=nothing_measured)
 
 
-@pytest.mark.parametrize("snapshots", [[200, 100], [100, 100], [225]])
+@pytest.mark.parametrize("snapshots", [[200, 100], [100, 100], [240]])
 def test_snapshots_ascend_and_lie_before_the_last_iteration(snapshots):
     with pytest.raises(ParamsError, match=r"train_e_ups: snapshots \[.*\] have to ascend and lie before"):
         load_params(BUILT_IN, changes={"train_e_ups.snapshots": snapshots})
